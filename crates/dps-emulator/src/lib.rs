@@ -1,0 +1,1 @@
+//! The Azure IoT Hub Device Provisioning Service on loopback: real credential checks, scripted faults.

@@ -1,0 +1,1 @@
+//! The HTTPS wire of the Azure IoT Hub Device Provisioning Service client.

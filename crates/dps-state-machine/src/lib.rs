@@ -1,0 +1,30 @@
+//! The register / poll / end-session logic of the Azure IoT Hub Device Provisioning Service, once, for every wire.
+//!
+//! - A wire implements [`TransportHandlers`]: send the registration, ask for an operation's status, say goodbye.
+//!   It hands up each answer as a [`Response`] and decides nothing.
+//!
+//! Without the default feature `std` the crate is `no_std` with `alloc`.
+#![cfg_attr(not(feature = "std"), no_std)]
+
+extern crate alloc;
+
+mod error;
+mod ids;
+mod observer;
+mod request;
+mod response;
+#[cfg(feature = "std")]
+pub mod retry_after;
+mod settings;
+mod transport;
+
+pub use error::{
+    ConfigurationError, ConnectionError, Error, ErrorKind, ProtocolError, Rejection, Stage,
+    TimeoutError, TimeoutScope,
+};
+pub use ids::{IdScope, OperationId, RegistrationId};
+pub use observer::{Next, Observer, Step};
+pub use request::RegistrationRequest;
+pub use response::{ProtocolResult, Response};
+pub use settings::Settings;
+pub use transport::{BoxFuture, DynTransportHandlers, TransportHandlers};

@@ -1,0 +1,87 @@
+//! What a wire hands up: the service's answer, not yet understood.
+
+use alloc::{
+    string::{String, ToString},
+    vec::Vec,
+};
+use core::time::Duration;
+
+/// The service's answer to one request, whatever it says.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Response {
+    /// The status as HTTP counts it: the HTTP status itself, the status in an MQTT topic, an AMQP error code
+    /// divided by 1000; 200 for an AMQP message, 401 for a credential refused by CONNACK or SASL.
+    pub status: u16,
+    /// The body as it came.
+    pub body: Vec<u8>,
+    /// How long the service asked to wait, already parsed (see `retry_after`).
+    pub retry_after: Option<Duration>,
+    /// What came beside the body.
+    pub protocol_result: ProtocolResult,
+    /// What happened, when the answer has no body to say so, for example `CONNACK 5: not authorized`.
+    pub reason: Option<String>,
+    /// What to do about it, where the wire knows more than the status says.
+    pub hint: Option<String>,
+}
+
+impl Response {
+    /// An answer with the given status and body.
+    #[must_use]
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, body: body.into(), ..Self::default() }
+    }
+
+    /// A refusal by the protocol itself, without a body.
+    #[must_use]
+    pub fn refusal(status: u16, reason: impl Into<String>) -> Self {
+        Self { status, reason: Some(reason.into()), ..Self::default() }
+    }
+
+    /// Sets how long the service asked to wait.
+    #[must_use]
+    pub fn retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.retry_after = retry_after;
+        self
+    }
+
+    /// Sets what came beside the body.
+    #[must_use]
+    pub fn protocol_result(mut self, protocol_result: ProtocolResult) -> Self {
+        self.protocol_result = protocol_result;
+        self
+    }
+
+    /// Sets what to do about a refusal.
+    #[must_use]
+    pub fn hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint;
+        self
+    }
+}
+
+/// What came beside the body, as names and values: HTTP's status and headers, MQTT's topic, AMQP's properties.
+///
+/// It is one type for every wire, so that errors and results need no type parameter and a wire can be chosen
+/// at run time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProtocolResult(Vec<(String, String)>);
+
+impl ProtocolResult {
+    /// The first value of the given name, without regard to case.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// All names and values in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl<N: ToString, V: ToString> FromIterator<(N, V)> for ProtocolResult {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(entries: I) -> Self {
+        Self(entries.into_iter().map(|(n, v)| (n.to_string(), v.to_string())).collect())
+    }
+}

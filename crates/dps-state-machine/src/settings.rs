@@ -1,0 +1,62 @@
+//! The bounds of a registration.
+
+use core::time::Duration;
+
+/// How long to wait for what. Every value has a default that suits the real service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The time for one request, the connection it may need included. Default 30 s.
+    pub request_timeout: Duration,
+    /// The time for the whole registration. Default 60 s.
+    pub registration_timeout: Duration,
+    /// The wait between polls when the service names none, and the first back-off. Default 2 s.
+    pub poll_interval: Duration,
+    /// The shortest wait between two requests, whatever the service says. Default 2 s: the service allows five
+    /// polls in ten seconds and throttles faster ones. Lower it only against a test server.
+    pub poll_floor: Duration,
+    /// The longest back-off when the service throttles without naming a time. Default 30 s.
+    pub max_backoff: Duration,
+    /// The time for saying goodbye. Default 500 ms.
+    pub goodbye_timeout: Duration,
+    /// How much is added to a wait at most, in percent of it, at random, so that a fleet spreads out. Default
+    /// and maximum 20; 0 adds nothing.
+    pub jitter_percent: u8,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            request_timeout: Duration::from_secs(30),
+            registration_timeout: Duration::from_secs(60),
+            poll_interval: Duration::from_secs(2),
+            poll_floor: Duration::from_secs(2),
+            max_backoff: Duration::from_secs(30),
+            goodbye_timeout: Duration::from_millis(500),
+            jitter_percent: 20,
+        }
+    }
+}
+
+macro_rules! setters {
+    ($($name:ident: $ty:ty),+ $(,)?) => {$(
+        #[doc = concat!("Sets [`Settings::", stringify!($name), "`](Self#structfield.", stringify!($name), ").")]
+        #[must_use]
+        pub fn $name(mut self, value: $ty) -> Self {
+            self.$name = value;
+            self
+        }
+    )+};
+}
+
+impl Settings {
+    setters! {
+        request_timeout: Duration,
+        registration_timeout: Duration,
+        poll_interval: Duration,
+        poll_floor: Duration,
+        max_backoff: Duration,
+        goodbye_timeout: Duration,
+        jitter_percent: u8,
+    }
+}

@@ -167,6 +167,8 @@ impl core::error::Error for ConfigurationError {}
 pub struct Rejection {
     /// `authenticate` when the credential was refused, otherwise which request it answers.
     pub stage: Stage,
+    /// Whether the request was refused or the registration itself ended in a status that is no success.
+    pub cause: RejectionCause,
     /// The answer's status as HTTP counts it: the HTTP status itself, the status in an MQTT topic, an AMQP
     /// error code divided by 1000.
     pub status: u16,
@@ -190,10 +192,29 @@ pub struct Rejection {
     pub protocol_result: ProtocolResult,
 }
 
+/// What kind of no the service said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectionCause {
+    /// The request was answered with an error.
+    Refused,
+    /// The registration ended with the status `failed`.
+    Failed,
+    /// The registration ended with the status `disabled`.
+    Disabled,
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = if self.stage == Stage::Authenticate { "credential" } else { "registration" };
-        write!(f, "the service refused the {verb}: {}", self.message)?;
+        let what = match self.cause {
+            RejectionCause::Failed => "the registration failed",
+            RejectionCause::Disabled => "the registration is disabled",
+            RejectionCause::Refused if self.stage == Stage::Authenticate => {
+                "the service refused the credential"
+            }
+            RejectionCause::Refused => "the service refused the registration",
+        };
+        write!(f, "{what}: {}", self.message)?;
         match self.error_code {
             Some(code) => write!(f, " (error code {code}")?,
             None => write!(f, " (status {}", self.status)?,
@@ -479,6 +500,9 @@ impl Error {
 }
 
 fn rejection_hint(rejection: &Rejection) -> Option<String> {
+    if rejection.cause == RejectionCause::Disabled {
+        return Some("enable the device's enrolment at the service".into());
+    }
     let text = match (rejection.error_code, rejection.status) {
         (Some(409_203), _) => {
             "another registration of the same device is under way; wait and try again"

@@ -8,9 +8,14 @@
 
 extern crate alloc;
 
+mod answer;
+#[cfg(feature = "std")]
+mod driver;
 mod error;
 mod ids;
+pub mod machine;
 mod observer;
+mod registered;
 mod request;
 mod response;
 #[cfg(feature = "std")]
@@ -18,12 +23,15 @@ pub mod retry_after;
 mod settings;
 mod transport;
 
+#[cfg(feature = "std")]
+pub use driver::{OperationStatusEvents, StateMachine};
 pub use error::{
-    ConfigurationError, ConnectionError, Error, ErrorKind, ProtocolError, Rejection, Stage,
-    TimeoutError, TimeoutScope,
+    ConfigurationError, ConnectionError, Error, ErrorKind, ProtocolError, Rejection,
+    RejectionCause, Stage, TimeoutError, TimeoutScope,
 };
 pub use ids::{IdScope, OperationId, RegistrationId};
 pub use observer::{Next, Observer, Step};
+pub use registered::{OperationStatus, Registered, Substatus};
 pub use request::RegistrationRequest;
 pub use response::{ProtocolResult, Response};
 pub use settings::Settings;

@@ -1,0 +1,148 @@
+//! The driver: carries out on tokio what the pure [`Machine`](crate::machine::Machine) decides.
+//!
+//! No task is spawned: a registration lives in the future that [`StateMachine::register`] returns. The call to the
+//! wire that is under way is kept beside that future, not in it, so that whoever cancels or ends the session can
+//! drop the call even while nobody polls the registration.
+
+mod events;
+mod shared;
+
+use std::{
+    collections::hash_map::RandomState,
+    fmt,
+    hash::{BuildHasher, Hasher},
+    sync::Arc,
+};
+
+pub use events::OperationStatusEvents;
+use shared::{Ending, Registering, Shared};
+
+use crate::{
+    error::Error,
+    machine::{Input, Machine},
+    observer::Observer,
+    registered::Registered,
+    request::RegistrationRequest,
+    settings::Settings,
+    transport::TransportHandlers,
+};
+
+/// A device's session with the provisioning service over one wire.
+///
+/// Clones share the session, and every method takes `&self`: one task can register while another watches the
+/// events, cancels, or ends the session.
+///
+/// A session outlives a registration, whatever its outcome: call [`end_session`](Self::end_session) when done, or
+/// drop the machine, which drops the connection without a goodbye.
+pub struct StateMachine<T: TransportHandlers> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T: TransportHandlers> StateMachine<T> {
+    /// A machine that is not connected yet.
+    #[must_use]
+    pub fn new(transport: T, settings: Settings) -> Self {
+        Self::with_observer(transport, settings, Observer::default())
+    }
+
+    /// A machine that tells the observer of each step as it happens.
+    #[must_use]
+    pub fn with_observer(transport: T, settings: Settings, observer: Observer) -> Self {
+        // The standard library's hasher keys are the operating system's random numbers.
+        let seed = RandomState::new().build_hasher().finish();
+        let machine = Machine::new(settings, seed);
+        Self { shared: Arc::new(Shared::new(transport, settings, machine, observer)) }
+    }
+
+    /// Registers the device: sends the registration, asks for the operation's status until the device is
+    /// assigned, and waits in between as the service asks.
+    ///
+    /// While a session is being ended it waits for the end and then starts.
+    ///
+    /// # Errors
+    /// - [`Error::Configuration`] before any I/O: the request can't be sent, on this wire or at all.
+    /// - [`Error::InvalidOperation`] at once: another registration is in progress; it is left untouched.
+    /// - [`Error::Connection`], [`Error::Rejected`], [`Error::Protocol`]: what the wire or the service made of it.
+    /// - [`Error::Timeout`]: one request or the whole registration took too long (see [`Settings`]).
+    /// - [`Error::Cancelled`]: [`cancel`](Self::cancel) or [`end_session`](Self::end_session) was called.
+    ///
+    /// After any of them the machine can register again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the registration: the wire drops the exchange under way, nothing is left
+    /// behind, and the machine can register again.
+    pub async fn register(&self, request: RegistrationRequest) -> Result<Registered, Error> {
+        request.check()?;
+        let request = Arc::new(request);
+        let (mut task, mut running) = loop {
+            match self.shared.begin_registration(&request) {
+                Registering::Run(task, running) => break (task, running),
+                Registering::NotYet(end) => end.wait().await,
+                Registering::Refused(error) => return Err(error),
+            }
+        };
+        loop {
+            let input = tokio::select! {
+                biased;
+                outcome = running.outcome() => return outcome.map(|registered| *registered),
+                input = self.shared.perform(task) => input,
+            };
+            match self.shared.step(input) {
+                Some(next) => task = next,
+                None => return running.outcome().await.map(|registered| *registered),
+            }
+        }
+    }
+
+    /// The `operationStatus` events of all registrations from now on: one for each answer that says assigning,
+    /// and one for assigned, each before `register` returns.
+    #[must_use]
+    pub fn operation_status(&self) -> OperationStatusEvents {
+        self.shared.subscribe()
+    }
+
+    /// Cancels the registration in progress, if any: it fails with [`Error::Cancelled`]. The session stays.
+    pub fn cancel(&self) {
+        self.shared.step(Input::Cancel);
+    }
+
+    /// Ends the session: a registration in progress fails with [`Error::Cancelled`], then the wire says goodbye
+    /// and drops its connection. On a machine that isn't connected it returns at once and calls nothing. If the
+    /// session is being ended already, it waits for that same end.
+    ///
+    /// # Errors
+    /// What the wire's goodbye met, or [`Error::Timeout`] when it took longer than
+    /// [`Settings::goodbye_timeout`]. The machine is disconnected either way and can register again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cuts the goodbye short: the machine counts as connected, and ending the session again
+    /// reaches the wire again.
+    pub async fn end_session(&self) -> Result<(), Error> {
+        loop {
+            match self.shared.begin_end() {
+                Ending::Run(task, mut running) => {
+                    let input = self.shared.perform(task).await;
+                    self.shared.step(input);
+                    return running.outcome().await;
+                }
+                Ending::Join(joined) => match joined.outcome().await {
+                    // Whoever was ending the session gave up half-way: take over.
+                    Err(Error::Cancelled) => {}
+                    outcome => return outcome,
+                },
+            }
+        }
+    }
+}
+
+impl<T: TransportHandlers> Clone for StateMachine<T> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<T: TransportHandlers> fmt::Debug for StateMachine<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateMachine").field("state", &self.shared.state_name()).finish()
+    }
+}

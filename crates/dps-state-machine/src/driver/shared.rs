@@ -1,0 +1,420 @@
+//! What the clones of a machine share, and how its outputs are carried out.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
+    time::{Instant, sleep_until, timeout_at},
+};
+use tracing::debug;
+
+use super::events::OperationStatusEvents;
+use crate::{
+    error::Error,
+    ids::OperationId,
+    machine::{ExchangeId, Input, Machine, Output},
+    observer::{Observer, Step},
+    registered::{OperationStatus, Registered},
+    request::RegistrationRequest,
+    settings::Settings,
+    transport::TransportHandlers,
+};
+
+/// Far enough for ever, near enough to be an `Instant` everywhere.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+pub(super) struct Shared<T> {
+    transport: Arc<AsyncMutex<T>>,
+    book: Mutex<Book>,
+    /// The call to the wire under way. It owns the lock on the transport: dropping it frees the transport.
+    call: Mutex<Option<Call>>,
+    /// Tells those who wait for the end of a session that the state has changed.
+    changed: watch::Sender<()>,
+    origin: Instant,
+    observer: Observer,
+}
+
+/// The machine and who is to be told.
+struct Book {
+    machine: Machine,
+    settings: Settings,
+    registrant: Option<Registrant>,
+    enders: Vec<oneshot::Sender<Result<(), Error>>>,
+    watchers: Vec<mpsc::Sender<OperationStatus>>,
+}
+
+/// The registration in progress: what it asks for and who waits for it.
+struct Registrant {
+    request: Arc<RegistrationRequest>,
+    outcome: oneshot::Sender<Result<Box<Registered>, Error>>,
+}
+
+struct Call {
+    exchange: ExchangeId,
+    future: Pin<Box<dyn Future<Output = Input> + Send>>,
+}
+
+/// What the one who stepped the machine does next.
+pub(super) enum Task {
+    Register {
+        exchange: ExchangeId,
+        until: Duration,
+        request: Arc<RegistrationRequest>,
+    },
+    Query {
+        exchange: ExchangeId,
+        until: Duration,
+        request: Arc<RegistrationRequest>,
+        operation_id: OperationId,
+    },
+    EndSession {
+        exchange: ExchangeId,
+        until: Duration,
+    },
+    Wait {
+        until: Duration,
+    },
+}
+
+/// What became of a wish to register.
+pub(super) enum Registering<'a, T> {
+    Run(Task, Running<'a, T, Box<Registered>>),
+    NotYet(EndInSight<'a, T>),
+    Refused(Error),
+}
+
+/// What became of a wish to end the session.
+pub(super) enum Ending<'a, T> {
+    Run(Task, Running<'a, T, ()>),
+    /// Somebody else is at it, or there is nothing to end.
+    Join(Joined<'a, T>),
+}
+
+impl<T> Shared<T> {
+    pub(super) fn new(
+        transport: T,
+        settings: Settings,
+        machine: Machine,
+        observer: Observer,
+    ) -> Self {
+        Self {
+            transport: Arc::new(AsyncMutex::new(transport)),
+            book: Mutex::new(Book {
+                machine,
+                settings,
+                registrant: None,
+                enders: Vec::new(),
+                watchers: Vec::new(),
+            }),
+            call: Mutex::new(None),
+            changed: watch::Sender::new(()),
+            origin: Instant::now(),
+            observer,
+        }
+    }
+
+    pub(super) fn state_name(&self) -> &'static str {
+        self.book().machine.state().name()
+    }
+
+    pub(super) fn subscribe(&self) -> OperationStatusEvents {
+        let (sender, events) = OperationStatusEvents::new();
+        let mut book = self.book();
+        book.watchers.retain(|watcher| !watcher.is_closed());
+        book.watchers.push(sender);
+        events
+    }
+
+    pub(super) fn begin_registration(
+        &self,
+        request: &Arc<RegistrationRequest>,
+    ) -> Registering<'_, T> {
+        // Subscribed before the step, so that no change is missed after it.
+        let changed = self.changed.subscribe();
+        let mut book = self.book();
+        let outputs = book.step(self.now(), Input::Register);
+        for output in &outputs {
+            match output {
+                Output::Refuse(error) => return Registering::Refused(error.clone()),
+                Output::NotYet { until } => {
+                    let until = self.instant(*until);
+                    return Registering::NotYet(EndInSight { shared: self, changed, until });
+                }
+                _ => {}
+            }
+        }
+        let (sender, outcome) = oneshot::channel();
+        book.registrant = Some(Registrant { request: Arc::clone(request), outcome: sender });
+        let running = Running { shared: self, outcome };
+        match self.carry_out(book, outputs) {
+            Some(task) => Registering::Run(task, running),
+            None => Registering::Refused(Error::Cancelled),
+        }
+    }
+
+    pub(super) fn begin_end(&self) -> Ending<'_, T> {
+        let (sender, outcome) = oneshot::channel();
+        let mut book = self.book();
+        book.enders.push(sender);
+        let outputs = book.step(self.now(), Input::EndSession);
+        let until = self.instant(book.machine.state().until().unwrap_or_default());
+        match self.carry_out(book, outputs) {
+            Some(task) => Ending::Run(task, Running { shared: self, outcome }),
+            None => Ending::Join(Joined { shared: self, outcome, until }),
+        }
+    }
+
+    /// Steps the machine and carries out all but the task that is left to whoever stepped.
+    pub(super) fn step(&self, input: Input) -> Option<Task> {
+        let mut book = self.book();
+        let outputs = book.step(self.now(), input);
+        self.carry_out(book, outputs)
+    }
+
+    fn carry_out(&self, mut book: MutexGuard<'_, Book>, outputs: Vec<Output>) -> Option<Task> {
+        let now = self.now();
+        let mut task = None;
+        let mut dropped = None;
+        let mut steps = Vec::new();
+        for output in outputs {
+            match output {
+                Output::RegistrationRequest { exchange, until } => {
+                    steps.push(Step::Registering);
+                    task =
+                        book.request().map(|request| Task::Register { exchange, until, request });
+                }
+                Output::QueryOperationStatus { exchange, operation_id, until } => {
+                    steps.push(Step::Polling);
+                    task = book.request().map(|request| Task::Query {
+                        exchange,
+                        until,
+                        request,
+                        operation_id,
+                    });
+                }
+                Output::Wait { until, then } => {
+                    steps.push(Step::Waiting { wait: until.saturating_sub(now), then });
+                    task = Some(Task::Wait { until });
+                }
+                Output::EndSession { exchange, until } => {
+                    task = Some(Task::EndSession { exchange, until });
+                }
+                Output::Drop(exchange) => dropped = self.take_call(exchange),
+                Output::Emit(event) => {
+                    steps.push(match &event {
+                        OperationStatus::Assigning { operation_id, .. } => {
+                            Step::Assigning { operation_id: operation_id.clone() }
+                        }
+                        OperationStatus::Assigned { .. } => Step::Assigned,
+                    });
+                    // A reader that is far behind misses this one: the registration does not wait for it.
+                    book.watchers.retain(|watcher| {
+                        !matches!(
+                            watcher.try_send(event.clone()),
+                            Err(mpsc::error::TrySendError::Closed(_))
+                        )
+                    });
+                }
+                Output::Complete(outcome) => {
+                    if let Some(registrant) = book.registrant.take() {
+                        let _ = registrant.outcome.send(outcome);
+                    }
+                }
+                Output::Ended(result) => {
+                    for ender in book.enders.drain(..) {
+                        let _ = ender.send(result.clone());
+                    }
+                }
+                // Read by `begin_registration`, who alone can cause them.
+                Output::Refuse(_) | Output::NotYet { .. } => {}
+            }
+        }
+        drop(book);
+        // Outside of the lock: both run code that isn't ours.
+        drop(dropped);
+        for step in &steps {
+            debug!(?step);
+            self.observer.notify(step);
+        }
+        self.changed.send_replace(());
+        task
+    }
+
+    /// Takes the call out of its place to be dropped. While it is being polled it stays there: whoever polls it
+    /// sees afterwards that it is stale.
+    fn take_call(&self, exchange: ExchangeId) -> Option<Call> {
+        let mut call = match self.call.try_lock() {
+            Ok(call) => call,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        call.take_if(|call| call.exchange == exchange)
+    }
+
+    /// Waits for the wire, or for time to pass.
+    async fn call(
+        &self,
+        exchange: ExchangeId,
+        until: Duration,
+        future: impl Future<Output = Input> + Send + 'static,
+    ) -> Input {
+        let former = lock(&self.call).replace(Call { exchange, future: Box::pin(future) });
+        drop(former);
+        let answered = poll_fn(|cx| {
+            let mut place = lock(&self.call);
+            let Some(call) = place.as_mut().filter(|call| call.exchange == exchange) else {
+                // Dropped by whoever cancelled: the outcome comes by its own way.
+                return Poll::Pending;
+            };
+            let polled = call.future.as_mut().poll(cx);
+            let done =
+                if polled.is_ready() || !self.is_current(exchange) { place.take() } else { None };
+            drop(place);
+            drop(done);
+            polled
+        });
+        timeout_at(self.instant(until), answered).await.unwrap_or(Input::Tick)
+    }
+
+    fn is_current(&self, exchange: ExchangeId) -> bool {
+        self.book().machine.state().exchange() == Some(exchange)
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        lock(&self.book)
+    }
+
+    fn now(&self) -> Duration {
+        Instant::now().saturating_duration_since(self.origin)
+    }
+
+    fn instant(&self, since_origin: Duration) -> Instant {
+        self.origin.checked_add(since_origin).unwrap_or_else(|| self.origin + FAR)
+    }
+}
+
+impl<T: TransportHandlers> Shared<T> {
+    /// Does one task and says what happened.
+    pub(super) async fn perform(&self, task: Task) -> Input {
+        let transport = Arc::clone(&self.transport);
+        match task {
+            Task::Register { exchange, until, request } => {
+                let call = async move {
+                    let mut transport = transport.lock_owned().await;
+                    Input::Answer(exchange, transport.registration_request(&request).await)
+                };
+                self.call(exchange, until, call).await
+            }
+            Task::Query { exchange, until, request, operation_id } => {
+                let call = async move {
+                    let mut transport = transport.lock_owned().await;
+                    let answer = transport.query_operation_status(&request, &operation_id).await;
+                    Input::Answer(exchange, answer)
+                };
+                self.call(exchange, until, call).await
+            }
+            Task::EndSession { exchange, until } => {
+                let call = async move {
+                    let mut transport = transport.lock_owned().await;
+                    Input::SessionEnded(exchange, transport.end_session().await)
+                };
+                self.call(exchange, until, call).await
+            }
+            Task::Wait { until } => {
+                sleep_until(self.instant(until)).await;
+                Input::Tick
+            }
+        }
+    }
+}
+
+impl Book {
+    fn step(&mut self, now: Duration, input: Input) -> Vec<Output> {
+        let idle = Machine::new(self.settings, 0);
+        let (machine, outputs) = std::mem::replace(&mut self.machine, idle).step(now, input);
+        self.machine = machine;
+        outputs
+    }
+
+    fn request(&self) -> Option<Arc<RegistrationRequest>> {
+        self.registrant.as_ref().map(|registrant| Arc::clone(&registrant.request))
+    }
+}
+
+/// Somebody who drives a registration or the end of a session. Dropped before the outcome came, the machine
+/// learns that nobody drives any more.
+pub(super) struct Running<'a, T, V> {
+    shared: &'a Shared<T>,
+    outcome: oneshot::Receiver<Result<V, Error>>,
+}
+
+impl<T, V> Running<'_, T, V> {
+    /// The outcome. It is safe to drop this future and call again.
+    pub(super) async fn outcome(&mut self) -> Result<V, Error> {
+        settled((&mut self.outcome).await)
+    }
+}
+
+impl<T, V> Drop for Running<'_, T, V> {
+    fn drop(&mut self) {
+        let mut book = self.shared.book();
+        // Under the lock: the outcome either has come, or it comes because of this step.
+        if !matches!(self.outcome.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
+            return;
+        }
+        let outputs = book.step(self.shared.now(), Input::Abandon);
+        self.shared.carry_out(book, outputs);
+    }
+}
+
+/// Somebody who waits for the end of a session that somebody else carries out.
+pub(super) struct Joined<'a, T> {
+    shared: &'a Shared<T>,
+    outcome: oneshot::Receiver<Result<(), Error>>,
+    until: Instant,
+}
+
+impl<T> Joined<'_, T> {
+    /// Waits, and gives the goodbye up in the other's place when its time is over.
+    pub(super) async fn outcome(mut self) -> Result<(), Error> {
+        tokio::select! {
+            biased;
+            outcome = &mut self.outcome => return settled(outcome),
+            () = sleep_until(self.until) => {}
+        }
+        self.shared.step(Input::Tick);
+        settled(self.outcome.await)
+    }
+}
+
+/// Somebody who registers as soon as the session that is being ended has ended.
+pub(super) struct EndInSight<'a, T> {
+    shared: &'a Shared<T>,
+    changed: watch::Receiver<()>,
+    until: Instant,
+}
+
+impl<T> EndInSight<'_, T> {
+    /// Waits until the state has changed, or gives the end up in the other's place when its time is over.
+    pub(super) async fn wait(mut self) {
+        if timeout_at(self.until, self.changed.changed()).await.is_err() {
+            self.shared.step(Input::Tick);
+        }
+    }
+}
+
+/// The machine always settles what it began; should a bug break that, the caller gets an error and no hang.
+fn settled<V>(outcome: Result<Result<V, Error>, oneshot::error::RecvError>) -> Result<V, Error> {
+    outcome.unwrap_or(Err(Error::Cancelled))
+}
+
+fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {
+    // Each holder leaves the value whole, so that one that panicked hurts nobody else.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

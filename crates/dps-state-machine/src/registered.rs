@@ -1,0 +1,103 @@
+//! What a device gets: its hub, its name there, and all else the service said.
+
+use alloc::{boxed::Box, string::String, vec::Vec};
+use core::{fmt, time::Duration};
+
+use serde_json::value::RawValue;
+
+use crate::{ids::OperationId, response::ProtocolResult};
+
+/// A device's assignment. Keep it: a device need not register at each boot, only when its hub refuses it
+/// (401, 403, 404) or it is to move.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Registered {
+    /// The host name of the hub, for example `contoso.azure-devices.net`.
+    pub assigned_hub: String,
+    /// The device's id at the hub.
+    pub device_id: String,
+    /// The service's handle for this registration, when it named one.
+    pub operation_id: Option<OperationId>,
+    /// How the assignment came about, when the service says so.
+    pub substatus: Option<Substatus>,
+    /// What a custom allocation webhook or the enrolment returns, to the letter.
+    pub payload: Option<Box<RawValue>>,
+    /// How many times the operation's status was asked for.
+    pub polls: u32,
+    /// The whole answer as it came: fields that this type doesn't know are in it.
+    pub body: Vec<u8>,
+    /// What came beside the body.
+    pub protocol_result: ProtocolResult,
+}
+
+/// How an assignment came about. New words may appear.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Substatus {
+    /// `initialAssignment`
+    InitialAssignment,
+    /// `deviceDataMigrated`
+    DeviceDataMigrated,
+    /// `deviceDataReset`
+    DeviceDataReset,
+    /// `reprovisionedToInitialAssignment`
+    ReprovisionedToInitialAssignment,
+    /// A word that this version doesn't know, as the service wrote it.
+    Other(String),
+}
+
+impl Substatus {
+    const KNOWN: [Self; 4] = [
+        Self::InitialAssignment,
+        Self::DeviceDataMigrated,
+        Self::DeviceDataReset,
+        Self::ReprovisionedToInitialAssignment,
+    ];
+
+    /// The word as the service writes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::InitialAssignment => "initialAssignment",
+            Self::DeviceDataMigrated => "deviceDataMigrated",
+            Self::DeviceDataReset => "deviceDataReset",
+            Self::ReprovisionedToInitialAssignment => "reprovisionedToInitialAssignment",
+            Self::Other(word) => word,
+        }
+    }
+}
+
+impl From<String> for Substatus {
+    fn from(word: String) -> Self {
+        let known = Self::KNOWN.into_iter().find(|known| word.eq_ignore_ascii_case(known.as_str()));
+        known.unwrap_or(Self::Other(word))
+    }
+}
+
+impl fmt::Display for Substatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An `operationStatus` event: one for each answer that says assigning, one for assigned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OperationStatus {
+    /// The service works on it.
+    Assigning {
+        /// The service's handle for this registration.
+        operation_id: OperationId,
+        /// When the next poll is due, counted from this event; `None` when that would be too late.
+        next_poll: Option<Duration>,
+        /// The answer as it came.
+        body: Vec<u8>,
+    },
+    /// The device has its hub.
+    Assigned {
+        /// The service's handle for this registration, when it named one.
+        operation_id: Option<OperationId>,
+        /// The answer as it came.
+        body: Vec<u8>,
+    },
+}

@@ -7,6 +7,8 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod answer;
 #[cfg(feature = "std")]
@@ -35,4 +37,4 @@ pub use registered::{OperationStatus, Registered, Substatus};
 pub use request::RegistrationRequest;
 pub use response::{ProtocolResult, Response};
 pub use settings::Settings;
-pub use transport::{BoxFuture, DynTransportHandlers, TransportHandlers};
+pub use transport::{BoxTransport, TransportHandlers};

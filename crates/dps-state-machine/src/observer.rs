@@ -65,7 +65,9 @@ pub enum Next {
 
 /// Gets each [`Step`] as it happens. It is called from the registration's own task: it must not block.
 #[derive(Clone, Default)]
-pub struct Observer(Option<Arc<dyn Fn(&Step) + Send + Sync>>);
+pub struct Observer(Option<Arc<OnStep>>);
+
+type OnStep = dyn Fn(&Step) + Send + Sync;
 
 impl Observer {
     /// An observer that calls the given function.

@@ -1,7 +1,7 @@
 //! What a wire must do. The names are the requirement's: registrationRequest, queryOperationStatus, endSession.
 
 use alloc::boxed::Box;
-use core::{future::Future, pin::Pin};
+use core::{fmt, future::Future, pin::Pin};
 
 use crate::{error::Error, ids::OperationId, request::RegistrationRequest, response::Response};
 
@@ -34,25 +34,59 @@ pub trait TransportHandlers: Send + 'static {
     fn end_session(&mut self) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
-/// A future behind a pointer.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// A wire chosen at run time: any [`TransportHandlers`] behind one type.
+pub struct BoxTransport(Box<dyn DynTransportHandlers>);
 
-/// [`TransportHandlers`] behind a pointer, for choosing the wire at run time. Every wire has it.
-pub trait DynTransportHandlers: Send + 'static {
-    /// See [`TransportHandlers::registration_request`].
+impl BoxTransport {
+    /// Takes the wire.
+    #[must_use]
+    pub fn new(transport: impl TransportHandlers) -> Self {
+        Self(Box::new(transport))
+    }
+}
+
+impl fmt::Debug for BoxTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BoxTransport")
+    }
+}
+
+impl TransportHandlers for BoxTransport {
+    async fn registration_request(
+        &mut self,
+        request: &RegistrationRequest,
+    ) -> Result<Response, Error> {
+        self.0.registration_request_dyn(request).await
+    }
+
+    async fn query_operation_status(
+        &mut self,
+        request: &RegistrationRequest,
+        operation_id: &OperationId,
+    ) -> Result<Response, Error> {
+        self.0.query_operation_status_dyn(request, operation_id).await
+    }
+
+    async fn end_session(&mut self) -> Result<(), Error> {
+        self.0.end_session_dyn().await
+    }
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// [`TransportHandlers`] in a form that can stand behind a pointer.
+trait DynTransportHandlers: Send + 'static {
     fn registration_request_dyn<'a>(
         &'a mut self,
         request: &'a RegistrationRequest,
     ) -> BoxFuture<'a, Result<Response, Error>>;
 
-    /// See [`TransportHandlers::query_operation_status`].
     fn query_operation_status_dyn<'a>(
         &'a mut self,
         request: &'a RegistrationRequest,
         operation_id: &'a OperationId,
     ) -> BoxFuture<'a, Result<Response, Error>>;
 
-    /// See [`TransportHandlers::end_session`].
     fn end_session_dyn(&mut self) -> BoxFuture<'_, Result<(), Error>>;
 }
 
@@ -74,26 +108,5 @@ impl<T: TransportHandlers> DynTransportHandlers for T {
 
     fn end_session_dyn(&mut self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(self.end_session())
-    }
-}
-
-impl TransportHandlers for Box<dyn DynTransportHandlers> {
-    async fn registration_request(
-        &mut self,
-        request: &RegistrationRequest,
-    ) -> Result<Response, Error> {
-        (**self).registration_request_dyn(request).await
-    }
-
-    async fn query_operation_status(
-        &mut self,
-        request: &RegistrationRequest,
-        operation_id: &OperationId,
-    ) -> Result<Response, Error> {
-        (**self).query_operation_status_dyn(request, operation_id).await
-    }
-
-    async fn end_session(&mut self) -> Result<(), Error> {
-        (**self).end_session_dyn().await
     }
 }

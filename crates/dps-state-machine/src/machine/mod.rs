@@ -9,6 +9,8 @@
 
 mod backoff;
 mod io;
+#[cfg(test)]
+mod samples;
 mod state;
 #[cfg(test)]
 mod table;

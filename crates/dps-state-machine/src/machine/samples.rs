@@ -1,0 +1,117 @@
+//! One machine in each state and one of each kind of input, for the tests that go over all of them.
+
+use alloc::{format, string::String, vec, vec::Vec};
+use core::time::Duration;
+
+use super::{ExchangeId, Input, Machine, Output, State};
+use crate::{
+    error::{ConnectionError, Error, Stage},
+    response::Response,
+    settings::Settings,
+};
+
+pub(super) const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Short bounds without jitter: few enough moments to visit them all.
+pub(super) fn settings() -> Settings {
+    Settings::default()
+        .request_timeout(secs(3))
+        .registration_timeout(secs(10))
+        .goodbye_timeout(secs(1))
+        .jitter_percent(0)
+}
+
+pub(super) fn new_machine() -> Machine {
+    Machine::new(settings(), 0)
+}
+
+/// What a wire can answer, each with its name.
+pub(super) fn answers() -> Vec<(&'static str, Result<Response, Error>)> {
+    let body = |status: u16, text: &str| Ok(Response::new(status, text));
+    let asked = |answer: Result<Response, Error>, wait| {
+        answer.map(|response| response.retry_after(Some(wait)))
+    };
+    let assigning = || body(202, r#"{"operationId":"op","status":"assigning"}"#);
+    let throttled = || body(429, r#"{"errorCode":429001}"#);
+    let state = r#""registrationState":{"assignedHub":"h","deviceId":"d","errorCode":400207}"#;
+    let status = |word: &str| body(200, &format!(r#"{{"status":"{word}",{state}}}"#));
+    vec![
+        ("assigned", status("assigned")),
+        ("assigning", assigning()),
+        ("assigning, asks for 4 s", asked(assigning(), secs(4))),
+        ("assigning, asks for more than is left", asked(assigning(), secs(99))),
+        (
+            "unassigned with an operation",
+            body(200, r#"{"operationId":"op","status":"unassigned"}"#),
+        ),
+        ("status failed", status("failed")),
+        ("status disabled", status("disabled")),
+        ("unknown status", status("enchanted")),
+        ("junk", body(200, "<html>")),
+        ("429", throttled()),
+        ("429, asks for 4 s", asked(throttled(), secs(4))),
+        ("429, asks for more than is left", asked(throttled(), secs(99))),
+        ("401", body(401, r#"{"errorCode":401002}"#)),
+        ("no connection", Err(ConnectionError::new(Stage::Connect, "refused").into())),
+        ("connection lost", Err(ConnectionError::lost(Stage::Query, "reset").into())),
+    ]
+}
+
+/// All inputs that can come in the given state, each with its name and the time at which it comes.
+pub(super) fn inputs(state: &State, now: Duration) -> Vec<(String, Duration, Input)> {
+    let due = state.until().unwrap_or(now);
+    let stale = ExchangeId::FIRST;
+    let current = state.exchange();
+    let mut inputs = vec![
+        (String::from("register"), now, Input::Register),
+        (String::from("cancel"), now, Input::Cancel),
+        (String::from("end session"), now, Input::EndSession),
+        (String::from("abandon"), now, Input::Abandon),
+        (String::from("tick, early"), now, Input::Tick),
+        (String::from("tick, due"), due, Input::Tick),
+        (String::from("tick, past the deadline"), due + secs(3600), Input::Tick),
+        (String::from("session ended, late"), now, Input::SessionEnded(stale, Ok(()))),
+    ];
+    for (name, answer) in answers() {
+        inputs.push((format!("answer, late: {name}"), now, Input::Answer(stale, answer)));
+    }
+    if let Some(exchange) = current {
+        for (name, answer) in answers() {
+            inputs.push((format!("answer: {name}"), now, Input::Answer(exchange, answer)));
+        }
+        let failed = Err(ConnectionError::new(Stage::EndSession, "reset").into());
+        inputs.push((String::from("session ended"), now, Input::SessionEnded(exchange, Ok(()))));
+        inputs.push((
+            String::from("session ended badly"),
+            now,
+            Input::SessionEnded(exchange, failed),
+        ));
+    }
+    inputs
+}
+
+/// An output in a few words.
+pub(super) fn describe(output: &Output, now: Duration) -> String {
+    let in_seconds = |until: &Duration| until.saturating_sub(now).as_secs();
+    match output {
+        Output::RegistrationRequest { until, .. } => {
+            format!("registrationRequest (within {} s)", in_seconds(until))
+        }
+        Output::QueryOperationStatus { until, .. } => {
+            format!("queryOperationStatus (within {} s)", in_seconds(until))
+        }
+        Output::Wait { until, .. } => format!("wait {} s", in_seconds(until)),
+        Output::EndSession { until, .. } => format!("endSession (within {} s)", in_seconds(until)),
+        Output::Drop(_) => "drop the call".into(),
+        Output::Emit(crate::OperationStatus::Assigning { .. }) => "emit assigning".into(),
+        Output::Emit(crate::OperationStatus::Assigned { .. }) => "emit assigned".into(),
+        Output::Complete(Ok(_)) => "**assigned**".into(),
+        Output::Complete(Err(error)) => format!("**{}**", error.kind()),
+        Output::Ended(Ok(())) => "ended".into(),
+        Output::Ended(Err(error)) => format!("ended ({})", error.kind()),
+        Output::Refuse(error) => format!("refuse ({})", error.kind()),
+        Output::NotYet { .. } => "not yet".into(),
+    }
+}

@@ -1,0 +1,434 @@
+//! What the requirements don't say and users of such clients have learnt the hard way.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+
+mod support;
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, Mutex, atomic::Ordering},
+    task::Poll,
+    time::Duration,
+};
+
+use dps_state_machine::{
+    ConnectionError, Error, ErrorKind, Next, Observer, RejectionCause, Stage, StateMachine, Step,
+    TimeoutScope,
+};
+use support::*;
+use tokio::{join, time::Instant};
+
+/// Polls the future once, as a `select!` that goes on to another branch does.
+async fn poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_and_disabled_are_errors_with_code_and_message() {
+    for (word, cause) in
+        [("failed", RejectionCause::Failed), ("Disabled", RejectionCause::Disabled)]
+    {
+        let wire = Wire::answering([assigning(), status(word)]);
+        let Err(Error::Rejected(rejection)) = wire.machine().register(request()).await else {
+            panic!("a rejection")
+        };
+        assert_eq!((rejection.cause, rejection.error_code), (cause, Some(400_207)));
+        assert_eq!((rejection.message.as_str(), rejection.stage), ("no hub", Stage::Query));
+        assert!(!rejection.retryable);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_registration_waits_as_asked_and_goes_out_again() {
+    for code in [429_001, 500_000, 503_000, 409_203] {
+        let wire = Wire::answering([refused(code, Some(5)), assigned()]);
+        wire.machine().register(request()).await.unwrap();
+        assert_eq!(wire.times(), [secs(0), secs(5)], "{code}");
+        assert_eq!(wire.calls(), [Call::Register("dev-1".into()), Call::Register("dev-1".into())]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_query_asks_for_the_same_operation_again() {
+    let wire = Wire::answering([assigning(), refused(429_001, Some(4)), assigned()]);
+    wire.machine().register(request()).await.unwrap();
+    assert_eq!(wire.times(), [secs(0), secs(2), secs(6)]);
+    let query = Call::Query("op-1".into());
+    assert_eq!(wire.calls(), [Call::Register("dev-1".into()), query.clone(), query]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_without_a_time_back_off_twice_as_long_each() {
+    let busy = || refused(503_000, None);
+    let wire = Wire::answering([busy(), busy(), busy(), assigned()]);
+    wire.machine().register(request()).await.unwrap();
+    assert_eq!(wire.times(), [secs(0), secs(2), secs(6), secs(14)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_faster_than_the_floor_and_never_earlier_than_asked() {
+    for (asked, waited) in [(0, 2), (1, 2), (2, 2), (3, 3), (57, 57)] {
+        let wire = Wire::answering([assigning_after(asked), assigned()]);
+        wire.machine().register(request()).await.unwrap();
+        assert_eq!(wire.times(), [secs(0), secs(waited)], "asked {asked}");
+    }
+    let wire = Wire::answering([assigning_after(0), assigned()]);
+    wire.machine_with(settings().poll_floor(Duration::ZERO)).register(request()).await.unwrap();
+    assert_eq!(wire.times(), [secs(0), secs(0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn jitter_only_adds_and_at_most_a_fifth() {
+    let mut spread = std::collections::HashSet::new();
+    for _ in 0..50 {
+        let wire = Wire::answering([assigning_after(10), assigned()]);
+        wire.machine_with(settings().jitter_percent(20)).register(request()).await.unwrap();
+        let waited = wire.times().last().copied().unwrap();
+        assert!(waited >= secs(10) && waited <= secs(12) + Duration::from_millis(1), "{waited:?}");
+        spread.insert(waited);
+    }
+    assert!(spread.len() > 25, "{} different waits of 50", spread.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_past_the_deadline_fails_at_once_and_says_when_to_come_back() {
+    let start = Instant::now();
+    for asked in [60, 61, 600, u64::MAX] {
+        let wire = Wire::answering([refused(429_001, Some(asked))]);
+        let error = wire.machine().register(request()).await.unwrap_err();
+        assert_eq!((error.kind(), error.status()), (ErrorKind::Rejected, Some(429)));
+        assert_eq!((error.retry_after(), error.is_retryable()), (Some(secs(asked)), true));
+
+        let wire = Wire::answering([assigning_after(asked)]);
+        let Err(Error::Timeout(timeout)) = wire.machine().register(request()).await else {
+            panic!("a timeout")
+        };
+        assert_eq!(timeout.retry_after, Some(secs(asked)));
+        assert_eq!((timeout.scope, timeout.stage), (TimeoutScope::Registration, Stage::Query));
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_for_ever_ends_within_the_deadline_as_the_refusal() {
+    let wire = Wire::answering((0..100).map(|_| refused(429_001, Some(5))));
+    let start = Instant::now();
+    let error = wire.machine().register(request()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected);
+    assert!(start.elapsed() < secs(60) && wire.calls().len() == 12, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_an_answer_times_out() {
+    for first in [None, Some(assigning())] {
+        let stage = if first.is_none() { Stage::Register } else { Stage::Query };
+        let wire = Wire::answering(first);
+        wire.then_never();
+        let start = Instant::now();
+        let machine = wire.machine_with(settings().request_timeout(secs(7)));
+        let Err(Error::Timeout(timeout)) = machine.register(request()).await else {
+            panic!("a timeout")
+        };
+        assert_eq!((timeout.scope, timeout.stage), (TimeoutScope::Request, stage));
+        assert_eq!(start.elapsed().as_secs() % 7, if stage == Stage::Query { 2 } else { 0 });
+        assert_eq!(wire.under_way.load(Ordering::SeqCst), 0, "the call was dropped");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_bounds_the_whole_registration() {
+    let wire = Wire::answering((0..100).map(|_| assigning_after(2)));
+    let start = Instant::now();
+    let machine = wire.machine_with(settings().registration_timeout(secs(9)));
+    let Err(Error::Timeout(timeout)) = machine.register(request()).await else {
+        panic!("a timeout")
+    };
+    assert_eq!(timeout.scope, TimeoutScope::Registration);
+    assert!(start.elapsed() <= secs(9));
+
+    let wire = Wire::default();
+    wire.then_never();
+    let start = Instant::now();
+    let machine = wire.machine_with(settings().registration_timeout(secs(9)));
+    assert_eq!(machine.register(request()).await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(start.elapsed(), secs(9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bounds_for_ever_are_no_overflow() {
+    let forever = settings()
+        .registration_timeout(Duration::MAX)
+        .request_timeout(Duration::MAX)
+        .goodbye_timeout(Duration::MAX);
+    let wire = Wire::answering([assigning_after(3600), refused(429_001, None), assigned()]);
+    let machine = wire.machine_with(forever);
+    machine.register(request()).await.unwrap();
+    machine.end_session().await.unwrap();
+    assert_eq!(wire.times(), [secs(0), secs(3600), secs(3602), secs(3602)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_an_operation_id_keeps_the_known_one() {
+    let bare = Ok(dps_state_machine::Response::new(202, r#"{"status":"assigning"}"#));
+    let wire = Wire::answering([assigning(), bare, assigned()]);
+    wire.machine().register(request()).await.unwrap();
+    assert_eq!(wire.calls().last(), Some(&Call::Query("op-1".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_lost_while_an_operation_is_pending_is_made_again_after_the_interval() {
+    let wire = Wire::answering([assigning(), lost(), lost(), assigned()]);
+    wire.machine().register(request()).await.unwrap();
+    assert_eq!(wire.times(), [secs(0), secs(2), secs(4), secs(6)]);
+
+    let wire = Wire::answering([assigning()].into_iter().chain((0..100).map(|_| lost())));
+    let error = wire.machine().register(request()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connection);
+    assert_eq!(wire.calls().len(), 30, "one query each interval until the deadline");
+
+    let lost_at_once = Err(ConnectionError::lost(Stage::Register, "reset").into());
+    let wire = Wire::answering([lost_at_once]);
+    assert_eq!(wire.machine().register(request()).await.unwrap_err().kind(), ErrorKind::Connection);
+    assert_eq!(wire.calls().len(), 1, "a registration is not sent again on its own");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancel_keeps_the_session() {
+    let wire = Wire::answering([assigning_after(9), assigned()]);
+    let machine = wire.machine();
+    let (registered, ()) = join!(machine.register(request()), async {
+        tokio::time::sleep(secs(1)).await;
+        machine.cancel();
+    });
+    assert_eq!(registered.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert!(!wire.calls().contains(&Call::End));
+    machine.register(request()).await.unwrap();
+    machine.end_session().await.unwrap();
+    assert_eq!(wire.calls().last(), Some(&Call::End));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancel_without_a_registration_does_nothing() {
+    let wire = Wire::answering([assigned()]);
+    let machine = wire.machine();
+    machine.cancel();
+    machine.register(request()).await.unwrap();
+    machine.cancel();
+    machine.end_session().await.unwrap();
+    assert_eq!(wire.calls().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_nobody_polls_can_be_ended() {
+    for answers in [vec![], vec![assigning_after(9)]] {
+        let wire = Wire::answering(answers);
+        let machine = wire.machine();
+        let mut registration = pin!(machine.register(request()));
+        assert!(poll_once(registration.as_mut()).await.is_none());
+        machine.end_session().await.unwrap();
+        assert_eq!(wire.calls().last(), Some(&Call::End));
+        // A new one may even run before the old one is polled again.
+        wire.answers.lock().unwrap().clear();
+        wire.then(secs(0), assigned());
+        machine.register(request()).await.unwrap();
+        assert_eq!(registration.await.unwrap_err().kind(), ErrorKind::Cancelled);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_registration_anywhere_leaves_the_machine_usable() {
+    for polled_for in [0, 1, 3, 5] {
+        let wire = Wire::default();
+        wire.then(secs(1), assigning()).then(secs(1), refused(503_000, None)).then_never();
+        let machine = wire.machine();
+        let dropped = tokio::time::timeout(secs(polled_for), machine.register(request())).await;
+        assert!(dropped.is_err());
+        assert_eq!(wire.under_way.load(Ordering::SeqCst), 0);
+        wire.answers.lock().unwrap().clear();
+        wire.then(secs(0), assigned());
+        machine.register(request()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn register_waits_for_the_end_of_the_session_and_then_starts() {
+    let wire = Wire::answering([assigned(), assigned()]);
+    wire.goodbye(Duration::from_millis(300), Ok(()));
+    let machine = wire.machine();
+    machine.register(request()).await.unwrap();
+    let (ended, registered) = join!(machine.end_session(), machine.register(request()));
+    ended.unwrap();
+    registered.unwrap();
+    let register = Call::Register("dev-1".into());
+    assert_eq!(wire.calls(), [register.clone(), Call::End, register]);
+    assert_eq!(wire.most_under_way.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_end_of_session_waits_for_the_same_end() {
+    let wire = Wire::answering([assigned()]);
+    wire.goodbye(Duration::from_millis(300), broken().map(|_| ()));
+    let machine = wire.machine();
+    machine.register(request()).await.unwrap();
+    let start = Instant::now();
+    let (first, second) = join!(machine.end_session(), machine.end_session());
+    assert_eq!(first.unwrap_err().kind(), ErrorKind::Connection);
+    assert_eq!(second.unwrap_err().kind(), ErrorKind::Connection);
+    assert_eq!(start.elapsed(), Duration::from_millis(300));
+    assert_eq!(wire.calls().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_has_its_own_bound_and_never_masks_the_outcome() {
+    let wire = Wire::answering([assigning_after(30)]);
+    wire.goodbye(secs(3600), Ok(()));
+    let machine = wire.machine();
+    let (registered, ended) = join!(machine.register(request()), async {
+        tokio::time::sleep(secs(1)).await;
+        let start = Instant::now();
+        (machine.end_session().await, start.elapsed())
+    });
+    assert_eq!(registered.unwrap_err().kind(), ErrorKind::Cancelled);
+    let (ended, took) = ended;
+    assert_eq!(ended.unwrap_err().stage(), Some(Stage::EndSession));
+    assert_eq!(took, Duration::from_millis(500));
+    assert_eq!(wire.under_way.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_is_dropped_half_way_can_be_made_again() {
+    let wire = Wire::answering([assigned()]);
+    wire.goodbye(Duration::from_millis(400), Ok(()));
+    let machine = wire.machine();
+    machine.register(request()).await.unwrap();
+    let dropped = tokio::time::timeout(Duration::from_millis(100), machine.end_session()).await;
+    assert!(dropped.is_err());
+    machine.end_session().await.unwrap();
+    assert_eq!(wire.calls().iter().filter(|call| **call == Call::End).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_takes_over_an_end_that_was_dropped_and_outlives_one_nobody_polls() {
+    let wire = Wire::answering([assigned(), assigned()]);
+    wire.goodbye(Duration::from_millis(400), Ok(()));
+    let machine = wire.machine();
+    machine.register(request()).await.unwrap();
+    let mut first = Box::pin(machine.end_session());
+    assert!(poll_once(first.as_mut()).await.is_none());
+    let (second, ()) = join!(machine.end_session(), async { drop(first) });
+    second.unwrap();
+
+    machine.register(request()).await.unwrap();
+    wire.goodbye(secs(3600), Ok(()));
+    let mut unpolled = Box::pin(machine.end_session());
+    assert!(poll_once(unpolled.as_mut()).await.is_none());
+    let start = Instant::now();
+    assert_eq!(machine.end_session().await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(start.elapsed(), Duration::from_millis(500));
+    // The same holds for a registration that waits for that end.
+    wire.then(secs(0), assigned());
+    machine.register(request()).await.unwrap();
+    assert_eq!(unpolled.await.unwrap_err().kind(), ErrorKind::Timeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_one_who_waits_for_the_end_does_not_cut_it_short() {
+    let wire = Wire::answering([assigned()]);
+    wire.goodbye(Duration::from_millis(400), Ok(()));
+    let machine = wire.machine();
+    machine.register(request()).await.unwrap();
+    let (first, second) = join!(
+        machine.end_session(),
+        tokio::time::timeout(Duration::from_millis(100), machine.end_session())
+    );
+    first.unwrap();
+    assert!(second.is_err());
+    assert_eq!(wire.calls().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_failures_on_one_machine_have_a_thousand_outcomes() {
+    let wire = Wire::default();
+    let machine = wire.machine();
+    for round in 0..1000 {
+        match round % 4 {
+            0 => wire.then(secs(0), broken()),
+            1 => wire.then(secs(0), refused(401_002, None)),
+            2 => wire.then_never(),
+            _ => wire.then(secs(0), status("failed")),
+        };
+        machine.register(request()).await.unwrap_err();
+    }
+    wire.then(secs(0), assigned());
+    machine.register(request()).await.unwrap();
+    assert_eq!(wire.calls().len(), 1001);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_too_large_never_reaches_the_wire() {
+    let wire = Wire::answering([assigned()]);
+    let payload = serde_json::json!({ "p": "x".repeat(96 * 1024) });
+    let large = request().payload(payload).unwrap();
+    let error = wire.machine().register(large).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(wire.calls().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_sees_each_step_in_order() {
+    let wire = Wire::answering([refused(429_001, Some(3)), assigning_after(4), assigned()]);
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let observer = {
+        let seen = Arc::clone(&seen);
+        Observer::new(move |step| seen.lock().unwrap().push(step.clone()))
+    };
+    let machine = StateMachine::with_observer(wire, settings(), observer);
+    machine.register(request()).await.unwrap();
+    let waiting = |seconds, then| Step::Waiting { wait: secs(seconds), then };
+    let operation_id = dps_state_machine::OperationId::new("op-1").unwrap();
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [
+            Step::Registering,
+            waiting(3, Next::RegisterAgain),
+            Step::Registering,
+            Step::Assigning { operation_id },
+            waiting(4, Next::Poll),
+            Step::Polling,
+            Step::Assigned,
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_of_events_holds_nothing_up() {
+    let wire = Wire::answering((0..2000).map(|_| assigning()).chain([assigned()]));
+    let bounds = settings().poll_floor(Duration::ZERO).poll_interval(Duration::ZERO);
+    let machine = wire.machine_with(bounds);
+    let mut events = machine.operation_status();
+    machine.register(request()).await.unwrap();
+    let kept = std::iter::from_fn(|| events.try_next()).count();
+    assert_eq!(kept, 256);
+    drop(machine);
+    assert!(events.next().await.is_none());
+}
+
+#[test]
+fn the_wire_can_be_chosen_at_run_time_and_the_machine_moved_between_threads() {
+    fn is_send<V: Send>(value: V) -> V {
+        value
+    }
+    let chosen = dps_state_machine::BoxTransport::new(Wire::answering([assigned()]));
+    let machine = StateMachine::new(chosen, settings());
+    let registration = is_send({
+        let machine = machine.clone();
+        async move { machine.register(request()).await }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let registered = std::thread::spawn(move || runtime.block_on(registration)).join().unwrap();
+    assert_eq!(registered.unwrap().assigned_hub, "hub-1");
+}

@@ -1,0 +1,178 @@
+//! Any order of answers, delays, failures, cancels, drops and second calls, with a paused clock.
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+mod support;
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use dps_state_machine::{Error, ErrorKind, Response, StateMachine};
+use proptest::prelude::*;
+use support::*;
+use tokio::{task::JoinSet, time::Instant};
+
+/// What somebody does to the machine.
+#[derive(Clone, Debug)]
+enum Act {
+    Register,
+    /// Registers and drops the future after a while.
+    RegisterAndDrop(Duration),
+    Cancel,
+    EndSession,
+    EndSessionAndDrop(Duration),
+    Pause(Duration),
+}
+
+fn any_delay() -> impl Strategy<Value = Duration> {
+    (0_u64..20_000).prop_map(Duration::from_millis)
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => Just(Act::Register),
+        2 => any_delay().prop_map(Act::RegisterAndDrop),
+        2 => Just(Act::Cancel),
+        2 => Just(Act::EndSession),
+        1 => (0_u64..800).prop_map(|ms| Act::EndSessionAndDrop(Duration::from_millis(ms))),
+        4 => any_delay().prop_map(Act::Pause),
+    ]
+}
+
+fn any_answer() -> impl Strategy<Value = Option<Result<Response, Error>>> {
+    let retry_after = prop_oneof![Just(None), (0_u64..30).prop_map(Some), Just(Some(u64::MAX))];
+    let answer = prop_oneof![
+        3 => Just(assigned()),
+        3 => Just(assigning()),
+        1 => Just(status("failed")),
+        1 => Just(status("enchanted")),
+        1 => Just(Ok(Response::new(200, "{"))),
+        1 => Just(refused(401_002, None)),
+        2 => Just(refused(429_001, None)),
+        2 => Just(refused(503_000, None)),
+        1 => Just(broken()),
+        1 => Just(lost()),
+    ];
+    prop_oneof![
+        1 => Just(None),
+        12 => (answer, retry_after).prop_map(|(answer, asked)| {
+            Some(answer.map(|response| response.retry_after(asked.map(secs))))
+        }),
+    ]
+}
+
+fn any_goodbye() -> impl Strategy<Value = (Duration, Result<(), Error>)> {
+    let result = prop_oneof![Just(Ok(())), Just(broken().map(|_| ()))];
+    ((0_u64..700).prop_map(Duration::from_millis), result)
+}
+
+/// Runs the acts one after the other, each registration and end in a task of its own.
+async fn run(wire: &Wire, machine: &StateMachine<Wire>, acts: Vec<Act>) -> Vec<Option<ErrorKind>> {
+    let mut tasks = JoinSet::new();
+    for act in acts {
+        let machine = machine.clone();
+        match act {
+            Act::Register => {
+                tasks.spawn(
+                    async move { machine.register(request()).await.err().map(|e| e.kind()) },
+                );
+            }
+            Act::RegisterAndDrop(after) => {
+                tasks.spawn(async move {
+                    let registration = tokio::time::timeout(after, machine.register(request()));
+                    registration.await.ok().and_then(Result::err).map(|e| e.kind())
+                });
+            }
+            Act::EndSession => {
+                tasks.spawn(async move { machine.end_session().await.err().map(|e| e.kind()) });
+            }
+            Act::EndSessionAndDrop(after) => {
+                tasks.spawn(async move {
+                    let end = tokio::time::timeout(after, machine.end_session());
+                    end.await.ok().and_then(Result::err).map(|e| e.kind())
+                });
+            }
+            Act::Cancel => machine.cancel(),
+            Act::Pause(pause) => tokio::time::sleep(pause).await,
+        }
+        assert!(wire.under_way.load(Ordering::SeqCst) <= 1);
+        tokio::task::yield_now().await;
+    }
+    tasks.join_all().await
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_every_call_returns_in_time_and_the_machine_stays_usable(
+        acts in prop::collection::vec(any_act(), 1..12),
+        answers in prop::collection::vec((any_delay(), any_answer()), 0..16),
+        goodbyes in prop::collection::vec(any_goodbye(), 0..6),
+        jitter in 0_u8..=20,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let wire = Wire::default();
+            wire.answers.lock().unwrap().extend(answers);
+            wire.goodbyes.lock().unwrap().extend(goodbyes);
+            let machine = wire.machine_with(settings().jitter_percent(jitter));
+            let started = Instant::now();
+            let paused: Duration = acts
+                .iter()
+                .map(|act| if let Act::Pause(pause) = act { *pause } else { Duration::ZERO })
+                .sum();
+            let begun = acts.len() as u32;
+
+            let outcomes = run(&wire, &machine, acts).await;
+            // Every registration is bounded by its deadline, every goodbye by its own bound.
+            prop_assert!(outcomes.len() <= begun as usize);
+            prop_assert!(started.elapsed() <= paused + (secs(60) + secs(1)) * begun);
+            // One call to the wire at a time, and none left behind.
+            prop_assert!(wire.most_under_way.load(Ordering::SeqCst) <= 1);
+            prop_assert_eq!(wire.under_way.load(Ordering::SeqCst), 0);
+            // Between two queries of one operation at least the floor.
+            let calls = wire.calls.lock().unwrap().clone();
+            for pair in calls.windows(2) {
+                if let [(before, Call::Query(_)), (after, Call::Query(_))] = pair {
+                    prop_assert!(*after - *before >= secs(2), "{:?}", pair);
+                }
+            }
+            // Whatever came before: the next registration works.
+            wire.answers.lock().unwrap().clear();
+            wire.goodbyes.lock().unwrap().clear();
+            wire.then(Duration::ZERO, assigned());
+            let registered = machine.register(request()).await;
+            prop_assert!(registered.is_ok(), "{:?}", registered);
+            prop_assert!(machine.end_session().await.is_ok());
+            let calls = wire.calls();
+            prop_assert_eq!(calls.last(), Some(&Call::End));
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn any_answer_at_all_ends_in_an_outcome(
+        status in any::<u16>(),
+        body in prop_oneof![".{0,64}", "\\{\"status\":\"[a-z]{0,10}\"(,\"operationId\":\"x\")?\\}"],
+        retry_after in any::<Option<u64>>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let answer = Response::new(status, body).retry_after(retry_after.map(secs));
+            let wire = Wire::answering((0..200).map(|_| Ok(answer.clone())));
+            let started = Instant::now();
+            let outcome = wire.machine().register(request()).await;
+            prop_assert!(outcome.is_err());
+            prop_assert!(started.elapsed() <= secs(60));
+            prop_assert!(wire.calls().len() <= 31, "{} requests in a minute", wire.calls().len());
+            Ok(())
+        })?;
+    }
+}

@@ -1,1 +1,24 @@
-//! The one way out: TCP, proxy and TLS with one rustls configuration for every wire.
+//! The one way out: TCP, proxy and TLS, with one rustls configuration for every wire.
+//!
+//! - [`Config`] says where to, who the device is, whom to trust and which proxy to use; every wire takes one.
+//! - [`Connector`] opens the TLS stream that the MQTT and AMQP wires speak over. The HTTPS wire has a client of
+//!   its own underneath and shares everything else: [`tls_config`], [`resolve`], [`Config::chosen_proxy`] and the
+//!   reading of failures in [`failure`], so that one fault has one stage and one wording on every wire.
+
+mod config;
+mod connector;
+mod endpoint;
+pub mod failure;
+mod no_proxy;
+mod proxy;
+mod roots;
+mod tls;
+mod tunnel;
+
+pub use config::{ApiVersion, Config};
+pub use connector::{Connector, Stream, resolve};
+pub use endpoint::Endpoint;
+pub use no_proxy::NoProxy;
+pub use proxy::{Proxy, ProxyChoice};
+pub use roots::Roots;
+pub use tls::tls_config;

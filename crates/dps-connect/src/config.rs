@@ -1,0 +1,191 @@
+//! What every wire needs to know.
+
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
+
+use dps_attestation::{Attestation, SasToken};
+use dps_state_machine::{ConfigurationError, Error, IdScope, Observer, RegistrationId};
+
+use crate::{endpoint::Endpoint, proxy::ProxyChoice, roots::Roots};
+
+/// A token that lives longer than a century is cut to that: a date must stay a date.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Where the service is, who the device is, whom to trust and how to get out. Cheap to clone.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The service. Default: its global endpoint.
+    pub endpoint: Endpoint,
+    /// Which instance of the service.
+    pub id_scope: IdScope,
+    /// How the device proves who it is.
+    pub attestation: Attestation,
+    /// Who may vouch for the server. Default: Mozilla's roots, compiled in.
+    pub roots: Roots,
+    /// The HTTP proxy to go through. Default: none; the environment is read only when asked to.
+    pub proxy: ProxyChoice,
+    /// The version of the service's interface. Default: see [`ApiVersion`].
+    pub api_version: ApiVersion,
+    /// How the client names itself. Default: `dps/` and this crate's version.
+    pub user_agent: String,
+    /// How long a SAS token is valid from the moment it is signed. Default 1 h.
+    pub sas_lifetime: Duration,
+    /// The time for making one connection: name, TCP, proxy and TLS together. Default 20 s. The time for the
+    /// request bounds it too.
+    pub connect_timeout: Duration,
+    /// Who is told of each step. Default: nobody.
+    pub observer: Observer,
+}
+
+macro_rules! setters {
+    ($($name:ident: $ty:ty),+ $(,)?) => {$(
+        #[doc = concat!("Sets [`Config::", stringify!($name), "`](Self#structfield.", stringify!($name), ").")]
+        #[must_use]
+        pub fn $name(mut self, value: impl Into<$ty>) -> Self {
+            self.$name = value.into();
+            self
+        }
+    )+};
+}
+
+impl Config {
+    /// The global endpoint, directly, with the compiled-in roots.
+    #[must_use]
+    pub fn new(id_scope: IdScope, attestation: Attestation) -> Self {
+        Self {
+            endpoint: Endpoint::default(),
+            id_scope,
+            attestation,
+            roots: Roots::default(),
+            proxy: ProxyChoice::default(),
+            api_version: ApiVersion::default(),
+            user_agent: concat!("dps/", env!("CARGO_PKG_VERSION")).to_owned(),
+            sas_lifetime: Duration::from_secs(3600),
+            connect_timeout: Duration::from_secs(20),
+            observer: Observer::default(),
+        }
+    }
+
+    setters! {
+        endpoint: Endpoint,
+        id_scope: IdScope,
+        attestation: Attestation,
+        roots: Roots,
+        proxy: ProxyChoice,
+        api_version: ApiVersion,
+        user_agent: String,
+        sas_lifetime: Duration,
+        connect_timeout: Duration,
+        observer: Observer,
+    }
+
+    /// Checks what the setters take as it comes: that the user agent fits into a header.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] that names the value.
+    pub fn check(&self) -> Result<(), Error> {
+        let fits = |c: char| c.is_ascii_graphic() || c == ' ';
+        if self.user_agent.trim().is_empty() || !self.user_agent.chars().all(fits) {
+            let reason = "give visible ASCII characters";
+            return Err(ConfigurationError::new("user agent", &self.user_agent, reason).into());
+        }
+        Ok(())
+    }
+
+    /// Checks, before any I/O, that the credential can belong to the device: for X.509 that key, leaf, common
+    /// name, order and dates of the chain fit.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] that names what does not fit.
+    pub fn preflight(&self, registration_id: &RegistrationId) -> Result<(), Error> {
+        match &self.attestation {
+            Attestation::X509(identity) => identity.preflight(registration_id, SystemTime::now()),
+            _ => Ok(()),
+        }
+    }
+
+    /// A SAS token, signed now; `None` when the device proves itself otherwise.
+    #[must_use]
+    pub fn sas_token(&self, registration_id: &RegistrationId) -> Option<SasToken> {
+        match &self.attestation {
+            Attestation::SymmetricKey(key) => {
+                let expiry = SystemTime::now() + self.sas_lifetime.min(LONGEST_LIFETIME);
+                Some(SasToken::sign(key, &self.id_scope, registration_id, expiry))
+            }
+            _ => None,
+        }
+    }
+
+    /// What to look at when the service refuses the credential: which chain was sent. `None` without X.509.
+    #[must_use]
+    pub fn credential_hint(&self) -> Option<String> {
+        match &self.attestation {
+            Attestation::X509(identity) => Some(format!(
+                "the chain that was sent: {}; check that the enrolment knows its leaf or one of its authorities",
+                identity.describe_chain()
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// The version of the service's interface, for example `2021-06-01` (the default).
+///
+/// See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ApiVersion(String);
+
+impl ApiVersion {
+    /// The version as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for ApiVersion {
+    fn default() -> Self {
+        Self("2021-06-01".to_owned())
+    }
+}
+
+impl FromStr for ApiVersion {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Error::Configuration`] when the text is empty or has anything but letters, digits, `-` and `.`.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+        if text.is_empty() || !text.chars().all(fits) {
+            let reason = "give a version of the service's interface, like 2021-06-01";
+            return Err(ConfigurationError::new("API version", text, reason).into());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_version_is_a_date_or_a_word() {
+        for good in ["2021-06-01", "2025-07-01-preview", "v1.0"] {
+            assert_eq!(good.parse::<ApiVersion>().unwrap().as_str(), good);
+        }
+        for bad in ["", "2021 06", "1&x=2", "2021-06-01\n"] {
+            let message = bad.parse::<ApiVersion>().unwrap_err().to_string();
+            assert!(message.starts_with("API version"), "{message}");
+        }
+    }
+}

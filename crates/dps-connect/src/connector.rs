@@ -1,0 +1,204 @@
+//! From a configuration to a TLS stream.
+
+use std::{fmt, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use dps_state_machine::{ConnectionError, Error, Observer, Stage, Step};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use rustls::{ClientConfig, pki_types::ServerName};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    config::Config,
+    failure::{self, Peer},
+    proxy::Proxy,
+    tls::tls_config,
+    tunnel,
+};
+
+/// The TLS stream that a wire speaks over.
+pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// Each address that doesn't answer delays the next one by this much.
+/// See <https://www.rfc-editor.org/rfc/rfc8305#section-5>.
+const STAGGER: Duration = Duration::from_millis(250);
+/// Longer times for one connection mean this.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Opens TLS streams to the service, directly or through the proxy. Keep it for the session: it remembers TLS
+/// sessions.
+#[derive(Clone)]
+pub struct Connector {
+    config: Config,
+    server_name: ServerName<'static>,
+    tls: Arc<ClientConfig>,
+}
+
+impl Connector {
+    /// Prepares all that needs no I/O.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`], see [`tls_config`].
+    pub fn new(config: Config) -> Result<Self, Error> {
+        config.check()?;
+        let server_name = config.endpoint.server_name()?;
+        let tls = Arc::new(tls_config(&config)?);
+        Ok(Self { config, server_name, tls })
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Looks up the name, connects with TCP (without Nagle's delay) to each address in turn until one answers,
+    /// asks the proxy for a tunnel if there is one, and does the TLS handshake. The whole takes at most
+    /// [`Config::connect_timeout`]. `default_port` is the wire's own port, for an endpoint that names none.
+    ///
+    /// # Errors
+    /// [`Error::Connection`] with the stage `resolve`, `connect`, `proxy` (all that concerns a proxy, its own name
+    /// included) or `tls`; [`Error::Configuration`] when the environment names a proxy that can't be used.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what was open; nothing goes on, except that the system's resolver may finish
+    /// its lookup on a thread of its own.
+    pub async fn connect(&self, default_port: u16) -> Result<Stream, Error> {
+        let peer = Peer::of(&self.config, default_port)?;
+        let attempt = Attempt::new(&self.config, &peer);
+        let tcp = match peer.proxy() {
+            None => attempt.direct().await?,
+            Some(proxy) => attempt.through(proxy).await?,
+        };
+        Ok(attempt.tls(self, tcp).await?)
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// One attempt to get through, and until when.
+struct Attempt<'a> {
+    peer: &'a Peer,
+    observer: &'a Observer,
+    user_agent: &'a str,
+    timeout: Duration,
+    deadline: Instant,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(config: &'a Config, peer: &'a Peer) -> Self {
+        let timeout = config.connect_timeout.min(LONGEST);
+        let Config { observer, user_agent, .. } = config;
+        Self { peer, observer, user_agent, timeout, deadline: Instant::now() + timeout }
+    }
+
+    async fn direct(&self) -> Result<TcpStream, ConnectionError> {
+        let lookup = resolve(self.peer.host(), self.peer.port(), self.observer);
+        let addresses = self.bound(Stage::Resolve, lookup).await?;
+        self.observer.notify(&Step::Connecting { address: self.peer.address() });
+        let dial =
+            async { dial(addresses).await.map_err(|e| failure::connect(self.peer, &e).source(e)) };
+        self.bound(Stage::Connect, dial).await
+    }
+
+    async fn through(&self, proxy: &Proxy) -> Result<TcpStream, ConnectionError> {
+        let open = async {
+            let addresses = resolve(proxy.host(), proxy.port(), self.observer)
+                .await
+                .map_err(|error| failure::proxy_unresolved(proxy, error))?;
+            self.observer.notify(&Step::Connecting { address: proxy.address() });
+            let mut tcp = dial(addresses)
+                .await
+                .map_err(|e| failure::proxy_unreachable(proxy, &e).source(e))?;
+            self.observer.notify(&Step::Proxy { proxy: proxy.address() });
+            tunnel::open(&mut tcp, proxy, self.peer, self.user_agent).await?;
+            Ok(tcp)
+        };
+        self.bound(Stage::Proxy, open).await
+    }
+
+    async fn tls(&self, connector: &Connector, tcp: TcpStream) -> Result<Stream, ConnectionError> {
+        let Connector { server_name, tls, .. } = connector;
+        self.observer.notify(&Step::Tls { server_name: server_name.to_str().into_owned() });
+        let handshake = async {
+            TlsConnector::from(Arc::clone(tls))
+                .connect(server_name.clone(), tcp)
+                .await
+                .map_err(|e| failure::tls(self.peer, &e).source(e))
+        };
+        self.bound(Stage::Tls, handshake).await
+    }
+
+    async fn bound<T>(
+        &self,
+        stage: Stage,
+        work: impl Future<Output = Result<T, ConnectionError>>,
+    ) -> Result<T, ConnectionError> {
+        match timeout_at(self.deadline, work).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(failure::timed_out(stage, self.peer, self.timeout)),
+        }
+    }
+}
+
+/// Looks up a host; an IP address stands for itself.
+///
+/// # Errors
+/// [`ConnectionError`] with the stage `resolve`.
+///
+/// # Cancel safety
+/// Safe to drop; the system's resolver may finish its lookup on a thread of its own.
+pub async fn resolve(
+    host: &str,
+    port: u16,
+    observer: &Observer,
+) -> Result<Vec<SocketAddr>, ConnectionError> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    observer.notify(&Step::Resolving { host: host.to_owned() });
+    let addresses: Vec<_> = match tokio::net::lookup_host((host, port)).await {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => return Err(failure::resolve(host, &error).source(error)),
+    };
+    if addresses.is_empty() {
+        return Err(failure::resolve(host, &"it has no address"));
+    }
+    Ok(addresses)
+}
+
+/// The first of the addresses to answer. Each gets its turn when the one before has failed or has let
+/// [`STAGGER`] pass; of several failures the first counts, the resolver having put the best address first.
+async fn dial(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let mut waiting = addresses.into_iter();
+    let mut dialled = FuturesUnordered::new();
+    let mut failure = None;
+    loop {
+        match waiting.next() {
+            Some(address) => dialled.push(TcpStream::connect(address)),
+            None if dialled.is_empty() => {
+                return Err(failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()));
+            }
+            None => {}
+        }
+        tokio::select! {
+            Some(outcome) = dialled.next() => match outcome {
+                Ok(tcp) => {
+                    tcp.set_nodelay(true)?;
+                    return Ok(tcp);
+                }
+                Err(error) => {
+                    failure.get_or_insert(error);
+                }
+            },
+            () = tokio::time::sleep(STAGGER), if waiting.len() > 0 => {}
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! What went wrong on the way to the service, in the same words on every wire.
+
+use std::{error::Error as StdError, fmt, io, time::Duration};
+
+use dps_state_machine::{ConnectionError, Error, Stage};
+use rustls::{AlertDescription, CertificateError, PeerIncompatible, pki_types::UnixTime};
+
+use crate::{config::Config, endpoint::host_and_port, proxy::Proxy};
+
+/// The service's end of a connection, as messages name it, and the proxy on the way there.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    host: String,
+    port: u16,
+    proxy: Option<Proxy>,
+}
+
+impl Peer {
+    /// The endpoint and the proxy of a configuration. No I/O.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when the environment names a proxy that can't be used.
+    pub fn of(config: &Config, default_port: u16) -> Result<Self, Error> {
+        let endpoint = &config.endpoint;
+        let (host, port) = (endpoint.host().to_owned(), endpoint.port_or(default_port));
+        Ok(Self { host, port, proxy: config.chosen_proxy(default_port)? })
+    }
+
+    /// The service's host; an IPv6 address without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The service's port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The proxy to ask for a tunnel.
+    #[must_use]
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
+    }
+
+    /// Host and port of the service.
+    #[must_use]
+    pub fn address(&self) -> String {
+        host_and_port(&self.host, self.port)
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address())?;
+        match &self.proxy {
+            Some(proxy) => write!(f, " (through the proxy {})", proxy.address()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Looks for an error of one type in a chain of sources, and inside of [`io::Error`], which hides what it wraps.
+#[must_use]
+pub fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// The innermost [`io::Error`] of a chain: the one that the system, or the TLS stream, made.
+fn innermost_io<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
+    let mut found = find::<io::Error>(error)?;
+    while let Some(inner) = found.get_ref().and_then(|wrapped| find::<io::Error>(wrapped)) {
+        found = inner;
+    }
+    Some(found)
+}
+
+/// The host of the service, or of the proxy, has no address.
+#[must_use]
+pub fn resolve(host: &str, reason: &dyn fmt::Display) -> ConnectionError {
+    ConnectionError::new(Stage::Resolve, format!("the name {host} can't be resolved: {reason}"))
+        .hint("check the name, and that this machine has a network and a working DNS")
+}
+
+/// No TCP connection to the service.
+#[must_use]
+pub fn connect(peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
+    let message = match innermost_io(error) {
+        Some(error) => refusal(&peer.address(), error),
+        None => format!("{} can't be reached: {error}", peer.address()),
+    };
+    ConnectionError::new(Stage::Connect, message).hint(port_hint(peer.port))
+}
+
+/// No tunnel, because the proxy has no address.
+#[must_use]
+pub fn proxy_unresolved(proxy: &Proxy, mut error: ConnectionError) -> ConnectionError {
+    error.stage = Stage::Proxy;
+    error.message = format!("the proxy {}: {}", proxy.address(), error.message);
+    error.hint("check the proxy's host and port")
+}
+
+/// No tunnel, because the proxy could not be reached or broke the connection.
+#[must_use]
+pub fn proxy_unreachable(proxy: &Proxy, error: &(dyn StdError + 'static)) -> ConnectionError {
+    let address = format!("the proxy {}", proxy.address());
+    let message = match innermost_io(error) {
+        Some(error) => refusal(&address, error),
+        None => format!("{address} can't be reached: {error}"),
+    };
+    ConnectionError::new(Stage::Proxy, message).hint("check the proxy's host and port")
+}
+
+/// No tunnel, because the proxy wants other credentials or any at all.
+#[must_use]
+pub fn proxy_authentication(proxy: &Proxy) -> ConnectionError {
+    let hint = match proxy.credentials() {
+        Some((user, _)) => format!("check the password of the proxy's user {user:?}"),
+        None => "give the proxy's user and password, as in http://USER:PASSWORD@HOST:PORT".into(),
+    };
+    let message = format!("the proxy {} refused our credentials (407)", proxy.address());
+    ConnectionError::new(Stage::Proxy, message).hint(hint).permanent()
+}
+
+/// No tunnel, for the given reason.
+#[must_use]
+pub fn proxy_refused(proxy: &Proxy, peer: &Peer, reason: &str) -> ConnectionError {
+    let message =
+        format!("the proxy {} opened no tunnel to {}: {reason}", proxy.address(), peer.address());
+    ConnectionError::new(Stage::Proxy, message).hint(format!(
+        "check that it is an HTTP proxy and lets CONNECT through to port {}",
+        peer.port
+    ))
+}
+
+/// The time for making a connection ran out.
+#[must_use]
+pub fn timed_out(stage: Stage, peer: &Peer, after: Duration) -> ConnectionError {
+    let (what, whom, hint) = match stage {
+        Stage::Resolve => ("address", peer.host.clone(), "check this machine's DNS".to_owned()),
+        Stage::Proxy => {
+            let proxy = peer.proxy().map(Proxy::address).unwrap_or_default();
+            ("tunnel", format!("the proxy {proxy}"), "check the proxy's host and port".to_owned())
+        }
+        Stage::Tls => {
+            let hint = "something in between may let TCP through and swallow TLS".to_owned();
+            ("TLS handshake", peer.to_string(), hint)
+        }
+        _ => ("connection", peer.address(), port_hint(peer.port)),
+    };
+    let message = format!("no {what} from {whom} within {} s", after.as_secs_f64());
+    ConnectionError::new(stage, message).hint(hint)
+}
+
+/// The TLS handshake failed.
+#[must_use]
+pub fn tls(peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
+    let new = |message: String| ConnectionError::new(Stage::Tls, message);
+    match find::<rustls::Error>(error) {
+        Some(rustls::Error::InvalidCertificate(reason)) => bad_certificate(peer, reason),
+        Some(rustls::Error::AlertReceived(alert)) => alert_received(peer, *alert),
+        Some(rustls::Error::PeerIncompatible(reason)) => new(match reason {
+            PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::Tls12NotOfferedOrEnabled => {
+                format!("{peer} has no TLS version in common with us; it must speak 1.2 or 1.3")
+            }
+            other => format!("{peer} has no cipher or parameter in common with us ({other:?})"),
+        })
+        .permanent(),
+        Some(rustls::Error::InvalidMessage(_)) => {
+            new(format!("{peer} does not speak TLS on this port"))
+                .hint("check the port, and that nothing in between answers instead of the service")
+        }
+        Some(other) => new(format!("the TLS handshake with {peer} failed: {other}")),
+        None => match innermost_io(error) {
+            Some(io) if is_close(io.kind()) => {
+                new(format!("{peer} closed the connection during the TLS handshake"))
+                    .hint("a firewall that inspects TLS may be in the way, or the port is wrong")
+            }
+            Some(io) => new(format!("the TLS handshake with {peer} failed: {io}")),
+            None => new(format!("the TLS handshake with {peer} failed: {error}")),
+        },
+    }
+}
+
+/// An established connection broke. With TLS 1.3 a server refuses the device's certificate only now: that is
+/// told apart, at the stage `tls`.
+#[must_use]
+pub fn lost(stage: Stage, peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
+    if let Some(rustls::Error::AlertReceived(alert)) = find(error)
+        && about_our_certificate(*alert).is_some()
+    {
+        return alert_received(peer, *alert);
+    }
+    let reason = match (find::<rustls::Error>(error), innermost_io(error)) {
+        (Some(error), _) => format!(": {error}"),
+        (None, Some(error)) if !is_close(error.kind()) => format!(": {error}"),
+        _ => String::new(),
+    };
+    ConnectionError::lost(
+        stage,
+        format!("{peer} closed the connection before it had answered{reason}"),
+    )
+}
+
+fn is_close(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
+    };
+    matches!(kind, UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected)
+}
+
+fn refusal(whom: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => format!("{whom} refused the connection"),
+        io::ErrorKind::TimedOut => format!("no answer from {whom}"),
+        io::ErrorKind::NetworkUnreachable => format!("{whom}: the network can't be reached"),
+        io::ErrorKind::HostUnreachable => format!("{whom}: the host can't be reached"),
+        kind if is_close(kind) => format!("{whom} closed the connection"),
+        _ => format!("{whom} can't be reached: {error}"),
+    }
+}
+
+fn port_hint(port: u16) -> String {
+    let wire = match port {
+        8883 => "MQTT",
+        5671 => "AMQP",
+        _ => {
+            return "check the host, the port and the network; set a proxy if one is needed".into();
+        }
+    };
+    format!(
+        "port {port} is often closed by firewalls; use {wire} over WebSocket or HTTP, on port 443"
+    )
+}
+
+fn bad_certificate(peer: &Peer, reason: &CertificateError) -> ConnectionError {
+    let (what, hint) = match reason {
+        CertificateError::ExpiredContext { time, not_after } => (
+            format!("has expired {} ago", between(*not_after, *time)),
+            "have the server's certificate renewed, or check this machine's clock",
+        ),
+        CertificateError::Expired => {
+            ("has expired".to_owned(), "have it renewed, or check this machine's clock")
+        }
+        CertificateError::NotValidYetContext { time, not_before } => (
+            format!("is not valid yet; it will be in {}", between(*time, *not_before)),
+            "check this machine's clock",
+        ),
+        CertificateError::NotValidYet => {
+            ("is not valid yet".to_owned(), "check this machine's clock")
+        }
+        CertificateError::UnknownIssuer => (
+            "comes from an unknown authority".to_owned(),
+            "if the server is the right one, add its authority's certificate to the roots",
+        ),
+        CertificateError::NotValidForNameContext { expected, presented } => (
+            format!("is not for {}, but {}", expected.to_str(), names(presented)),
+            "check the endpoint; something in between may answer instead of the service",
+        ),
+        CertificateError::NotValidForName => (
+            format!("is not for {}", peer.host),
+            "check the endpoint; something in between may answer instead of the service",
+        ),
+        CertificateError::Revoked => {
+            ("is revoked".to_owned(), "have the server's certificate replaced")
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            ("is not made for servers".to_owned(), "have the server's certificate replaced")
+        }
+        // The verifier's own error for this has no public name to match.
+        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => (
+            "is that of an authority".to_owned(),
+            "give the server a certificate of its own, with basicConstraints CA:FALSE",
+        ),
+        other => (format!("is not acceptable: {other}"), "have the server's certificate replaced"),
+    };
+    ConnectionError::new(Stage::Tls, format!("the certificate of {peer} {what}"))
+        .hint(hint)
+        .permanent()
+}
+
+fn names(presented: &[String]) -> String {
+    // They come as `DnsName("dps.example")` and `IpAddress(127.0.0.1)`.
+    let bare = |name: &String| {
+        let inside = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+        inside.unwrap_or(name).trim_matches('"').to_owned()
+    };
+    match presented.iter().map(bare).collect::<Vec<_>>().as_slice() {
+        [] => "names nobody".to_owned(),
+        names => format!("for {}", names.join(", ")),
+    }
+}
+
+/// A length of time, roughly.
+fn between(from: UnixTime, to: UnixTime) -> String {
+    let seconds = to.as_secs().saturating_sub(from.as_secs());
+    match seconds {
+        172_800.. => format!("{} days", seconds / 86_400),
+        7_200.. => format!("{} hours", seconds / 3_600),
+        120.. => format!("{} minutes", seconds / 60),
+        _ => format!("{seconds} seconds"),
+    }
+}
+
+/// What the server dislikes about our certificate. See <https://www.rfc-editor.org/rfc/rfc8446#section-6.2>.
+fn about_our_certificate(alert: AlertDescription) -> Option<&'static str> {
+    Some(match alert {
+        AlertDescription::UnknownCA => "it does not know the authority",
+        AlertDescription::CertificateExpired => "it has expired",
+        AlertDescription::CertificateRevoked => "it is revoked",
+        AlertDescription::BadCertificate => "it is damaged or its signature is wrong",
+        AlertDescription::UnsupportedCertificate => "it is of an unsupported kind",
+        AlertDescription::CertificateUnknown => "it is not acceptable",
+        AlertDescription::AccessDenied => "it gives no access",
+        AlertDescription::DecryptError => "its signature does not hold",
+        AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
+            "it wants one, and got none"
+        }
+        _ => return None,
+    })
+}
+
+fn alert_received(peer: &Peer, alert: AlertDescription) -> ConnectionError {
+    let new = |message: String| ConnectionError::new(Stage::Tls, message);
+    if let Some(reason) = about_our_certificate(alert) {
+        return new(format!(
+            "{peer} refused this device's certificate: {reason} (alert {alert:?})"
+        ))
+        .hint("check the device's certificate, its chain and the enrolment")
+        .permanent();
+    }
+    match alert {
+        AlertDescription::ProtocolVersion => {
+            new(format!("{peer} has no TLS version in common with us; it must speak 1.2 or 1.3"))
+                .permanent()
+        }
+        AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity => {
+            new(format!("{peer} has no cipher or parameter in common with us (alert {alert:?})"))
+                .permanent()
+        }
+        AlertDescription::UnrecognisedName => {
+            new(format!("{peer} does not know the name {}", peer.host))
+                .hint("check the endpoint")
+                .permanent()
+        }
+        _ => new(format!("{peer} broke the TLS handshake off (alert {alert:?})")),
+    }
+}

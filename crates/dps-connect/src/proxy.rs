@@ -1,0 +1,194 @@
+//! The HTTP proxy on the way out.
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use dps_state_machine::{ConfigurationError, Error};
+use percent_encoding::percent_decode_str;
+use zeroize::Zeroizing;
+
+use crate::{
+    config::Config,
+    endpoint::{self, host_and_port},
+    no_proxy::NoProxy,
+};
+
+/// Which proxy to go through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProxyChoice {
+    /// None, whatever the environment says. The default: a library should not surprise.
+    #[default]
+    None,
+    /// What `HTTPS_PROXY` or else `ALL_PROXY` says, except for the hosts in `NO_PROXY`; each also in lower
+    /// case. Read at each connection.
+    Environment,
+    /// This one, except for the hosts that it leaves out (see [`Proxy::except`]).
+    Url(Proxy),
+}
+
+impl From<Proxy> for ProxyChoice {
+    fn from(proxy: Proxy) -> Self {
+        Self::Url(proxy)
+    }
+}
+
+/// An HTTP proxy that is asked for a tunnel with CONNECT, with basic authentication if it has a user.
+///
+/// See <https://www.rfc-editor.org/rfc/rfc9110#name-connect>. Neither `Debug` nor `Display` shows the password.
+///
+/// ```
+/// # fn main() -> Result<(), dps_state_machine::Error> {
+/// use dps_connect::Proxy;
+/// let proxy: Proxy = "http://me:p%40ss@proxy.example:3128".parse()?;
+/// assert_eq!(proxy.to_string(), "http://me:***@proxy.example:3128");
+/// assert_eq!(proxy.credentials(), Some(("me", "p@ss")));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy {
+    host: String,
+    port: u16,
+    credentials: Option<(String, Zeroizing<String>)>,
+    except: NoProxy,
+}
+
+impl Proxy {
+    /// Leaves out the hosts of the list: they are reached directly.
+    #[must_use]
+    pub fn except(mut self, list: NoProxy) -> Self {
+        self.except = list;
+        self
+    }
+
+    /// The proxy's host; an IPv6 address without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The proxy's port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Host and port, as shown to people.
+    #[must_use]
+    pub fn address(&self) -> String {
+        host_and_port(&self.host, self.port)
+    }
+
+    /// User and password, both decoded.
+    #[must_use]
+    pub fn credentials(&self) -> Option<(&str, &str)> {
+        self.credentials.as_ref().map(|(user, password)| (user.as_str(), password.as_str()))
+    }
+
+    /// The value of the `Proxy-Authorization` header.
+    /// See <https://www.rfc-editor.org/rfc/rfc7617>.
+    pub(crate) fn authorization(&self) -> Option<Zeroizing<String>> {
+        let (user, password) = self.credentials()?;
+        let pair = Zeroizing::new(format!("{user}:{password}"));
+        let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
+        Some(Zeroizing::new(format!("Basic {}", encoded.as_str())))
+    }
+}
+
+impl FromStr for Proxy {
+    type Err = Error;
+
+    /// Takes `http://[USER[:PASSWORD]@]HOST[:PORT][/]`, where `http://` may be left out and the port is 80 if
+    /// it is. User and password are percent-decoded.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] that names the value (its password hidden) and what is wrong with it.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        let (user_info, authority) = match rest.rsplit_once('@') {
+            Some((user_info, authority)) => (Some(user_info), authority),
+            None => (None, rest),
+        };
+        let shown = || match user_info {
+            Some(_) => format!("{scheme}://***@{authority}"),
+            None => text.to_owned(),
+        };
+        let wrong = |reason: &str| Error::from(ConfigurationError::new("proxy", shown(), reason));
+        if !scheme.eq_ignore_ascii_case("http") {
+            let reason = format!("{scheme:?} is not supported; give an http:// proxy");
+            return Err(wrong(&reason));
+        }
+        let (host, port) = endpoint::parse(authority.strip_suffix('/').unwrap_or(authority))
+            .map_err(|e| wrong(&e))?;
+        if rustls::pki_types::ServerName::try_from(host.as_str()).is_err() {
+            return Err(wrong("the host is neither a name nor an IP address"));
+        }
+        let credentials = user_info.map(credentials).transpose().map_err(|e| wrong(&e))?;
+        Ok(Self { host, port: port.unwrap_or(80), credentials, except: NoProxy::default() })
+    }
+}
+
+fn credentials(user_info: &str) -> Result<(String, Zeroizing<String>), String> {
+    let decode = |text, what| match percent_decode_str(text).decode_utf8() {
+        Ok(decoded) if decoded.chars().any(char::is_control) => {
+            Err(format!("the {what} has a control character"))
+        }
+        Ok(decoded) => Ok(decoded.into_owned()),
+        Err(_) => Err(format!("the {what} is not percent-encoded UTF-8")),
+    };
+    let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
+    let user = decode(user, "user name")?;
+    // The first colon ends the user name on the proxy's side.
+    if user.contains(':') {
+        return Err("the user name has a colon, which basic authentication can't carry".to_owned());
+    }
+    Ok((user, Zeroizing::new(decode(password, "password")?)))
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("http://")?;
+        if let Some((user, _)) = &self.credentials {
+            write!(f, "{user}:***@")?;
+        }
+        f.write_str(&self.address())
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proxy({self})")
+    }
+}
+
+impl Config {
+    /// The proxy through which the endpoint is reached, decided in this one place for every wire.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when the environment names a proxy that can't be used: going around it would be
+    /// the wrong answer.
+    pub fn chosen_proxy(&self, default_port: u16) -> Result<Option<Proxy>, Error> {
+        self.chosen_proxy_given(default_port, &|name| std::env::var(name).ok())
+    }
+
+    fn chosen_proxy_given(
+        &self,
+        default_port: u16,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Option<Proxy>, Error> {
+        let proxy = match &self.proxy {
+            ProxyChoice::None => return Ok(None),
+            ProxyChoice::Url(proxy) => proxy.clone(),
+            ProxyChoice::Environment => {
+                let set = |name: &&str| variable(name).filter(|value| !value.is_empty());
+                let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+                let Some(url) = names.iter().find_map(set) else { return Ok(None) };
+                url.parse::<Proxy>()?.except(NoProxy::from_variables(variable))
+            }
+        };
+        let direct =
+            proxy.except.matches(self.endpoint.host(), self.endpoint.port_or(default_port));
+        Ok((!direct).then_some(proxy))
+    }
+}

@@ -1,1 +1,68 @@
 //! Who the device is: SAS tokens, group-key derivation and X.509 identities for the Azure IoT Hub Device Provisioning Service.
+//!
+//! A device proves its registration id in one of these ways, an [`Attestation`]:
+//! - [`SymmetricKey`]: the key of an individual enrolment, or one that was derived from an enrolment group's
+//!   [`GroupKey`] before it was put on the device. It signs a [`SasToken`] for each connection.
+//! - [`X509Identity`]: a certificate, its chain and its private key, shown in the TLS handshake.
+//!
+//! Everything here is checked before any I/O, secrets are wiped from memory when they are dropped, and none is
+//! ever printed.
+//!
+//! ```
+//! # fn main() -> Result<(), dps_state_machine::Error> {
+//! use std::time::{Duration, SystemTime};
+//! use dps_attestation::{Attestation, GroupKey, IdScope, RegistrationId, SasToken};
+//!
+//! // At the factory: each device gets its own key. The group key stays there.
+//! let group: GroupKey = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==".parse()?;
+//! let device: RegistrationId = "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6".parse()?;
+//! let key = group.derive(&device);
+//! assert_eq!(*key.expose_base64(), "Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=");
+//!
+//! // On the device: the key signs a token for one hour.
+//! let scope: IdScope = "0ne00AABBCC".parse()?;
+//! let token = SasToken::sign(&key, &scope, &device, SystemTime::now() + Duration::from_secs(3600));
+//! assert!(token.expose().starts_with("SharedAccessSignature sr=0ne00AABBCC%2Fregistrations%2Fsn-007"));
+//!
+//! // Neither is printed by accident.
+//! assert_eq!(format!("{token:?}"), "SasToken(***)");
+//! assert_eq!(format!("{:?}", Attestation::from(key)), "SymmetricKey(SymmetricKey(***))");
+//! # Ok(())
+//! # }
+//! ```
+
+mod certificate;
+mod file;
+mod key;
+mod pem;
+mod private_key;
+mod sas;
+mod shape;
+mod x509;
+
+pub use dps_state_machine::{IdScope, RegistrationId};
+pub use key::{GroupKey, SymmetricKey};
+pub use sas::{SasToken, signature, verify_signature};
+pub use x509::X509Identity;
+
+/// How the device proves who it is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Attestation {
+    /// A device key that signs a SAS token for each connection.
+    SymmetricKey(SymmetricKey),
+    /// A certificate with its chain and its private key, shown in the TLS handshake.
+    X509(X509Identity),
+}
+
+impl From<SymmetricKey> for Attestation {
+    fn from(key: SymmetricKey) -> Self {
+        Self::SymmetricKey(key)
+    }
+}
+
+impl From<X509Identity> for Attestation {
+    fn from(identity: X509Identity) -> Self {
+        Self::X509(identity)
+    }
+}

@@ -1,0 +1,160 @@
+//! Private keys: PKCS#8, PKCS#1 and SEC1, told apart by their content, and named when they can't be used.
+
+use std::sync::Arc;
+
+use der::{
+    Tag, Tagged,
+    asn1::{AnyRef, ObjectIdentifier},
+};
+use dps_state_machine::{ConfigurationError, Error};
+use rustls::{
+    SignatureAlgorithm,
+    crypto::ring::sign::any_supported_type,
+    pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer},
+    sign::SigningKey,
+};
+use zeroize::Zeroizing;
+
+use crate::shape::{Fields, Shape, whole};
+
+const TAKEN: &str =
+    "give an RSA key of 2048 to 4096 bits, or an elliptic-curve key on P-256 or P-384";
+
+/// A key that can sign, beside the bytes it came from.
+pub(crate) struct PrivateKey {
+    pub(crate) der: Zeroizing<PrivateKeyDer<'static>>,
+    pub(crate) signing: Arc<dyn SigningKey>,
+}
+
+impl PrivateKey {
+    /// Takes an unencrypted key of a kind that the service takes.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        let wrong = |reason: &str| Err(ConfigurationError::new("private key", "", reason).into());
+        let der = Zeroizing::new(match Shape::of(bytes) {
+            Some(Shape::Pkcs8) => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(bytes.to_vec())),
+            Some(Shape::Pkcs1) => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(bytes.to_vec())),
+            Some(Shape::Sec1) => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(bytes.to_vec())),
+            Some(Shape::EncryptedPkcs8) => return wrong(ENCRYPTED),
+            Some(shape @ Shape::Signed) => {
+                return wrong(&format!("it is {shape}; were the two files swapped?"));
+            }
+            Some(shape @ Shape::Pkcs12) => {
+                return wrong(&format!(
+                    "it is {shape}; take the key out with `openssl pkcs12 -nocerts -noenc`"
+                ));
+            }
+            Some(shape) => return wrong(&format!("it is {shape}; {TAKEN}")),
+            None => {
+                return wrong("it is no private key in PKCS#8, PKCS#1 or SEC1 format, or damaged");
+            }
+        });
+        match any_supported_type(&der) {
+            Ok(signing) if signing.algorithm() != SignatureAlgorithm::ED25519 => {
+                Ok(Self { der, signing })
+            }
+            _ => wrong(&why_refused(bytes)),
+        }
+    }
+}
+
+/// Why encrypted keys are refused, and the way out.
+pub(crate) const ENCRYPTED: &str = "it is encrypted, and a device has nobody who could type a password; decrypt it with `openssl pkey -in KEY -out PLAIN`, and protect the file by its permissions";
+
+fn why_refused(key: &[u8]) -> String {
+    let kind = match Kind::of(key) {
+        Some(Kind::Rsa { bits }) if (2048..=4096).contains(&bits) => {
+            return format!(
+                "it is an RSA key of {bits} bits that was damaged, or whose public exponent is less than 65537"
+            );
+        }
+        Some(Kind::Rsa { bits }) => format!("an RSA key of {bits} bits"),
+        Some(Kind::Curve(P256 | P384) | Kind::UnnamedCurve) => {
+            return "it is an elliptic-curve key that was damaged or lacks its public half, which `openssl pkey -in KEY -out WHOLE` adds".into();
+        }
+        Some(Kind::ExplicitCurve) => {
+            return "its elliptic curve is written out instead of named; rewrite it with `openssl ec -in KEY -param_enc named_curve -out NAMED`".into();
+        }
+        Some(Kind::Curve(curve)) => format!("a key on the elliptic curve {}", curve_name(curve)),
+        Some(Kind::Other(algorithm)) => format!("{} key", algorithm_name(algorithm)),
+        None => return "it was damaged".into(),
+    };
+    format!("it is {kind}; {TAKEN}")
+}
+
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+
+/// What kind of key it says that it is.
+enum Kind {
+    Rsa {
+        bits: usize,
+    },
+    Curve(ObjectIdentifier),
+    /// A SEC1 key without its curve: it is for what surrounds it to say.
+    UnnamedCurve,
+    ExplicitCurve,
+    Other(ObjectIdentifier),
+}
+
+impl Kind {
+    fn of(key: &[u8]) -> Option<Self> {
+        let mut fields = Fields::of(whole(key)?);
+        let _version = fields.next()?;
+        match Shape::of(key)? {
+            Shape::Pkcs1 => {
+                let modulus = fields.next()?.value();
+                let significant = modulus.iter().skip_while(|byte| **byte == 0).count();
+                Some(Self::Rsa { bits: significant * 8 })
+            }
+            Shape::Sec1 => {
+                let Some(parameters) = fields.nth(1) else { return Some(Self::UnnamedCurve) };
+                match parameters.tag() {
+                    Tag::ContextSpecific { number, .. } if number.value() == 0 => {
+                        Self::of_curve(Fields::of(parameters).next()?)
+                    }
+                    _ => Some(Self::UnnamedCurve),
+                }
+            }
+            _ => {
+                let mut algorithm = Fields::of(fields.next()?);
+                match algorithm.next()?.decode_as().ok()? {
+                    RSA => Self::of(fields.next()?.value()),
+                    EC => Self::of_curve(algorithm.next()?),
+                    other => Some(Self::Other(other)),
+                }
+            }
+        }
+    }
+
+    fn of_curve(parameters: AnyRef<'_>) -> Option<Self> {
+        match parameters.tag() {
+            Tag::ObjectIdentifier => parameters.decode_as().ok().map(Self::Curve),
+            _ => Some(Self::ExplicitCurve),
+        }
+    }
+}
+
+fn curve_name(curve: ObjectIdentifier) -> String {
+    match curve.to_string().as_str() {
+        "1.3.132.0.35" => "P-521".into(),
+        "1.3.132.0.33" => "P-224".into(),
+        "1.2.840.10045.3.1.1" => "P-192".into(),
+        "1.3.132.0.10" => "secp256k1".into(),
+        other => other.into(),
+    }
+}
+
+fn algorithm_name(algorithm: ObjectIdentifier) -> String {
+    match algorithm.to_string().as_str() {
+        "1.3.101.110" => "an X25519".into(),
+        "1.3.101.111" => "an X448".into(),
+        "1.3.101.112" => "an Ed25519".into(),
+        "1.3.101.113" => "an Ed448".into(),
+        "1.2.840.10040.4.1" => "a DSA".into(),
+        "1.2.840.113549.1.3.1" | "1.2.840.10046.2.1" => "a Diffie-Hellman".into(),
+        "1.2.840.113549.1.1.10" => "an RSA-PSS-only".into(),
+        other => format!("a {other}"),
+    }
+}

@@ -1,2 +1,104 @@
-//! Main.
-fn main() {}
+//! All of CI, as a Rust program: `cargo xtask <task>`.
+//!
+//! Each task stands in a file of its own with the rules that it checks at the top. `cargo xtask ci` runs all of them
+//! but `test`, which `.ci/run` calls first by the same command that the README tells people.
+
+mod ci;
+mod deps;
+mod features;
+mod licences;
+mod markdown;
+mod metadata;
+mod no_std;
+mod process;
+mod readme;
+mod requirements;
+mod spdx;
+mod style;
+mod test;
+mod toolchain;
+
+use std::{path::Path, process::ExitCode};
+
+use process::Result;
+
+/// One thing that `cargo xtask` can do.
+struct Task {
+    name: &'static str,
+    what: &'static str,
+    run: fn(&[String]) -> Result,
+}
+
+/// In the order in which `ci` runs them: what answers fast comes first.
+const TASKS: &[Task] = &[
+    Task {
+        name: "test",
+        what: "every test that needs only Rust; arguments go to `cargo test`",
+        run: test::run,
+    },
+    Task { name: "ci", what: "every task below, then a table of how they ended", run: ci::run },
+    Task {
+        name: "toolchain",
+        what: "the compiler is not older than rust-version",
+        run: toolchain::run,
+    },
+    Task { name: "fmt", what: "the code is formatted", run: style::fmt },
+    Task {
+        name: "deps",
+        what: "who depends on whom, one TLS stack, banned crates",
+        run: deps::run,
+    },
+    Task { name: "licences", what: "every crate's licence is on the list", run: licences::run },
+    Task { name: "clippy", what: "no warning, together and crate by crate", run: style::clippy },
+    Task { name: "docs", what: "the documentation builds without a warning", run: style::docs },
+    Task {
+        name: "requirements",
+        what: "the table: requirement, tests that hold it",
+        run: requirements::run,
+    },
+    Task {
+        name: "no-std",
+        what: "the core builds without std and knows no clock",
+        run: no_std::run,
+    },
+    Task {
+        name: "features",
+        what: "every combination of features, and what each must not pull in",
+        run: features::run,
+    },
+    Task { name: "readme", what: "every command in README.md works", run: readme::run },
+];
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let name = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    let Some(task) = TASKS.iter().find(|task| task.name == name) else {
+        eprintln!("usage: cargo xtask <task>\n");
+        for Task { name, what, .. } in TASKS {
+            eprintln!("  {name:<14}{what}");
+        }
+        return ExitCode::from(2);
+    };
+    if rest.iter().any(|argument| argument == "--help") && name != "test" {
+        eprintln!("cargo xtask {name}: {}", task.what);
+        return ExitCode::SUCCESS;
+    }
+    match enter_root().and_then(|()| (task.run)(&rest)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.is_told() {
+                eprintln!("xtask {name}: {failure:?}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Every task works from the root of the workspace, wherever it was called.
+fn enter_root() -> Result {
+    let here = std::env::var("CARGO_MANIFEST_DIR")
+        .unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_string());
+    let root = Path::new(&here).parent().ok_or("xtask's folder has no parent")?;
+    Ok(std::env::set_current_dir(root)?)
+}

@@ -1,0 +1,120 @@
+//! `cargo xtask test`: every test that needs only Rust, each line as it comes, and one line that sums them up.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::process::{Cmd, Failure, Result};
+
+/// Runs the workspace's tests. Arguments go to `cargo test`: a filter, `-p CRATE`, `-- --nocapture`.
+///
+/// The last line is `N passed, M failed`, with `, K skipped` when tests are ignored. A run in which no test ran
+/// or something broke without a verdict, a build for example, has failed.
+pub(crate) fn run(arguments: &[String]) -> Result {
+    let one_crate = arguments.iter().any(|a| a == "-p" || a.starts_with("--package"));
+    let scope = if one_crate { None } else { Some("--workspace") };
+    let mut total = Total::default();
+    let status = Cmd::cargo(["test", "--locked", "--no-fail-fast", "--all-features"])
+        .args(scope)
+        .args(arguments)
+        .stream(|line| {
+            println!("{line}");
+            total.add(line);
+        })?;
+    let verdict = total.verdict(status.success());
+    if let Err(why) = &verdict {
+        eprintln!("xtask test: {why}");
+    }
+    if !status.success() && total.failed == 0 {
+        total.failed = 1;
+    }
+    println!("{total}");
+    verdict.map_err(|_| Failure::told())
+}
+
+/// The tests of all binaries, doctests included.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Total {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Total {
+    /// Counts a test binary's closing line; any other line changes nothing.
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|l| l.split_once(". "))
+        else {
+            return;
+        };
+        let counts: BTreeMap<&str, u64> = counts
+            .split(';')
+            .filter_map(|count| count.trim().split_once(' '))
+            .filter_map(|(number, what)| Some((what, number.parse().ok()?)))
+            .collect();
+        let count = |what| counts.get(what).copied().unwrap_or_default();
+        self.passed += count("passed");
+        self.failed += count("failed");
+        self.ignored += count("ignored");
+    }
+
+    fn verdict(&self, cargo_succeeded: bool) -> Result<(), &'static str> {
+        match (self.failed, cargo_succeeded, self.passed) {
+            (1.., _, _) => Err("tests failed; their output stands above"),
+            (0, false, _) => Err("a build failed or a test binary died without a verdict"),
+            (0, true, 0) => Err("no test ran"),
+            (0, true, 1..) => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Total {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        if self.ignored > 0 {
+            write!(f, ", {} skipped", self.ignored)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "\
+running 2 tests
+test ids::refuses_a_space ... ok
+test ids::keeps_the_case ... FAILED
+test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+   Doc-tests dps_state_machine
+test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 7 filtered out; finished in 0.10s
+all doctests ran in 0.33s; merged doctests compilation took 0.22s";
+
+    fn total(output: &str) -> Total {
+        let mut total = Total::default();
+        output.lines().for_each(|line| total.add(line));
+        total
+    }
+
+    #[test]
+    fn all_binaries_are_summed_up_in_one_line() {
+        let total = total(OUTPUT);
+        assert_eq!(total, Total { passed: 13, failed: 1, ignored: 3 });
+        assert_eq!(total.to_string(), "13 passed, 1 failed, 3 skipped");
+        assert_eq!(Total { ignored: 0, ..total }.to_string(), "13 passed, 1 failed");
+    }
+
+    #[test]
+    fn a_coloured_line_counts_too() {
+        let line = "test result: \u{1b}[32mok\u{1b}[m. 4 passed; 0 failed; 0 ignored; 0 measured";
+        assert_eq!(total(line).passed, 4);
+    }
+
+    #[test]
+    fn a_failed_test_a_broken_build_and_an_empty_run_each_fail() {
+        assert!(total(OUTPUT).verdict(false).is_err());
+        assert!(Total { passed: 5, ..Total::default() }.verdict(false).is_err());
+        assert!(Total { ignored: 5, ..Total::default() }.verdict(true).is_err());
+        assert!(total("running 0 tests").verdict(true).is_err());
+        assert!(Total { passed: 1, ..Total::default() }.verdict(true).is_ok());
+    }
+}

@@ -1,1 +1,35 @@
 //! Device provisioning for Azure IoT: choose a wire by feature, register a device.
+//!
+//! ```no_run
+//! use dps_client::{Config, RegistrationRequest, Settings, SymmetricKey, Transport, client};
+//!
+//! # async fn register() -> Result<(), dps_client::Error> {
+//! let key: SymmetricKey = std::fs::read_to_string("device.key").unwrap_or_default().parse()?;
+//! let config = Config::new("0ne00AABBCC".parse()?, key.into());
+//! let client = client(Transport::Http, config, Settings::default())?;
+//! let device = client.register(RegistrationRequest::new("pump-17".parse()?)).await?;
+//! println!("{} is {}", device.device_id, device.assigned_hub);
+//! client.end_session().await
+//! # }
+//! ```
+//!
+//! Each feature adds a wire: `http`. None is there by default, and none hides anything: asking for a wire that is
+//! not compiled in is a configuration error. An application that knows its wire at compile time can use that
+//! wire's own type with [`StateMachine`] instead.
+
+mod transport;
+
+pub use dps_attestation::{Attestation, GroupKey, SasToken, SymmetricKey, X509Identity};
+pub use dps_connect::{ApiVersion, Config, Endpoint, Proxy, ProxyChoice, Roots};
+#[cfg(feature = "http")]
+pub use dps_http::HttpTransport;
+pub use dps_state_machine::{
+    BoxTransport, ConfigurationError, ConnectionError, Error, ErrorKind, IdScope, Next, Observer,
+    OperationId, OperationStatus, OperationStatusEvents, ProtocolError, ProtocolResult, Registered,
+    RegistrationId, RegistrationRequest, Rejection, RejectionCause, Settings, Stage, StateMachine,
+    Step, Substatus, TimeoutError, TimeoutScope, TransportHandlers,
+};
+pub use transport::{Transport, client};
+
+/// A device's session over a wire chosen at run time.
+pub type Client = StateMachine<BoxTransport>;

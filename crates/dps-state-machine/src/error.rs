@@ -381,8 +381,15 @@ impl fmt::Display for TimeoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.after.as_secs_f64();
         match (self.scope, self.retry_after) {
-            (TimeoutScope::Request, _) => {
+            (TimeoutScope::Request, _) if self.stage >= Stage::Register => {
                 write!(f, "no answer to the {} request within {seconds} s", self.stage)
+            }
+            (TimeoutScope::Request, _) => {
+                write!(
+                    f,
+                    "no connection within {seconds} s: nothing came back at the stage {}",
+                    self.stage
+                )
             }
             (TimeoutScope::EndSession, _) => {
                 write!(f, "the session did not end within {seconds} s; the connection was dropped")

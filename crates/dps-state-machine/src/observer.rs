@@ -1,9 +1,13 @@
 //! What happens, as it happens, for a person who watches.
 
 use alloc::{string::String, sync::Arc};
-use core::{fmt, time::Duration};
+use core::{
+    fmt,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
-use crate::ids::OperationId;
+use crate::{error::Stage, ids::OperationId};
 
 /// One step of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub enum Step {
     },
     /// The WebSocket upgrade.
     Websocket,
+    /// The connection stands: what goes out next is the wire's own.
+    Connected,
     /// The registration goes out.
     Registering,
     /// The service works on it.
@@ -63,29 +69,69 @@ pub enum Next {
     PollAgain,
 }
 
+impl Step {
+    /// The stage of the connection that begins with this step; `None` for a step of the registration itself.
+    #[must_use]
+    pub fn connection_stage(&self) -> Option<Stage> {
+        match self {
+            Self::Resolving { .. } => Some(Stage::Resolve),
+            Self::Connecting { .. } => Some(Stage::Connect),
+            Self::Proxy { .. } => Some(Stage::Proxy),
+            Self::Tls { .. } => Some(Stage::Tls),
+            Self::Websocket => Some(Stage::Websocket),
+            _ => None,
+        }
+    }
+}
+
 /// Gets each [`Step`] as it happens. It is called from the registration's own task: it must not block.
-#[derive(Clone, Default)]
-pub struct Observer(Option<Arc<OnStep>>);
+///
+/// Give clones of one observer to the wire and to the machine: so a timeout names the stage of the connection that
+/// it struck.
+#[derive(Clone)]
+pub struct Observer {
+    on_step: Option<Arc<OnStep>>,
+    /// How far the connection that is being made has come, as an index into [`CONNECTION_STAGES`].
+    stage: Arc<AtomicUsize>,
+}
 
 type OnStep = dyn Fn(&Step) + Send + Sync;
+
+const CONNECTION_STAGES: [Stage; 5] =
+    [Stage::Resolve, Stage::Connect, Stage::Proxy, Stage::Tls, Stage::Websocket];
+
+impl Default for Observer {
+    fn default() -> Self {
+        Self { on_step: None, stage: Arc::new(AtomicUsize::new(CONNECTION_STAGES.len())) }
+    }
+}
 
 impl Observer {
     /// An observer that calls the given function.
     #[must_use]
     pub fn new(on_step: impl Fn(&Step) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(on_step)))
+        Self { on_step: Some(Arc::new(on_step)), ..Self::default() }
     }
 
     /// Tells the observer of a step.
     pub fn notify(&self, step: &Step) {
-        if let Some(on_step) = &self.0 {
+        let stage = step.connection_stage();
+        let index = CONNECTION_STAGES.iter().position(|known| Some(*known) == stage);
+        self.stage.store(index.unwrap_or(CONNECTION_STAGES.len()), Ordering::Relaxed);
+        if let Some(on_step) = &self.on_step {
             on_step(step);
         }
+    }
+
+    /// The stage of the connection that is being made; `None` when none is.
+    #[must_use]
+    pub fn connection_stage(&self) -> Option<Stage> {
+        CONNECTION_STAGES.get(self.stage.load(Ordering::Relaxed)).copied()
     }
 }
 
 impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Observer(set)" } else { "Observer(none)" })
+        f.write_str(if self.on_step.is_some() { "Observer(set)" } else { "Observer(none)" })
     }
 }

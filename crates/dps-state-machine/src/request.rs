@@ -117,8 +117,11 @@ impl RegistrationRequest {
         serde_json::to_vec(&body).unwrap_or_default()
     }
 
-    /// Checks what can be checked before any I/O.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// Checks what can be checked before any I/O; the driver does so.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when the body is larger than [`MAX_BODY_BYTES`](Self::MAX_BODY_BYTES).
+    pub fn check(&self) -> Result<(), Error> {
         let size = self.body().len();
         if size > Self::MAX_BODY_BYTES {
             let reason = format!(

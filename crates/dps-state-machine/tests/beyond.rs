@@ -405,6 +405,21 @@ async fn an_observer_sees_each_step_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_timeout_names_the_stage_of_the_connection_that_it_struck() {
+    let tls = Step::Tls { server_name: "dps.example".into() };
+    for (last, stage) in [(tls, Stage::Tls), (Step::Connected, Stage::Register)] {
+        let wire = Wire::default();
+        let observer = Observer::default();
+        let machine = StateMachine::with_observer(wire, settings(), observer.clone());
+        let (registered, ()) = join!(machine.register(request()), async {
+            observer.notify(&Step::Resolving { host: "dps.example".into() });
+            observer.notify(&last);
+        });
+        assert_eq!(registered.unwrap_err().stage(), Some(stage));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_reader_of_events_holds_nothing_up() {
     let wire = Wire::answering((0..2000).map(|_| assigning()).chain([assigned()]));
     let bounds = settings().poll_floor(Duration::ZERO).poll_interval(Duration::ZERO);

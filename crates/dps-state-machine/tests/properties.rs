@@ -1,5 +1,4 @@
 //! Any order of answers, delays, failures, cancels, drops and second calls, with a paused clock.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 mod support;
 

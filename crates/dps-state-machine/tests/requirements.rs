@@ -1,5 +1,5 @@
 //! The requirements of the state machine, each id at the test that holds it (`docs/requirements.md` lists them).
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
+#![expect(clippy::panic, reason = "a test may fail")]
 
 mod support;
 

@@ -221,7 +221,8 @@ impl<T> Shared<T> {
                         )
                     });
                 }
-                Output::Complete(outcome) => {
+                Output::Complete(mut outcome) => {
+                    self.name_the_stage(&mut outcome);
                     if let Some(registrant) = book.registrant.take() {
                         let _ = registrant.outcome.send(outcome);
                     }
@@ -244,6 +245,15 @@ impl<T> Shared<T> {
         }
         self.changed.send_replace(());
         task
+    }
+
+    /// The machine knows which request timed out; which part of the connection it hung in, the wire has told.
+    fn name_the_stage(&self, outcome: &mut Result<Box<Registered>, Error>) {
+        if let (Err(Error::Timeout(timeout)), Some(stage)) =
+            (outcome, self.observer.connection_stage())
+        {
+            timeout.stage = stage;
+        }
     }
 
     /// Takes the call out of its place to be dropped. While it is being polled it stays there: whoever polls it

@@ -47,7 +47,7 @@ impl World {
             refused = outputs
                 .iter()
                 .any(|output| matches!(output, Output::Refuse(_) | Output::NotYet { .. }));
-            assert!(!(was_registering && !refused), "two registrations at once");
+            assert!(refused || !was_registering, "two registrations at once");
             self.registering |= !refused;
         }
         for output in &outputs {

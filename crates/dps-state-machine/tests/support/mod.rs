@@ -33,11 +33,13 @@ pub enum Call {
 /// How it answers, after how long. `None` never answers.
 pub type Scripted = (Duration, Option<Result<Response, Error>>);
 
+pub type Goodbye = (Duration, Result<(), Error>);
+
 #[derive(Clone, Default)]
 pub struct Wire {
     pub calls: Arc<Mutex<Vec<(Duration, Call)>>>,
     pub answers: Arc<Mutex<VecDeque<Scripted>>>,
-    pub goodbyes: Arc<Mutex<VecDeque<(Duration, Result<(), Error>)>>>,
+    pub goodbyes: Arc<Mutex<VecDeque<Goodbye>>>,
     /// Calls under way; more than one at once is a fault of the machine's.
     pub under_way: Arc<AtomicUsize>,
     pub most_under_way: Arc<AtomicUsize>,

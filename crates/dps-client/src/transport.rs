@@ -1,0 +1,120 @@
+//! The wires by name.
+
+use std::{fmt, str::FromStr};
+
+use dps_connect::Config;
+use dps_state_machine::{BoxTransport, ConfigurationError, Error, Settings, StateMachine};
+
+use crate::Client;
+
+/// A wire protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Transport {
+    /// HTTPS, port 443.
+    Http,
+    /// MQTT 3.1.1 over TLS, port 8883.
+    Mqtt,
+    /// MQTT 3.1.1 over WebSocket, port 443.
+    MqttWs,
+    /// AMQP 1.0 over TLS, port 5671.
+    Amqp,
+    /// AMQP 1.0 over WebSocket, port 443.
+    AmqpWs,
+}
+
+impl Transport {
+    /// Every wire, compiled in or not.
+    pub const ALL: [Self; 5] = [Self::Http, Self::Mqtt, Self::MqttWs, Self::Amqp, Self::AmqpWs];
+
+    /// The wire's name, as the command takes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Mqtt => "mqtt",
+            Self::MqttWs => "mqtt-ws",
+            Self::Amqp => "amqp",
+            Self::AmqpWs => "amqp-ws",
+        }
+    }
+
+    /// Whether the wire is compiled in.
+    #[must_use]
+    pub fn is_built(self) -> bool {
+        match self {
+            Self::Http => cfg!(feature = "http"),
+            Self::Mqtt | Self::MqttWs | Self::Amqp | Self::AmqpWs => false,
+        }
+    }
+
+    fn names(of: impl Fn(Self) -> bool) -> String {
+        let names: Vec<_> = Self::ALL.into_iter().filter(|w| of(*w)).map(Self::as_str).collect();
+        names.join(", ")
+    }
+}
+
+impl FromStr for Transport {
+    type Err = Error;
+
+    /// # Errors
+    /// [`Error::Configuration`] that lists the names there are.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|wire| wire.as_str() == text).ok_or_else(|| {
+            let reason = format!("there is no such wire; choose from {}", Self::names(|_| true));
+            ConfigurationError::new("transport", text, &reason).into()
+        })
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A session over the given wire. No I/O happens before [`StateMachine::register`].
+///
+/// # Errors
+/// [`Error::Configuration`]: the wire is not compiled in, or the configuration can't be used.
+pub fn client(transport: Transport, config: Config, settings: Settings) -> Result<Client, Error> {
+    let observer = config.observer.clone();
+    let wire = match transport {
+        #[cfg(feature = "http")]
+        Transport::Http => BoxTransport::new(dps_http::HttpTransport::new(config)?),
+        missing => return Err(not_built(missing)),
+    };
+    Ok(StateMachine::with_observer(wire, settings, observer))
+}
+
+fn not_built(transport: Transport) -> Error {
+    let built = match Transport::names(Transport::is_built) {
+        none if none.is_empty() => "no wire is".to_owned(),
+        names => format!("there is {names}"),
+    };
+    let reason = format!("this wire is not compiled in; {built}");
+    ConfigurationError::new("transport", transport.as_str(), &reason).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wire_has_a_name_that_is_read_back() {
+        for wire in Transport::ALL {
+            assert_eq!(wire.as_str().parse::<Transport>().unwrap(), wire);
+        }
+        let message = "carrier-pigeon".parse::<Transport>().unwrap_err().to_string();
+        assert!(message.contains("carrier-pigeon") && message.contains("amqp-ws"), "{message}");
+    }
+
+    #[test]
+    fn a_wire_that_is_not_built_is_a_configuration_error_that_names_those_that_are() {
+        for wire in Transport::ALL.into_iter().filter(|wire| !wire.is_built()) {
+            let message = not_built(wire).to_string();
+            assert!(message.contains(wire.as_str()), "{message}");
+            assert_eq!(message.contains("http"), cfg!(feature = "http"), "{message}");
+        }
+    }
+}

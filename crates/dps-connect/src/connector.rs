@@ -73,7 +73,12 @@ impl Connector {
             None => attempt.direct().await?,
             Some(proxy) => attempt.through(proxy).await?,
         };
-        Ok(attempt.tls(self, tcp).await?)
+        let stream = attempt.tls(self, tcp).await?;
+        let (_, session) = stream.get_ref();
+        let (version, suite) = (session.protocol_version(), session.negotiated_cipher_suite());
+        tracing::debug!(%peer, ?version, ?suite, "TLS stands");
+        self.config.observer.notify(&Step::Connected);
+        Ok(stream)
     }
 }
 
@@ -110,14 +115,14 @@ impl<'a> Attempt<'a> {
 
     async fn through(&self, proxy: &Proxy) -> Result<TcpStream, ConnectionError> {
         let open = async {
-            let addresses = resolve(proxy.host(), proxy.port(), self.observer)
+            self.observer.notify(&Step::Proxy { proxy: proxy.address() });
+            // All that concerns the proxy is one stage, so the observer hears of one step.
+            let addresses = resolve(proxy.host(), proxy.port(), &Observer::default())
                 .await
                 .map_err(|error| failure::proxy_unresolved(proxy, error))?;
-            self.observer.notify(&Step::Connecting { address: proxy.address() });
             let mut tcp = dial(addresses)
                 .await
                 .map_err(|e| failure::proxy_unreachable(proxy, &e).source(e))?;
-            self.observer.notify(&Step::Proxy { proxy: proxy.address() });
             tunnel::open(&mut tcp, proxy, self.peer, self.user_agent).await?;
             Ok(tcp)
         };
@@ -182,7 +187,10 @@ async fn dial(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut failure = None;
     loop {
         match waiting.next() {
-            Some(address) => dialled.push(TcpStream::connect(address)),
+            Some(address) => {
+                tracing::debug!(%address, "connecting");
+                dialled.push(TcpStream::connect(address));
+            }
             None if dialled.is_empty() => {
                 return Err(failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()));
             }

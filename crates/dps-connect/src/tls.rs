@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dps_attestation::Attestation;
 use dps_state_machine::{ConfigurationError, Error};
-use rustls::ClientConfig;
+use rustls::{ClientConfig, sign::SingleCertAndKey};
 
 use crate::config::Config;
 
@@ -12,7 +12,7 @@ use crate::config::Config;
 /// device's certificate with its whole chain, sessions resumed from memory, no ALPN. No I/O.
 ///
 /// # Errors
-/// [`Error::Configuration`] when there is no root at all, or the device's key can't be used.
+/// [`Error::Configuration`] when there is no root at all.
 pub fn tls_config(config: &Config) -> Result<ClientConfig, Error> {
     let wrong = |field, reason: String| Error::from(ConfigurationError::new(field, "", &reason));
     if config.roots.is_empty() {
@@ -24,10 +24,11 @@ pub fn tls_config(config: &Config) -> Result<ClientConfig, Error> {
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| wrong("TLS", error.to_string()))?
         .with_root_certificates(config.roots.store());
-    match &config.attestation {
-        Attestation::X509(identity) => builder
-            .with_client_auth_cert(identity.chain().to_vec(), identity.private_key())
-            .map_err(|error| wrong("private key", format!("it can't be used for TLS: {error}"))),
-        _ => Ok(builder.with_no_client_auth()),
-    }
+    Ok(match &config.attestation {
+        Attestation::X509(identity) => {
+            let whole_chain = SingleCertAndKey::from(identity.certified_key());
+            builder.with_client_cert_resolver(Arc::new(whole_chain))
+        }
+        _ => builder.with_no_client_auth(),
+    })
 }

@@ -1,1 +1,13 @@
 //! The HTTPS wire of the Azure IoT Hub Device Provisioning Service client.
+//!
+//! [`HttpTransport`] sends the registration with PUT and asks for the operation's status with GET, over one
+//! connection that is kept until the end of the session. What the service answers is handed up as it came; what it
+//! means is the state machine's business.
+//! See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>.
+
+pub mod codec;
+mod config;
+mod handler;
+mod watch;
+
+pub use handler::HttpTransport;

@@ -1,0 +1,66 @@
+//! The HTTP client underneath, made from what every wire is made from.
+
+use std::{net::Ipv6Addr, sync::Arc};
+
+use dps_connect::{Config, failure::Peer};
+use dps_state_machine::{ConfigurationError, Error};
+use reqwest::{Client, Proxy, redirect::Policy, retry};
+use rustls::{ClientConfig, client::Resumption};
+
+use crate::{codec::DEFAULT_PORT, watch::Watch};
+
+/// The client of one session, and the watch on its connections.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) client: Client,
+    pub(crate) watch: Watch,
+}
+
+impl Link {
+    /// A client without a connection yet. It follows no redirect, keeps no cookie, decodes no body, repeats no
+    /// request, and asks no environment.
+    pub(crate) fn new(config: &Config, tls: &ClientConfig) -> Result<Self, Error> {
+        let peer = Peer::of(config, DEFAULT_PORT)?;
+        let proxy = proxy(&peer)?;
+        let watch = Watch::new(peer, config.observer.clone());
+        let mut tls = tls.clone();
+        tls.resumption = Resumption::store(Arc::new(watch.clone()));
+        let mut builder = Client::builder()
+            .no_proxy()
+            .tls_backend_preconfigured(tls)
+            .https_only(true)
+            .user_agent(&config.user_agent)
+            .redirect(Policy::none())
+            .referer(false)
+            .retry(retry::never())
+            .tcp_nodelay(true)
+            .connect_timeout(config.connect_timeout)
+            .pool_max_idle_per_host(1)
+            .dns_resolver(watch.clone())
+            .connector_layer(watch.clone());
+        if let Some(proxy) = proxy {
+            builder = builder.proxy(proxy);
+        }
+        let client = builder.build().map_err(|error| unusable(&error))?;
+        Ok(Self { client, watch })
+    }
+}
+
+fn proxy(peer: &Peer) -> Result<Option<Proxy>, Error> {
+    let Some(proxy) = peer.proxy() else { return Ok(None) };
+    // The client underneath can't check the certificate of a bare IPv6 address behind a tunnel.
+    if peer.host().parse::<Ipv6Addr>().is_ok() {
+        let reason =
+            "over HTTP an IPv6 address can't be reached through a proxy; give the host's name";
+        return Err(ConfigurationError::new("endpoint", peer.address(), reason).into());
+    }
+    let given = Proxy::all(format!("http://{}", proxy.address())).map_err(|e| unusable(&e))?;
+    Ok(Some(match proxy.credentials() {
+        Some((user, password)) => given.basic_auth(user, password),
+        None => given,
+    }))
+}
+
+fn unusable(error: &reqwest::Error) -> Error {
+    ConfigurationError::new("HTTP client", "", &error.to_string()).into()
+}

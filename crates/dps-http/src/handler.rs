@@ -1,0 +1,155 @@
+//! The wire as the state machine drives it.
+
+use std::{fmt, io, time::SystemTime};
+
+use dps_connect::{Config, failure, tls_config};
+use dps_state_machine::{
+    ConfigurationError, ConnectionError, Error, OperationId, ProtocolError, RegistrationRequest,
+    Response, Stage, TransportHandlers,
+};
+use http::StatusCode;
+use rustls::ClientConfig;
+
+use crate::{
+    codec::{self, MAX_ANSWER_BYTES},
+    config::Link,
+    watch::Watch,
+};
+
+/// Registers over HTTPS, with a SAS token in each request or with the device's certificate.
+///
+/// One connection is made at the first request and kept for the polls, until the end of the session. Nothing is
+/// sent twice: a request on a connection that breaks fails, and the next one makes a new connection.
+pub struct HttpTransport {
+    config: Config,
+    tls: ClientConfig,
+    link: Option<Link>,
+}
+
+impl HttpTransport {
+    /// A wire without a connection yet. No I/O.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] that names the setting that can't be used.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        config.check()?;
+        let tls = tls_config(&config)?;
+        Ok(Self { config, tls, link: None })
+    }
+
+    async fn exchange(
+        &mut self,
+        stage: Stage,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<Response, Error> {
+        let request = convert(request)?;
+        let link = match &mut self.link {
+            Some(link) => link,
+            none => none.insert(Link::new(&self.config, &self.tls)?),
+        };
+        let broken = |error| failed(stage, &link.watch, &self.config, error);
+        let mut answer = link.client.execute(request).await.map_err(broken)?;
+        let (status, version) = (answer.status(), answer.version());
+        let headers = std::mem::take(answer.headers_mut());
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(broken)? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                let reason = format!("it is larger than {MAX_ANSWER_BYTES} bytes");
+                let mut error = ProtocolError::unreadable(stage, reason);
+                error.status = Some(status.as_u16());
+                error.protocol_result = codec::protocol_result(status, version, &headers);
+                return Err(error.into());
+            }
+            body.extend_from_slice(&chunk);
+        }
+        // The connection goes back to the pool in a task of its own; asking again before that would open another.
+        tokio::task::yield_now().await;
+        let response = codec::response(status, version, &headers, body, SystemTime::now());
+        let refused = status == StatusCode::UNAUTHORIZED;
+        Ok(response.hint(self.config.credential_hint().filter(|_| refused)))
+    }
+}
+
+impl TransportHandlers for HttpTransport {
+    async fn registration_request(
+        &mut self,
+        request: &RegistrationRequest,
+    ) -> Result<Response, Error> {
+        self.config.preflight(request.registration_id())?;
+        let token = self.config.sas_token(request.registration_id());
+        let authorization = token.as_ref().map(|token| token.expose());
+        let put = codec::register(&self.config, request, authorization)?;
+        self.exchange(Stage::Register, put).await
+    }
+
+    async fn query_operation_status(
+        &mut self,
+        request: &RegistrationRequest,
+        operation_id: &OperationId,
+    ) -> Result<Response, Error> {
+        let token = self.config.sas_token(request.registration_id());
+        let authorization = token.as_ref().map(|token| token.expose());
+        let get = codec::query(&self.config, request, operation_id, authorization)?;
+        self.exchange(Stage::Query, get).await
+    }
+
+    /// HTTP has no goodbye: the connection is closed.
+    async fn end_session(&mut self) -> Result<(), Error> {
+        self.link = None;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for HttpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpTransport")
+            .field("config", &self.config)
+            .field("link", &self.link)
+            .finish_non_exhaustive()
+    }
+}
+
+/// To the client's own type, whose URL parser rewrites what it finds odd: then it would ask another host.
+fn convert(request: http::Request<Vec<u8>>) -> Result<reqwest::Request, Error> {
+    let wrong = |host: &str, reason: &str| ConfigurationError::new("endpoint", host, reason);
+    let host = request.uri().host().unwrap_or_default().to_owned();
+    let converted =
+        reqwest::Request::try_from(request).map_err(|e| wrong(&host, &e.to_string()))?;
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    let rewritten = !converted.url().host_str().is_some_and(|h| h.eq_ignore_ascii_case(&host));
+    if rewritten && address.parse::<std::net::IpAddr>().is_err() {
+        return Err(wrong(&host, "a URL can't carry this name").into());
+    }
+    Ok(converted)
+}
+
+/// What it means that there is no answer, or only a part of it.
+fn failed(stage: Stage, watch: &Watch, config: &Config, error: reqwest::Error) -> Error {
+    let error = error.without_url();
+    if let Some(known) = failure::find::<ConnectionError>(&error) {
+        return known.clone().into();
+    }
+    if error.is_connect() {
+        let peer = watch.peer();
+        return failure::timed_out(watch.stage(), peer, config.connect_timeout)
+            .source(error)
+            .into();
+    }
+    if let Some(reason) = nonsense(&error) {
+        return ProtocolError::unreadable(stage, reason).into();
+    }
+    failure::lost(stage, watch.peer(), &error).source(error).into()
+}
+
+/// Whether what came is not HTTP, rather than that something did not come.
+fn nonsense(error: &reqwest::Error) -> Option<String> {
+    let hyper = failure::find::<hyper::Error>(error)?;
+    if hyper.is_parse() {
+        return Some(format!("it is not HTTP ({hyper})"));
+    }
+    let encoding = failure::find::<io::Error>(hyper).filter(|io| {
+        let tls = failure::find::<rustls::Error>(*io).is_some();
+        !tls && matches!(io.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+    })?;
+    Some(format!("its transfer encoding is broken ({encoding})"))
+}

@@ -1,1 +1,41 @@
-//! The Azure IoT Hub Device Provisioning Service on loopback: real credential checks, scripted faults.
+//! The Azure IoT Hub Device Provisioning Service on loopback: real sockets, real TLS, real credential checks,
+//! scripted faults.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use dps_emulator::{Attestation, Behavior, Emulator, Enrolment, SymmetricKey};
+//!
+//! let key = SymmetricKey::random()?;
+//! let emulator = Emulator::builder()
+//!     .enrolment(
+//!         Enrolment::individual("pump-17".parse()?, Attestation::symmetric_key(key))
+//!             .assign_to("north.azure-devices.net")
+//!             .behavior(Behavior::new().polls(2)),
+//!     )
+//!     .start()
+//!     .await?;
+//! println!("serving {} on port {}", emulator.id_scope(), emulator.https_port());
+//! // Devices trust emulator.ca_pem() and register; emulator.events() tells what they did.
+//! emulator.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod behavior;
+mod clock;
+mod config;
+mod emulator;
+mod enrolment;
+mod events;
+mod keys;
+mod server;
+mod service;
+mod tls;
+
+pub use behavior::{Behavior, Body, ConnectionFault, Delivery, Fault, Outcome, RetryAfter};
+pub use config::{Config, ConfigError, Limits, ServerCertificate};
+pub use emulator::{Emulator, StartError};
+pub use enrolment::{Attestation, Enrolment, GroupAttestation, Reprovisioning, ReturnedPayload};
+pub use events::{Event, EventKind, EventLog, Method, Operation, Wire};
+pub use keys::{CaCertificates, SymmetricKey, Thumbprint};

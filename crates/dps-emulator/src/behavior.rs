@@ -1,0 +1,372 @@
+//! How the service behaves towards the devices of an enrolment, faults included.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// How the service treats the devices of one enrolment. The default is a service in good health that assigns
+/// at once.
+///
+/// ```
+/// # use std::time::Duration;
+/// use dps_emulator::{Behavior, Delivery, Fault, Outcome, RetryAfter};
+/// // Throttles twice, then works on it for three polls, loses the connection on one of them, then refuses.
+/// let behavior = Behavior::new()
+///     .on_register(Fault::refuse(429).retry_after(RetryAfter::Seconds(1)).times(2))
+///     .polls(3)
+///     .on_query(Fault::none())
+///     .on_query(Fault::deliver(Delivery::CloseBefore))
+///     .outcome(Outcome::failed(400_207, "Custom allocation failed"));
+/// # assert_eq!(behavior.polls, 3);
+/// ```
+///
+/// Faults are taken from the script in order, one for each request that passed the check of its credential.
+/// Each device has its own place in the script, which a new registration does not reset.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Behavior {
+    /// How many polls it takes: 0 ends the registration with its first answer, N with the Nth poll.
+    /// [`u32::MAX`] never ends it.
+    pub polls: u32,
+    /// The retry-after of every answer that says `assigning`.
+    pub retry_after: RetryAfter,
+    /// How the registration ends.
+    pub outcome: Outcome,
+    /// What goes wrong with registrations.
+    pub register: Vec<Fault>,
+    /// What goes wrong with status queries.
+    pub query: Vec<Fault>,
+}
+
+impl Behavior {
+    /// A service in good health that assigns at once.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`Behavior::polls`].
+    #[must_use]
+    pub fn polls(mut self, polls: u32) -> Self {
+        self.polls = polls;
+        self
+    }
+
+    /// Sets [`Behavior::retry_after`].
+    #[must_use]
+    pub fn retry_after(mut self, retry_after: RetryAfter) -> Self {
+        self.retry_after = retry_after;
+        self
+    }
+
+    /// Sets [`Behavior::outcome`].
+    #[must_use]
+    pub fn outcome(mut self, outcome: Outcome) -> Self {
+        self.outcome = outcome;
+        self
+    }
+
+    /// Adds to what goes wrong with registrations.
+    #[must_use]
+    pub fn on_register(mut self, fault: Fault) -> Self {
+        self.register.push(fault);
+        self
+    }
+
+    /// Adds to what goes wrong with status queries.
+    #[must_use]
+    pub fn on_query(mut self, fault: Fault) -> Self {
+        self.query.push(fault);
+        self
+    }
+}
+
+/// How a registration ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Status `assigned`.
+    #[default]
+    Assigned,
+    /// Status `failed`, with the service's code and message.
+    Failed {
+        /// For example 400207.
+        error_code: u32,
+        /// The message beside it.
+        message: String,
+    },
+    /// Status `disabled`.
+    Disabled,
+    /// Any other status word, with the state of an assigned device beside it.
+    Status(String),
+}
+
+impl Outcome {
+    /// Status `failed`, with the service's code and message.
+    #[must_use]
+    pub fn failed(error_code: u32, message: impl Into<String>) -> Self {
+        Self::Failed { error_code, message: message.into() }
+    }
+
+    /// Any other status word.
+    #[must_use]
+    pub fn status(word: impl Into<String>) -> Self {
+        Self::Status(word.into())
+    }
+}
+
+/// What an answer says of when to come back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RetryAfter {
+    /// Nothing.
+    #[default]
+    Absent,
+    /// Whole seconds.
+    Seconds(u64),
+    /// An HTTP date, this many seconds after the answer.
+    DateIn(u64),
+    /// These very values, each on its own: junk, negative, too large, two at once.
+    Raw(Vec<String>),
+}
+
+impl RetryAfter {
+    /// One value exactly as given.
+    #[must_use]
+    pub fn raw(value: impl Into<String>) -> Self {
+        Self::Raw(vec![value.into()])
+    }
+}
+
+/// What goes wrong with one request, or with several in a row. All its parts combine.
+///
+/// A fault that refuses, or that never answers or closes instead of answering, takes the request's place: the
+/// service did not see it, and it counts as no poll. All others change the answer of a request that was served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    pub(crate) times: Times,
+    pub(crate) refuse: Option<Refusal>,
+    pub(crate) status: Option<u16>,
+    pub(crate) edits: Vec<(String, Option<Value>)>,
+    pub(crate) body: Option<Body>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) retry_after: Option<RetryAfter>,
+    pub(crate) delivery: Delivery,
+}
+
+/// For how many requests a fault holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Times {
+    Count(u32),
+    Forever,
+}
+
+/// The service's no, in place of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) error_code: u32,
+    pub(crate) message: String,
+}
+
+impl Fault {
+    /// Nothing goes wrong: lets a request through, so that a later one meets the next fault.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            times: Times::Count(1),
+            refuse: None,
+            status: None,
+            edits: Vec::new(),
+            body: None,
+            content_type: None,
+            retry_after: None,
+            delivery: Delivery::Whole,
+        }
+    }
+
+    /// Refuses with an HTTP-like status and the service's usual code and message for it.
+    #[must_use]
+    pub fn refuse(status: u16) -> Self {
+        let (error_code, message) = usual_error(status);
+        Self::refuse_with(status, error_code, message)
+    }
+
+    /// Refuses with the service's code and message; the status is the code divided by 1000.
+    #[must_use]
+    pub fn error(error_code: u32, message: impl Into<String>) -> Self {
+        Self::refuse_with(u16::try_from(error_code / 1000).unwrap_or(500), error_code, message)
+    }
+
+    fn refuse_with(status: u16, error_code: u32, message: impl Into<String>) -> Self {
+        let refusal = Refusal { status, error_code, message: message.into() };
+        Self { refuse: Some(refusal), ..Self::none() }
+    }
+
+    /// Answers as usual, but delivers the answer in another manner.
+    #[must_use]
+    pub fn deliver(delivery: Delivery) -> Self {
+        Self::none().delivery(delivery)
+    }
+
+    /// Answers as usual, but with another body.
+    #[must_use]
+    pub fn with_body(body: Body) -> Self {
+        Self::none().body(body)
+    }
+
+    /// Answers as usual, but without a field, named by its path: `operationId`,
+    /// `registrationState.assignedHub`.
+    #[must_use]
+    pub fn without(path: impl Into<String>) -> Self {
+        Self::none().and_without(path)
+    }
+
+    /// Answers as usual, but with this value at this path.
+    #[must_use]
+    pub fn with(path: impl Into<String>, value: impl Into<Value>) -> Self {
+        Self::none().and_with(path, value)
+    }
+
+    /// Holds for this many requests in a row.
+    #[must_use]
+    pub fn times(mut self, times: u32) -> Self {
+        self.times = Times::Count(times);
+        self
+    }
+
+    /// Holds for every request from here on.
+    #[must_use]
+    pub fn forever(mut self) -> Self {
+        self.times = Times::Forever;
+        self
+    }
+
+    /// Replaces the answer's status as HTTP counts it.
+    #[must_use]
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// Removes a field from the answer's body.
+    #[must_use]
+    pub fn and_without(mut self, path: impl Into<String>) -> Self {
+        self.edits.push((path.into(), None));
+        self
+    }
+
+    /// Sets a field of the answer's body.
+    #[must_use]
+    pub fn and_with(mut self, path: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.edits.push((path.into(), Some(value.into())));
+        self
+    }
+
+    /// Replaces the answer's body.
+    #[must_use]
+    pub fn body(mut self, body: Body) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    /// Replaces the answer's content type.
+    #[must_use]
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.content_type = Some(content_type.into());
+        self
+    }
+
+    /// Replaces the answer's retry-after.
+    #[must_use]
+    pub fn retry_after(mut self, retry_after: RetryAfter) -> Self {
+        self.retry_after = Some(retry_after);
+        self
+    }
+
+    /// Sets how the answer is delivered.
+    #[must_use]
+    pub fn delivery(mut self, delivery: Delivery) -> Self {
+        self.delivery = delivery;
+        self
+    }
+}
+
+/// A body in place of the service's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Body {
+    /// No bytes at all.
+    Empty,
+    /// Bytes that are no JSON and no UTF-8.
+    Garbage,
+    /// A proxy's page: HTML, with its content type.
+    Html,
+    /// This text.
+    Text(String),
+    /// The first bytes of the service's own body, sent as if they were all of it.
+    Cut(usize),
+    /// The service's own body, blown up to at least this many bytes; still right otherwise.
+    Oversized(usize),
+}
+
+/// How an answer is delivered. Each wire carries it out in its own manner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Delivery {
+    /// Whole and at once.
+    #[default]
+    Whole,
+    /// Never; the connection stays open until the peer closes it.
+    Never,
+    /// Not at all: the connection closes.
+    CloseBefore,
+    /// A part: the frame says how long it is, this many bytes of the body go out, the connection closes.
+    CloseMid(usize),
+    /// Whole, and then the connection closes without a word.
+    CloseAfter,
+    /// A few bytes at a time.
+    Drip {
+        /// How many at a time; at least 1.
+        bytes: usize,
+        /// How long between two times.
+        every: Duration,
+    },
+}
+
+/// What goes wrong with a connection before its peer is known. Taken from the emulator's script, in order, one
+/// for each connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ConnectionFault {
+    /// Nothing: lets a connection through, so that a later one meets the next fault.
+    Pass,
+    /// Closes as soon as it is accepted.
+    CloseOnAccept,
+    /// Accepts and never begins TLS.
+    HangOnAccept,
+    /// Answers the TLS hello with bytes that are not TLS.
+    GarbageForTls,
+    /// Closes once TLS is up.
+    CloseAfterTls,
+    /// Takes whatever comes once TLS is up, and never answers.
+    HangAfterTls,
+}
+
+fn usual_error(status: u16) -> (u32, &'static str) {
+    match status {
+        400 => (400_000, "Bad request"),
+        401 => (401_002, "Unauthorized"),
+        403 => (403_000, "Forbidden"),
+        404 => (404_201, "Registration not found"),
+        409 => (409_203, "Another operation is in progress for this registration"),
+        429 => (429_001, "Too many requests"),
+        503 => (503_000, "Service unavailable"),
+        504 => (504_000, "Gateway timeout"),
+        _ if status >= 500 => (500_000, "Internal server error"),
+        _ => (u32::from(status) * 1000, "Refused"),
+    }
+}

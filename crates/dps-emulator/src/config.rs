@@ -1,0 +1,356 @@
+//! What an emulator is started with.
+
+use std::{fmt, io::Write, net::IpAddr, path::Path, time::Duration};
+
+use dps_state_machine::IdScope;
+
+use crate::{
+    behavior::ConnectionFault,
+    emulator::{Emulator, StartError},
+    enrolment::{Enrolment, GroupAttestation},
+    keys::{CaCertificates, SymmetricKey},
+};
+
+mod file;
+
+/// What an emulator is started with. Built from code with [`Emulator::builder`], or from a TOML file.
+///
+/// Without any setting it has no enrolments, serves HTTPS on a free port of the loopback addresses, and no
+/// admin port.
+pub struct Config {
+    pub(crate) id_scope: Option<IdScope>,
+    pub(crate) enrolments: Vec<Enrolment>,
+    pub(crate) bind: Vec<IpAddr>,
+    pub(crate) https_port: u16,
+    pub(crate) admin_port: Option<u16>,
+    pub(crate) server_names: Vec<String>,
+    pub(crate) server_certificate: ServerCertificate,
+    pub(crate) connection_faults: Vec<ConnectionFault>,
+    pub(crate) events: Option<Box<dyn Write + Send>>,
+    pub(crate) limits: Limits,
+    pub(crate) group_key: Option<SymmetricKey>,
+}
+
+impl Config {
+    /// The ID scope that is served unless another is set.
+    pub const DEFAULT_ID_SCOPE: &str = "0ne00E4A9D1";
+
+    /// A configuration without enrolments. The same as [`Emulator::builder`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            id_scope: None,
+            enrolments: Vec::new(),
+            bind: Vec::new(),
+            https_port: 0,
+            admin_port: None,
+            server_names: Vec::new(),
+            server_certificate: ServerCertificate::Valid,
+            connection_faults: Vec::new(),
+            events: None,
+            limits: Limits::default(),
+            group_key: None,
+        }
+    }
+
+    /// Reads a configuration from TOML text. Its keys are listed in the [crate's documentation](crate#the-configuration-file).
+    /// Files that it names are looked up from the current directory.
+    ///
+    /// # Errors
+    /// [`ConfigError`] that names the enrolment, the key and what is wrong with it.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        file::parse(text, Path::new(""))
+    }
+
+    /// Reads a configuration from a TOML file. Files that it names are looked up from its own folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`], also when the file can't be read.
+    pub fn from_toml_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let text = file::read(path, "configuration file")?;
+        file::parse(&text, path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// Adds what takes any device: a symmetric-key group named `group`, with the key given or a fresh one
+    /// ([`Emulator::group_key`] tells it), and, with CA certificates, an X.509 group named `x509-group`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the system has no randomness for a fresh key.
+    pub fn with_any_device(
+        mut self,
+        group_key: Option<SymmetricKey>,
+        group_ca: Option<CaCertificates>,
+    ) -> Result<Self, ConfigError> {
+        let key = group_key.map_or_else(SymmetricKey::random, Ok)?;
+        self.group_key = Some(key.clone());
+        self = self.enrolment(Enrolment::group("group", GroupAttestation::symmetric_key(key)));
+        if let Some(ca) = group_ca {
+            self = self.enrolment(Enrolment::group("x509-group", GroupAttestation::X509(ca)));
+        }
+        Ok(self)
+    }
+
+    /// Sets the ID scope; without it, [`Config::DEFAULT_ID_SCOPE`].
+    #[must_use]
+    pub fn id_scope(mut self, id_scope: IdScope) -> Self {
+        self.id_scope = Some(id_scope);
+        self
+    }
+
+    /// Adds an enrolment.
+    #[must_use]
+    pub fn enrolment(mut self, enrolment: Enrolment) -> Self {
+        self.enrolments.push(enrolment);
+        self
+    }
+
+    /// Sets the addresses to listen on; without it, `127.0.0.1` and, where there is one, `::1`. The admin port
+    /// stays on loopback whatever is set here.
+    #[must_use]
+    pub fn bind(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.bind = addresses.into_iter().collect();
+        self
+    }
+
+    /// Sets the port for HTTPS; 0, the default, is any free one.
+    #[must_use]
+    pub fn https_port(mut self, port: u16) -> Self {
+        self.https_port = port;
+        self
+    }
+
+    /// Serves `/health` and `/events` over plain HTTP on this loopback port; 0 is any free one.
+    #[must_use]
+    pub fn admin_port(mut self, port: u16) -> Self {
+        self.admin_port = Some(port);
+        self
+    }
+
+    /// Adds names or addresses to the server certificate, beside `localhost`, `127.0.0.1` and `::1`.
+    #[must_use]
+    pub fn server_names<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.server_names.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Sets what is wrong with the server certificate; nothing, by default.
+    #[must_use]
+    pub fn server_certificate(mut self, certificate: ServerCertificate) -> Self {
+        self.server_certificate = certificate;
+        self
+    }
+
+    /// Sets what goes wrong with the first connections, one fault for each.
+    #[must_use]
+    pub fn connection_faults(mut self, faults: impl IntoIterator<Item = ConnectionFault>) -> Self {
+        self.connection_faults = faults.into_iter().collect();
+        self
+    }
+
+    /// Writes every event to this sink as a line of JSON, from a thread of its own.
+    #[must_use]
+    pub fn events_to(mut self, sink: impl Write + Send + 'static) -> Self {
+        self.events = Some(Box::new(sink));
+        self
+    }
+
+    /// Sets the bounds that keep a hostile peer from using the emulator up.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Starts the emulator. It serves when this returns.
+    ///
+    /// # Errors
+    /// [`StartError`]: a setting that can't be used, or a port that can't be had.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    ///
+    /// # Panics
+    /// When it is called outside of a tokio runtime.
+    pub async fn start(self) -> Result<Emulator, StartError> {
+        Emulator::start(self).await
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("id_scope", &self.id_scope)
+            .field("enrolments", &self.enrolments)
+            .field("bind", &self.bind)
+            .field("https_port", &self.https_port)
+            .field("admin_port", &self.admin_port)
+            .field("server_names", &self.server_names)
+            .field("server_certificate", &self.server_certificate)
+            .field("connection_faults", &self.connection_faults)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with the server certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServerCertificate {
+    /// Nothing.
+    #[default]
+    Valid,
+    /// It expired yesterday.
+    Expired,
+    /// It is valid from tomorrow on.
+    NotYetValid,
+    /// It has none of the loopback names, only those given with [`Config::server_names`], or
+    /// `other.invalid`.
+    WrongName,
+    /// It was issued by another CA than the one that [`Emulator::ca_pem`] gives.
+    WrongCa,
+}
+
+/// The bounds that keep a hostile or forgotten peer from using the emulator up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// How many connections are open at once; more are closed on arrival. Default 1024.
+    pub max_connections: usize,
+    /// The time for the TLS handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// The time for a request to begin and for its head to arrive. Default 60 s.
+    pub idle_timeout: Duration,
+    /// The time for a request's body to arrive. Default 30 s.
+    pub body_timeout: Duration,
+    /// The largest request head, in bytes. Default and least 8192.
+    pub max_head_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            max_head_bytes: 8192,
+        }
+    }
+}
+
+impl Limits {
+    /// Sets [`Limits::max_connections`].
+    #[must_use]
+    pub fn max_connections(mut self, value: usize) -> Self {
+        self.max_connections = value;
+        self
+    }
+
+    /// Sets [`Limits::handshake_timeout`].
+    #[must_use]
+    pub fn handshake_timeout(mut self, value: Duration) -> Self {
+        self.handshake_timeout = value;
+        self
+    }
+
+    /// Sets [`Limits::idle_timeout`].
+    #[must_use]
+    pub fn idle_timeout(mut self, value: Duration) -> Self {
+        self.idle_timeout = value;
+        self
+    }
+
+    /// Sets [`Limits::body_timeout`].
+    #[must_use]
+    pub fn body_timeout(mut self, value: Duration) -> Self {
+        self.body_timeout = value;
+        self
+    }
+
+    /// Sets [`Limits::max_head_bytes`].
+    #[must_use]
+    pub fn max_head_bytes(mut self, value: usize) -> Self {
+        self.max_head_bytes = value;
+        self
+    }
+}
+
+/// A setting that can't be used: whose, which one, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    enrolment: Option<String>,
+    field: String,
+    value: String,
+    reason: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(field: &str, reason: &str) -> Self {
+        Self {
+            enrolment: None,
+            field: field.to_owned(),
+            value: String::new(),
+            reason: reason.to_owned(),
+        }
+    }
+
+    pub(crate) fn value(mut self, value: impl IntoIterator<Item = char>) -> Self {
+        self.value = value.into_iter().collect();
+        self
+    }
+
+    pub(crate) fn field_named(mut self, field: &str) -> Self {
+        self.field = field.to_owned();
+        self
+    }
+
+    pub(crate) fn of(mut self, enrolment: &str) -> Self {
+        self.enrolment = Some(enrolment.to_owned());
+        self
+    }
+
+    /// The enrolment whose setting it is, if it is one's.
+    #[must_use]
+    pub fn enrolment(&self) -> Option<&str> {
+        self.enrolment.as_deref()
+    }
+
+    /// The setting.
+    #[must_use]
+    pub fn field(&self) -> &str {
+        &self.field
+    }
+
+    /// The value as given; empty when it is a secret or there was none.
+    #[must_use]
+    pub fn given(&self) -> &str {
+        &self.value
+    }
+
+    /// What is wrong and what would be right.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { enrolment, field, value, reason } = self;
+        if let Some(enrolment) = enrolment {
+            write!(f, "enrolment {enrolment:?}: ")?;
+        }
+        if value.is_empty() {
+            write!(f, "{field}: {reason}")
+        } else {
+            write!(f, "{field} {value:?}: {reason}")
+        }
+    }
+}

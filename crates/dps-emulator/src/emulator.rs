@@ -1,0 +1,257 @@
+//! A running emulator.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use dps_state_machine::IdScope;
+use ring::rand::SecureRandom as _;
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    behavior::{Behavior, ConnectionFault},
+    config::{Config, ConfigError},
+    enrolment::Enrolment,
+    events::{EventLog, Recorder, Sink, SinkEnd, Wire},
+    keys::SymmetricKey,
+    server::{self, Shared, Task},
+    service::Service,
+    tls::Identity,
+};
+
+/// The provisioning service on loopback: real sockets, real TLS, real credential checks.
+///
+/// Dropping it stops it at once; [`Emulator::stop`] does so in an orderly manner. It lives in the tokio runtime
+/// that it was started in.
+pub struct Emulator {
+    id_scope: IdScope,
+    group_key: Option<SymmetricKey>,
+    ca_pem: String,
+    https_port: u16,
+    admin_port: Option<u16>,
+    shared: Arc<Shared>,
+    events: EventLog,
+    stopping: watch::Sender<bool>,
+    /// Aborted when dropped.
+    tasks: JoinSet<()>,
+    sink: Option<SinkEnd>,
+}
+
+impl Emulator {
+    /// How long [`Emulator::stop`] waits for requests that are being answered.
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    /// A configuration to fill and start.
+    #[must_use]
+    pub fn builder() -> Config {
+        Config::new()
+    }
+
+    pub(crate) async fn start(config: Config) -> Result<Self, StartError> {
+        let id_scope = match config.id_scope {
+            Some(id_scope) => id_scope,
+            None => Config::DEFAULT_ID_SCOPE
+                .parse()
+                .map_err(|error| ConfigError::new("id-scope", &format!("{error}")))?,
+        };
+        let service = Service::new(id_scope.clone(), config.enrolments, seed()?)?;
+        let identity =
+            Identity::make(&config.server_names, config.server_certificate, SystemTime::now())
+                .map_err(|error| {
+                    ConfigError::new("server-names", &error.to_string())
+                        .value(config.server_names.join(", ").chars())
+                })?;
+        let bound = |(address, source)| StartError::Bind { address, source };
+        let (https_port, https) =
+            server::bind(&config.bind, config.https_port).await.map_err(bound)?;
+        let (admin_port, admin) = match config.admin_port {
+            Some(port) => {
+                let (port, listeners) = server::bind(&[], port).await.map_err(bound)?;
+                (Some(port), listeners)
+            }
+            None => (None, vec![]),
+        };
+        let (sink, sink_end) = match config.events {
+            Some(to) => {
+                let (sink, end) = Sink::start(to).map_err(StartError::Events)?;
+                (Some(sink), Some(end))
+            }
+            None => (None, None),
+        };
+        let recorder = Recorder::new(sink);
+        let events = recorder.log();
+        let shared = Arc::new(Shared::new(
+            service,
+            recorder,
+            config.limits,
+            config.connection_faults,
+            identity.config,
+        ));
+        let (stopping, stop) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for listener in https {
+            tasks.spawn(server::accept(
+                listener,
+                Wire::Http,
+                shared.clone(),
+                stop.clone(),
+                server::http::serve,
+            ));
+        }
+        for listener in admin {
+            let task: Task =
+                Box::pin(server::admin::accept(listener, shared.clone(), stop.clone()));
+            tasks.spawn(task);
+        }
+        Ok(Self {
+            id_scope,
+            group_key: config.group_key,
+            ca_pem: identity.ca_pem,
+            https_port,
+            admin_port,
+            shared,
+            events,
+            stopping,
+            tasks,
+            sink: sink_end,
+        })
+    }
+
+    /// The ID scope that it serves.
+    #[must_use]
+    pub fn id_scope(&self) -> &IdScope {
+        &self.id_scope
+    }
+
+    /// The key of the group that [`Config::with_any_device`] made.
+    #[must_use]
+    pub fn group_key(&self) -> Option<&SymmetricKey> {
+        self.group_key.as_ref()
+    }
+
+    /// The certificate of its CA: what devices must trust.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// The port that serves HTTPS.
+    #[must_use]
+    pub fn https_port(&self) -> u16 {
+        self.https_port
+    }
+
+    /// The port that serves `/health` and `/events`.
+    #[must_use]
+    pub fn admin_port(&self) -> Option<u16> {
+        self.admin_port
+    }
+
+    /// What happened so far, and what is going to.
+    #[must_use]
+    pub fn events(&self) -> EventLog {
+        self.events.clone()
+    }
+
+    /// Adds an enrolment to the running service.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when another enrolment has the name, or it has no hub.
+    pub fn add_enrolment(&self, enrolment: Enrolment) -> Result<(), ConfigError> {
+        self.shared.service().add(enrolment)
+    }
+
+    /// Removes an enrolment, and forgets its devices.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when there is none with this name.
+    pub fn remove_enrolment(&self, name: &str) -> Result<(), ConfigError> {
+        self.shared.service().remove(name)
+    }
+
+    /// Sets the behavior towards an enrolment's devices; each starts at the beginning of the new script.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when there is none with this name.
+    pub fn set_behavior(&self, enrolment: &str, behavior: Behavior) -> Result<(), ConfigError> {
+        self.shared.service().set_behavior(enrolment, behavior)
+    }
+
+    /// Enables or disables an enrolment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when there is none with this name.
+    pub fn set_enabled(&self, enrolment: &str, enabled: bool) -> Result<(), ConfigError> {
+        self.shared.service().set_enabled(enrolment, enabled)
+    }
+
+    /// Sets what goes wrong with the next connections, one fault for each, in place of what was left.
+    pub fn set_connection_faults(&self, faults: impl IntoIterator<Item = ConnectionFault>) {
+        self.shared.script_connections(faults);
+    }
+
+    /// Forgets all that devices have done: assignments, operations, and their places in the scripts.
+    pub fn forget_devices(&self) {
+        self.shared.service().forget_devices();
+    }
+
+    /// Stops: takes no more connections, gives requests that are being answered one second, closes every
+    /// connection, and waits until all events are written. The ports are free when it returns.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the emulator at once.
+    pub async fn stop(mut self) {
+        self.stopping.send_replace(true);
+        let finish = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(Self::PATIENCE, finish).await.is_err() {
+            self.tasks.shutdown().await;
+        }
+        let sink = self.sink.take();
+        // The last one who could record an event: the thread that writes them ends after it.
+        drop(self);
+        if let Some(sink) = sink {
+            tokio::task::spawn_blocking(move || sink.wait(Self::PATIENCE)).await.ok();
+        }
+    }
+}
+
+impl std::fmt::Debug for Emulator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Emulator")
+            .field("id_scope", &self.id_scope)
+            .field("https_port", &self.https_port)
+            .field("admin_port", &self.admin_port)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an emulator did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting can't be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A port can't be had.
+    #[error("can't listen on {address}: {source}")]
+    Bind {
+        /// The address and port.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The thread that writes events can't be started.
+    #[error("can't write events: {0}")]
+    Events(#[source] io::Error),
+}
+
+fn seed() -> Result<[u8; 32], ConfigError> {
+    let mut seed = [0; 32];
+    ring::rand::SystemRandom::new()
+        .fill(&mut seed)
+        .map_err(|_| ConfigError::new("seed", "the system's random source failed"))?;
+    Ok(seed)
+}

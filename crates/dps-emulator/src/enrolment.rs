@@ -1,0 +1,210 @@
+//! Enrolments: who may register, and what becomes of them.
+
+use dps_state_machine::RegistrationId;
+use serde_json::Value;
+
+use crate::{
+    behavior::Behavior,
+    keys::{CaCertificates, SymmetricKey, Thumbprint},
+};
+
+/// One device or one group of devices that the service knows.
+///
+/// See <https://learn.microsoft.com/azure/iot-dps/concepts-service>.
+#[derive(Clone, Debug)]
+pub struct Enrolment {
+    pub(crate) name: String,
+    pub(crate) members: Members,
+    pub(crate) enabled: bool,
+    pub(crate) hubs: Vec<String>,
+    pub(crate) device_id: Option<String>,
+    pub(crate) payload: ReturnedPayload,
+    pub(crate) reprovisioning: Reprovisioning,
+    pub(crate) substatus: Option<String>,
+    pub(crate) behavior: Behavior,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Members {
+    One(Attestation),
+    Group(GroupAttestation),
+}
+
+impl Enrolment {
+    /// The hub that devices get unless [`Enrolment::assign_to`] names another.
+    pub const DEFAULT_HUB: &str = "emulated-hub.azure-devices.net";
+
+    /// One device. Its registration id is also the enrolment's name.
+    #[must_use]
+    pub fn individual(registration_id: RegistrationId, attestation: Attestation) -> Self {
+        Self::new(registration_id.to_string(), Members::One(attestation))
+    }
+
+    /// Any number of devices with one root of trust.
+    #[must_use]
+    pub fn group(name: impl Into<String>, attestation: GroupAttestation) -> Self {
+        Self::new(name.into(), Members::Group(attestation))
+    }
+
+    fn new(name: String, members: Members) -> Self {
+        Self {
+            name,
+            members,
+            enabled: true,
+            hubs: vec![Self::DEFAULT_HUB.to_owned()],
+            device_id: None,
+            payload: ReturnedPayload::default(),
+            reprovisioning: Reprovisioning::default(),
+            substatus: None,
+            behavior: Behavior::default(),
+        }
+    }
+
+    /// The registration id of an individual enrolment, the name of a group.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sets the hub that devices are assigned to.
+    #[must_use]
+    pub fn assign_to(self, hub: impl Into<String>) -> Self {
+        self.assign_to_each([hub])
+    }
+
+    /// Sets several hubs: each run of the allocation for a device takes the next one, around and around. So a
+    /// device that registers again moves, unless [`Reprovisioning::Never`] keeps it.
+    #[must_use]
+    pub fn assign_to_each<H: Into<String>>(mut self, hubs: impl IntoIterator<Item = H>) -> Self {
+        self.hubs = hubs.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the device id; without it, it is the registration id.
+    #[must_use]
+    pub fn device_id(mut self, device_id: impl Into<String>) -> Self {
+        self.device_id = Some(device_id.into());
+        self
+    }
+
+    /// Sets the payload that an assigned device gets.
+    #[must_use]
+    pub fn payload(mut self, payload: ReturnedPayload) -> Self {
+        self.payload = payload;
+        self
+    }
+
+    /// Sets what a device that registers again gets.
+    #[must_use]
+    pub fn reprovisioning(mut self, reprovisioning: Reprovisioning) -> Self {
+        self.reprovisioning = reprovisioning;
+        self
+    }
+
+    /// Sets the substatus of every assignment, whatever the service would say.
+    #[must_use]
+    pub fn substatus(mut self, substatus: impl Into<String>) -> Self {
+        self.substatus = Some(substatus.into());
+        self
+    }
+
+    /// Disables the enrolment: a right credential is answered with the status `disabled`.
+    #[must_use]
+    pub fn disabled(mut self) -> Self {
+        self.enabled = false;
+        self
+    }
+
+    /// Sets how the service behaves towards its devices.
+    #[must_use]
+    pub fn behavior(mut self, behavior: Behavior) -> Self {
+        self.behavior = behavior;
+        self
+    }
+}
+
+/// How the service knows one device.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Attestation {
+    /// By a SAS token signed with either key.
+    SymmetricKey {
+        /// The primary key.
+        primary: SymmetricKey,
+        /// The secondary key.
+        secondary: Option<SymmetricKey>,
+    },
+    /// By its TLS client certificate, with either thumbprint, whoever issued it.
+    X509 {
+        /// The primary certificate.
+        primary: Thumbprint,
+        /// The secondary certificate.
+        secondary: Option<Thumbprint>,
+    },
+}
+
+impl Attestation {
+    /// By a SAS token signed with this key.
+    #[must_use]
+    pub fn symmetric_key(primary: SymmetricKey) -> Self {
+        Self::SymmetricKey { primary, secondary: None }
+    }
+
+    /// By the TLS client certificate with this thumbprint.
+    #[must_use]
+    pub fn thumbprint(primary: Thumbprint) -> Self {
+        Self::X509 { primary, secondary: None }
+    }
+}
+
+/// How the service knows the devices of a group.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum GroupAttestation {
+    /// By a SAS token signed with the key derived from either group key and the registration id.
+    SymmetricKey {
+        /// The primary group key.
+        primary: SymmetricKey,
+        /// The secondary group key.
+        secondary: Option<SymmetricKey>,
+    },
+    /// By a TLS client certificate whose chain leads to one of these and whose common name is the registration
+    /// id.
+    X509(CaCertificates),
+}
+
+impl GroupAttestation {
+    /// By a SAS token signed with the key derived from this one.
+    #[must_use]
+    pub fn symmetric_key(primary: SymmetricKey) -> Self {
+        Self::SymmetricKey { primary, secondary: None }
+    }
+}
+
+/// The payload that an assigned device gets, as from a custom allocation.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub enum ReturnedPayload {
+    /// None.
+    #[default]
+    None,
+    /// The one that it sent, if any.
+    Echo,
+    /// This one.
+    Fixed(Value),
+}
+
+/// What a device that is assigned already gets when it registers again.
+///
+/// See <https://learn.microsoft.com/azure/iot-dps/concepts-device-reprovision>.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reprovisioning {
+    /// The allocation runs again; a device that moves takes its data along: `deviceDataMigrated`.
+    #[default]
+    MigrateData,
+    /// The allocation runs again; a device that moves starts anew: `deviceDataReset`.
+    ResetData,
+    /// It stays where it is, unless it forces its registration.
+    Never,
+}

@@ -1,0 +1,292 @@
+//! Sockets, TLS and the wires. Each wire is a thin layer over the one [`Service`].
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustls::{ServerConfig, pki_types::CertificateDer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::{
+    behavior::ConnectionFault,
+    config::Limits,
+    events::{EventKind, Recorder, Wire},
+    keys::Thumbprint,
+    service::Service,
+};
+
+pub(crate) mod admin;
+pub(crate) mod http;
+mod stream;
+
+pub(crate) use stream::{Control, Stream};
+
+/// What all connections of an emulator share.
+pub(crate) struct Shared {
+    pub(crate) service: Mutex<Service>,
+    pub(crate) recorder: Recorder,
+    pub(crate) limits: Limits,
+    connection_faults: Mutex<VecDeque<ConnectionFault>>,
+    tls: TlsAcceptor,
+    slots: Arc<Semaphore>,
+    connections: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        service: Service,
+        recorder: Recorder,
+        limits: Limits,
+        connection_faults: Vec<ConnectionFault>,
+        tls: Arc<ServerConfig>,
+    ) -> Self {
+        Self {
+            service: Mutex::new(service),
+            recorder,
+            limits,
+            connection_faults: Mutex::new(connection_faults.into()),
+            tls: tls.into(),
+            slots: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            connections: AtomicU64::new(0),
+        }
+    }
+
+    /// The service; a panic elsewhere does not take it away.
+    pub(crate) fn service(&self) -> MutexGuard<'_, Service> {
+        self.service.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn script_connections(&self, faults: impl IntoIterator<Item = ConnectionFault>) {
+        *self.connection_script() = faults.into_iter().collect();
+    }
+
+    fn connection_script(&self) -> MutexGuard<'_, VecDeque<ConnectionFault>> {
+        self.connection_faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection with TLS up, as a wire gets it.
+pub(crate) struct Connection {
+    pub(crate) id: u64,
+    pub(crate) stream: Stream<TlsStream<TcpStream>>,
+    pub(crate) control: Arc<Control>,
+    /// What the peer showed in the TLS handshake.
+    pub(crate) certificates: Arc<[CertificateDer<'static>]>,
+    /// Becomes true when the emulator is to stop.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// Listens on one port of several addresses.
+pub(crate) async fn bind(
+    addresses: &[IpAddr],
+    port: u16,
+) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
+    const LOOPBACK: [IpAddr; 2] =
+        [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    // A port that is free on one address may be taken on another.
+    const ATTEMPTS: usize = 16;
+    let chosen = !addresses.is_empty();
+    let addresses = if chosen { addresses } else { &LOOPBACK };
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        match bind_each(addresses, port, chosen).await {
+            Err((_, error))
+                if port == 0 && attempt < ATTEMPTS && error.kind() == io::ErrorKind::AddrInUse => {}
+            result => return result,
+        }
+    }
+}
+
+async fn bind_each(
+    addresses: &[IpAddr],
+    mut port: u16,
+    chosen: bool,
+) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let address = SocketAddr::new(*address, port);
+        match TcpListener::bind(address).await {
+            Ok(listener) => {
+                port = listener.local_addr().map_err(|error| (address, error))?.port();
+                listeners.push(listener);
+            }
+            // Many machines have no IPv6. Nobody asked for it, so go on without.
+            Err(error)
+                if !chosen
+                    && address.is_ipv6()
+                    && error.kind() != io::ErrorKind::AddrInUse
+                    && error.kind() != io::ErrorKind::PermissionDenied => {}
+            Err(error) => return Err((address, error)),
+        }
+    }
+    Ok((port, listeners))
+}
+
+/// Accepts connections until told to stop, brings TLS up, and serves each with the wire's own function.
+pub(crate) async fn accept<F, S>(
+    listener: TcpListener,
+    wire: Wire,
+    shared: Arc<Shared>,
+    mut stopping: watch::Receiver<bool>,
+    serve: F,
+) where
+    F: Fn(Arc<Shared>, Connection) -> S + Clone + Send + 'static,
+    S: Future<Output = String> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = tasks.join_next() => continue,
+            _ = stopping.wait_for(|stop| *stop) => break,
+        };
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most often: give connections the time to end.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let id = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        let local = tcp.local_addr().unwrap_or(peer);
+        shared.recorder.record(id, EventKind::Connected { wire, peer, local });
+        let Ok(slot) = shared.slots.clone().try_acquire_owned() else {
+            close(&shared, id, "too many connections", &Control::default());
+            continue;
+        };
+        let (shared, stopping, serve) = (shared.clone(), stopping.clone(), serve.clone());
+        tasks.spawn(async move {
+            let _slot = slot;
+            let control = Arc::new(Control::default());
+            let reason = connect(&shared, id, tcp, control.clone(), stopping, serve).await;
+            close(&shared, id, &reason, &control);
+        });
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+}
+
+fn close(shared: &Shared, id: u64, reason: &str, control: &Control) {
+    let (received, sent) = control.traffic();
+    shared.recorder.record(id, EventKind::Closed { reason: reason.to_owned(), received, sent });
+}
+
+/// One connection from accept to close; says why it is over.
+async fn connect<F, S>(
+    shared: &Arc<Shared>,
+    id: u64,
+    mut tcp: TcpStream,
+    control: Arc<Control>,
+    mut stopping: watch::Receiver<bool>,
+    serve: F,
+) -> String
+where
+    F: Fn(Arc<Shared>, Connection) -> S,
+    S: Future<Output = String>,
+{
+    tcp.set_nodelay(true).ok();
+    let fault = shared.connection_script().pop_front().unwrap_or(ConnectionFault::Pass);
+    match fault {
+        ConnectionFault::CloseOnAccept => return "scripted: closed on accept".into(),
+        ConnectionFault::HangOnAccept => {
+            swallow(&mut tcp, &mut stopping).await;
+            return "scripted: no TLS".into();
+        }
+        ConnectionFault::GarbageForTls => {
+            answer_garbage(&mut tcp).await;
+            return "scripted: garbage for TLS".into();
+        }
+        _ => {}
+    }
+    let handshake = tokio::time::timeout(shared.limits.handshake_timeout, shared.tls.accept(tcp));
+    let tls = tokio::select! {
+        handshake = handshake => handshake,
+        _ = stopping.wait_for(|stop| *stop) => return "the emulator stops".into(),
+    };
+    let mut tls = match tls {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return tls_failed(shared, id, error.to_string()),
+        Err(_) => return tls_failed(shared, id, "the handshake took too long".into()),
+    };
+    let certificates = tls_established(shared, id, &tls);
+    match fault {
+        ConnectionFault::CloseAfterTls => return "scripted: closed after TLS".into(),
+        ConnectionFault::HangAfterTls => {
+            swallow(&mut tls, &mut stopping).await;
+            return "scripted: no answer".into();
+        }
+        _ => {}
+    }
+    let stream = Stream::new(tls, control.clone());
+    serve(shared.clone(), Connection { id, stream, control, certificates, stopping }).await
+}
+
+fn tls_failed(shared: &Shared, id: u64, reason: String) -> String {
+    let closed = format!("TLS failed: {reason}");
+    shared.recorder.record(id, EventKind::TlsFailed { reason });
+    closed
+}
+
+fn tls_established(
+    shared: &Shared,
+    id: u64,
+    tls: &TlsStream<TcpStream>,
+) -> Arc<[CertificateDer<'static>]> {
+    let (_, session) = tls.get_ref();
+    let certificates: Arc<[_]> = session.peer_certificates().unwrap_or_default().to_vec().into();
+    let version = session.protocol_version().map(|version| format!("{version:?}"));
+    shared.recorder.record(
+        id,
+        EventKind::TlsEstablished {
+            version: version.unwrap_or_default(),
+            server_name: session.server_name().map(str::to_owned),
+            client_certificates: certificates.len(),
+            thumbprint: certificates.first().map(|leaf| Thumbprint::of_der(leaf).to_string()),
+        },
+    );
+    certificates
+}
+
+/// Reads and forgets until the peer is gone.
+async fn swallow(
+    stream: &mut (impl tokio::io::AsyncRead + Unpin),
+    stopping: &mut watch::Receiver<bool>,
+) {
+    let mut nowhere = tokio::io::sink();
+    tokio::select! {
+        _ = tokio::io::copy(stream, &mut nowhere) => {}
+        _ = stopping.wait_for(|stop| *stop) => {}
+    }
+}
+
+/// Answers the first bytes with what is no TLS.
+async fn answer_garbage(tcp: &mut TcpStream) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let exchange = async {
+        // The hello is read first: bytes left unread would turn the close into a reset that eats the answer.
+        let mut hello = [0; 4096];
+        let _read = tcp.read(&mut hello).await?;
+        tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await?;
+        tcp.shutdown().await
+    };
+    tokio::time::timeout(Duration::from_secs(1), exchange).await.ok();
+}
+
+/// A future of any kind, for tasks of one set.
+pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;

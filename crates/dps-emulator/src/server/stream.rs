@@ -1,0 +1,131 @@
+//! A stream that counts, that can be slowed down, and that can be cut after what was written has gone out.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+    time::Sleep,
+};
+
+/// What a wire can do to its stream while another layer (HTTP, WebSocket) owns it.
+#[derive(Default)]
+pub(crate) struct Control {
+    received: AtomicU64,
+    sent: AtomicU64,
+    drip: Mutex<Option<(usize, Duration)>>,
+    cut_after_flush: AtomicBool,
+    cut: Notify,
+}
+
+impl Control {
+    /// From now on only this many bytes go out at a time; `None` lifts it.
+    pub(crate) fn drip(&self, pace: Option<(usize, Duration)>) {
+        *self.drip.lock().unwrap_or_else(PoisonError::into_inner) = pace;
+    }
+
+    fn pace(&self) -> Option<(usize, Duration)> {
+        *self.drip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Cuts the connection now.
+    pub(crate) fn cut(&self) {
+        self.cut.notify_one();
+    }
+
+    /// Cuts the connection once all that was written has gone out.
+    pub(crate) fn cut_after_flush(&self) {
+        self.cut_after_flush.store(true, Ordering::Release);
+    }
+
+    /// Waits until the connection is to be cut; whoever owns the stream then drops it.
+    pub(crate) async fn is_cut(&self) {
+        self.cut.notified().await;
+    }
+
+    /// Bytes that came in and that went out.
+    pub(crate) fn traffic(&self) -> (u64, u64) {
+        (self.received.load(Ordering::Relaxed), self.sent.load(Ordering::Relaxed))
+    }
+}
+
+/// See the module.
+pub(crate) struct Stream<S> {
+    inner: S,
+    control: std::sync::Arc<Control>,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Stream<S> {
+    pub(crate) fn new(inner: S, control: std::sync::Arc<Control>) -> Self {
+        Self { inner, control, pause: None }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+        let count = buf.filled().len().saturating_sub(before);
+        this.control.received.fetch_add(to_u64(count), Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let pace = this.control.pace();
+        if let Some(pause) = &mut this.pause {
+            // What went out before the pause must not wait for its end.
+            let _ = Pin::new(&mut this.inner).poll_flush(cx)?;
+            ready!(pause.as_mut().poll(cx));
+            this.pause = None;
+        }
+        let some = match pace {
+            Some((count, _)) => bytes.get(..count.max(1)).unwrap_or(bytes),
+            None => bytes,
+        };
+        let written = ready!(Pin::new(&mut this.inner).poll_write(cx, some))?;
+        this.control.sent.fetch_add(to_u64(written), Ordering::Relaxed);
+        if let Some((_, every)) = pace {
+            this.pause = Some(Box::pin(tokio::time::sleep(every)));
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
+        if this.control.cut_after_flush.swap(false, Ordering::AcqRel) {
+            this.control.cut();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
+
+fn to_u64(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

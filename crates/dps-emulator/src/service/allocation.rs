@@ -1,0 +1,71 @@
+//! Which hub a device gets, the first time and when it registers again.
+
+use std::time::SystemTime;
+
+use super::Device;
+use crate::enrolment::{Enrolment, Reprovisioning};
+
+/// Where a device belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Assignment {
+    pub(crate) hub: String,
+    pub(crate) substatus: String,
+    pub(crate) created: SystemTime,
+    pub(crate) updated: SystemTime,
+    /// The hub that it was assigned to first.
+    initial_hub: String,
+}
+
+impl Device {
+    /// Runs the allocation as the enrolment's policy wants it, and keeps what comes of it.
+    pub(super) fn allocate(
+        &mut self,
+        enrolment: &Enrolment,
+        now: SystemTime,
+        force: bool,
+    ) -> Assignment {
+        let former = self.assignment.take();
+        let stays = former.is_some() && enrolment.reprovisioning == Reprovisioning::Never && !force;
+        let assignment = match former {
+            Some(former) if stays => former,
+            former => {
+                let hub = self.next_hub(enrolment);
+                assign(enrolment, now, force, hub, former)
+            }
+        };
+        self.assignment.insert(assignment).clone()
+    }
+
+    fn next_hub(&mut self, enrolment: &Enrolment) -> String {
+        let hub = enrolment.hubs.iter().cycle().nth(self.allocations);
+        self.allocations = (self.allocations + 1) % enrolment.hubs.len().max(1);
+        hub.cloned().unwrap_or_default()
+    }
+}
+
+fn assign(
+    enrolment: &Enrolment,
+    now: SystemTime,
+    force: bool,
+    hub: String,
+    former: Option<Assignment>,
+) -> Assignment {
+    let Some(former) = former else {
+        return Assignment {
+            initial_hub: hub.clone(),
+            hub,
+            substatus: "initialAssignment".to_owned(),
+            created: now,
+            updated: now,
+        };
+    };
+    if hub == former.hub && !force {
+        return former;
+    }
+    let substatus = match enrolment.reprovisioning {
+        _ if hub == former.initial_hub => "reprovisionedToInitialAssignment",
+        Reprovisioning::ResetData => "deviceDataReset",
+        Reprovisioning::MigrateData | Reprovisioning::Never => "deviceDataMigrated",
+    };
+    Assignment { hub, substatus: substatus.to_owned(), updated: now, ..former }
+}

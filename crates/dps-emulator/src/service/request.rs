@@ -1,0 +1,141 @@
+//! What a device asks for, read from its body.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::ServiceError;
+
+/// The api-versions that are served; those from the second list on may carry a certificate request.
+const API_VERSIONS: [&str; 4] = ["2018-11-01", "2019-03-31", "2021-06-01", "2021-10-01"];
+const CSR_API_VERSIONS: [&str; 4] =
+    ["2021-11-01-preview", "2025-07-01-preview", "2026-11-01", "2026-11-02-preview"];
+
+/// Checks that an api-version was given and is served.
+pub(crate) fn check_api_version(version: Option<&str>) -> Result<(), ServiceError> {
+    match version {
+        None | Some("") => Err(ServiceError::bad_request("The api-version is missing")),
+        Some(version) if API_VERSIONS.contains(&version) || CSR_API_VERSIONS.contains(&version) => {
+            Ok(())
+        }
+        Some(version) => {
+            Err(ServiceError::bad_request(&format!("The api-version {version:?} is not supported")))
+        }
+    }
+}
+
+/// A registration as the device sent it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Registration {
+    pub(crate) payload: Option<Value>,
+    pub(crate) force: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Body {
+    registration_id: Option<String>,
+    payload: Option<Value>,
+    #[serde(rename = "tpm")]
+    _tpm: Option<serde::de::IgnoredAny>,
+    csr: Option<String>,
+    client_certificate_csr: Option<String>,
+}
+
+impl Registration {
+    /// The largest body that the service takes, in bytes.
+    pub(crate) const MAX_BYTES: usize = 96 * 1024;
+
+    /// Reads a body. An empty one is fine, and so is one that doesn't repeat the registration id.
+    pub(crate) fn read(
+        body: &[u8],
+        registration_id: &str,
+        api_version: &str,
+        force: bool,
+    ) -> Result<Self, ServiceError> {
+        if body.len() > Self::MAX_BYTES {
+            return Err(ServiceError::too_large());
+        }
+        if body.trim_ascii().is_empty() {
+            return Ok(Self { payload: None, force });
+        }
+        let body: Body = serde_json::from_slice(body)
+            .map_err(|error| ServiceError::deserialization(&error.to_string()))?;
+        if body.registration_id.is_some_and(|id| !id.eq_ignore_ascii_case(registration_id)) {
+            return Err(ServiceError::bad_request(
+                "The registration ID in the body is another than the one in the request",
+            ));
+        }
+        if body.payload.as_ref().is_some_and(|payload| !payload.is_object()) {
+            return Err(ServiceError::deserialization("payload must be a JSON object"));
+        }
+        let csr = [("csr", body.csr), ("clientCertificateCsr", body.client_certificate_csr)];
+        if let Some((name, _)) = csr.iter().find(|(_, csr)| csr.is_some()) {
+            return Err(if CSR_API_VERSIONS.contains(&api_version) {
+                ServiceError::bad_request(
+                    "Certificate issuance is not configured for this enrolment",
+                )
+            } else {
+                ServiceError::deserialization(&format!(
+                    "unknown field `{name}` in api-version {api_version}"
+                ))
+            });
+        }
+        Ok(Self { payload: body.payload, force })
+    }
+
+    /// The payload of a body for the event log, whatever else is wrong with it.
+    pub(crate) fn peek_payload(body: &[u8]) -> Option<Value> {
+        let body: Value = serde_json::from_slice(body).ok()?;
+        body.get("payload").cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(body: &[u8], version: &str) -> Result<Registration, u32> {
+        Registration::read(body, "dev-1", version, false).map_err(|error| error.error_code)
+    }
+
+    #[test]
+    fn bodies_that_peers_send_are_read() {
+        for body in
+            [&b""[..], b" ", b"{}", br#"{"registrationId":"dev-1"}"#, br#"{"payload":null}"#]
+        {
+            assert_eq!(read(body, "2019-03-31"), Ok(Registration::default()), "{body:?}");
+        }
+        let with_payload = read(br#"{"registrationId":"DEV-1","payload":{"a":1}}"#, "2021-06-01");
+        assert_eq!(with_payload.unwrap().payload, Some(json!({"a": 1})));
+        assert!(read(br#"{"tpm":{"endorsementKey":"x"}}"#, "2021-06-01").is_ok());
+    }
+
+    #[test]
+    fn bad_bodies_are_refused_by_their_code() {
+        let large = format!(r#"{{"payload":{{"a":"{}"}}}}"#, "x".repeat(Registration::MAX_BYTES));
+        for (body, version, code) in [
+            (&b"{"[..], "2019-03-31", 400_012),
+            (b"[]", "2019-03-31", 400_012),
+            (b"\xff", "2019-03-31", 400_012),
+            (br#"{"modelId":"m"}"#, "2021-06-01", 400_012),
+            (br#"{"payload":[1]}"#, "2021-06-01", 400_012),
+            (br#"{"registrationId":"other"}"#, "2021-06-01", 400_000),
+            (br#"{"csr":"x"}"#, "2021-06-01", 400_012),
+            (br#"{"csr":"x"}"#, "2026-11-01", 400_000),
+            (large.as_bytes(), "2021-06-01", 413_001),
+        ] {
+            assert_eq!(read(body, version), Err(code), "{}", String::from_utf8_lossy(body));
+        }
+    }
+
+    #[test]
+    fn an_api_version_must_be_given_and_known() {
+        for version in API_VERSIONS.iter().chain(&CSR_API_VERSIONS) {
+            assert_eq!(check_api_version(Some(version)), Ok(()));
+        }
+        for version in [None, Some(""), Some("2020-01-01"), Some("2021-06-01 ")] {
+            assert_eq!(check_api_version(version).unwrap_err().status, 400, "{version:?}");
+        }
+    }
+}

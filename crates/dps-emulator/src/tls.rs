@@ -1,0 +1,168 @@
+//! The emulator's TLS: its own CA, a server certificate, and device certificates that the enrolments judge.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
+};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName as IssuerName, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime},
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
+
+use crate::config::ServerCertificate;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The one provider of cryptography.
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The server's side of TLS, and the CA that its peers must trust.
+pub(crate) struct Identity {
+    pub(crate) config: Arc<ServerConfig>,
+    pub(crate) ca_pem: String,
+}
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IdentityError {
+    #[error(transparent)]
+    Certificate(#[from] rcgen::Error),
+    #[error(transparent)]
+    Tls(#[from] rustls::Error),
+}
+
+impl Identity {
+    /// Makes a CA and a server certificate for the loopback names and those given.
+    pub(crate) fn make(
+        names: &[String],
+        certificate: ServerCertificate,
+        now: SystemTime,
+    ) -> Result<Self, IdentityError> {
+        let ca = Ca::make(now)?;
+        let issuer = match certificate {
+            ServerCertificate::WrongCa => &Ca::make(now)?,
+            _ => &ca,
+        };
+        let key = KeyPair::generate()?;
+        let leaf = leaf_params(names, certificate, now)?.signed_by(&key, &issuer.issuer)?;
+        let provider = provider();
+        let verifier = Arc::new(AnyClientCertificate(provider.clone()));
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(
+                vec![leaf.der().clone()],
+                PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
+            )?;
+        Ok(Self { config: Arc::new(config), ca_pem: ca.pem })
+    }
+}
+
+struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Ca {
+    fn make(now: SystemTime) -> Result<Self, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named("dps-emulator CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_before = (now - DAY).into();
+        params.not_after = (now + 365 * DAY).into();
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), pem })
+    }
+}
+
+fn leaf_params(
+    names: &[String],
+    certificate: ServerCertificate,
+    now: SystemTime,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut all: Vec<String> = match certificate {
+        ServerCertificate::WrongName if names.is_empty() => vec!["other.invalid".to_owned()],
+        ServerCertificate::WrongName => vec![],
+        _ => ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
+    };
+    all.extend(names.iter().filter(|name| !all.contains(name)).cloned().collect::<Vec<_>>());
+    let mut params = CertificateParams::new(all)?;
+    params.distinguished_name = named("dps-emulator");
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    let (from, until) = match certificate {
+        ServerCertificate::Expired => (now - 10 * DAY, now - DAY),
+        ServerCertificate::NotYetValid => (now + DAY, now + 10 * DAY),
+        _ => (now - DAY, now + 364 * DAY),
+    };
+    params.not_before = from.into();
+    params.not_after = until.into();
+    Ok(params)
+}
+
+fn named(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+/// Takes any client certificate whose key the peer holds, or none: the enrolment judges it later.
+#[derive(Debug)]
+struct AnyClientCertificate(Arc<CryptoProvider>);
+
+impl ClientCertVerifier for AnyClientCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[IssuerName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

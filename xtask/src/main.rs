@@ -10,6 +10,7 @@ mod licences;
 mod markdown;
 mod metadata;
 mod no_std;
+mod peers;
 mod process;
 mod readme;
 mod requirements;
@@ -67,6 +68,7 @@ const TASKS: &[Task] = &[
         run: features::run,
     },
     Task { name: "readme", what: "every command in README.md works", run: readme::run },
+    Task { name: "peers", what: "unmodified SDKs register against the emulator", run: peers::run },
 ];
 
 fn main() -> ExitCode {

@@ -3,12 +3,10 @@
 //! The ids stand in docs/requirements.md. A test says `// Holds: 18_011, 18_012` directly above its attributes, in
 //! a comment of its own or within its doc comment.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    metadata::Metadata,
     no_std::rust_files,
     process::{Cmd, Result, none_of},
 };
@@ -23,23 +21,33 @@ pub(crate) fn run(_: &[String]) -> Result {
         return Err(format!("{LIST} names no requirement").into());
     }
     let mut faults = Vec::new();
-    let mut claims = Vec::new();
-    for file in rust_files(Path::new("crates"))?.into_iter().chain(rust_files(Path::new("tests"))?)
-    {
-        for found in scan(&std::fs::read_to_string(&file)?) {
-            match found {
-                Ok(claim) => claims.push((file.display().to_string(), claim)),
-                Err(fault) => faults.push(format!("{}:{fault}", file.display())),
+    let mut table: Table = ids.into_iter().map(|id| (id, BTreeSet::new())).collect();
+    for package in Metadata::load()?.members().filter(|package| package.name != "xtask") {
+        let mut claims = Vec::new();
+        for file in rust_files(package.manifest_path.parent().ok_or("a package without a folder")?)?
+        {
+            for found in scan(&std::fs::read_to_string(&file)?) {
+                match found {
+                    Ok(claim) => claims.push(claim),
+                    Err(fault) => faults.push(format!("{}:{fault}", file.display())),
+                }
             }
         }
+        if !claims.is_empty() {
+            let running = tests_that_run(&package.name)?;
+            faults.extend(enter(&mut table, &package.name, &claims, &running));
+        }
     }
-    let table = table(&ids, &claims, &tests_that_run()?, &mut faults);
+    faults.extend(bare(&table));
     for (id, tests) in table {
         println!("{PREFIX}{id}");
         tests.iter().for_each(|test| println!("    {test}"));
     }
     none_of(&faults)
 }
+
+/// The tests that hold each short id, as `package test`.
+type Table = BTreeMap<String, BTreeSet<String>>;
 
 /// A test that says which ids it holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,10 +117,10 @@ fn function_name(line: &str) -> Option<&str> {
 }
 
 /// Asks the test binaries themselves: a test in a file that is not compiled, or an ignored one, is not among these.
-fn tests_that_run() -> Result<BTreeSet<String>> {
+fn tests_that_run(package: &str) -> Result<BTreeSet<String>> {
     let list = |more: &[&str]| {
-        Cmd::cargo(["test", "--locked", "--workspace", "--all-features", "--quiet"])
-            .args(["--lib", "--bins", "--tests", "--", "--list", "--format", "terse"])
+        Cmd::cargo(["test", "--locked", "--package", package, "--all-features", "--quiet"])
+            .args(["--all-targets", "--", "--list", "--format", "terse"])
             .args(more)
             .read()
     };
@@ -125,34 +133,35 @@ fn listed(output: &str) -> BTreeSet<String> {
     output.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_string).collect()
 }
 
-/// The tests by id; what does not fit together is added to `faults`.
-fn table(
-    ids: &BTreeSet<String>,
-    claims: &[(String, Claim)],
+/// Enters a package's claims into the table; returns those that don't fit.
+fn enter(
+    table: &mut Table,
+    package: &str,
+    claims: &[Claim],
     running: &BTreeSet<String>,
-    faults: &mut Vec<String>,
-) -> BTreeMap<String, BTreeSet<String>> {
-    let names: BTreeSet<&str> =
-        running.iter().filter_map(|path| path.rsplit("::").next()).collect();
-    let mut table: BTreeMap<String, BTreeSet<String>> =
-        ids.iter().map(|id| (id.clone(), BTreeSet::new())).collect();
-    for (file, Claim { test, ids }) in claims {
-        if !names.contains(test.as_str()) {
-            faults.push(format!("{file}: {test} is not among the tests that run"));
+) -> Vec<String> {
+    let mut faults = Vec::new();
+    for Claim { test, ids } in claims {
+        let is_it = |path: &&String| path.rsplit("::").next() == Some(test);
+        let Some(path) = running.iter().find(is_it) else {
+            faults.push(format!("{package}: {test} is not among the tests that run"));
             continue;
-        }
+        };
         for id in ids {
             match table.get_mut(id) {
-                Some(tests) => _ = tests.insert(format!("{file}: {test}")),
-                None => {
-                    faults.push(format!("{file}: {test} holds {id:?}, which {LIST} doesn't name"))
-                }
+                Some(tests) => _ = tests.insert(format!("{package} {path}")),
+                None => faults
+                    .push(format!("{package}: {test} holds {id:?}, which {LIST} doesn't name")),
             }
         }
     }
+    faults
+}
+
+/// The ids that no test holds.
+fn bare(table: &Table) -> impl Iterator<Item = String> {
     let bare = table.iter().filter(|(_, tests)| tests.is_empty());
-    faults.extend(bare.map(|(id, _)| format!("no test holds {PREFIX}{id}")));
-    table
+    bare.map(|(id, _)| format!("no test holds {PREFIX}{id}"))
 }
 
 #[cfg(test)]
@@ -212,19 +221,10 @@ mod tests {
     }
 
     fn faults(claims: &[Claim], running: &[&str]) -> Vec<String> {
-        let ids = BTreeSet::from(["18_011".to_string()]);
-        let claims: Vec<_> = claims
-            .iter()
-            .map(|c| {
-                (
-                    "f.rs".to_string(),
-                    claim(&c.test, &Vec::from_iter(c.ids.iter().map(String::as_str))),
-                )
-            })
-            .collect();
+        let mut table = Table::from([("18_011".to_string(), BTreeSet::new())]);
         let running = running.iter().map(|name| name.to_string()).collect();
-        let mut faults = Vec::new();
-        table(&ids, &claims, &running, &mut faults);
+        let mut faults = enter(&mut table, "ours", claims, &running);
+        faults.extend(bare(&table));
         faults
     }
 
@@ -238,13 +238,13 @@ mod tests {
         let bare = format!("no test holds {PREFIX}18_011");
         assert_eq!(faults(&[], &["m::tests::one"]), std::slice::from_ref(&bare));
         let dead = faults(&[claim("one", &["18_011"])], &["m::tests::someone"]);
-        assert_eq!(dead, ["f.rs: one is not among the tests that run".to_string(), bare]);
+        assert_eq!(dead, ["ours: one is not among the tests that run".to_string(), bare]);
     }
 
     #[test]
     fn an_unknown_id_fails() {
         let faults = faults(&[claim("one", &["18_011", "18_999"])], &["one"]);
-        assert_eq!(faults, [format!("f.rs: one holds \"18_999\", which {LIST} doesn't name")]);
+        assert_eq!(faults, [format!("ours: one holds \"18_999\", which {LIST} doesn't name")]);
     }
 
     #[test]

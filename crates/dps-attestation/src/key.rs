@@ -153,8 +153,10 @@ impl Secret {
     fn from_base64(field: &'static str, text: &str) -> Result<Self, Error> {
         // Editors put a byte-order mark in front of key files; it is no white space to Rust.
         let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
-        match BASE64.decode(text) {
-            Ok(bytes) => Self::from_bytes(field, Zeroizing::new(bytes)),
+        // Decoded in place, so that what was decoded before an error is wiped too.
+        let mut bytes = Zeroizing::new(Vec::new());
+        match BASE64.decode_vec(text, &mut bytes) {
+            Ok(()) => Self::from_bytes(field, bytes),
             Err(error) => {
                 Err(ConfigurationError::new(field, "", &what_is_wrong(text, &error)).into())
             }
@@ -295,6 +297,14 @@ mod tests {
     fn unused_bits_of_the_last_character_are_ignored_as_the_service_does() {
         let key: SymmetricKey = "c2VjcmV0c2V=".parse().unwrap();
         assert_eq!(*key.expose_base64(), "c2VjcmV0c2U=");
+    }
+
+    #[test]
+    fn keys_are_wiped_when_dropped() {
+        fn wiped(_: &impl zeroize::ZeroizeOnDrop) {}
+        let SymmetricKey(Secret { bytes }) = "c2VjcmV0".parse().unwrap();
+        wiped(&bytes);
+        assert_eq!(*bytes, b"secret");
     }
 
     #[test]

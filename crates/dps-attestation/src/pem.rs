@@ -35,7 +35,9 @@ pub(crate) fn blocks(field: &'static str, file: &[u8]) -> Result<Vec<Block>, Err
         let Some((label, body)) = split_at(after_begin, DASHES) else {
             return wrong("it ends within a BEGIN line; it was cut off".into());
         };
-        let label = String::from_utf8_lossy(label).into_owned();
+        let Some(label) = checked_label(label) else {
+            return wrong("a BEGIN line in it is damaged".into());
+        };
         let Some((body, after_end)) = split_at(body, END) else {
             return wrong(format!("the block {label} has no END line; it was cut off"));
         };
@@ -52,20 +54,30 @@ pub(crate) fn blocks(field: &'static str, file: &[u8]) -> Result<Vec<Block>, Err
     Ok(blocks)
 }
 
+/// Labels end up in errors: what was part of a key before its dashes were damaged must not pass for one.
+fn checked_label(label: &[u8]) -> Option<String> {
+    let fits = |byte: &u8| matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b' ' | b'#' | b'-' | b'_');
+    let is_label = label.len() <= 40 && label.iter().all(fits);
+    is_label.then(|| String::from_utf8_lossy(label).into_owned())
+}
+
 fn decode(field: &'static str, label: &str, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
     // Headers like `Key-Id: 7` may come first (RFC 1421); a colon is no base64.
-    let base64: Zeroizing<Vec<u8>> = Zeroizing::new(
-        body.split(|byte| matches!(byte, b'\r' | b'\n'))
-            .filter(|line| !line.contains(&b':'))
-            .flatten()
-            .copied()
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .collect(),
-    );
-    BASE64.decode(&*base64).map(Zeroizing::new).map_err(|_| {
+    let base64 = body
+        .split(|byte| matches!(byte, b'\r' | b'\n'))
+        .filter(|line| !line.contains(&b':'))
+        .flatten()
+        .copied()
+        .filter(|byte| !byte.is_ascii_whitespace());
+    // Room for all at once: growing would leave pieces of a key behind.
+    let mut text = Zeroizing::new(Vec::with_capacity(body.len()));
+    text.extend(base64);
+    let mut der = Zeroizing::new(Vec::new());
+    BASE64.decode_vec(&*text, &mut der).map_err(|_| {
         let reason = format!("what is in the block {label} is not base64; it was damaged");
-        ConfigurationError::new(field, "", &reason).into()
-    })
+        ConfigurationError::new(field, "", &reason)
+    })?;
+    Ok(der)
 }
 
 /// What comes before and after the first `needle`.
@@ -125,6 +137,7 @@ mod tests {
     fn damage_is_named() {
         let cases = [
             ("-----BEGIN CERT", "cut off"),
+            ("-----BEGIN A--?--\nc2Vj\n-----END A-----", "a BEGIN line in it is damaged"),
             ("-----BEGIN A-----\nc2Vj", "the block A has no END line"),
             ("-----BEGIN A-----\nc2Vj\n-----END B-----", "another block's END"),
             ("-----BEGIN A-----\nc2V\n-----END A-----", "the block A is not base64"),

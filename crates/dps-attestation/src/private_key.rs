@@ -69,7 +69,7 @@ fn why_refused(key: &[u8]) -> String {
         }
         Some(Kind::Rsa { bits }) => format!("an RSA key of {bits} bits"),
         Some(Kind::Curve(P256 | P384) | Kind::UnnamedCurve) => {
-            return "it is an elliptic-curve key that was damaged or lacks its public half, which `openssl pkey -in KEY -out WHOLE` adds".into();
+            return "it is an elliptic-curve key that was damaged or lacks its public half, which `openssl ec -in KEY -out WHOLE` adds".into();
         }
         Some(Kind::ExplicitCurve) => {
             return "its elliptic curve is written out instead of named; rewrite it with `openssl ec -in KEY -param_enc named_curve -out NAMED`".into();

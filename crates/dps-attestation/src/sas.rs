@@ -1,7 +1,7 @@
 //! SAS tokens: what a device with a symmetric key sends as its password.
 
 use std::{
-    fmt,
+    fmt::{self, Write},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -40,9 +40,14 @@ impl SasToken {
             expiry.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).to_string();
         let signature = signature(key, &resource, &expiry);
         let signature = utf8_percent_encode(&signature, ENCODED);
-        Self(Zeroizing::new(format!(
+        // Room for all at once: growing would leave pieces of the token behind.
+        let mut token = Zeroizing::new(String::with_capacity(resource.len() + 256));
+        // Writing to a String does not fail.
+        let _ = write!(
+            token,
             "SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn=registration"
-        )))
+        );
+        Self(token)
     }
 
     /// The token as it is sent. Keep it out of logs.

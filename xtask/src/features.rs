@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     metadata::{Metadata, Package},
-    process::{Cmd, Result, none_of},
+    process::{Cmd, Result, all_of, none_of},
 };
 
 /// What a crate with these features must and must not be built from.
@@ -86,18 +86,18 @@ pub(crate) fn run(_: &[String]) -> Result {
         faults.extend(check(row, &metadata)?);
     }
     none_of(&faults)?;
-    for package in
-        metadata.members().filter(|p| p.manifest_path.iter().any(|part| part == "crates"))
-    {
-        let features: Vec<&str> =
-            package.features.keys().map(String::as_str).filter(|name| *name != "default").collect();
-        for set in powerset(&features) {
-            Cmd::cargo(["clippy", "--locked", "--package", &package.name, "--no-default-features"])
-                .args(["--features", &set.join(","), "--", "-D", "warnings"])
-                .run()?;
-        }
-    }
-    Ok(())
+    let of_crates = |package: &&Package| package.manifest_path.iter().any(|part| part == "crates");
+    all_of(metadata.members().filter(of_crates).flat_map(|package| {
+        let features = package.features.keys().map(String::as_str);
+        let features: Vec<&str> = features.filter(|name| *name != "default").collect();
+        powerset(&features).into_iter().map(|set| lint(&package.name, &set.join(",")))
+    }))
+}
+
+fn lint(package: &str, features: &str) -> Result {
+    Cmd::cargo(["clippy", "--locked", "--package", package, "--no-default-features"])
+        .args(["--features", features, "--", "-D", "warnings"])
+        .run()
 }
 
 fn powerset<'a>(features: &[&'a str]) -> Vec<Vec<&'a str>> {

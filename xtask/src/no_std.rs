@@ -122,9 +122,7 @@ pub(crate) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn installed_target() -> Result<Option<&'static str>> {
-    let sysroot = Cmd::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
-        .args(["--print", "sysroot"])
-        .read()?;
+    let sysroot = Cmd::rustc(["--print", "sysroot"]).read()?;
     let libraries = Path::new(sysroot.trim()).join("lib/rustlib");
     Ok(BARE_METAL.iter().copied().find(|target| libraries.join(target).is_dir()))
 }

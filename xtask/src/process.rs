@@ -50,6 +50,12 @@ pub(crate) fn none_of(faults: &[String]) -> Result {
     Err(format!("{} found\n  - {}", faults.len(), faults.join("\n  - ")).into())
 }
 
+/// Fails with all the failures, and passes when there is none. Nothing is skipped after one.
+pub(crate) fn all_of(results: impl IntoIterator<Item = Result>) -> Result {
+    let failures = results.into_iter().filter_map(|result| result.err());
+    none_of(&failures.map(|failure| failure.0).collect::<Vec<_>>())
+}
+
 /// Whether this is CI: what is missing there is a failure, and a named skip elsewhere.
 pub(crate) fn in_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false")
@@ -80,6 +86,11 @@ impl Cmd {
     /// The cargo that runs xtask.
     pub(crate) fn cargo<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
         Self::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())).args(arguments)
+    }
+
+    /// The compiler that this cargo uses.
+    pub(crate) fn rustc<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        Self::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).args(arguments)
     }
 
     /// More arguments.
@@ -312,5 +323,7 @@ mod tests {
         assert!(none_of(&[]).is_ok());
         let failure = none_of(&["a".to_string(), "b".to_string()]).unwrap_err();
         assert_eq!(format!("{failure:?}"), "2 found\n  - a\n  - b");
+        let all = all_of([Err("a".into()), Ok(()), Err("b".into())]).unwrap_err();
+        assert_eq!(format!("{all:?}"), format!("{failure:?}"));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     metadata::Metadata,
-    process::{Cmd, Result},
+    process::{Cmd, Result, all_of},
 };
 
 /// The code is formatted as rustfmt.toml says.
@@ -20,10 +20,9 @@ pub(crate) fn clippy(_: &[String]) -> Result {
             .run()
     };
     lint(&["--workspace", "--all-features"])?;
-    for package in Metadata::load()?.members() {
-        lint(&["--package", &package.name])?;
-    }
-    Ok(())
+    let metadata = Metadata::load()?;
+    let alone = metadata.members().map(|package| lint(&["--package", &package.name]));
+    all_of(alone)
 }
 
 /// The documentation builds without a warning: no broken link, no private one.

@@ -129,6 +129,15 @@ impl Cmd {
         }
     }
 
+    /// Runs it and shows what it wrote only if it fails.
+    pub(crate) fn run_quietly(mut self) -> Result {
+        let shown = self.shown();
+        let output = self.command.output().map_err(|e| cannot_run(&shown, &e))?;
+        succeeded(&shown, output.status).map_err(|Failure(why)| {
+            format!("{why}\n{}", String::from_utf8_lossy(&output.stderr)).into()
+        })
+    }
+
     /// Runs it and returns what it wrote to stdout; fails when it does.
     pub(crate) fn read(mut self) -> Result<String> {
         let shown = self.shown();
@@ -301,6 +310,14 @@ mod tests {
             Cmd::new("sh").args(["-c", script]).limit(Duration::from_millis(50)).run().unwrap_err();
         assert!(format!("{failure:?}").contains("ran for more than"), "{failure:?}");
         assert!(begin.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_quiet_program_is_heard_when_it_fails() {
+        let failure =
+            Cmd::new("sh").args(["-c", "echo why >&2; exit 1"]).run_quietly().unwrap_err();
+        assert!(format!("{failure:?}").ends_with("\nwhy\n"), "{failure:?}");
+        assert!(Cmd::new("true").run_quietly().is_ok());
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn certificate(folder: &Path, name: &str, kind: &str, issuer: Option<&str>) -> R
         .args(kind_of_key)
         .args(["-config".as_ref(), config.as_os_str()])
         .args(["-keyout".as_ref(), key.as_os_str(), "-out".as_ref(), request.as_os_str()])
-        .read()?;
+        .run_quietly()?;
     let signer = match issuer {
         None => vec!["-signkey".into(), key],
         Some(issuer) => vec![
@@ -73,6 +73,5 @@ fn certificate(folder: &Path, name: &str, kind: &str, issuer: Option<&str>) -> R
         .args(signer)
         .args(["-in".as_ref(), request.as_os_str()])
         .args(["-out".as_ref(), file(name, "pem").as_os_str()])
-        .read()?;
-    Ok(())
+        .run_quietly()
 }

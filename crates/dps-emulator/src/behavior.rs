@@ -307,8 +307,14 @@ pub enum Body {
     Text(String),
     /// The first bytes of the service's own body, sent as if they were all of it.
     Cut(usize),
-    /// The service's own body, blown up to at least this many bytes; still right otherwise.
+    /// The service's own body, blown up to this many bytes, at most [`Body::MAX_OVERSIZED`]; still right
+    /// otherwise.
     Oversized(usize),
+}
+
+impl Body {
+    /// The largest body that [`Body::Oversized`] makes, in bytes (64 MiB).
+    pub const MAX_OVERSIZED: usize = 64 * 1024 * 1024;
 }
 
 /// How an answer is delivered. Each wire carries it out in its own manner.

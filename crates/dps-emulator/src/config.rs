@@ -311,6 +311,12 @@ impl ConfigError {
         self
     }
 
+    /// Says which list or table the field is in.
+    pub(crate) fn within(mut self, list: &str) -> Self {
+        self.field = format!("{list}, {}", self.field);
+        self
+    }
+
     pub(crate) fn of(mut self, enrolment: &str) -> Self {
         self.enrolment = Some(enrolment.to_owned());
         self

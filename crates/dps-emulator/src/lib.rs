@@ -21,6 +21,20 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! - Credentials are checked for real: signature, expiry, resource and policy of SAS tokens; chain, dates and common
+//!   name of certificates. Refusals have the service's codes, tracking ids and timestamps.
+//! - Each enrolment has its [`Behavior`]: how many polls, which retry-after, which end, and a script of [`Fault`]s.
+//!   What happens before the peer is known goes wrong by [`ConnectionFault`].
+//! - [`EventLog`] tells every connection, authentication, request and answer, so that a test can wait for what it
+//!   wants to see and needs no sleep.
+//! - [`Limits`] keep a hostile or forgotten peer from using the emulator up.
+//!
+//! # The configuration file
+//!
+//! [`Config::from_toml_file`] reads all that can be said in code:
+//!
+#![doc = concat!("```toml\n", include_str!("../emulator.toml"), "```\n")]
 
 mod behavior;
 mod clock;

@@ -1,8 +1,44 @@
 //! The configuration file.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path, time::Duration};
 
-use super::{Config, ConfigError};
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::{Config, ConfigError, Limits, ServerCertificate};
+use crate::behavior::ConnectionFault;
+
+mod enrolment;
+mod fault;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct File {
+    id_scope: Option<String>,
+    https_port: Option<u16>,
+    admin_port: Option<u16>,
+    bind: Option<Vec<IpAddr>>,
+    #[serde(default)]
+    server_names: Vec<String>,
+    server_certificate: Option<String>,
+    #[serde(default)]
+    connections: Vec<String>,
+    #[serde(default)]
+    limits: RawLimits,
+    #[serde(default)]
+    enrolment: Vec<Table>,
+}
+
+/// Times are in seconds.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct RawLimits {
+    max_connections: Option<usize>,
+    handshake_timeout: Option<f64>,
+    idle_timeout: Option<f64>,
+    body_timeout: Option<f64>,
+    max_head_bytes: Option<usize>,
+}
 
 pub(super) fn read(path: &Path, what: &str) -> Result<String, ConfigError> {
     std::fs::read_to_string(path).map_err(|error| {
@@ -11,6 +47,127 @@ pub(super) fn read(path: &Path, what: &str) -> Result<String, ConfigError> {
     })
 }
 
-pub(super) fn parse(_: &str, _: &Path) -> Result<Config, ConfigError> {
-    Ok(Config::new())
+/// Reads a configuration; files that it names are looked up from `folder`.
+pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
+    let file: File = toml::from_str(text).map_err(|error| unreadable(text, &error))?;
+    let mut config = Config::new().server_names(file.server_names);
+    if let Some(id_scope) = file.id_scope {
+        let parsed = id_scope.parse().map_err(|error| from_parser("id-scope", &error))?;
+        config = config.id_scope(parsed);
+    }
+    if let Some(port) = file.https_port {
+        config = config.https_port(port);
+    }
+    if let Some(port) = file.admin_port {
+        config = config.admin_port(port);
+    }
+    if let Some(addresses) = file.bind {
+        config = config.bind(addresses);
+    }
+    if let Some(given) = file.server_certificate {
+        let choices = [
+            ("valid", ServerCertificate::Valid),
+            ("expired", ServerCertificate::Expired),
+            ("not-yet-valid", ServerCertificate::NotYetValid),
+            ("wrong-name", ServerCertificate::WrongName),
+            ("wrong-ca", ServerCertificate::WrongCa),
+        ];
+        config = config.server_certificate(choose("server-certificate", &given, &choices)?);
+    }
+    let faults = file.connections.iter().map(|given| {
+        let choices = [
+            ("pass", ConnectionFault::Pass),
+            ("close-on-accept", ConnectionFault::CloseOnAccept),
+            ("hang-on-accept", ConnectionFault::HangOnAccept),
+            ("garbage-for-tls", ConnectionFault::GarbageForTls),
+            ("close-after-tls", ConnectionFault::CloseAfterTls),
+            ("hang-after-tls", ConnectionFault::HangAfterTls),
+        ];
+        choose("connections", given, &choices)
+    });
+    config = config.connection_faults(faults.collect::<Result<Vec<_>, _>>()?);
+    config = config.limits(limits(file.limits)?);
+    for (index, table) in file.enrolment.into_iter().enumerate() {
+        config = config.enrolment(enrolment::read(table, index, folder)?);
+    }
+    Ok(config)
 }
+
+/// The line and its key, but never the value, which may be a secret.
+fn unreadable(text: &str, error: &toml::de::Error) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let number = before.bytes().filter(|byte| *byte == b'\n').count();
+    let line = text.lines().nth(number).unwrap_or_default();
+    let key = line.split_once('=').map_or("", |(key, _)| key.trim());
+    let field = format!("line {}{}{key}", number + 1, if key.is_empty() { "" } else { ", " });
+    ConfigError::new(&field, error.message())
+}
+
+fn limits(raw: RawLimits) -> Result<Limits, ConfigError> {
+    let mut limits = Limits::default();
+    let set = |to: &mut Duration, field: &str, seconds: Option<f64>| {
+        if let Some(seconds) = seconds {
+            *to = Duration::try_from_secs_f64(seconds).map_err(|_| {
+                ConfigError::new(field, "it must be a number of seconds, 0 or more")
+                    .value(seconds.to_string().chars())
+            })?;
+        }
+        Ok(())
+    };
+    set(&mut limits.handshake_timeout, "handshake-timeout", raw.handshake_timeout)?;
+    set(&mut limits.idle_timeout, "idle-timeout", raw.idle_timeout)?;
+    set(&mut limits.body_timeout, "body-timeout", raw.body_timeout)?;
+    limits.max_connections = raw.max_connections.unwrap_or(limits.max_connections);
+    limits.max_head_bytes = raw.max_head_bytes.unwrap_or(limits.max_head_bytes);
+    Ok(limits)
+}
+
+/// One of a few words.
+fn choose<T: Copy>(field: &str, given: &str, choices: &[(&str, T)]) -> Result<T, ConfigError> {
+    choices.iter().find(|(word, _)| *word == given).map(|(_, choice)| *choice).ok_or_else(|| {
+        let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+        ConfigError::new(field, &format!("it must be one of {}", words.join(", ")))
+            .value(given.chars())
+    })
+}
+
+/// An error of the parsers of ids, with the field's name in the file.
+fn from_parser(field: &str, error: &dps_state_machine::Error) -> ConfigError {
+    match error {
+        dps_state_machine::Error::Configuration(error) => {
+            ConfigError::new(field, &error.reason).value(error.value.chars())
+        }
+        error => ConfigError::new(field, &error.to_string()),
+    }
+}
+
+/// A value that should have been another one.
+fn wrong(field: &str, value: &Value, wanted: &str) -> ConfigError {
+    ConfigError::new(field, &format!("it must be {wanted}"))
+        .value(json(value.clone()).to_string().chars())
+}
+
+/// Like `Value::try_into`, with an error of one line.
+fn fields<T: serde::de::DeserializeOwned>(table: Table) -> Result<T, ConfigError> {
+    Value::Table(table).try_into().map_err(|error: toml::de::Error| {
+        ConfigError::new("keys", &error.to_string().trim().replace('\n', " "))
+    })
+}
+
+/// TOML as JSON; dates become text, numbers that JSON lacks become null.
+fn json(value: Value) -> serde_json::Value {
+    match value {
+        Value::String(text) => text.into(),
+        Value::Integer(number) => number.into(),
+        Value::Float(number) => number.into(),
+        Value::Boolean(flag) => flag.into(),
+        Value::Datetime(date) => date.to_string().into(),
+        Value::Array(values) => values.into_iter().map(json).collect(),
+        Value::Table(table) => {
+            serde_json::Value::Object(table.into_iter().map(|(k, v)| (k, json(v))).collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -99,7 +99,7 @@ impl Reply {
             Some(Body::Cut(length)) => self.body.truncate(*length),
             Some(Body::Oversized(length)) => {
                 // White space after it keeps the JSON right and makes it large.
-                let length = self.body.len().max(*length);
+                let length = self.body.len().max((*length).min(Body::MAX_OVERSIZED));
                 self.body.resize(length, b' ');
             }
         }

@@ -1,0 +1,243 @@
+//! An enrolment in the configuration file.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::{choose, fault, fields, from_parser, json, wrong};
+use crate::{
+    behavior::{Behavior, Outcome},
+    config::ConfigError,
+    enrolment::{Attestation, Enrolment, GroupAttestation, Reprovisioning, ReturnedPayload},
+    keys::{CaCertificates, SymmetricKey, Thumbprint},
+};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Raw {
+    registration_id: Option<String>,
+    group: Option<String>,
+    symmetric_key: Option<String>,
+    secondary_key: Option<String>,
+    thumbprint: Option<String>,
+    secondary_thumbprint: Option<String>,
+    certificate: Option<String>,
+    certificate_file: Option<String>,
+    ca: Option<String>,
+    ca_file: Option<String>,
+    enabled: Option<bool>,
+    hub: Option<String>,
+    hubs: Option<Vec<String>>,
+    device_id: Option<String>,
+    payload: Option<Value>,
+    reprovisioning: Option<String>,
+    substatus: Option<String>,
+    polls: Option<Value>,
+    retry_after: Option<Value>,
+    outcome: Option<Value>,
+    #[serde(default)]
+    register: Vec<Table>,
+    #[serde(default)]
+    query: Vec<Table>,
+}
+
+/// Reads an enrolment; every error names it.
+pub(super) fn read(table: Table, index: usize, folder: &Path) -> Result<Enrolment, ConfigError> {
+    let name = ["registration-id", "group"].iter().find_map(|key| table.get(*key)?.as_str());
+    let name = name.map_or_else(|| format!("number {}", index + 1), str::to_owned);
+    fields(table).and_then(|raw| build(raw, folder)).map_err(|error| error.of(&name))
+}
+
+fn build(raw: Raw, folder: &Path) -> Result<Enrolment, ConfigError> {
+    let load = |field: &str, text: &Option<String>, file: &Option<String>| match (text, file) {
+        (Some(_), Some(_)) => {
+            Err(ConfigError::new(field, "give it as text or as a file, not both"))
+        }
+        (Some(text), None) => Ok(Some(text.clone())),
+        (None, Some(file)) => super::super::file::read(&folder.join(file), field).map(Some),
+        (None, None) => Ok(None),
+    };
+    let certificate = load("certificate", &raw.certificate, &raw.certificate_file)?;
+    let ca = load("ca", &raw.ca, &raw.ca_file)?;
+    let keys = Keys::read(&raw)?;
+    let enrolment = match (&raw.registration_id, &raw.group) {
+        (Some(id), None) => {
+            if ca.is_some() {
+                return Err(ConfigError::new(
+                    "ca",
+                    "only a group has one; use thumbprint or certificate",
+                ));
+            }
+            let id = id.parse().map_err(|error| from_parser("registration-id", &error))?;
+            Enrolment::individual(id, individual(keys, certificate, &raw)?)
+        }
+        (None, Some(name)) => {
+            let other = raw.thumbprint.is_some() || raw.secondary_thumbprint.is_some();
+            if other || certificate.is_some() {
+                return Err(ConfigError::new(
+                    "group",
+                    "a group is known by symmetric-key or by ca",
+                ));
+            }
+            Enrolment::group(name.clone(), group(keys, ca)?)
+        }
+        _ => {
+            return Err(ConfigError::new(
+                "registration-id",
+                "give registration-id for one device, or group for many",
+            ));
+        }
+    };
+    settings(enrolment, raw)
+}
+
+/// Symmetric keys, if any were given.
+struct Keys(Option<(SymmetricKey, Option<SymmetricKey>)>);
+
+impl Keys {
+    fn read(raw: &Raw) -> Result<Self, ConfigError> {
+        let parse = |field: &str, key: &Option<String>| {
+            key.as_ref()
+                .map(|key| key.parse().map_err(|e: ConfigError| e.field_named(field)))
+                .transpose()
+        };
+        let primary = parse("symmetric-key", &raw.symmetric_key)?;
+        let secondary = parse("secondary-key", &raw.secondary_key)?;
+        match (primary, secondary) {
+            (None, Some(_)) => {
+                Err(ConfigError::new("secondary-key", "it needs symmetric-key beside it"))
+            }
+            (primary, secondary) => Ok(Self(primary.map(|primary| (primary, secondary)))),
+        }
+    }
+}
+
+fn individual(
+    keys: Keys,
+    certificate: Option<String>,
+    raw: &Raw,
+) -> Result<Attestation, ConfigError> {
+    let thumbprint = |field: &str, text: &Option<String>| {
+        text.as_ref().map(|t| t.parse().map_err(|e: ConfigError| e.field_named(field))).transpose()
+    };
+    let given: Option<Thumbprint> = thumbprint("thumbprint", &raw.thumbprint)?;
+    let secondary = thumbprint("secondary-thumbprint", &raw.secondary_thumbprint)?;
+    let certificate = certificate.map(|pem| Thumbprint::of_pem(&pem)).transpose()?;
+    let primary = match (given, certificate) {
+        (Some(_), Some(_)) => {
+            return Err(ConfigError::new("thumbprint", "give thumbprint or certificate, not both"));
+        }
+        (given, certificate) => given.or(certificate),
+    };
+    match (keys.0, primary) {
+        (Some((primary, key)), None) if secondary.is_none() => {
+            Ok(Attestation::SymmetricKey { primary, secondary: key })
+        }
+        (None, Some(primary)) => Ok(Attestation::X509 { primary, secondary }),
+        (None, None) => Err(ConfigError::new(
+            "symmetric-key",
+            "give symmetric-key, thumbprint, certificate or certificate-file",
+        )),
+        _ => Err(ConfigError::new(
+            "symmetric-key",
+            "give a symmetric key or a certificate, not both",
+        )),
+    }
+}
+
+fn group(keys: Keys, ca: Option<String>) -> Result<GroupAttestation, ConfigError> {
+    match (keys.0, ca) {
+        (Some((primary, secondary)), None) => {
+            Ok(GroupAttestation::SymmetricKey { primary, secondary })
+        }
+        (None, Some(pem)) => Ok(GroupAttestation::X509(CaCertificates::from_pem(&pem)?)),
+        (None, None) => Err(ConfigError::new("symmetric-key", "give symmetric-key, ca or ca-file")),
+        _ => Err(ConfigError::new("symmetric-key", "give symmetric-key or ca, not both")),
+    }
+}
+
+fn settings(mut enrolment: Enrolment, raw: Raw) -> Result<Enrolment, ConfigError> {
+    enrolment = match (raw.hub, raw.hubs) {
+        (Some(_), Some(_)) => return Err(ConfigError::new("hubs", "give hub or hubs, not both")),
+        (Some(hub), None) => enrolment.assign_to(hub),
+        (None, Some(hubs)) => enrolment.assign_to_each(hubs),
+        (None, None) => enrolment,
+    };
+    if raw.enabled == Some(false) {
+        enrolment = enrolment.disabled();
+    }
+    if let Some(device_id) = raw.device_id {
+        enrolment = enrolment.device_id(device_id);
+    }
+    if let Some(substatus) = raw.substatus {
+        enrolment = enrolment.substatus(substatus);
+    }
+    if let Some(given) = raw.reprovisioning {
+        let choices = [
+            ("migrate-data", Reprovisioning::MigrateData),
+            ("reset-data", Reprovisioning::ResetData),
+            ("never", Reprovisioning::Never),
+        ];
+        enrolment = enrolment.reprovisioning(choose("reprovisioning", &given, &choices)?);
+    }
+    enrolment = match raw.payload {
+        None => enrolment,
+        Some(Value::String(word)) if word == "echo" => enrolment.payload(ReturnedPayload::Echo),
+        Some(value @ Value::Table(_)) => enrolment.payload(ReturnedPayload::Fixed(json(value))),
+        Some(other) => return Err(wrong("payload", &other, "\"echo\" or a table")),
+    };
+    let mut behavior = Behavior::new();
+    if let Some(value) = raw.polls {
+        behavior = behavior.polls(polls(&value)?);
+    }
+    if let Some(value) = raw.retry_after {
+        behavior = behavior.retry_after(fault::retry_after(value)?);
+    }
+    if let Some(value) = raw.outcome {
+        behavior = behavior.outcome(outcome(value)?);
+    }
+    for table in raw.register {
+        behavior = behavior.on_register(fault::read(table).map_err(|e| e.within("register"))?);
+    }
+    for table in raw.query {
+        behavior = behavior.on_query(fault::read(table).map_err(|e| e.within("query"))?);
+    }
+    Ok(enrolment.behavior(behavior))
+}
+
+fn polls(value: &Value) -> Result<u32, ConfigError> {
+    match value {
+        Value::String(word) if word == "forever" => Some(u32::MAX),
+        Value::Integer(polls) => u32::try_from(*polls).ok(),
+        _ => None,
+    }
+    .ok_or_else(|| wrong("polls", value, "a number of polls or \"forever\""))
+}
+
+fn outcome(value: Value) -> Result<Outcome, ConfigError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+    struct Raw {
+        status: Option<String>,
+        error_code: Option<u32>,
+        #[serde(default)]
+        message: String,
+    }
+    let wanted =
+        "\"assigned\", \"disabled\", { error-code = N, message = TEXT } or { status = WORD }";
+    match value {
+        Value::String(word) if word == "assigned" => Ok(Outcome::Assigned),
+        Value::String(word) if word == "disabled" => Ok(Outcome::Disabled),
+        Value::Table(table) => {
+            let shown = Value::Table(table.clone());
+            let raw: Raw = fields(table).map_err(|error| error.within("outcome"))?;
+            match (raw.status, raw.error_code) {
+                (Some(word), None) if raw.message.is_empty() => Ok(Outcome::Status(word)),
+                (None, Some(code)) => Ok(Outcome::failed(code, raw.message)),
+                _ => Err(wrong("outcome", &shown, wanted)),
+            }
+        }
+        other => Err(wrong("outcome", &other, wanted)),
+    }
+}

@@ -1,0 +1,154 @@
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::*;
+use crate::{
+    behavior::{Behavior, Body, Delivery, Fault, Outcome, RetryAfter},
+    enrolment::{Attestation, Enrolment, Members, Reprovisioning, ReturnedPayload},
+};
+
+fn message(text: &str) -> String {
+    parse(text, Path::new("")).unwrap_err().to_string()
+}
+
+fn one(keys: &str) -> Result<Enrolment, ConfigError> {
+    let text = format!("[[enrolment]]\nregistration-id = \"d\"\nsymmetric-key = \"a2V5\"\n{keys}");
+    parse(&text, Path::new("")).map(|mut config| config.enrolments.remove(0))
+}
+
+#[test]
+fn the_documented_example_is_read_and_means_what_it_says() {
+    let config = parse(include_str!("../../../emulator.toml"), Path::new("")).unwrap();
+    assert_eq!(config.id_scope.unwrap().as_str(), "0ne00AABBCC");
+    assert_eq!((config.https_port, config.admin_port), (0, Some(0)));
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.connection_faults, [ConnectionFault::Pass]);
+    let [pump, valve, factory] = &config.enrolments[..] else { panic!("three enrolments") };
+
+    assert!(matches!(
+        &pump.members,
+        Members::One(Attestation::SymmetricKey { secondary: Some(_), .. })
+    ));
+    assert_eq!(pump.device_id.as_deref(), Some("pump-north-17"));
+    assert_eq!(pump.payload, ReturnedPayload::Fixed(json!({"colour": "blue", "rate": 3})));
+    assert_eq!(pump.reprovisioning, Reprovisioning::MigrateData);
+    assert_eq!(pump.behavior, Behavior::new());
+
+    assert!(matches!(&valve.members, Members::One(Attestation::X509 { secondary: Some(_), .. })));
+    let expected = Behavior::new()
+        .polls(2)
+        .retry_after(RetryAfter::Seconds(1))
+        .outcome(Outcome::failed(400_207, "Custom allocation failed"));
+    assert_eq!(valve.behavior, expected);
+
+    assert!(matches!(&factory.members, Members::Group(_)));
+    let expected = Behavior::new()
+        .on_register(Fault::refuse(429).retry_after(RetryAfter::Seconds(1)).times(2))
+        .on_register(Fault::error(409_203, "Busy"))
+        .on_register(Fault::none())
+        .on_register(Fault::deliver(Delivery::Never))
+        .on_query(Fault::with_body(Body::Html))
+        .on_query(Fault::without("operationId").and_with("registrationState.deviceId", 7))
+        .on_query(Fault::none().status(500).content_type("text/plain").forever());
+    assert_eq!(factory.behavior, expected);
+}
+
+#[test]
+fn every_form_of_a_value_is_read() {
+    let behavior = |keys: &str| one(keys).unwrap().behavior;
+    assert_eq!(behavior("polls = \"forever\"").polls, u32::MAX);
+    assert_eq!(behavior("retry-after = \"soon\"").retry_after, RetryAfter::raw("soon"));
+    let two = RetryAfter::Raw(vec!["1".into(), "9".into()]);
+    assert_eq!(behavior("retry-after = [\"1\", \"9\"]").retry_after, two);
+    assert_eq!(behavior("retry-after = { date-in = 5 }").retry_after, RetryAfter::DateIn(5));
+    assert_eq!(behavior("outcome = \"disabled\"").outcome, Outcome::Disabled);
+    assert_eq!(behavior("outcome = { status = \"odd\" }").outcome, Outcome::status("odd"));
+    for (keys, fault) in [
+        ("deliver = { close-mid = 7 }", Fault::deliver(Delivery::CloseMid(7))),
+        (
+            "deliver = { drip = 1, every-ms = 20 }",
+            Fault::deliver(Delivery::Drip { bytes: 1, every: Duration::from_millis(20) }),
+        ),
+        ("body = { cut = 3 }", Fault::with_body(Body::Cut(3))),
+        ("body = { oversized = 9 }", Fault::with_body(Body::Oversized(9))),
+        ("body = { text = \"x\" }", Fault::with_body(Body::Text("x".into()))),
+        ("body = \"empty\"", Fault::with_body(Body::Empty)),
+        ("refuse = 503, error-code = 429001", {
+            let mut fault = Fault::refuse(503);
+            fault.refuse.as_mut().unwrap().error_code = 429_001;
+            fault
+        }),
+    ] {
+        assert_eq!(behavior(&format!("query = [{{ {keys} }}]")).query, [fault], "{keys}");
+    }
+    assert_eq!(one("payload = \"echo\"").unwrap().payload, ReturnedPayload::Echo);
+    assert!(!one("enabled = false").unwrap().enabled);
+    assert_eq!(one("hubs = [\"a\", \"b\"]").unwrap().hubs, ["a", "b"]);
+}
+
+#[test]
+fn a_wrong_setting_is_named_with_its_enrolment_and_what_would_be_right() {
+    for (text, says) in [
+        ("id-scope = \"0ne 00\"", &["id-scope", "\"0ne 00\"", "letters and digits"][..]),
+        ("id-skope = 1", &["id-skope", "id-scope"]),
+        ("\n[[enrolment]]\nsymmetric-key = \"secret", &["line 3", "symmetric-key", "string"]),
+        ("[[enrolment]]\ngroup = \"g\"\nsymmetric-key = \"a2V5\"\nhub = 7", &["\"g\"", "hub", "7"]),
+        ("https-port = 70000", &["https-port", "70000"]),
+        ("bind = [\"here\"]", &["bind", "address"]),
+        ("server-certificate = \"bad\"", &["server-certificate", "\"bad\"", "wrong-name"]),
+        ("connections = [\"bad\"]", &["connections", "\"bad\"", "hang-after-tls"]),
+        ("limits = { idle-timeout = -1 }", &["idle-timeout", "-1"]),
+        ("[[enrolment]]\nsymmetric-key = \"a2V5\"", &["number 1", "registration-id", "group"]),
+        (
+            "[[enrolment]]\nregistration-id = \"a b\"\nsymmetric-key = \"a2V5\"",
+            &["\"a b\"", "registration-id", "' '"],
+        ),
+        ("[[enrolment]]\nregistration-id = \"d\"", &["\"d\"", "symmetric-key", "thumbprint"]),
+        ("[[enrolment]]\nregistration-id = \"d\"\nca = \"x\"", &["\"d\"", "ca"]),
+        (
+            "[[enrolment]]\nregistration-id = \"d\"\ngroup = \"g\"\nsymmetric-key = \"a2V5\"",
+            &["\"d\"", "group"],
+        ),
+        (
+            "[[enrolment]]\nregistration-id = \"d\"\nthumbprint = \"12\"",
+            &["\"d\"", "thumbprint", "64 hex"],
+        ),
+        ("[[enrolment]]\nregistration-id = \"d\"\ncertificate = \"x\"", &["\"d\"", "certificate"]),
+        (
+            "[[enrolment]]\nregistration-id = \"d\"\ncertificate-file = \"/no/such\"",
+            &["\"d\"", "certificate", "/no/such"],
+        ),
+        ("[[enrolment]]\ngroup = \"g\"\nthumbprint = \"12\"", &["\"g\"", "ca"]),
+        ("[[enrolment]]\ngroup = \"g\"\nca = \"x\"", &["\"g\"", "ca", "no certificate"]),
+        (
+            "[[enrolment]]\ngroup = \"g\"\nsymmetric-key = \"secret!\"",
+            &["\"g\"", "symmetric-key", "base64"],
+        ),
+    ] {
+        let message = message(text);
+        assert!(says.iter().all(|part| message.contains(part)), "{text:?}: {message}");
+        assert!(!message.contains("secret"), "{message}");
+    }
+    for (keys, says) in [
+        ("colour = 1", &["colour", "polls"][..]),
+        ("polls = -1", &["polls", "-1", "forever"]),
+        ("polls = \"some\"", &["polls", "some"]),
+        ("hub = \"a\"\nhubs = [\"b\"]", &["hubs", "not both"]),
+        ("payload = 3", &["payload", "echo"]),
+        ("reprovisioning = \"no\"", &["reprovisioning", "\"no\"", "never"]),
+        ("retry-after = -3", &["retry-after", "-3", "date-in"]),
+        ("outcome = \"lost\"", &["outcome", "lost", "assigned"]),
+        ("outcome = { stat = \"x\" }", &["outcome", "stat"]),
+        ("register = [{ tmes = 1 }]", &["register", "tmes", "times"]),
+        ("register = [{ times = 1.5 }]", &["register", "times", "1.5"]),
+        ("register = [{ refuse = 99 }]", &["register", "refuse", "99"]),
+        ("register = [{ message = \"x\" }]", &["register", "message", "refuse"]),
+        ("query = [{ body = \"bad\" }]", &["query", "body", "bad", "oversized"]),
+        ("query = [{ deliver = { drip = 1 } }]", &["query", "deliver", "drip", "every-ms"]),
+    ] {
+        let message = one(keys).unwrap_err().to_string();
+        assert!(message.starts_with("enrolment \"d\": "), "{message}");
+        assert!(says.iter().all(|part| message.contains(part)), "{keys:?}: {message}");
+    }
+}

@@ -210,3 +210,53 @@ async fn dial(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::{TcpListener, TcpSocket};
+
+    async fn nobody() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    }
+
+    #[tokio::test]
+    async fn each_address_gets_its_turn_when_the_one_before_failed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = listener.local_addr().unwrap();
+        let tcp = dial(vec![nobody().await, nobody().await, good]).await.unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), good);
+        assert!(tcp.nodelay().unwrap(), "no delay");
+        let failure = dial(vec![nobody().await, nobody().await]).await.unwrap_err();
+        assert_eq!(failure.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(dial(Vec::new()).await.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    /// Linux drops what comes to a listener whose queue is full: on loopback that is as silent as a lost route.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_holds_up_no_other() {
+        let hole = TcpSocket::new_v4().unwrap();
+        hole.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let hole = hole.listen(1).unwrap();
+        let silent = hole.local_addr().unwrap();
+        let _queued = (dial(vec![silent]).await.unwrap(), dial(vec![silent]).await.unwrap());
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = listener.local_addr().unwrap();
+        let tcp = dial(vec![silent, good]).await.unwrap();
+        assert_eq!(tcp.peer_addr().unwrap(), good);
+
+        let roots = crate::roots::Roots::default();
+        let key = dps_attestation::SymmetricKey::from_bytes(b"key").unwrap();
+        let attestation = dps_attestation::Attestation::SymmetricKey(key);
+        let config = Config::new("0ne00AABBCC".parse().unwrap(), attestation)
+            .endpoint(silent.to_string().parse::<crate::Endpoint>().unwrap())
+            .roots(roots)
+            .connect_timeout(Duration::from_millis(300));
+        let error = Connector::new(config).unwrap().connect(443).await.unwrap_err();
+        assert_eq!(error.stage(), Some(Stage::Connect));
+        let message = error.to_string();
+        assert!(message.contains("no connection") && message.contains("0.3 s"), "{message}");
+    }
+}

@@ -105,7 +105,10 @@ impl FromStr for Proxy {
     /// # Errors
     /// [`Error::Configuration`] that names the value (its password hidden) and what is wrong with it.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        let (scheme, rest) = text
+            .split_once("://")
+            .filter(|(scheme, _)| scheme.chars().all(|c| c.is_ascii_alphanumeric()))
+            .unwrap_or(("http", text));
         let (user_info, authority) = match rest.rsplit_once('@') {
             Some((user_info, authority)) => (Some(user_info), authority),
             None => (None, rest),
@@ -190,5 +193,92 @@ impl Config {
         let direct =
             proxy.except.matches(self.endpoint.host(), self.endpoint.port_or(default_port));
         Ok((!direct).then_some(proxy))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dps_attestation::{Attestation, SymmetricKey};
+
+    #[test]
+    fn a_proxy_is_read_and_shown_without_its_password() {
+        let cases = [
+            ("http://p.example:3128", "p.example:3128", None, "http://p.example:3128"),
+            ("p.example:3128", "p.example:3128", None, "http://p.example:3128"),
+            ("HTTP://p.example/", "p.example:80", None, "http://p.example:80"),
+            ("http://[::1]:3128/", "[::1]:3128", None, "http://[::1]:3128"),
+            ("http://u@p.example", "p.example:80", Some(("u", "")), "http://u:***@p.example:80"),
+            ("http://u:a:b%2F@h:1", "h:1", Some(("u", "a:b/")), "http://u:***@h:1"),
+            ("http://u:p@ss@h:1", "h:1", Some(("u", "p@ss")), "http://u:***@h:1"),
+        ];
+        for (text, address, credentials, shown) in cases {
+            let proxy: Proxy = text.parse().unwrap();
+            assert_eq!((proxy.address().as_str(), proxy.credentials()), (address, credentials));
+            assert_eq!(proxy.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_no_proxy_is_refused_by_name_without_its_password() {
+        let cases = [
+            ("", "empty"),
+            ("https://u:secret@p.example", "\"https\" is not supported"),
+            ("socks5://p.example:1080", "\"socks5\" is not supported"),
+            ("http://p.example:3128/path", "'/'"),
+            ("http://u:secret@p.example:0", "\"0\""),
+            ("http://u:secret@", "empty"),
+            ("http://u:secret%FF@p.example", "UTF-8"),
+            ("http://u:secret%0d%0a@p.example", "control character"),
+            ("http://u%3A:secret@p.example", "colon"),
+            ("http://p!example", "neither"),
+            ("me:secret://secret@p!example", "neither"),
+        ];
+        for (text, says) in cases {
+            let message = text.parse::<Proxy>().unwrap_err().to_string();
+            assert!(message.starts_with("proxy") && message.contains(says), "{text}: {message}");
+            assert!(!message.contains("secret"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_environment_counts_only_when_it_is_asked() {
+        let key = Attestation::SymmetricKey(SymmetricKey::from_bytes(b"key").unwrap());
+        let config = Config::new("0ne00AABBCC".parse().unwrap(), key);
+        let chosen = |choice: ProxyChoice, variables: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                let found = variables.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            let config = config.clone().proxy(choice);
+            config
+                .chosen_proxy_given(443, &variable)
+                .map(|proxy| proxy.map(|p| p.address()))
+                .map_err(|error| error.to_string())
+        };
+        let a = Ok(Some("a:1".to_owned()));
+        let ask = ProxyChoice::Environment;
+        assert_eq!(chosen(ProxyChoice::None, &[("HTTPS_PROXY", "http://a:1")]), Ok(None));
+        assert_eq!(chosen(ask.clone(), &[]), Ok(None));
+        for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+            assert_eq!(chosen(ask.clone(), &[(name, "http://a:1")]), a, "{name}");
+        }
+        let both = [("ALL_PROXY", "http://b:1"), ("HTTPS_PROXY", "http://a:1")];
+        assert_eq!(chosen(ask.clone(), &both), a);
+        let empty = [("HTTPS_PROXY", ""), ("ALL_PROXY", "http://a:1"), ("NO_PROXY", "")];
+        assert_eq!(chosen(ask.clone(), &empty), a);
+        for (name, list, direct) in [
+            ("NO_PROXY", "*", true),
+            ("no_proxy", "azure-devices-provisioning.net:443", true),
+            ("NO_PROXY", "azure-devices-provisioning.net:8883", false),
+        ] {
+            let variables = [("HTTPS_PROXY", "http://a:1"), (name, list)];
+            let expected = if direct { Ok(None) } else { a.clone() };
+            assert_eq!(chosen(ask.clone(), &variables), expected, "{list}");
+        }
+        let named = ProxyChoice::Url("http://a:1".parse().unwrap());
+        assert_eq!(chosen(named, &[("NO_PROXY", "*")]), a, "only the list given with it counts");
+        let wrong = chosen(ask, &[("HTTPS_PROXY", "socks5://a:1")]).unwrap_err();
+        assert!(wrong.contains("socks5"), "never around it: {wrong}");
     }
 }

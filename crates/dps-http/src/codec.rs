@@ -56,7 +56,8 @@ pub fn query(
     authorization: Option<&str>,
 ) -> Result<Request<Vec<u8>>, Error> {
     let wrong = |why: &str| {
-        let reason = format!("no URL can carry the operation id {operation_id:.64?}: {why}");
+        let start: String = operation_id.as_str().chars().take(64).collect();
+        let reason = format!("no URL can carry the operation id that starts {start:?}: {why}");
         Error::from(ProtocolError::unreadable(Stage::Query, reason))
     };
     // Every URL library takes these for "here" and "up", percent-encoded or not.

@@ -1,0 +1,170 @@
+//! What is asked, and what becomes of each kind of answer.
+
+use super::*;
+
+#[tokio::test]
+async fn what_goes_over_the_wire() {
+    let (mut server, config) = start([Answer::ok("{}"), Answer::ok("{}")]).await;
+    let mut wire = HttpTransport::new(config.user_agent("test/1")).unwrap();
+    let request = request().model_id("m").force_registration(true);
+    wire.registration_request(&request).await.unwrap();
+    let (_, head, body) = server.request().await;
+    let token = head.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap();
+    let prefix = "SharedAccessSignature sr=0ne00AABBCC%2Fregistrations%2Fpump-17&sig=";
+    assert!(token.to_lowercase().starts_with(&prefix.to_lowercase()), "{token}");
+    assert!(token.ends_with("&skn=registration"), "{token}");
+    let host = localhost(server.address);
+    let expected = format!(
+        "PUT /0ne00AABBCC/registrations/pump-17/register?api-version=2021-06-01&forceRegistration=true HTTP/1.1\r\n\
+         accept: application/json\r\n\
+         content-type: application/json; charset=utf-8\r\n\
+         user-agent: test/1\r\n\
+         authorization: {token}\r\n\
+         host: {host}\r\n\
+         content-length: 54\r\n\r\n"
+    );
+    assert_eq!(head, expected);
+    assert_eq!(body, br#"{"registrationId":"pump-17","payload":{"modelId":"m"}}"#);
+
+    let odd = operation("a/b?c=d&e#f %2F.é");
+    wire.query_operation_status(&request, &odd).await.unwrap();
+    let (_, head, body) = server.request().await;
+    let token = head.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap();
+    let expected = format!(
+        "GET /0ne00AABBCC/registrations/pump-17/operations/a%2Fb%3Fc%3Dd%26e%23f%20%252F.%C3%A9?api-version=2021-06-01 HTTP/1.1\r\n\
+         accept: application/json\r\n\
+         content-type: application/json; charset=utf-8\r\n\
+         user-agent: test/1\r\n\
+         authorization: {token}\r\n\
+         host: {host}\r\n\r\n"
+    );
+    assert_eq!(head, expected);
+    assert!(body.is_empty());
+}
+
+#[tokio::test]
+async fn an_operation_id_that_no_url_can_carry_is_the_services_fault() {
+    let (_server, config) = start([]).await;
+    let mut wire = HttpTransport::new(config).unwrap();
+    for id in [".", "..", &"x".repeat(100_000)] {
+        let outcome = wire.query_operation_status(&request(), &operation(id)).await;
+        let error = protocol_error(outcome);
+        assert_eq!(error.stage, Stage::Query);
+        assert!(error.reason.contains("operation id") && error.reason.len() < 300, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_handed_up_as_it_came() {
+    let html = "<html>503 Service Unavailable</html>";
+    let junk = b"\xff\xfe\x00{";
+    let location = "Location: https://other.example/\r\n";
+    let cases = [
+        (Answer::with("202 Accepted", "retry-after: 3\r\n", "{}"), 202, b"{}".to_vec(), Some(3)),
+        (Answer::with("200 OK", "Retry-After: 5\r\nretry-after: 7\r\n", ""), 200, vec![], Some(7)),
+        (Answer::with("503 Down", "Retry-After: soon\r\n", html), 503, html.into(), None),
+        (Answer::with("400 Bad", "Retry-After: -1\r\n", junk), 400, junk.to_vec(), None),
+        (Answer::with("302 Found", location, "elsewhere"), 302, b"elsewhere".to_vec(), None),
+        (Answer::with("307 Again", location, ""), 307, vec![], None),
+        (
+            Answer::with("200 OK", "Content-Encoding: gzip\r\n", "not gzip"),
+            200,
+            b"not gzip".to_vec(),
+            None,
+        ),
+        (Answer::raw("HTTP/1.1 204 No Content\r\n\r\n"), 204, vec![], None),
+        (
+            Answer::raw(
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            ),
+            200,
+            b"{}".to_vec(),
+            None,
+        ),
+        (Answer::raw("HTTP/1.0 200 OK\r\n\r\n{}").then_close(), 200, b"{}".to_vec(), None),
+        (Answer::with("429 Slow", "Set-Cookie: a=b\r\n", ""), 429, vec![], None),
+        (Answer::with("999 What", "", ""), 999, vec![], None),
+    ];
+    let (mut server, config) = start(cases.iter().map(|(answer, ..)| answer.clone())).await;
+    let mut wire = HttpTransport::new(config).unwrap();
+    for (_, status, body, retry_after) in cases {
+        let answer = register(&mut wire).await.unwrap();
+        assert_eq!((answer.status, answer.body), (status, body));
+        assert_eq!(answer.retry_after, retry_after.map(Duration::from_secs));
+        assert_eq!(answer.hint, None);
+        assert_eq!(answer.protocol_result.get("status"), Some(status.to_string().as_str()));
+        let (_, head, _) = server.request().await;
+        assert!(!head.contains("cookie") && !head.contains("accept-encoding"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn what_came_beside_the_body_is_kept_in_order() {
+    let headers = "x-ms-error-code: 401002\r\nX-Odd: caf\u{e9}\r\nx-odd: 2\r\n";
+    let (_server, config) = start([Answer::with("401 Unauthorized", headers, "{}")]).await;
+    let answer = register(&mut HttpTransport::new(config).unwrap()).await.unwrap();
+    let entries: Vec<_> = answer.protocol_result.iter().collect();
+    let expected = [
+        ("status", "401"),
+        ("version", "HTTP/1.1"),
+        ("x-ms-error-code", "401002"),
+        ("x-odd", "café"),
+        ("x-odd", "2"),
+        ("content-length", "2"),
+    ];
+    assert_eq!(entries, expected);
+}
+
+#[tokio::test]
+async fn an_answer_is_read_up_to_one_mebibyte() {
+    let endless = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(4 * MIB));
+    let chunks = format!("10000\r\n{}\r\n", "x".repeat(0x10000)).repeat(17);
+    let chunked = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+    let answers = [
+        Answer::ok("x".repeat(MIB)),
+        Answer::ok("x".repeat(MIB + 1)),
+        Answer::raw(endless),
+        Answer::raw(chunked),
+        Answer::ok("{}"),
+    ];
+    let (_server, config) = start(answers).await;
+    let mut wire = HttpTransport::new(config).unwrap();
+    assert_eq!(register(&mut wire).await.unwrap().body.len(), MIB);
+    for stage in [Stage::Register, Stage::Query, Stage::Query] {
+        let outcome = match stage {
+            Stage::Register => register(&mut wire).await,
+            _ => query(&mut wire).await,
+        };
+        let error = protocol_error(outcome);
+        assert_eq!((error.stage, error.status), (stage, Some(200)));
+        assert!(error.reason.contains("larger than 1048576"), "{error}");
+        assert_eq!(error.protocol_result.get("status"), Some("200"));
+    }
+    assert_eq!(query(&mut wire).await.unwrap().body, b"{}");
+}
+
+#[tokio::test]
+async fn what_is_not_http_is_nonsense_and_the_next_call_works() {
+    let too_many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(5000));
+    let too_long = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "b".repeat(2 * MIB));
+    let nonsense = [
+        "220 smtp.example ESMTP\r\n\r\n",
+        "HTTP/1.1 2000 OK\r\n\r\n",
+        "HTTP/3.0 200 OK\r\n\r\n",
+        "\0\0\0\0\0\0\0\0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        &too_many,
+        &too_long,
+    ];
+    for bytes in nonsense {
+        let shown: String = bytes.chars().take(60).collect();
+        let (_server, config) = start([Answer::raw(bytes), Answer::ok("{}")]).await;
+        let mut wire = HttpTransport::new(config).unwrap();
+        let error = protocol_error(query(&mut wire).await);
+        assert_eq!(error.stage, Stage::Query, "{shown:?}");
+        assert!(error.reason.contains("HTTP") || error.reason.contains("encoding"), "{error}");
+        assert_eq!(query(&mut wire).await.unwrap().body, b"{}", "{shown:?}");
+    }
+}

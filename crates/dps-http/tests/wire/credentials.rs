@@ -1,0 +1,65 @@
+//! Certificates, tokens and secrets.
+
+use super::*;
+
+#[tokio::test]
+async fn a_device_certificate_goes_out_with_its_chain_and_without_a_token() {
+    let root = Authority::new("Root CA");
+    let device = root.intermediate("Factory CA").device("pump-17");
+    for version in [&TLS12, &TLS13] {
+        let tls = server_config(&root.server(|_| ()), Some(&root), &[version]);
+        let refusal = Answer::with("401 Unauthorized", "", "{}");
+        let mut server = Server::start(tls, [Answer::ok("{}"), refusal]).await;
+        let config =
+            config(&localhost(server.address), root.roots()).attestation(device.attestation());
+        let mut wire = HttpTransport::new(config).unwrap();
+        assert_eq!(register(&mut wire).await.unwrap().hint, None);
+        let (_, head, _) = server.request().await;
+        assert!(!head.contains("authorization"), "{head}");
+        let hint = register(&mut wire).await.unwrap().hint.unwrap();
+        assert!(hint.contains("CN=pump-17") && hint.contains("CN=Factory CA"), "{hint}");
+    }
+}
+
+#[tokio::test]
+async fn a_device_certificate_that_the_server_refuses_is_named_in_both_versions() {
+    let known = Authority::new("Known CA");
+    let device = Authority::new("Unknown CA").device("pump-17");
+    for version in [&TLS12, &TLS13] {
+        let tls = server_config(&known.server(|_| ()), Some(&known), &[version]);
+        let server = Server::start(tls, []).await;
+        let config =
+            config(&localhost(server.address), known.roots()).attestation(device.attestation());
+        let error = connection_error(register(&mut HttpTransport::new(config).unwrap()).await);
+        assert_eq!(error.stage, Stage::Tls, "{error}");
+        assert!(error.message.contains("does not know the authority"), "{error}");
+        assert!(!error.retryable && !error.lost);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_device_is_refused_before_any_io() {
+    let authority = Authority::new("Test CA");
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let config = config("localhost:1", authority.roots())
+        .attestation(authority.device("pump-18").attestation())
+        .observer(Observer::new(move |step| tell.lock().unwrap().push(step.clone())));
+    let error = register(&mut HttpTransport::new(config).unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().contains("pump-17"), "{error}");
+    assert_eq!(*told.lock().unwrap(), [], "nothing was tried");
+}
+
+#[tokio::test]
+async fn no_secret_is_shown() {
+    let address = nobody().await;
+    let config =
+        config("localhost:1", dps_connect::Roots::default()).proxy(proxy("me:hunter2@", address));
+    let mut wire = HttpTransport::new(config).unwrap();
+    let error = register(&mut wire).await.unwrap_err();
+    let shown = format!("{wire:?} {error:?}");
+    for secret in ["hunter2", "aHVudGVyMg", "SharedAccessSignature", "secret key", "c2VjcmV0"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}

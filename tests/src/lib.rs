@@ -1,1 +1,20 @@
-//! Conformance.
+//! The bench of the conformance suite: one device, one emulated service, real sockets between them.
+//!
+//! A [`Cell`] is a wire and a credential. A case takes a cell, sets a [`Bench`] up for it, and says what must hold;
+//! `conformance/main.rs` runs every case in every cell.
+#![expect(
+    clippy::expect_used,
+    reason = "a bench that can't be set up fails the test that wants it"
+)]
+
+mod bench;
+mod cell;
+mod identity;
+mod interrupt;
+mod proxy;
+
+pub use bench::{Bench, DEVICE, config_for, fast, settle};
+pub use cell::{Cell, Credential};
+pub use identity::{Authority, Device};
+pub use interrupt::{drop_after, poll_count};
+pub use proxy::{ProxyScript, TestProxy};

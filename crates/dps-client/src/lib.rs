@@ -20,7 +20,7 @@
 mod transport;
 
 pub use dps_attestation::{Attestation, GroupKey, SasToken, SymmetricKey, X509Identity};
-pub use dps_connect::{ApiVersion, Config, Endpoint, Proxy, ProxyChoice, Roots};
+pub use dps_connect::{ApiVersion, Config, Endpoint, NoProxy, Proxy, ProxyChoice, Roots};
 #[cfg(feature = "http")]
 pub use dps_http::HttpTransport;
 pub use dps_state_machine::{

@@ -1,0 +1,170 @@
+//! Credentials that the service refuses, and odd ones that it takes.
+
+use std::time::Duration;
+
+use dps_client::{Config, Error, ErrorKind, Roots, Stage, Transport, client};
+use dps_conformance::{Authority, Bench, Cell, DEVICE, config_for, fast, settle};
+use dps_emulator::{Attestation, Emulator, Enrolment, EventKind, Thumbprint};
+
+use crate::{Case, case};
+
+pub(crate) fn cases() -> Vec<Case> {
+    let without_key: fn(Cell) -> bool = |cell| !cell.has_key();
+    let with_key: fn(Cell) -> bool = Cell::has_key;
+    vec![
+        case!(a_wrong_credential_is_rejected),
+        case!(an_unknown_device_is_rejected),
+        case!(a_wrong_id_scope_is_rejected),
+        case!(another_devices_credential_is_rejected_or_refused_before_any_io),
+        case!(an_expired_token_is_rejected).skip("a certificate has no token", without_key),
+        case!(a_secondary_key_is_taken).skip("a certificate has no secondary key", without_key),
+        case!(an_expired_certificate_is_refused_before_any_io)
+            .skip("a key doesn't expire", with_key),
+        case!(a_chain_that_was_not_sent_is_named).skip("a key has no chain", with_key),
+        case!(a_certificate_known_by_its_thumbprint_is_taken).skip("a key has none", with_key),
+        case!(no_secret_is_in_any_error),
+    ]
+}
+
+fn assert_refused(error: &Error) {
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+    assert_eq!(error.stage(), Some(Stage::Authenticate), "{error}");
+    assert_eq!(error.status(), Some(401), "{error}");
+    assert!(!error.is_retryable() && error.hint().is_some());
+}
+
+/// The bench's configuration with a credential of somebody else's.
+async fn stranger(bench: &Bench) -> Config {
+    let other = Bench::healthy(bench.cell).await;
+    config_for(&bench.emulator, bench.cell.wire, other.config.attestation.clone())
+}
+
+async fn a_wrong_credential_is_rejected(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    let error = bench.register_with(stranger(&bench).await).await.unwrap_err();
+    assert_refused(&error);
+    let refused = bench.events(|event| match event.kind {
+        EventKind::AuthenticationFailed { registration_id, .. } => Some(registration_id),
+        _ => None,
+    });
+    assert_eq!(refused, [DEVICE]);
+    // The right one still works.
+    bench.register().await.unwrap();
+}
+
+async fn an_unknown_device_is_rejected(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    bench.emulator.remove_enrolment(bench.enrolment).unwrap();
+    let error = bench.register().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected);
+    assert!(matches!(error.status(), Some(401 | 404)), "{error}");
+    assert!(!error.is_retryable() && error.hint().is_some());
+}
+
+async fn a_wrong_id_scope_is_rejected(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    let config =
+        bench.config.clone().id_scope("0ne00FFFFFF".parse::<dps_client::IdScope>().unwrap());
+    let error = bench.register_with(config).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected);
+    assert!(matches!(error.status(), Some(401 | 404)), "{error}");
+}
+
+async fn another_devices_credential_is_rejected_or_refused_before_any_io(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    let client = bench.client();
+    let request = dps_client::RegistrationRequest::new("dev-2".parse().unwrap());
+    let error = client.register(request).await.unwrap_err();
+    settle(&client).await;
+    if cell.has_key() {
+        assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+    } else {
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+        assert!(error.to_string().contains(DEVICE), "{error}");
+        assert_eq!(bench.connections(), 0);
+    }
+}
+
+async fn an_expired_token_is_rejected(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    let config = bench.config.clone().sas_lifetime(Duration::ZERO);
+    assert_refused(&bench.register_with(config).await.unwrap_err());
+}
+
+async fn a_secondary_key_is_taken(cell: Cell) {
+    let key = dps_emulator::SymmetricKey::random().unwrap();
+    let primary = dps_emulator::SymmetricKey::random().unwrap();
+    let attestation = Attestation::SymmetricKey { primary, secondary: Some(key.clone()) };
+    let enrolment = Enrolment::individual(DEVICE.parse().unwrap(), attestation);
+    let bench = Bench::healthy(cell).await;
+    bench.emulator.remove_enrolment(bench.enrolment).unwrap();
+    bench.emulator.add_enrolment(enrolment).unwrap();
+    let device_key: dps_client::SymmetricKey = key.to_base64().parse().unwrap();
+    let config = config_for(&bench.emulator, cell.wire, device_key.into());
+    bench.register_with(config).await.unwrap();
+}
+
+async fn an_expired_certificate_is_refused_before_any_io(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    let device = Authority::root("Factory root").expired_device(DEVICE);
+    let config = config_for(&bench.emulator, cell.wire, device.identity().into());
+    let error = bench.register_with(config).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().contains("expired"), "{error}");
+    assert_eq!(bench.connections(), 0);
+}
+
+async fn a_chain_that_was_not_sent_is_named(cell: Cell) {
+    let root = Authority::root("Factory root");
+    let line = root.intermediate("Line 4");
+    let ca = dps_emulator::CaCertificates::from_pem(&root.pem).unwrap();
+    let emulator = Emulator::builder()
+        .enrolment(Enrolment::group("factory", dps_emulator::GroupAttestation::X509(ca)))
+        .start()
+        .await
+        .unwrap();
+    let attempt = async |device: dps_conformance::Device| {
+        let config = config_for(&emulator, cell.wire, device.identity().into());
+        let client = client(cell.wire, config, fast()).unwrap();
+        let outcome =
+            client.register(dps_client::RegistrationRequest::new(DEVICE.parse().unwrap())).await;
+        settle(&client).await;
+        outcome
+    };
+    let error = attempt(line.device(DEVICE)).await.unwrap_err();
+    assert_refused(&error);
+    let hint = error.hint().unwrap();
+    assert!(hint.contains(DEVICE) && hint.contains("Line 4"), "{hint}");
+    attempt(line.device(DEVICE).with_chain([&line])).await.unwrap();
+    attempt(line.device(DEVICE).with_chain([&line, &root])).await.unwrap();
+}
+
+async fn a_certificate_known_by_its_thumbprint_is_taken(cell: Cell) {
+    let device = Authority::root("Somebody").device(DEVICE);
+    let thumbprint = Thumbprint::of_pem(&device.certificate).unwrap();
+    let enrolment =
+        Enrolment::individual(DEVICE.parse().unwrap(), Attestation::thumbprint(thumbprint));
+    let emulator = Emulator::builder().enrolment(enrolment).start().await.unwrap();
+    let config = config_for(&emulator, cell.wire, device.identity().into());
+    let client = client(cell.wire, config, fast()).unwrap();
+    let request = dps_client::RegistrationRequest::new(DEVICE.parse().unwrap());
+    client.register(request).await.unwrap();
+    settle(&client).await;
+}
+
+async fn no_secret_is_in_any_error(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    let config = stranger(&bench).await;
+    let secret = match &config.attestation {
+        dps_client::Attestation::SymmetricKey(key) => key.expose_base64().to_string(),
+        _ => "PRIVATE KEY".to_owned(),
+    };
+    let error = bench.register_with(config.clone()).await.unwrap_err();
+    let untrusting =
+        config.clone().roots(Roots::empty().with_pem(Authority::root("x").pem.as_bytes()).unwrap());
+    let no_trust = bench.register_with(untrusting).await.unwrap_err();
+    let shown = format!("{error}{error:?}{no_trust}{no_trust:?}{config:?}{:?}", bench.client());
+    assert!(!shown.contains(&secret), "a secret is shown");
+    assert!(!shown.contains("sig="), "a token is shown");
+    assert!(Transport::ALL.contains(&cell.wire));
+}

@@ -1,0 +1,249 @@
+//! What a device is for.
+
+use dps_client::{OperationStatus, RegistrationRequest, Settings, Substatus};
+use dps_conformance::{Bench, Cell, DEVICE, fast, settle};
+use dps_emulator::{
+    Behavior, EventKind, Fault, Operation, Reprovisioning, RetryAfter, ReturnedPayload,
+};
+use serde_json::{Value, json};
+
+use crate::{Case, case};
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        case!(assigned_at_once),
+        case!(assigning_then_assigned),
+        case!(assigned_after_many_polls),
+        case!(events_come_for_each_status),
+        case!(hub_device_id_and_substatus_are_read),
+        case!(a_payload_reaches_the_service_and_its_answer_comes_back_untouched),
+        case!(a_fixed_payload_comes_back),
+        case!(a_model_id_goes_into_the_payload),
+        case!(unknown_fields_survive),
+        case!(a_large_payload_goes_both_ways),
+        case!(a_payload_over_the_limit_never_leaves),
+        case!(registering_again_moves_the_device_when_the_allocation_says_so),
+        case!(registering_again_keeps_the_device_when_told_to),
+        case!(forced_registration_is_carried_or_refused_before_any_io),
+        case!(register_and_polls_share_one_connection),
+        case!(two_registrations_share_a_session),
+        case!(a_session_that_was_ended_begins_anew),
+        case!(default_bounds_register_too),
+    ]
+}
+
+async fn assigned_at_once(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    let registered = bench.register().await.unwrap();
+    assert_eq!(registered.device_id, DEVICE);
+    assert_eq!(registered.polls, 0);
+    assert!(registered.operation_id.is_some());
+    assert_eq!(bench.requests(), [Operation::Register]);
+}
+
+async fn assigning_then_assigned(cell: Cell) {
+    let bench = Bench::new(cell, Behavior::new().polls(1)).await;
+    let registered = bench.register().await.unwrap();
+    assert_eq!(registered.polls, 1);
+    assert_eq!(bench.requests(), [Operation::Register, Operation::Query]);
+}
+
+async fn assigned_after_many_polls(cell: Cell) {
+    let bench = Bench::new(cell, Behavior::new().polls(5)).await;
+    assert_eq!(bench.register().await.unwrap().polls, 5);
+    assert_eq!(bench.requests().len(), 6);
+}
+
+async fn events_come_for_each_status(cell: Cell) {
+    let bench = Bench::new(cell, Behavior::new().polls(2)).await;
+    let client = bench.client();
+    let mut events = client.operation_status();
+    let registered = client.register(bench.request()).await.unwrap();
+    settle(&client).await;
+    let mut assigning = 0;
+    loop {
+        match events.try_next().expect("an event before register returned") {
+            OperationStatus::Assigning { operation_id, .. } => {
+                assert_eq!(Some(operation_id), registered.operation_id);
+                assigning += 1;
+            }
+            OperationStatus::Assigned { body, .. } => {
+                assert_eq!(body, registered.body);
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(assigning, 2);
+    assert!(events.try_next().is_none());
+}
+
+async fn hub_device_id_and_substatus_are_read(cell: Cell) {
+    let bench = Bench::with(cell, |enrolment| {
+        enrolment.assign_to("hub-7.azure-devices.net").device_id("pump-7")
+    })
+    .await;
+    let registered = bench.register().await.unwrap();
+    assert_eq!(registered.assigned_hub, "hub-7.azure-devices.net");
+    assert_eq!(registered.device_id, "pump-7");
+    assert_eq!(registered.substatus, Some(Substatus::InitialAssignment));
+}
+
+async fn a_payload_reaches_the_service_and_its_answer_comes_back_untouched(cell: Cell) {
+    let bench = Bench::with(cell, |enrolment| enrolment.payload(ReturnedPayload::Echo)).await;
+    let payload =
+        json!({"site": "Málaga", "n": 1.5, "deep": {"list": [1, null, true, "\u{1F600}"]}});
+    let client = bench.client();
+    let request = bench.request().payload(payload.clone()).unwrap();
+    let registered = client.register(request).await.unwrap();
+    settle(&client).await;
+    let returned: Value = serde_json::from_str(registered.payload.unwrap().get()).unwrap();
+    assert_eq!(returned, payload);
+    assert_eq!(payloads(&bench), [Some(payload)]);
+}
+
+async fn a_fixed_payload_comes_back(cell: Cell) {
+    let fixed = json!({"role": "pump"});
+    let payload = ReturnedPayload::Fixed(fixed.clone());
+    let bench = Bench::with(cell, |enrolment| enrolment.payload(payload)).await;
+    let registered = bench.register().await.unwrap();
+    let returned: Value = serde_json::from_str(registered.payload.unwrap().get()).unwrap();
+    assert_eq!(returned, fixed);
+}
+
+async fn a_model_id_goes_into_the_payload(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    let client = bench.client();
+    let request = bench.request().model_id("dtmi:example:Pump;1");
+    client.register(request).await.unwrap();
+    settle(&client).await;
+    assert_eq!(payloads(&bench), [Some(json!({"modelId": "dtmi:example:Pump;1"}))]);
+}
+
+async fn unknown_fields_survive(cell: Cell) {
+    let fault = Fault::with("registrationState.newField", json!({"a": [1]})).and_with("top", 7);
+    let bench = Bench::new(cell, Behavior::new().on_register(fault)).await;
+    let registered = bench.register().await.unwrap();
+    let body: Value = serde_json::from_slice(&registered.body).unwrap();
+    assert_eq!(body["registrationState"]["newField"], json!({"a": [1]}));
+    assert_eq!(body["top"], 7);
+}
+
+async fn a_large_payload_goes_both_ways(cell: Cell) {
+    let bench = Bench::with(cell, |enrolment| enrolment.payload(ReturnedPayload::Echo)).await;
+    let text = "x".repeat(RegistrationRequest::MAX_BODY_BYTES - 100);
+    let client = bench.client();
+    let request = bench.request().payload(json!({ "text": text })).unwrap();
+    let registered = client.register(request).await.unwrap();
+    settle(&client).await;
+    let returned: Value = serde_json::from_str(registered.payload.unwrap().get()).unwrap();
+    assert_eq!(returned["text"].as_str().unwrap().len(), text.len());
+}
+
+async fn a_payload_over_the_limit_never_leaves(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    let client = bench.client();
+    let text = "x".repeat(RegistrationRequest::MAX_BODY_BYTES);
+    let request = bench.request().payload(json!({ "text": text })).unwrap();
+    let error = client.register(request).await.unwrap_err();
+    assert_eq!(error.kind(), dps_client::ErrorKind::Configuration);
+    assert_eq!(bench.connections(), 0);
+}
+
+async fn registering_again_moves_the_device_when_the_allocation_says_so(cell: Cell) {
+    for (policy, substatus) in [
+        (Reprovisioning::MigrateData, Substatus::DeviceDataMigrated),
+        (Reprovisioning::ResetData, Substatus::DeviceDataReset),
+    ] {
+        let bench = Bench::with(cell, |enrolment| {
+            enrolment.assign_to_each(["hub-a", "hub-b"]).reprovisioning(policy)
+        })
+        .await;
+        assert_eq!(bench.register().await.unwrap().assigned_hub, "hub-a");
+        let again = bench.register().await.unwrap();
+        assert_eq!((again.assigned_hub.as_str(), again.substatus), ("hub-b", Some(substatus)));
+    }
+}
+
+async fn registering_again_keeps_the_device_when_told_to(cell: Cell) {
+    let bench = Bench::with(cell, |enrolment| {
+        enrolment.assign_to_each(["hub-a", "hub-b"]).reprovisioning(Reprovisioning::Never)
+    })
+    .await;
+    for _ in 0..2 {
+        assert_eq!(bench.register().await.unwrap().assigned_hub, "hub-a");
+    }
+}
+
+async fn forced_registration_is_carried_or_refused_before_any_io(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    let client = bench.client();
+    let outcome = client.register(bench.request().force_registration(true)).await;
+    settle(&client).await;
+    if cell.is_mqtt() {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), dps_client::ErrorKind::Configuration);
+        let message = error.to_string();
+        assert!(message.contains("http") && message.contains("amqp"), "{message}");
+        assert_eq!(bench.connections(), 0);
+    } else {
+        outcome.unwrap();
+        let forced = bench.events(|event| match event.kind {
+            EventKind::Request { force, .. } => Some(force),
+            _ => None,
+        });
+        assert_eq!(forced, [true]);
+    }
+}
+
+async fn register_and_polls_share_one_connection(cell: Cell) {
+    let bench = Bench::new(cell, Behavior::new().polls(3)).await;
+    bench.register().await.unwrap();
+    assert_eq!(bench.secure_connections(), 1);
+}
+
+async fn two_registrations_share_a_session(cell: Cell) {
+    let bench = Bench::new(cell, Behavior::new().polls(1)).await;
+    let client = bench.client();
+    for _ in 0..2 {
+        client.register(bench.request()).await.unwrap();
+    }
+    settle(&client).await;
+    assert_eq!(bench.secure_connections(), 1);
+    assert_eq!(bench.requests().len(), 4);
+}
+
+async fn a_session_that_was_ended_begins_anew(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    let client = bench.client();
+    for _ in 0..2 {
+        client.register(bench.request()).await.unwrap();
+        client.end_session().await.unwrap();
+    }
+    assert_eq!(bench.secure_connections(), 2);
+    client.end_session().await.unwrap();
+    assert_eq!(bench.secure_connections(), 2);
+}
+
+async fn default_bounds_register_too(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    let client = bench.client_with(bench.config.clone(), Settings::default());
+    client.register(bench.request()).await.unwrap();
+    settle(&client).await;
+
+    // The service's own words decide the wait: one second here, the floor being lower.
+    let behavior = Behavior::new().polls(1).retry_after(RetryAfter::Seconds(1));
+    let bench = Bench::new(cell, behavior).await;
+    let client = bench.client_with(bench.config.clone(), fast());
+    client.register(bench.request()).await.unwrap();
+    settle(&client).await;
+    let times = bench.request_times();
+    assert!(times[1] - times[0] >= 1000, "{times:?}");
+}
+
+fn payloads(bench: &Bench) -> Vec<Option<Value>> {
+    bench.events(|event| match event.kind {
+        EventKind::Request { payload, .. } => Some(payload),
+        _ => None,
+    })
+}

@@ -1,0 +1,125 @@
+//! The conformance suite: each case once, in every cell of wire and credential.
+//!
+//! A test is named `case::wire::credential`. A case that can't run in a cell names the reason, and the cell is listed
+//! as ignored with it; a reason that matches no cell fails, and so does a suite without cases.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail"
+)]
+
+mod answers;
+mod cancel;
+mod connection;
+mod credentials;
+mod happy;
+mod proxies;
+mod statuses;
+mod throttling;
+
+use std::{pin::Pin, process::ExitCode, time::Duration};
+
+use dps_conformance::Cell;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// What must hold, for one cell.
+type Run = fn(Cell) -> Pin<Box<dyn Future<Output = ()>>>;
+
+struct Case {
+    name: &'static str,
+    run: Run,
+    skips: Vec<Skip>,
+}
+
+/// Where a case can't run, and why.
+struct Skip {
+    cells: fn(Cell) -> bool,
+    reason: &'static str,
+}
+
+impl Case {
+    fn skip(mut self, reason: &'static str, cells: fn(Cell) -> bool) -> Self {
+        self.skips.push(Skip { cells, reason });
+        self
+    }
+}
+
+/// A case from an async function of the same name.
+macro_rules! case {
+    ($name:ident) => {
+        crate::Case {
+            name: stringify!($name),
+            run: |cell| Box::pin($name(cell)),
+            skips: Vec::new(),
+        }
+    };
+}
+use case;
+
+/// No case takes longer; one that does hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    let cases: Vec<Case> = [
+        happy::cases(),
+        statuses::cases(),
+        throttling::cases(),
+        answers::cases(),
+        credentials::cases(),
+        connection::cases(),
+        proxies::cases(),
+        cancel::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let mut trials: Vec<Trial> = cases.iter().flat_map(trials_of).collect();
+    trials.push(Trial::test("the_suite_is_whole", move || check_suite(&cases)));
+    let mut arguments = Arguments::from_args();
+    // Most of a case's time is waiting.
+    arguments.test_threads.get_or_insert(8);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trials_of(case: &Case) -> Vec<Trial> {
+    let run = case.run;
+    Cell::all()
+        .map(|cell| {
+            let name = format!("{}::{cell}", case.name);
+            match case.skips.iter().find(|skip| (skip.cells)(cell)) {
+                Some(skip) => {
+                    Trial::test(name, || Ok(())).with_kind(skip.reason).with_ignored_flag(true)
+                }
+                None => Trial::test(name, move || run_in(cell, run)),
+            }
+        })
+        .collect()
+}
+
+fn run_in(cell: Cell, run: Run) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async { tokio::time::timeout(PATIENCE, run(cell)).await });
+    runtime.shutdown_background();
+    outcome.map_err(|_| format!("it hangs: no end after {PATIENCE:?}").into())
+}
+
+fn check_suite(cases: &[Case]) -> Result<(), Failed> {
+    if cases.len() < 40 {
+        return Err(format!("{} cases; the suite has at least 40", cases.len()).into());
+    }
+    for case in cases {
+        for skip in &case.skips {
+            if !Cell::every().any(skip.cells) {
+                return Err(
+                    format!("{}: no cell is skipped by {:?}", case.name, skip.reason).into()
+                );
+            }
+        }
+        if cases.iter().filter(|other| other.name == case.name).count() > 1 {
+            return Err(format!("{}: two cases have this name", case.name).into());
+        }
+    }
+    Ok(())
+}

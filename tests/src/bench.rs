@@ -1,0 +1,194 @@
+//! One device and one emulated service.
+
+use std::time::Duration;
+
+use dps_client::{
+    Attestation, Client, Config, Error, Registered, RegistrationRequest, Roots, Settings,
+    Transport, client,
+};
+use dps_emulator::{
+    Behavior, CaCertificates, Emulator, Enrolment, Event, EventKind, GroupAttestation, SymmetricKey,
+};
+
+use crate::{
+    cell::{Cell, Credential},
+    identity::Authority,
+};
+
+/// The device of every bench.
+pub const DEVICE: &str = "dev-1";
+
+/// A service with an enrolment for the device of a cell, and what that device needs to register.
+#[derive(Debug)]
+pub struct Bench {
+    /// The cell.
+    pub cell: Cell,
+    /// The service.
+    pub emulator: Emulator,
+    /// The device's credential, and where the service is.
+    pub config: Config,
+    /// The name of the device's enrolment at the service.
+    pub enrolment: &'static str,
+}
+
+impl Bench {
+    /// A service that behaves as told.
+    pub async fn new(cell: Cell, behavior: Behavior) -> Self {
+        Self::with(cell, |enrolment| enrolment.behavior(behavior)).await
+    }
+
+    /// A service in good health that assigns at once.
+    pub async fn healthy(cell: Cell) -> Self {
+        Self::new(cell, Behavior::new()).await
+    }
+
+    /// A service whose enrolment for the device is changed before it starts.
+    pub async fn with(cell: Cell, change: impl FnOnce(Enrolment) -> Enrolment) -> Self {
+        Self::with_service(cell, change, |service| service).await
+    }
+
+    /// A service that is changed before it starts, beside its enrolment.
+    pub async fn with_service(
+        cell: Cell,
+        change: impl FnOnce(Enrolment) -> Enrolment,
+        change_service: impl FnOnce(dps_emulator::Config) -> dps_emulator::Config,
+    ) -> Self {
+        let (enrolment, attestation) = enrol(cell.credential, DEVICE);
+        let name = if cell.credential == Credential::SymmetricKey { DEVICE } else { "factory" };
+        let service = Emulator::builder().enrolment(change(enrolment));
+        let emulator = change_service(service).start().await.expect("an emulator on loopback");
+        let config = config_for(&emulator, cell.wire, attestation);
+        Self { cell, emulator, config, enrolment: name }
+    }
+
+    /// The request of the bench's device.
+    #[must_use]
+    pub fn request(&self) -> RegistrationRequest {
+        RegistrationRequest::new(DEVICE.parse().expect("a registration id"))
+    }
+
+    /// A client with bounds that suit loopback.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client_with(self.config.clone(), fast())
+    }
+
+    /// A client with a configuration and bounds of its own.
+    #[must_use]
+    pub fn client_with(&self, config: Config, settings: Settings) -> Client {
+        client(self.cell.wire, config, settings).expect("a client for a wire that is built")
+    }
+
+    /// Registers the device once and ends the session.
+    ///
+    /// # Errors
+    /// The registration's.
+    pub async fn register(&self) -> Result<Registered, Error> {
+        self.register_with(self.config.clone()).await
+    }
+
+    /// Registers the device once with another configuration and ends the session.
+    ///
+    /// # Errors
+    /// The registration's.
+    pub async fn register_with(&self, config: Config) -> Result<Registered, Error> {
+        let client = client(self.cell.wire, config, fast())?;
+        let outcome = client.register(self.request()).await;
+        settle(&client).await;
+        outcome
+    }
+
+    /// What happened at the service, picked from its events.
+    pub fn events<V>(&self, pick: impl FnMut(Event) -> Option<V>) -> Vec<V> {
+        self.emulator.events().snapshot().into_iter().filter_map(pick).collect()
+    }
+
+    /// The operations that were asked for: `register`, `query`.
+    #[must_use]
+    pub fn requests(&self) -> Vec<dps_emulator::Operation> {
+        self.events(|event| match event.kind {
+            EventKind::Request { operation, .. } => Some(operation),
+            _ => None,
+        })
+    }
+
+    /// When each request came, in milliseconds.
+    #[must_use]
+    pub fn request_times(&self) -> Vec<u64> {
+        self.events(|event| {
+            matches!(event.kind, EventKind::Request { .. }).then_some(event.elapsed_ms)
+        })
+    }
+
+    /// How many connections were made.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.events(|event| matches!(event.kind, EventKind::Connected { .. }).then_some(())).len()
+    }
+
+    /// How many connections got as far as TLS.
+    #[must_use]
+    pub fn secure_connections(&self) -> usize {
+        self.events(|event| matches!(event.kind, EventKind::TlsEstablished { .. }).then_some(()))
+            .len()
+    }
+}
+
+/// Ends the session; what the goodbye meets is no matter here.
+pub async fn settle(client: &Client) {
+    let _goodbye = client.end_session().await;
+}
+
+/// Bounds that suit loopback: a broken case fails soon, a healthy one never waits for nothing.
+#[must_use]
+pub fn fast() -> Settings {
+    Settings::default()
+        .request_timeout(Duration::from_secs(10))
+        .registration_timeout(Duration::from_secs(20))
+        .poll_interval(Duration::from_millis(20))
+        .poll_floor(Duration::from_millis(10))
+        .max_backoff(Duration::from_millis(100))
+        .jitter_percent(0)
+}
+
+/// Where a service is and whom to trust, for a device with the given credential.
+#[must_use]
+pub fn config_for(emulator: &Emulator, wire: Transport, attestation: Attestation) -> Config {
+    let roots = Roots::empty().with_pem(emulator.ca_pem().as_bytes()).expect("the emulator's CA");
+    let port = match wire {
+        Transport::Http => emulator.https_port(),
+        other => unreachable!("{other} is not served yet"),
+    };
+    Config::new(emulator.id_scope().clone(), attestation)
+        .endpoint(format!("localhost:{port}").parse::<dps_client::Endpoint>().expect("an endpoint"))
+        .roots(roots)
+}
+
+/// An enrolment, and the credential of a device that it knows.
+fn enrol(credential: Credential, device: &str) -> (Enrolment, Attestation) {
+    let id: dps_client::RegistrationId = device.parse().expect("a registration id");
+    match credential {
+        Credential::SymmetricKey => {
+            let key = SymmetricKey::random().expect("a key");
+            let attestation = client_key(&key).into();
+            (Enrolment::individual(id, dps_emulator::Attestation::symmetric_key(key)), attestation)
+        }
+        Credential::GroupKey => {
+            let key = SymmetricKey::random().expect("a key");
+            let group: dps_client::GroupKey = key.to_base64().parse().expect("a group key");
+            let attestation = group.derive(&id).into();
+            (Enrolment::group("factory", GroupAttestation::symmetric_key(key)), attestation)
+        }
+        Credential::X509 => {
+            let root = Authority::root("Factory root");
+            let line = root.intermediate("Line 4");
+            let attestation = line.device(device).with_chain([&line]).identity().into();
+            let ca = CaCertificates::from_pem(&root.pem).expect("a CA certificate");
+            (Enrolment::group("factory", GroupAttestation::X509(ca)), attestation)
+        }
+    }
+}
+
+fn client_key(key: &SymmetricKey) -> dps_client::SymmetricKey {
+    key.to_base64().parse().expect("a device key")
+}

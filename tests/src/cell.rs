@@ -1,0 +1,68 @@
+//! Wires and credentials: the columns of the matrix.
+
+use std::fmt;
+
+use dps_client::Transport;
+
+/// How the device of a cell proves who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// An individual enrolment's symmetric key.
+    SymmetricKey,
+    /// A key derived from a group's.
+    GroupKey,
+    /// A certificate that a group's CA vouches for, through an intermediate.
+    X509,
+}
+
+impl fmt::Display for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SymmetricKey => "symmetric_key",
+            Self::GroupKey => "group_key",
+            Self::X509 => "x509",
+        })
+    }
+}
+
+/// One wire with one credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// The wire.
+    pub wire: Transport,
+    /// The credential.
+    pub credential: Credential,
+}
+
+impl Cell {
+    /// Every wire with every credential.
+    pub fn every() -> impl Iterator<Item = Self> {
+        let credentials = [Credential::SymmetricKey, Credential::GroupKey, Credential::X509];
+        Transport::ALL
+            .into_iter()
+            .flat_map(move |wire| credentials.map(|credential| Self { wire, credential }))
+    }
+
+    /// Every cell whose wire is compiled in.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::every().filter(|cell| cell.wire.is_built())
+    }
+
+    /// Whether the device signs tokens.
+    #[must_use]
+    pub fn has_key(self) -> bool {
+        self.credential != Credential::X509
+    }
+
+    /// Whether the wire is one of MQTT's.
+    #[must_use]
+    pub fn is_mqtt(self) -> bool {
+        matches!(self.wire, Transport::Mqtt | Transport::MqttWs)
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::{}", self.wire.as_str().replace('-', "_"), self.credential)
+    }
+}

@@ -1,0 +1,100 @@
+//! Devices with their keys and certificates, made on the spot.
+
+use dps_client::X509Identity;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+
+/// A certificate authority.
+#[derive(Debug)]
+pub struct Authority {
+    /// Its certificate.
+    pub pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// One that vouches for itself.
+    #[must_use]
+    pub fn root(name: &str) -> Self {
+        let key = key();
+        let params = Self::params(name);
+        let certificate = params.self_signed(&key).expect("a root certificate");
+        Self { pem: certificate.pem(), issuer: Issuer::new(params, key) }
+    }
+
+    /// One that this one vouches for.
+    #[must_use]
+    pub fn intermediate(&self, name: &str) -> Self {
+        let key = key();
+        let params = Self::params(name);
+        let certificate = params.signed_by(&key, &self.issuer).expect("an intermediate");
+        Self { pem: certificate.pem(), issuer: Issuer::new(params, key) }
+    }
+
+    fn params(name: &str) -> CertificateParams {
+        let mut params = named(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params
+    }
+
+    /// A device's certificate, valid for decades.
+    #[must_use]
+    pub fn device(&self, common_name: &str) -> Device {
+        self.issue(named(common_name))
+    }
+
+    /// A device's certificate that expired years ago.
+    #[must_use]
+    pub fn expired_device(&self, common_name: &str) -> Device {
+        let mut params = named(common_name);
+        params.not_before = date_time_ymd(2015, 1, 1);
+        params.not_after = date_time_ymd(2020, 1, 1);
+        self.issue(params)
+    }
+
+    fn issue(&self, params: CertificateParams) -> Device {
+        let key = key();
+        let certificate = params.signed_by(&key, &self.issuer).expect("a device's certificate");
+        Device { certificate: certificate.pem(), chain: String::new(), key: key.serialize_pem() }
+    }
+}
+
+/// A device's certificate with its key.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Its own certificate.
+    pub certificate: String,
+    /// The certificates that go with it.
+    pub chain: String,
+    key: String,
+}
+
+impl Device {
+    /// Sends these authorities' certificates along.
+    #[must_use]
+    pub fn with_chain<'a>(mut self, authorities: impl IntoIterator<Item = &'a Authority>) -> Self {
+        self.chain = authorities.into_iter().map(|authority| authority.pem.as_str()).collect();
+        self
+    }
+
+    /// What a client takes.
+    #[must_use]
+    pub fn identity(&self) -> X509Identity {
+        let pem = format!("{}{}", self.certificate, self.chain);
+        X509Identity::from_pem(pem.as_bytes(), self.key.as_bytes()).expect("a usable identity")
+    }
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().expect("a key")
+}
+
+fn named(common_name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+}

@@ -1,0 +1,102 @@
+//! A CONNECT proxy on loopback.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use dps_client::{Proxy, ProxyChoice};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+/// What the proxy does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyScript {
+    /// Opens tunnels for everybody.
+    Open,
+    /// Opens tunnels for `user` with the password `pa:ss`.
+    Authenticated,
+    /// Answers with this status line and closes.
+    Refuse(&'static str),
+    /// Closes instead of answering.
+    Close,
+    /// Opens the tunnel and closes it at once.
+    CloseTunnel,
+    /// Never answers.
+    Silent,
+}
+
+/// A running proxy; dropped, it stops.
+#[derive(Debug)]
+pub struct TestProxy {
+    port: u16,
+    tunnels: Arc<AtomicUsize>,
+    _tasks: JoinSet<()>,
+}
+
+impl TestProxy {
+    /// Starts on a free port.
+    pub async fn start(script: ProxyScript) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port for the proxy");
+        let port = listener.local_addr().expect("its address").port();
+        let tunnels = Arc::new(AtomicUsize::new(0));
+        let mut tasks = JoinSet::new();
+        let counter = Arc::clone(&tunnels);
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                connections.spawn(serve(client, script, Arc::clone(&counter)));
+            }
+        });
+        Self { port, tunnels, _tasks: tasks }
+    }
+
+    /// What a client is told; the user part is empty or like `user:pa%3Ass@`.
+    #[must_use]
+    pub fn choice(&self, user: &str) -> ProxyChoice {
+        let url = format!("http://{user}127.0.0.1:{}", self.port);
+        ProxyChoice::Url(url.parse::<Proxy>().expect("a proxy's URL"))
+    }
+
+    /// How many tunnels were opened.
+    #[must_use]
+    pub fn tunnels(&self) -> usize {
+        self.tunnels.load(Ordering::SeqCst)
+    }
+}
+
+async fn serve(mut client: TcpStream, script: ProxyScript, tunnels: Arc<AtomicUsize>) {
+    let Some(head) = read_head(&mut client).await else { return };
+    let authorized = head.contains("Basic dXNlcjpwYTpzcw==");
+    let refusal = match script {
+        ProxyScript::Refuse(status) => Some(status),
+        ProxyScript::Authenticated if !authorized => Some("407 Proxy Authentication Required"),
+        ProxyScript::Close => return,
+        ProxyScript::Silent => return std::future::pending().await,
+        _ => None,
+    };
+    if let Some(status) = refusal {
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        let _gone = client.write_all(answer.as_bytes()).await;
+        return;
+    }
+    let Some(target) = head.split_whitespace().nth(1) else { return };
+    let Ok(mut server) = TcpStream::connect(target).await else { return };
+    tunnels.fetch_add(1, Ordering::SeqCst);
+    if client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.is_ok()
+        && script != ProxyScript::CloseTunnel
+    {
+        let _gone = copy_bidirectional(&mut client, &mut server).await;
+    }
+}
+
+async fn read_head(client: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.ok()?);
+    }
+    String::from_utf8(head).ok()
+}

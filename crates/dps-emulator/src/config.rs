@@ -127,6 +127,13 @@ impl Config {
         self
     }
 
+    /// As [`Config::admin_port`], unless one was set before.
+    #[must_use]
+    pub fn admin_port_or(mut self, port: u16) -> Self {
+        self.admin_port.get_or_insert(port);
+        self
+    }
+
     /// Adds names or addresses to the server certificate, beside `localhost`, `127.0.0.1` and `::1`.
     #[must_use]
     pub fn server_names<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {

@@ -61,6 +61,11 @@ impl SymmetricKey {
         hmac::verify(&self.hmac(), message, signature).is_ok()
     }
 
+    #[cfg(test)]
+    pub(crate) fn sign(&self, message: &[u8]) -> String {
+        STANDARD.encode(hmac::sign(&self.hmac(), message))
+    }
+
     fn hmac(&self) -> hmac::Key {
         hmac::Key::new(hmac::HMAC_SHA256, &self.0)
     }

@@ -101,7 +101,7 @@ impl Service {
         if self.enrolment(&enrolment.name).is_some() {
             return wrong("name", "another enrolment has it already (case does not count)");
         }
-        if enrolment.hubs.iter().all(String::is_empty) {
+        if enrolment.hubs.is_empty() || enrolment.hubs.iter().any(String::is_empty) {
             return wrong("hub", "there is no hub to assign devices to");
         }
         self.enrolments.push(enrolment);

@@ -1,0 +1,210 @@
+//! Client certificates, judged for real.
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+};
+use rustls_pki_types::CertificateDer;
+
+use super::*;
+use crate::keys::{CaCertificates, Thumbprint};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+struct Ca(Issuer<'static, KeyPair>, CertificateDer<'static>, String);
+
+fn params(name: &str, is_ca: bool) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = (now() - 10 * DAY).into();
+    params.not_after = (now() + 10 * DAY).into();
+    params.use_authority_key_identifier_extension = true;
+    if is_ca {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    params
+}
+
+fn ca(params: CertificateParams, issuer: Option<&Ca>) -> Ca {
+    let key = KeyPair::generate().unwrap();
+    let certificate = match issuer {
+        Some(issuer) => params.signed_by(&key, &issuer.0).unwrap(),
+        None => params.self_signed(&key).unwrap(),
+    };
+    Ca(Issuer::new(params, key), certificate.der().clone(), certificate.pem())
+}
+
+fn leaf(params: CertificateParams, issuer: &Ca) -> CertificateDer<'static> {
+    params.signed_by(&KeyPair::generate().unwrap(), &issuer.0).unwrap().der().clone()
+}
+
+fn self_signed(params: &CertificateParams) -> CertificateDer<'static> {
+    params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+}
+
+fn shown(
+    service: &Service,
+    id: &str,
+    chain: &[&CertificateDer<'static>],
+) -> Result<String, (u32, String)> {
+    let chain: Vec<_> = chain.iter().copied().cloned().collect();
+    service
+        .authenticate(now(), SCOPE, id, Credential::Certificates(&chain))
+        .map(|who| who.enrolment)
+        .map_err(|error| (error.error_code, error.message))
+}
+
+fn refused(message: &str) -> Result<String, (u32, String)> {
+    Err((401_002, message.to_owned()))
+}
+
+#[test]
+fn an_individual_certificate_is_known_by_its_thumbprint_whoever_issued_it() {
+    let own = self_signed(&params("dev-1", true));
+    let issued = leaf(params("dev-1", false), &ca(params("any CA", true), None));
+    let enrolment = |id: &str, der: &CertificateDer<'_>| {
+        let attestation = Attestation::thumbprint(Thumbprint::of_der(der));
+        service([Enrolment::individual(id.parse().unwrap(), attestation)])
+    };
+    for der in [&own, &issued] {
+        assert_eq!(shown(&enrolment("dev-1", der), "dev-1", &[der]), Ok("dev-1".into()));
+    }
+    let secondary = Attestation::X509 {
+        primary: Thumbprint::of_der(&own),
+        secondary: Some(Thumbprint::of_der(&issued)),
+    };
+    let both = service([Enrolment::individual("dev-1".parse().unwrap(), secondary)]);
+    assert_eq!(shown(&both, "dev-1", &[&issued]), Ok("dev-1".into()));
+
+    let invalid = refused("Invalid certificate");
+    assert_eq!(shown(&enrolment("dev-1", &own), "dev-1", &[&issued]), invalid);
+    assert_eq!(shown(&enrolment("dev-2", &own), "dev-2", &[&own]), invalid, "common name");
+    let junk = CertificateDer::from(vec![1, 2, 3]);
+    assert_eq!(shown(&enrolment("dev-1", &junk), "dev-1", &[&junk]), invalid);
+}
+
+#[test]
+fn dates_and_common_names_count() {
+    let invalid = refused("Invalid certificate");
+    let with = |change: fn(&mut CertificateParams)| {
+        let mut params = params("dev-1", false);
+        change(&mut params);
+        let der = self_signed(&params);
+        let attestation = Attestation::thumbprint(Thumbprint::of_der(&der));
+        let service = service([Enrolment::individual("dev-1".parse().unwrap(), attestation)]);
+        shown(&service, "dev-1", &[&der])
+    };
+    assert_eq!(with(|_| ()), Ok("dev-1".into()));
+    assert_eq!(with(|params| params.not_after = (now() - DAY).into()), invalid);
+    assert_eq!(with(|params| params.not_before = (now() + DAY).into()), invalid);
+    assert_eq!(with(|params| params.distinguished_name = rcgen::DistinguishedName::new()), invalid);
+}
+
+#[test]
+fn a_group_takes_whom_its_ca_vouches_for() {
+    let root = ca(params("root", true), None);
+    let middle = ca(params("middle", true), Some(&root));
+    let stranger = ca(params("root", true), None);
+    let of = |ca: &Ca| {
+        let attestation = GroupAttestation::X509(CaCertificates::from_pem(&ca.2).unwrap());
+        service([Enrolment::group("line", attestation)])
+    };
+    let (by_root, by_middle) = (of(&root), of(&middle));
+    let good = || params("dev-1", false);
+    let (not_found, invalid) =
+        (refused("CA certificate not found."), refused("Invalid certificate"));
+
+    let direct = leaf(good(), &root);
+    let below = leaf(good(), &middle);
+    let chain = [&below, &middle.1];
+    let whole = [&below, &middle.1, &root.1];
+    let taken = Ok("line".to_owned());
+    assert_eq!(shown(&by_root, "dev-1", &[&direct]), taken);
+    assert_eq!(shown(&by_root, "dev-1", &chain), taken);
+    assert_eq!(shown(&by_root, "dev-1", &whole), taken);
+    assert_eq!(shown(&by_middle, "dev-1", &[&below]), taken, "an intermediate is enough");
+    assert_eq!(shown(&by_middle, "dev-1", &whole), taken);
+
+    assert_eq!(shown(&by_root, "dev-1", &[&below]), not_found, "the chain was not sent");
+    assert_eq!(shown(&by_middle, "dev-1", &[&direct]), not_found);
+    assert_eq!(shown(&by_root, "dev-1", &[&self_signed(&good())]), not_found);
+    assert!(shown(&by_root, "dev-1", &[&leaf(good(), &stranger)]).is_err(), "same name, other key");
+    assert_eq!(shown(&by_root, "dev-2", &[&direct]), invalid, "common name");
+    let with = |change: fn(&mut CertificateParams)| {
+        let mut params = good();
+        change(&mut params);
+        shown(&by_root, "dev-1", &[&leaf(params, &root)])
+    };
+    assert_eq!(with(|params| params.not_after = (now() - DAY).into()), invalid);
+    assert_eq!(with(|params| params.not_before = (now() + DAY).into()), invalid);
+    let server_only = |params: &mut CertificateParams| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    };
+    assert_eq!(with(server_only), invalid);
+    // A certificate that is no CA vouches for nobody.
+    let no_ca = ca(params("no CA", false), Some(&root));
+    let forged = leaf(good(), &no_ca);
+    assert!(shown(&by_root, "dev-1", &[&forged, &no_ca.1]).is_err());
+}
+
+#[test]
+fn a_ca_out_of_its_dates_vouches_for_nobody() {
+    let mut old = params("old", true);
+    old.not_after = (now() - DAY).into();
+    let old = ca(old, None);
+    let attestation = GroupAttestation::X509(CaCertificates::from_pem(&old.2).unwrap());
+    let service = service([Enrolment::group("line", attestation)]);
+    let below = leaf(params("dev-1", false), &old);
+    assert_eq!(shown(&service, "dev-1", &[&below]), refused("CA certificate not found."));
+}
+
+#[test]
+fn of_several_groups_the_one_whose_ca_was_reached_says_what_is_wrong() {
+    let (first, second) = (ca(params("first", true), None), ca(params("second", true), None));
+    let enrolment = |name: &str, ca: &Ca| {
+        let attestation = GroupAttestation::X509(CaCertificates::from_pem(&ca.2).unwrap());
+        Enrolment::group(name, attestation)
+    };
+    let groups = [enrolment("a", &first), enrolment("b", &second), group("keys")];
+    let service = service(groups);
+    let good = leaf(params("dev-1", false), &second);
+    assert_eq!(shown(&service, "dev-1", &[&good]), Ok("b".into()));
+    assert_eq!(shown(&service, "dev-2", &[&good]), refused("Invalid certificate"));
+    let other = leaf(params("dev-1", false), &ca(params("third", true), None));
+    assert_eq!(shown(&service, "dev-1", &[&other]), refused("CA certificate not found."));
+}
+
+#[test]
+fn a_certificate_is_no_token_and_a_token_no_certificate() {
+    let der = self_signed(&params("dev-2", false));
+    let by_certificate = Attestation::thumbprint(Thumbprint::of_der(&der));
+    let service = service([
+        individual("dev-1"),
+        Enrolment::individual("dev-2".parse().unwrap(), by_certificate),
+    ]);
+    assert_eq!(shown(&service, "dev-1", &[&der]), refused("Unauthorized"));
+    let token = token("dev-2", &key("one"));
+    let error = service.authenticate(now(), SCOPE, "dev-2", Credential::Sas(&token)).unwrap_err();
+    assert_eq!((error.error_code, error.message.as_str()), (401_002, "Unauthorized"));
+}
+
+#[test]
+fn the_state_tells_of_the_certificate() {
+    let root = ca(params("root", true), None);
+    let attestation = GroupAttestation::X509(CaCertificates::from_pem(&root.2).unwrap());
+    let mut service = service([Enrolment::group("line", attestation)]);
+    let der = leaf(params("dev-1", false), &root);
+    let chain = [der.clone()];
+    let who =
+        service.authenticate(now(), SCOPE, "dev-1", Credential::Certificates(&chain)).unwrap();
+    let reply = service.register(now(), &who, Ok(Registration::default()));
+    let x509 = &body(&reply)["registrationState"]["x509"];
+    assert_eq!(x509["enrollmentGroupId"], "line");
+    let info = &x509["certificateInfo"];
+    assert_eq!(info["subjectName"], "CN=dev-1");
+    assert_eq!(info["issuerName"], "CN=root");
+    assert_eq!(info["sha256Thumbprint"], Thumbprint::of_der(&der).to_string());
+    assert_eq!(info["sha1Thumbprint"].as_str().unwrap().len(), 40);
+    assert_eq!(info["notAfterUtc"], "2025-01-11T00:00:00.000Z");
+    assert_eq!(info["version"], 3);
+}

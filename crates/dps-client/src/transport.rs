@@ -48,6 +48,14 @@ impl Transport {
         }
     }
 
+    /// Checks, before anything else is done, that the wire is compiled in.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] that names the wires that are.
+    pub fn ensure_built(self) -> Result<(), Error> {
+        if self.is_built() { Ok(()) } else { Err(not_built(self)) }
+    }
+
     fn names(of: impl Fn(Self) -> bool) -> String {
         let names: Vec<_> = Self::ALL.into_iter().filter(|w| of(*w)).map(Self::as_str).collect();
         names.join(", ")

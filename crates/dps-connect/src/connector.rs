@@ -11,6 +11,8 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+#[cfg(feature = "websocket")]
+use crate::websocket::{self, WsBytes};
 use crate::{
     config::Config,
     failure::{self, Peer},
@@ -68,15 +70,27 @@ impl Connector {
     /// its lookup on a thread of its own.
     pub async fn connect(&self, default_port: u16) -> Result<Stream, Error> {
         let peer = Peer::of(&self.config, default_port)?;
+        let stream = Attempt::new(&self.config, &peer).open(self).await?;
+        self.config.observer.notify(&Step::Connected);
+        Ok(stream)
+    }
+
+    /// Does what [`connect`](Self::connect) does, and then the WebSocket upgrade on the stream, within the same
+    /// [`Config::connect_timeout`]. The server must speak the given subprotocol, in any spelling.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect), and [`Error::Connection`] with the stage `websocket`.
+    ///
+    /// # Cancel safety
+    /// As for [`connect`](Self::connect).
+    #[cfg(feature = "websocket")]
+    pub async fn websocket(&self, subprotocol: &str) -> Result<WsBytes<Stream>, Error> {
+        let peer = Peer::of(&self.config, websocket::DEFAULT_PORT)?;
         let attempt = Attempt::new(&self.config, &peer);
-        let tcp = match peer.proxy() {
-            None => attempt.direct().await?,
-            Some(proxy) => attempt.through(proxy).await?,
-        };
-        let stream = attempt.tls(self, tcp).await?;
-        let (_, session) = stream.get_ref();
-        let (version, suite) = (session.protocol_version(), session.negotiated_cipher_suite());
-        tracing::debug!(%peer, ?version, ?suite, "TLS stands");
+        let stream = attempt.open(self).await?;
+        self.config.observer.notify(&Step::Websocket);
+        let upgrade = websocket::upgrade(stream, &peer, subprotocol, attempt.user_agent);
+        let stream = attempt.bound(Stage::Websocket, upgrade).await?;
         self.config.observer.notify(&Step::Connected);
         Ok(stream)
     }
@@ -102,6 +116,18 @@ impl<'a> Attempt<'a> {
         let timeout = config.connect_timeout.min(LONGEST);
         let Config { observer, user_agent, .. } = config;
         Self { peer, observer, user_agent, timeout, deadline: Instant::now() + timeout }
+    }
+
+    async fn open(&self, connector: &Connector) -> Result<Stream, ConnectionError> {
+        let tcp = match self.peer.proxy() {
+            None => self.direct().await?,
+            Some(proxy) => self.through(proxy).await?,
+        };
+        let stream = self.tls(connector, tcp).await?;
+        let (_, session) = stream.get_ref();
+        let (version, suite) = (session.protocol_version(), session.negotiated_cipher_suite());
+        tracing::debug!(peer = %self.peer, ?version, ?suite, "TLS stands");
+        Ok(stream)
     }
 
     async fn direct(&self) -> Result<TcpStream, ConnectionError> {

@@ -158,6 +158,7 @@ pub fn timed_out(stage: Stage, peer: &Peer, after: Duration) -> ConnectionError 
             let hint = "something in between may let TCP through and swallow TLS".to_owned();
             ("TLS handshake", peer.to_string(), hint)
         }
+        Stage::Websocket => ("WebSocket upgrade", peer.to_string(), WEBSOCKET_HINT.to_owned()),
         _ => ("connection", peer.address(), port_hint(peer.port)),
     };
     let message = format!("no {what} from {whom} within {} s", after.as_secs_f64());
@@ -193,6 +194,44 @@ pub fn tls(peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
             Some(io) => new(format!("the TLS handshake with {peer} failed: {io}")),
             None => new(format!("the TLS handshake with {peer} failed: {error}")),
         },
+    }
+}
+
+const WEBSOCKET_HINT: &str =
+    "check the host and the port, and that nothing in between answers instead of the service";
+
+/// No WebSocket, because the peer answered the upgrade with another status than 101. `line` is the status with
+/// the words after it.
+#[must_use]
+pub fn websocket_refused(peer: &Peer, status: u16, line: &str) -> ConnectionError {
+    let refused = websocket(peer, &format!("it answered {line:.128?}"));
+    match status {
+        401 | 403 => refused
+            .hint("check that the network, the proxy and the service let this device in")
+            .permanent(),
+        408 | 429 | 500.. => refused.hint("the service is in trouble; try again later"),
+        _ => refused.permanent(),
+    }
+}
+
+/// No WebSocket, for the given reason.
+#[must_use]
+pub fn websocket(peer: &Peer, reason: &str) -> ConnectionError {
+    let message = format!("{peer} opened no WebSocket: {reason}");
+    ConnectionError::new(Stage::Websocket, message).hint(WEBSOCKET_HINT)
+}
+
+/// No WebSocket, because the connection broke. With TLS 1.3 a server refuses the device's certificate only now:
+/// that is told apart, at the stage `tls`.
+#[must_use]
+pub fn websocket_broke(peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
+    let lost = lost(Stage::Websocket, peer, error);
+    if lost.stage != Stage::Websocket {
+        return lost;
+    }
+    match innermost_io(error) {
+        Some(io) if !is_close(io.kind()) => websocket(peer, &io.to_string()),
+        _ => websocket(peer, "it closed the connection during the upgrade"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one way out: TCP, proxy and TLS, with one rustls configuration for every wire.
+//! The one way out: TCP, proxy, TLS and WebSocket, with one rustls configuration for every wire.
 //!
 //! - [`Config`] says where to, who the device is, whom to trust and which proxy to use; every wire takes one.
 //! - [`Connector`] opens the TLS stream that the MQTT and AMQP wires speak over. The HTTPS wire has a client of
@@ -14,6 +14,8 @@ mod proxy;
 mod roots;
 mod tls;
 mod tunnel;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 pub use config::{ApiVersion, Config};
 pub use connector::{Connector, Stream, resolve};

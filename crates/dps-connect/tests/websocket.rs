@@ -1,0 +1,197 @@
+//! WebSockets to servers on loopback, good and bad.
+#![cfg(feature = "websocket")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use dps_connect::{
+    Connector, failure,
+    websocket::{MAX_MESSAGE_BYTES, Violation, WsBytes, accept_key},
+};
+use dps_state_machine::{ConnectionError, Error, Observer, Stage, Step};
+use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+const TLS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+/// A server that answers each upgrade with what the function makes of the key, then echoes messages.
+async fn upgrading(ca: &Authority, answer: fn(&str) -> String) -> SocketAddr {
+    let config = server_config(&ca.server(|_| {}), None, TLS);
+    listen_tls(config, move |mut tls| async move {
+        let request = head(&mut tls).await;
+        assert!(request.starts_with("GET /$iothub/websocket HTTP/1.1\r\nHost: localhost:"));
+        let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
+        tls.write_all(answer(key.unwrap()).as_bytes()).await.unwrap();
+        let mut ws = WsBytes::server(tls).await;
+        let mut buffer = [0; 256];
+        while let Ok(read @ 1..) = ws.read(&mut buffer).await {
+            ws.write_all(&buffer[..read]).await.unwrap();
+            ws.flush().await.unwrap();
+        }
+    })
+    .await
+}
+
+fn switching(key: &str, protocol: &str) -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n{protocol}\r\n",
+        accept_key(key)
+    )
+}
+
+async fn refused(ca: &Authority, answer: fn(&str) -> String) -> Box<ConnectionError> {
+    let address = upgrading(ca, answer).await;
+    let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
+    match connector.websocket("mqtt").await {
+        Err(Error::Connection(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn bytes_flow_once_the_server_has_switched_however_it_spells_the_subprotocol() {
+    let ca = Authority::new("ca");
+    let address = upgrading(&ca, |key| switching(key, "sec-websocket-protocol: MQTT\r\n")).await;
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&steps);
+    let observer = Observer::new(move |step| seen.lock().unwrap().push(step.clone()));
+    let config = config(&localhost(address), ca.roots()).observer(observer);
+    let mut ws = Connector::new(config).unwrap().websocket("mqtt").await.unwrap();
+    ws.write_all(b"hello").await.unwrap();
+    ws.flush().await.unwrap();
+    let mut echoed = [0; 5];
+    ws.read_exact(&mut echoed).await.unwrap();
+    assert_eq!(&echoed, b"hello");
+    ws.shutdown().await.unwrap();
+    let steps = steps.lock().unwrap();
+    assert_eq!(steps[steps.len() - 2..], [Step::Websocket, Step::Connected]);
+    assert_eq!(steps.iter().filter(|step| **step == Step::Connected).count(), 1);
+}
+
+#[tokio::test]
+async fn every_refusal_says_what_the_server_answered() {
+    let ca = Authority::new("ca");
+    let cases: [(fn(&str) -> String, &str, bool); 10] = [
+        (|_| "HTTP/1.1 403 Forbidden\r\n\r\n".into(), "403 Forbidden", false),
+        (|_| "HTTP/1.0 401 Unauthorized\r\n\r\n".into(), "401 Unauthorized", false),
+        (|_| "HTTP/1.1 404 Not Found\r\nA: b\r\n\r\nbody".into(), "404 Not Found", false),
+        (|_| "HTTP/1.1 503 Busy\r\nRetry-After: 3\r\n\r\n".into(), "503 Busy", true),
+        (|_| "SSH-2.0-server\r\n".into(), "not HTTP", true),
+        (|_| format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(20_000)), "too long", true),
+        (
+            |key| switching(key, "Sec-WebSocket-Protocol: stomp\r\n"),
+            "\"stomp\", not \"mqtt\"",
+            false,
+        ),
+        (|key| switching(key, ""), "does not say", false),
+        (|_| switching("other", "Sec-WebSocket-Protocol: mqtt\r\n"), "does not belong", true),
+        (
+            |key| switching(key, "Sec-WebSocket-Extensions: permessage-deflate\r\n"),
+            "permessage-deflate",
+            true,
+        ),
+    ];
+    for (answer, says, retryable) in cases {
+        let error = refused(&ca, answer).await;
+        assert_eq!(error.stage, Stage::Websocket, "{error}");
+        assert!(error.to_string().contains(says), "{error} should say {says}");
+        assert_eq!(error.retryable, retryable, "{error}");
+        assert!(error.hint.is_some() && !error.lost, "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_closes_or_hangs_is_named_with_the_stage() {
+    let ca = Authority::new("ca");
+    let closing = server_config(&ca.server(|_| {}), None, TLS);
+    let closing = listen_tls(closing, |mut tls| async move {
+        head(&mut tls).await;
+    })
+    .await;
+    let hanging = server_config(&ca.server(|_| {}), None, TLS);
+    let hanging = listen_tls(hanging, swallow).await;
+    for (address, says) in [(closing, "closed the connection"), (hanging, "no WebSocket upgrade")] {
+        let config = config(&localhost(address), ca.roots())
+            .connect_timeout(std::time::Duration::from_millis(500));
+        let error = Connector::new(config).unwrap().websocket("mqtt").await.unwrap_err();
+        assert_eq!(error.stage(), Some(Stage::Websocket));
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+/// A client's end, and the bare stream of the server's.
+async fn bare() -> (WsBytes<DuplexStream>, DuplexStream) {
+    let (client, server) = duplex(4 * MAX_MESSAGE_BYTES);
+    (WsBytes::client(client).await, server)
+}
+
+async fn read_all(ws: &mut WsBytes<DuplexStream>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    ws.read_to_end(&mut bytes).await?;
+    Ok(bytes)
+}
+
+#[tokio::test]
+async fn fragments_are_joined_pings_answered_and_a_close_is_the_end() {
+    let (mut ws, mut server) = bare().await;
+    server
+        .write_all(b"\x02\x03one\x89\x02hi\x80\x04 two\x82\x00\x88\x07\x03\xf0later")
+        .await
+        .unwrap();
+    assert_eq!(read_all(&mut ws).await.unwrap(), b"one two");
+    assert_eq!(ws.close_reason(), Some("1008 (later)"));
+    drop(ws);
+    let mut sent = Vec::new();
+    server.read_to_end(&mut sent).await.unwrap();
+    // A pong and a close, both masked.
+    assert_eq!((sent[0], sent[1]), (0x8a, 0x82), "{sent:x?}");
+    assert_eq!((sent[8], sent[9]), (0x88, 0x87), "{sent:x?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_without_a_close_is_at_its_end_too() {
+    let (mut ws, mut server) = bare().await;
+    server.write_all(b"\x82\x03one").await.unwrap();
+    drop(server);
+    assert_eq!(read_all(&mut ws).await.unwrap(), b"one");
+    assert_eq!(ws.close_reason(), None);
+}
+
+#[tokio::test]
+async fn what_breaks_the_rules_is_told_from_what_breaks_the_connection() {
+    let too_large = u64::try_from(MAX_MESSAGE_BYTES + 1).unwrap().to_be_bytes();
+    let cases: [&[u8]; 5] = [
+        b"\x81\x02hi",
+        b"\xc2\x02hi",
+        b"\x82\x82\0\0\0\0hi",
+        b"\x80\x02hi",
+        &[&b"\x82\x7f"[..], &too_large].concat(),
+    ];
+    for bytes in cases {
+        let (mut ws, mut server) = bare().await;
+        server.write_all(bytes).await.unwrap();
+        let error = read_all(&mut ws).await.unwrap_err();
+        assert!(failure::find::<Violation>(&error).is_some(), "{bytes:x?}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn large_writes_arrive_whole_at_the_other_end() {
+    let (client, server) = duplex(64);
+    let (mut client, mut server) = (WsBytes::client(client).await, WsBytes::server(server).await);
+    let sent: Vec<u8> = (0..300_000_u32).map(|n| n.to_be_bytes()[3]).collect();
+    let expected = sent.clone();
+    let writing = async {
+        client.write_all(&sent).await.unwrap();
+        client.shutdown().await.unwrap();
+    };
+    let (received, ()) = tokio::join!(read_all(&mut server), writing);
+    assert!(received.unwrap() == expected);
+    assert_eq!(server.write_all(b"late").await.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+}

@@ -31,5 +31,10 @@ pub use dps_state_machine::{
 };
 pub use transport::{Transport, client};
 
+/// The README's code compiles.
+#[cfg(all(doctest, feature = "http"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 /// A device's session over a wire chosen at run time.
 pub type Client = StateMachine<BoxTransport>;

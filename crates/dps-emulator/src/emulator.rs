@@ -213,7 +213,7 @@ impl Emulator {
         // The last one who could record an event: the thread that writes them ends after it.
         drop(self);
         if let Some(sink) = sink {
-            tokio::task::spawn_blocking(move || sink.wait(Self::PATIENCE)).await.ok();
+            sink.wait(Self::PATIENCE).await;
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::{
     io::Write,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::mpsc::{SyncSender, sync_channel},
     time::Duration,
 };
+
+use tokio::sync::oneshot;
 
 use super::Event;
 
@@ -13,7 +15,7 @@ use super::Event;
 pub(crate) struct Sink(SyncSender<Vec<u8>>);
 
 /// Tells when everything has been written.
-pub(crate) struct SinkEnd(Receiver<()>);
+pub(crate) struct SinkEnd(oneshot::Receiver<()>);
 
 impl Sink {
     /// Lines that may wait for a slow reader; more are lost.
@@ -21,7 +23,7 @@ impl Sink {
 
     pub(crate) fn start(mut to: Box<dyn Write + Send>) -> std::io::Result<(Self, SinkEnd)> {
         let (lines, incoming) = sync_channel::<Vec<u8>>(Self::BACKLOG);
-        let (done, end) = sync_channel::<()>(1);
+        let (done, end) = oneshot::channel::<()>();
         std::thread::Builder::new().name("dps-emulator-events".into()).spawn(move || {
             // Gone when the thread ends, however it does.
             let _done = done;
@@ -49,8 +51,8 @@ impl Sink {
 
 impl SinkEnd {
     /// Waits until all is written, but not for long: a reader that stopped reading must not hold anyone up.
-    /// Blocks.
-    pub(crate) fn wait(self, at_most: Duration) {
-        self.0.recv_timeout(at_most).ok();
+    pub(crate) async fn wait(self, at_most: Duration) {
+        // The channel never carries anything: it closes when the thread ends.
+        tokio::time::timeout(at_most, self.0).await.ok();
     }
 }

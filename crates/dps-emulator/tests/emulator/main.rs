@@ -1,0 +1,10 @@
+//! The emulator as devices meet it: real sockets, real TLS.
+
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod https;
+#[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
+mod support;

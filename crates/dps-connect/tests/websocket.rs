@@ -77,7 +77,8 @@ async fn bytes_flow_once_the_server_has_switched_however_it_spells_the_subprotoc
 #[tokio::test]
 async fn every_refusal_says_what_the_server_answered() {
     let ca = Authority::new("ca");
-    let cases: [(fn(&str) -> String, &str, bool); 10] = [
+    type Case = (fn(&str) -> String, &'static str, bool);
+    let cases: [Case; 10] = [
         (|_| "HTTP/1.1 403 Forbidden\r\n\r\n".into(), "403 Forbidden", false),
         (|_| "HTTP/1.0 401 Unauthorized\r\n\r\n".into(), "401 Unauthorized", false),
         (|_| "HTTP/1.1 404 Not Found\r\nA: b\r\n\r\nbody".into(), "404 Not Found", false),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 /// How the service treats the devices of one enrolment. The default is a service in good health that assigns
@@ -338,8 +338,13 @@ pub enum Delivery {
         /// How many at a time; at least 1.
         bytes: usize,
         /// How long between two times.
+        #[serde(rename = "everyMs", serialize_with = "as_millis")]
         every: Duration,
     },
+}
+
+fn as_millis<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// What goes wrong with a connection before its peer is known. Taken from the emulator's script, in order, one

@@ -29,6 +29,7 @@ pub struct Config {
     pub(crate) events: Option<Box<dyn Write + Send>>,
     pub(crate) limits: Limits,
     pub(crate) group_key: Option<SymmetricKey>,
+    pub(crate) clock_ahead: Duration,
 }
 
 impl Config {
@@ -50,6 +51,7 @@ impl Config {
             events: None,
             limits: Limits::default(),
             group_key: None,
+            clock_ahead: Duration::ZERO,
         }
     }
 
@@ -162,6 +164,14 @@ impl Config {
         self
     }
 
+    /// Sets how far the service's clock is ahead: a device whose clock is behind signs tokens that have expired,
+    /// and shows certificates that have, too.
+    #[must_use]
+    pub fn clock_ahead(mut self, ahead: Duration) -> Self {
+        self.clock_ahead = ahead;
+        self
+    }
+
     /// Sets the bounds that keep a hostile peer from using the emulator up.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -201,6 +211,7 @@ impl fmt::Debug for Config {
             .field("server_names", &self.server_names)
             .field("server_certificate", &self.server_certificate)
             .field("connection_faults", &self.connection_faults)
+            .field("clock_ahead", &self.clock_ahead)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
@@ -232,7 +243,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// The time for the TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,
-    /// The time for a request to begin and for its head to arrive. Default 60 s.
+    /// The time for a request to begin and for its head to arrive, and for which a peer may leave an answer
+    /// unread. Default 60 s.
     pub idle_timeout: Duration,
     /// The time for a request's body to arrive. Default 30 s.
     pub body_timeout: Duration,

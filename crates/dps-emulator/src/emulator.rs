@@ -89,6 +89,7 @@ impl Emulator {
             config.limits,
             config.connection_faults,
             identity.config,
+            config.clock_ahead,
         ));
         let (stopping, stop) = watch::channel(false);
         let mut tasks = JoinSet::new();

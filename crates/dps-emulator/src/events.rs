@@ -36,6 +36,26 @@ pub struct Event {
     pub kind: EventKind,
 }
 
+impl Event {
+    /// The device that it is about, as written; `None` for what has no device yet.
+    #[must_use]
+    pub fn registration_id(&self) -> Option<&str> {
+        match &self.kind {
+            EventKind::Request { registration_id, .. }
+            | EventKind::Authenticated { registration_id, .. }
+            | EventKind::AuthenticationFailed { registration_id, .. }
+            | EventKind::Answer { registration_id, .. } => Some(registration_id),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a request of this kind.
+    #[must_use]
+    pub fn is_request(&self, wanted: Operation) -> bool {
+        matches!(self.kind, EventKind::Request { operation, .. } if operation == wanted)
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "camelCase")]

@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use rustls::{ServerConfig, pki_types::CertificateDer};
@@ -34,6 +34,9 @@ mod stream;
 
 pub(crate) use stream::{Control, Stream};
 
+/// Why a connection is over when the emulator is.
+const STOPS: &str = "the emulator stops";
+
 /// What all connections of an emulator share.
 pub(crate) struct Shared {
     pub(crate) service: Mutex<Service>,
@@ -43,6 +46,7 @@ pub(crate) struct Shared {
     tls: TlsAcceptor,
     slots: Arc<Semaphore>,
     connections: AtomicU64,
+    clock_ahead: Duration,
 }
 
 impl Shared {
@@ -52,6 +56,7 @@ impl Shared {
         limits: Limits,
         connection_faults: Vec<ConnectionFault>,
         tls: Arc<ServerConfig>,
+        clock_ahead: Duration,
     ) -> Self {
         Self {
             service: Mutex::new(service),
@@ -61,7 +66,14 @@ impl Shared {
             tls: tls.into(),
             slots: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
             connections: AtomicU64::new(0),
+            clock_ahead,
         }
+    }
+
+    /// The time of day by the service's clock.
+    pub(crate) fn now(&self) -> SystemTime {
+        let now = SystemTime::now();
+        now.checked_add(self.clock_ahead).unwrap_or(now)
     }
 
     /// The service; a panic elsewhere does not take it away.
@@ -166,33 +178,49 @@ pub(crate) async fn accept<F, S>(
         let id = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let local = tcp.local_addr().unwrap_or(peer);
         shared.recorder.record(id, EventKind::Connected { wire, peer, local });
+        let open = Open { shared: shared.clone(), id, control: Arc::default(), reason: None };
         let Ok(slot) = shared.slots.clone().try_acquire_owned() else {
-            close(&shared, id, "too many connections", &Control::default());
+            open.over("too many connections".into());
             continue;
         };
-        let (shared, stopping, serve) = (shared.clone(), stopping.clone(), serve.clone());
+        let (stopping, serve) = (stopping.clone(), serve.clone());
         tasks.spawn(async move {
             let _slot = slot;
-            let control = Arc::new(Control::default());
-            let reason = connect(&shared, id, tcp, control.clone(), stopping, serve).await;
-            close(&shared, id, &reason, &control);
+            let reason = connect(&open, tcp, stopping, serve).await;
+            open.over(reason);
         });
     }
     drop(listener);
     while tasks.join_next().await.is_some() {}
 }
 
-fn close(shared: &Shared, id: u64, reason: &str, control: &Control) {
-    let (received, sent) = control.traffic();
-    shared.recorder.record(id, EventKind::Closed { reason: reason.to_owned(), received, sent });
+/// A connection that is open. Its end is told however it comes.
+struct Open {
+    shared: Arc<Shared>,
+    id: u64,
+    control: Arc<Control>,
+    /// Why it is over; `None` when it is dropped from outside.
+    reason: Option<String>,
+}
+
+impl Open {
+    fn over(mut self, reason: String) {
+        self.reason = Some(reason);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let reason = self.reason.take().unwrap_or_else(|| STOPS.to_owned());
+        let (received, sent) = self.control.traffic();
+        self.shared.recorder.record(self.id, EventKind::Closed { reason, received, sent });
+    }
 }
 
 /// One connection from accept to close; says why it is over.
 async fn connect<F, S>(
-    shared: &Arc<Shared>,
-    id: u64,
+    open: &Open,
     mut tcp: TcpStream,
-    control: Arc<Control>,
     mut stopping: watch::Receiver<bool>,
     serve: F,
 ) -> String
@@ -200,6 +228,8 @@ where
     F: Fn(Arc<Shared>, Connection) -> S,
     S: Future<Output = String>,
 {
+    let Open { shared, id, control, .. } = open;
+    let id = *id;
     tcp.set_nodelay(true).ok();
     let fault = shared.connection_script().pop_front().unwrap_or(ConnectionFault::Pass);
     match fault {
@@ -217,7 +247,7 @@ where
     let handshake = tokio::time::timeout(shared.limits.handshake_timeout, shared.tls.accept(tcp));
     let tls = tokio::select! {
         handshake = handshake => handshake,
-        _ = stopping.wait_for(|stop| *stop) => return "the emulator stops".into(),
+        _ = stopping.wait_for(|stop| *stop) => return STOPS.into(),
     };
     let mut tls = match tls {
         Ok(Ok(tls)) => tls,
@@ -233,8 +263,12 @@ where
         }
         _ => {}
     }
-    let stream = Stream::new(tls, control.clone());
-    serve(shared.clone(), Connection { id, stream, control, certificates, stopping }).await
+    let stream = Stream::new(tls, control.clone(), shared.limits.idle_timeout);
+    serve(
+        shared.clone(),
+        Connection { id, stream, control: control.clone(), certificates, stopping },
+    )
+    .await
 }
 
 fn tls_failed(shared: &Shared, id: u64, reason: String) -> String {

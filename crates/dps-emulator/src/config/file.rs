@@ -23,6 +23,7 @@ struct File {
     server_certificate: Option<String>,
     #[serde(default)]
     connections: Vec<String>,
+    clock_ahead: Option<f64>,
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
@@ -86,6 +87,9 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
         choose("connections", given, &choices)
     });
     config = config.connection_faults(faults.collect::<Result<Vec<_>, _>>()?);
+    if let Some(seconds) = file.clock_ahead {
+        config = config.clock_ahead(duration("clock-ahead", seconds)?);
+    }
     config = config.limits(limits(file.limits)?);
     for (index, table) in file.enrolment.into_iter().enumerate() {
         config = config.enrolment(enrolment::read(table, index, folder)?);
@@ -104,22 +108,25 @@ fn unreadable(text: &str, error: &toml::de::Error) -> ConfigError {
 }
 
 fn limits(raw: RawLimits) -> Result<Limits, ConfigError> {
-    let mut limits = Limits::default();
-    let set = |to: &mut Duration, field: &str, seconds: Option<f64>| {
-        if let Some(seconds) = seconds {
-            *to = Duration::try_from_secs_f64(seconds).map_err(|_| {
-                ConfigError::new(field, "it must be a number of seconds, 0 or more")
-                    .value(seconds.to_string().chars())
-            })?;
-        }
-        Ok(())
+    let Limits { max_connections, max_head_bytes, handshake_timeout, idle_timeout, body_timeout } =
+        Limits::default();
+    let or = |given: Option<f64>, field: &str, default: Duration| {
+        given.map_or(Ok(default), |seconds| duration(field, seconds))
     };
-    set(&mut limits.handshake_timeout, "handshake-timeout", raw.handshake_timeout)?;
-    set(&mut limits.idle_timeout, "idle-timeout", raw.idle_timeout)?;
-    set(&mut limits.body_timeout, "body-timeout", raw.body_timeout)?;
-    limits.max_connections = raw.max_connections.unwrap_or(limits.max_connections);
-    limits.max_head_bytes = raw.max_head_bytes.unwrap_or(limits.max_head_bytes);
-    Ok(limits)
+    Ok(Limits {
+        max_connections: raw.max_connections.unwrap_or(max_connections),
+        max_head_bytes: raw.max_head_bytes.unwrap_or(max_head_bytes),
+        handshake_timeout: or(raw.handshake_timeout, "handshake-timeout", handshake_timeout)?,
+        idle_timeout: or(raw.idle_timeout, "idle-timeout", idle_timeout)?,
+        body_timeout: or(raw.body_timeout, "body-timeout", body_timeout)?,
+    })
+}
+
+fn duration(field: &str, seconds: f64) -> Result<Duration, ConfigError> {
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        ConfigError::new(field, "it must be a number of seconds, 0 or more")
+            .value(seconds.to_string().chars())
+    })
 }
 
 /// One of a few words.

@@ -12,7 +12,7 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
 
-use super::{Connection, Control, Shared};
+use super::{Connection, Control, STOPS, Shared};
 use crate::{
     behavior::Delivery,
     events::{EventKind, Operation, Wire},
@@ -46,7 +46,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) -> String
     loop {
         tokio::select! {
             result = &mut served => return match result {
-                Ok(()) if stops => "the emulator stops".into(),
+                Ok(()) if stops => STOPS.into(),
                 Ok(()) => "the peer closed".into(),
                 Err(error) => describe(&error),
             },
@@ -106,7 +106,7 @@ impl Peer {
                 payload: Registration::peek_payload(bytes),
             },
         );
-        let now = SystemTime::now();
+        let now = self.shared.now();
         let reply = match (wrong, body) {
             (Some(error), _) | (None, Err(error)) => self.shared.service().refuse(now, &error),
             (None, Ok(body)) => self.ask(now, &head.headers, &asked, &body),

@@ -1,4 +1,5 @@
-//! A stream that counts, that can be slowed down, and that can be cut after what was written has gone out.
+//! A stream that counts, that gives up on a peer that does not read, that can be slowed down, and that can be cut
+//! after what was written has gone out.
 
 use std::{
     io,
@@ -62,12 +63,33 @@ impl Control {
 pub(crate) struct Stream<S> {
     inner: S,
     control: std::sync::Arc<Control>,
+    /// Until when nothing more goes out.
     pause: Option<Pin<Box<Sleep>>>,
+    /// How long the peer may leave what was written unread.
+    patience: Duration,
+    /// When that is over, while the peer does.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Stream<S> {
-    pub(crate) fn new(inner: S, control: std::sync::Arc<Control>) -> Self {
-        Self { inner, control, pause: None }
+    pub(crate) fn new(inner: S, control: std::sync::Arc<Control>, patience: Duration) -> Self {
+        Self { inner, control, pause: None, patience, stalled: None }
+    }
+
+    /// Turns waiting for the peer to read into an error once it has taken too long.
+    fn bounded<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if poll.is_ready() {
+            self.stalled = None;
+            return poll;
+        }
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
     }
 }
 
@@ -104,7 +126,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
             Some((count, _)) => bytes.get(..count.max(1)).unwrap_or(bytes),
             None => bytes,
         };
-        let written = ready!(Pin::new(&mut this.inner).poll_write(cx, some))?;
+        let poll = Pin::new(&mut this.inner).poll_write(cx, some);
+        let written = ready!(this.bounded(cx, poll))?;
         this.control.sent.fetch_add(to_u64(written), Ordering::Relaxed);
         if let Some((_, every)) = pace {
             this.pause = Some(Box::pin(tokio::time::sleep(every)));
@@ -114,7 +137,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
+        let poll = Pin::new(&mut this.inner).poll_flush(cx);
+        ready!(this.bounded(cx, poll))?;
         if this.control.cut_after_flush.swap(false, Ordering::AcqRel) {
             this.control.cut();
         }
@@ -122,7 +146,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+        let this = self.get_mut();
+        let poll = Pin::new(&mut this.inner).poll_shutdown(cx);
+        this.bounded(cx, poll)
     }
 }
 

@@ -224,6 +224,37 @@ async fn peers_that_dawdle_are_shown_out() {
 }
 
 #[tokio::test]
+async fn a_peer_that_does_not_read_is_shown_out() {
+    let limits = Limits::default().idle_timeout(Duration::from_millis(50));
+    let flood = Fault::with_body(Body::Oversized(Body::MAX_OVERSIZED));
+    let enrolment =
+        Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()))
+            .behavior(Behavior::new().on_register(flood));
+    let emulator = Emulator::builder().enrolment(enrolment).limits(limits).start().await.unwrap();
+    let mut device = connect(&emulator).await.unwrap();
+    device.send(Requests::with_key(&emulator, "dev-1", &key()).register()).await;
+    let reason = closed(&emulator).await;
+    assert!(reason.contains("HTTP failed"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_service_whose_clock_is_ahead_finds_tokens_expired() {
+    for (ahead, status) in [(3000, 200), (4000, 401)] {
+        let enrolment =
+            Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
+        let emulator = Emulator::builder()
+            .enrolment(enrolment)
+            .clock_ahead(Duration::from_secs(ahead))
+            .start()
+            .await
+            .unwrap();
+        let requests = Requests::with_key(&emulator, "dev-1", &key());
+        let answer = connect(&emulator).await.unwrap().ask(&requests.register()).await.unwrap();
+        assert_eq!(answer.status, status, "{ahead}");
+    }
+}
+
+#[tokio::test]
 async fn there_is_room_for_so_many_and_no_more() {
     let limits = Limits::default().max_connections(2);
     let emulator = Emulator::builder().limits(limits).start().await.unwrap();

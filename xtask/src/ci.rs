@@ -10,8 +10,8 @@ use crate::{
     process::{Failure, Result},
 };
 
-/// Not run by `ci`: itself, and the tests, which `.ci/run` runs before it.
-const NOT_HERE: &[&str] = &["ci", "test"];
+/// Not run by `ci`: itself, the tests, which `.ci/run` runs before it, and the bench, which only informs.
+const NOT_HERE: &[&str] = &["ci", "test", "bench"];
 
 /// Goes on after a failure, so that one run tells all that is wrong; fails at the end.
 pub(crate) fn run(_: &[String]) -> Result {

@@ -3,6 +3,7 @@
 //! Each task stands in a file of its own with the rules that it checks at the top. `cargo xtask ci` runs all of them
 //! but `test`, which `.ci/run` calls first by the same command that the README tells people.
 
+mod bench;
 mod ci;
 mod deps;
 mod features;
@@ -49,6 +50,7 @@ const TASKS: &[Task] = &[
     task("features", "every combination of features, and what none may pull in", features::run),
     task("readme", "every command in README.md works", readme::run),
     task("peers", "unmodified SDKs register against the emulator", peers::run),
+    task("bench", "what a registration costs, wire by wire, as a table", bench::run),
 ];
 
 fn main() -> ExitCode {

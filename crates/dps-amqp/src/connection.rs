@@ -1,0 +1,358 @@
+//! A session over a stream.
+
+use std::{fmt, future::poll_fn, io, pin::Pin, task::Poll, time::SystemTime};
+
+use dps_connect::Config;
+use dps_state_machine::{RegistrationId, Response};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::{Instant, sleep_until},
+};
+use zeroize::Zeroize;
+
+use crate::{
+    codec::{self, Body, Frame, Outcome, Protocol, SASL_HEADER},
+    failure::Failure,
+    message::Answer,
+    sasl::{self, Login, Mechanism},
+    session::{Event, Session, Step},
+    value::Malformed,
+};
+
+/// What a connection runs over.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
+
+/// See the module.
+pub(crate) struct Connection {
+    io: Box<dyn Io>,
+    /// What came and was not understood yet: less than a frame.
+    buffer: Vec<u8>,
+    session: Session,
+    last_sent: Instant,
+}
+
+/// Why a connection can't go on.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// It is gone.
+    Lost(io::Error),
+    /// The service let go of it without refusing anybody.
+    Dismissed(String),
+    /// What came makes no sense.
+    Nonsense(Malformed),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl From<Malformed> for Broken {
+    fn from(error: Malformed) -> Self {
+        Self::Nonsense(error)
+    }
+}
+
+/// What came of a start.
+pub(crate) enum Started {
+    /// Requests can be sent.
+    Ready(Connection),
+    /// The service said no.
+    Refused(Response),
+    /// The service wants SASL first.
+    WantsSasl,
+}
+
+/// What came of a request.
+pub(crate) enum Asked {
+    Answer(Answer),
+    Refused(Response),
+}
+
+impl Connection {
+    /// Starts a session: in two flights (one without SASL), or with `pipelined` off step by step.
+    pub(crate) async fn start(
+        io: Box<dyn Io>,
+        config: &Config,
+        registration_id: &RegistrationId,
+        login: Login,
+        pipelined: bool,
+    ) -> Result<Started, Broken> {
+        let mut this =
+            Self { io, buffer: Vec::new(), session: Session::default(), last_sent: Instant::now() };
+        if let Some(refusal) = this.log_in(login, config.endpoint.host(), pipelined).await? {
+            return Ok(Started::Refused(refusal));
+        }
+        this.session.put_header();
+        if pipelined {
+            for step in Step::ALL {
+                this.session.put(step, config, registration_id);
+            }
+        }
+        if this.header().await? == Protocol::Sasl {
+            return Ok(Started::WantsSasl);
+        }
+        for step in Step::ALL {
+            if !pipelined {
+                this.session.put(step, config, registration_id);
+            }
+            while !this.session.is_done(step) {
+                let gone = match this.event().await {
+                    Ok(Some(Event::Gone(what, failure))) => gone(what, failure)?,
+                    Ok(_) => continue,
+                    Err(Broken::Lost(error)) => match this.session.open_error() {
+                        Some(failure) => failure.into_response(SystemTime::now()),
+                        None => return Err(error.into()),
+                    },
+                    Err(broken) => return Err(broken),
+                };
+                return Ok(Started::Refused(gone));
+            }
+        }
+        Ok(Started::Ready(this))
+    }
+
+    /// Says who the device is. The answer is the refusal, if it is refused.
+    async fn log_in(
+        &mut self,
+        login: Login,
+        hostname: &str,
+        pipelined: bool,
+    ) -> Result<Option<Response>, Broken> {
+        let mut known = match login {
+            Login::None => return Ok(None),
+            Login::Known(mechanism) => Some(mechanism),
+            Login::Offered => None,
+        };
+        self.session.out.extend(SASL_HEADER);
+        if let Some(mechanism) = known.as_mut().filter(|_| pipelined) {
+            self.put_init(mechanism.as_mut());
+        }
+        if self.header().await? == Protocol::Amqp {
+            return Err(Malformed::new("it offers no SASL, which a SAS token needs").into());
+        }
+        let Body::Mechanisms(offered) = self.frame().await?.body else {
+            return Err(Malformed::new("SASL does not begin with the mechanisms on offer").into());
+        };
+        let announced = known.is_some() && pipelined;
+        let mut mechanism = match known {
+            Some(mechanism) => mechanism,
+            None => sasl::choose(&offered, hostname)?,
+        };
+        if !announced {
+            self.put_init(mechanism.as_mut());
+        }
+        loop {
+            match self.frame().await?.body {
+                Body::Challenge(challenge) => {
+                    let response = mechanism.respond(&challenge)?;
+                    codec::sasl_response(&mut self.session.out, &response);
+                }
+                Body::SaslOutcome { code: 0, .. } => return Ok(None),
+                Body::SaslOutcome { code, additional_data } => {
+                    return Ok(Some(sasl::refusal(code, additional_data, &offered)));
+                }
+                _ => return Err(Malformed::new("a frame that is none of SASL's").into()),
+            }
+        }
+    }
+
+    fn put_init(&mut self, mechanism: &mut dyn Mechanism) {
+        let response = mechanism.initial_response();
+        let out = &mut self.session.out;
+        // Room for all at once: growing leaves copies behind.
+        out.reserve(response.len() + mechanism.hostname().len() + 256);
+        codec::sasl_init(out, mechanism.name(), &response, mechanism.hostname());
+    }
+
+    /// Sends a request and waits for its answer. Whatever else comes is taken and forgotten.
+    pub(crate) async fn ask(
+        &mut self,
+        message: Vec<u8>,
+        correlation_id: &str,
+    ) -> Result<Asked, Broken> {
+        self.session.send(message);
+        let refused = |response| Ok(Asked::Refused(response));
+        loop {
+            match self.event().await? {
+                Some(Event::Answer(answer)) if answer.answers(correlation_id) => {
+                    return Ok(Asked::Answer(answer));
+                }
+                Some(Event::Outcome(outcome)) => {
+                    if let Some(response) = refusal(outcome) {
+                        return refused(response);
+                    }
+                }
+                Some(Event::Gone(what, failure)) => return refused(gone(what, failure)?),
+                Some(Event::Answer(_)) | None => {}
+            }
+        }
+    }
+
+    /// Whether another request can follow on it. What came in the meantime is taken in; nothing is waited for.
+    pub(crate) async fn is_usable(&mut self) -> bool {
+        let idle = self.session.idle_time_out();
+        if self.session.is_sending() || idle.is_some_and(|idle| self.last_sent.elapsed() >= idle) {
+            return false;
+        }
+        loop {
+            match self.understood() {
+                Ok(Some(Event::Gone(..))) | Err(_) => return false,
+                Ok(Some(_)) => continue,
+                Ok(None) => {}
+            }
+            let mut chunk = [0; 4096];
+            let mut chunk = ReadBuf::new(&mut chunk);
+            let read = poll_fn(|cx| {
+                Poll::Ready(match Pin::new(&mut self.io).poll_read(cx, &mut chunk) {
+                    Poll::Ready(Ok(())) if chunk.filled().is_empty() => Some(false),
+                    Poll::Ready(Ok(())) => Some(true),
+                    Poll::Ready(Err(_)) => Some(false),
+                    Poll::Pending => None,
+                })
+            });
+            match read.await {
+                None => return true,
+                Some(false) => return false,
+                Some(true) => self.buffer.extend(chunk.filled()),
+            }
+        }
+    }
+
+    /// Says goodbye and closes the stream. The service's own goodbye is not waited for.
+    pub(crate) async fn end(mut self) -> io::Result<()> {
+        if self.is_usable().await {
+            self.session.put_goodbye();
+            self.flush().await?;
+            self.io.shutdown().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is to be sent, takes in one frame, and tells what happened, if anything has.
+    async fn event(&mut self) -> Result<Option<Event>, Broken> {
+        let frame = self.frame().await?;
+        Ok(self.session.handle(frame)?)
+    }
+
+    /// Takes in what has come already.
+    fn understood(&mut self) -> Result<Option<Event>, Malformed> {
+        while let Some(frame) = self.buffered()? {
+            if let Some(event) = self.session.handle(frame)? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn frame(&mut self) -> Result<Frame, Broken> {
+        self.flush().await?;
+        loop {
+            if let Some(frame) = self.buffered()? {
+                return Ok(frame);
+            }
+            self.read_more().await?;
+        }
+    }
+
+    fn buffered(&mut self) -> Result<Option<Frame>, Malformed> {
+        let Some((frame, size)) = codec::decode(&self.buffer)? else { return Ok(None) };
+        self.buffer.drain(..size);
+        tracing::trace!(channel = frame.channel, body = ?Briefly(&frame.body), "a frame");
+        Ok(Some(frame))
+    }
+
+    async fn header(&mut self) -> Result<Protocol, Broken> {
+        self.flush().await?;
+        loop {
+            if let Some((header, _)) = self.buffer.split_first_chunk() {
+                let protocol = Protocol::read(*header)?;
+                self.buffer.drain(..header.len());
+                return Ok(protocol);
+            }
+            self.read_more().await?;
+        }
+    }
+
+    /// Reads once; meanwhile the service hears from us as often as it wants.
+    async fn read_more(&mut self) -> Result<(), Broken> {
+        loop {
+            let due = self.session.idle_time_out().map(|idle| self.last_sent + idle / 2);
+            self.buffer.reserve(4096);
+            tokio::select! {
+                read = self.io.read_buf(&mut self.buffer) => match read? {
+                    0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                    _ => return Ok(()),
+                },
+                () = sleep_until(due.unwrap_or(self.last_sent)), if due.is_some() => {
+                    self.session.put_heartbeat();
+                    self.flush().await?;
+                }
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.session.out.is_empty() {
+            return Ok(());
+        }
+        let sent = self.io.write_all(&self.session.out).await;
+        self.session.out.zeroize();
+        sent?;
+        self.last_sent = Instant::now();
+        self.io.flush().await
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
+/// What it means that the service let go: a refusal if it has a reason that is one.
+fn gone(what: &'static str, failure: Option<Failure>) -> Result<Response, Broken> {
+    match failure {
+        Some(failure) if failure.is_farewell() => {
+            Err(Broken::Dismissed(format!("the {what}, saying {failure}")))
+        }
+        Some(failure) => Ok(failure.into_response(SystemTime::now())),
+        None => Err(Broken::Dismissed(format!("the {what} without a reason"))),
+    }
+}
+
+/// The refusal that an outcome is, if it is one.
+fn refusal(outcome: Outcome) -> Option<Response> {
+    Some(match outcome {
+        Outcome::Accepted => return None,
+        Outcome::Rejected(Some(failure)) => failure.into_response(SystemTime::now()),
+        Outcome::Rejected(None) => {
+            Response::refusal(400, "the service rejected the request without a reason")
+        }
+        Outcome::Released => Response::refusal(503, "the service released the request unhandled"),
+        Outcome::Modified { undeliverable_here: false } => {
+            Response::refusal(503, "the service gave the request back unhandled")
+        }
+        Outcome::Modified { undeliverable_here: true } => {
+            Response::refusal(400, "the service gave the request back: it can't be handled here")
+        }
+    })
+}
+
+/// A frame in a log line: its kind, and nothing of what it carries.
+struct Briefly<'a>(&'a Body);
+
+impl fmt::Debug for Briefly<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Body::Transfer { more, payload, .. } => {
+                write!(f, "Transfer({} bytes, more: {more})", payload.len())
+            }
+            Body::Challenge(_) => f.write_str("Challenge"),
+            body => body.fmt(f),
+        }
+    }
+}

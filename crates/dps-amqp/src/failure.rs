@@ -1,0 +1,107 @@
+//! The service's reasons, and what they mean as an answer.
+
+use std::time::SystemTime;
+
+use dps_state_machine::{ProtocolResult, Response, retry_after};
+
+use crate::{codec::Fields, value::Value};
+
+/// Why the service refused a message, a link, a session or a connection.
+/// See <https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-transport-v1.0-os.html#type-error>.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The kind, for example `amqp:not-found`.
+    pub condition: String,
+    /// The service's words: most often its JSON error.
+    pub description: Option<String>,
+    /// What it adds, as names and values.
+    pub info: Vec<(String, String)>,
+}
+
+impl Failure {
+    pub(crate) fn read(value: Value<'_>) -> Option<Self> {
+        let Value::Described(0x1d, fields) = value else { return None };
+        let fields = Fields(fields.into_list());
+        let info = fields.get(2).cloned().map(Value::into_named);
+        Some(Self {
+            condition: fields.get(0).map(ToString::to_string).unwrap_or_default(),
+            description: fields.get(1).map(ToString::to_string),
+            info: info
+                .into_iter()
+                .flatten()
+                .map(|(name, value)| (name.to_owned(), value.to_string()))
+                .collect(),
+        })
+    }
+
+    /// A reason of which only the words are known.
+    pub(crate) fn said(words: String) -> Self {
+        Self { condition: String::new(), description: Some(words), info: Vec::new() }
+    }
+
+    /// Whether the service only lets go of the connection, and refuses nobody: it restarts, moves or tidies up.
+    pub(crate) fn is_farewell(&self) -> bool {
+        let forced = ["amqp:connection:forced", "amqp:link:detach-forced"];
+        self.error_code().is_none() && forced.contains(&self.condition.as_str())
+    }
+
+    /// The answer that it is. The service's own code decides, where it sends one; otherwise the condition.
+    #[must_use]
+    pub fn into_response(self, now: SystemTime) -> Response {
+        let code = self.error_code().and_then(|code| u16::try_from(code / 1000).ok());
+        let status = code.filter(|code| (300..600).contains(code)).unwrap_or_else(|| self.status());
+        let asked = self.info.iter().filter(|(name, _)| name.eq_ignore_ascii_case("retry-after"));
+        let retry_after = retry_after::parse(asked.map(|(_, value)| value.as_str()), now);
+        let mut response = match &self.description {
+            Some(description) if json(description).is_some() => {
+                Response::new(status, description.clone())
+            }
+            _ => Response::refusal(status, self.to_string()),
+        };
+        response = response.retry_after(retry_after);
+        response.protocol_result(self.into_protocol_result())
+    }
+
+    fn error_code(&self) -> Option<u64> {
+        let description = self.description.as_deref()?;
+        // A bare number stands for itself: the property of OPEN may be one.
+        if let Ok(code) = description.parse() {
+            return Some(code);
+        }
+        match json(description)?.get("errorCode")? {
+            serde_json::Value::String(text) => text.parse().ok(),
+            other => other.as_u64(),
+        }
+    }
+
+    fn status(&self) -> u16 {
+        match self.condition.as_str() {
+            "amqp:unauthorized-access" => 401,
+            "amqp:not-found" => 404,
+            "com.microsoft:device-container-throttled" => 429,
+            "amqp:internal-error" => 500,
+            _ => 400,
+        }
+    }
+
+    fn into_protocol_result(self) -> ProtocolResult {
+        let head = [("condition", Some(self.condition)), ("description", self.description)];
+        let head = head.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        head.chain(self.info).collect()
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.condition.as_str(), self.description.as_deref().unwrap_or_default()) {
+            ("", "") => f.write_str("the service gives no reason"),
+            (condition, "") => f.write_str(condition),
+            ("", description) => f.write_str(description),
+            (condition, description) => write!(f, "{condition}: {description}"),
+        }
+    }
+}
+
+fn json(text: &str) -> Option<serde_json::Value> {
+    serde_json::from_str(text).ok().filter(serde_json::Value::is_object)
+}

@@ -1,0 +1,227 @@
+//! The wire as the state machine drives it.
+
+use std::{fmt, time::SystemTime};
+
+#[cfg(feature = "websocket")]
+use dps_connect::websocket::Violation;
+use dps_connect::{Config, Connector, failure, failure::Peer};
+use dps_state_machine::{
+    ConfigurationError, ConnectionError, Error, OperationId, ProtocolError, RegistrationId,
+    RegistrationRequest, Response, Stage, TransportHandlers,
+};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::{
+    codec::DEFAULT_PORT,
+    config::{AmqpOptions, Carrier},
+    connection::{Asked, Broken, Connection, Io, Started},
+    message,
+    sasl::Login,
+    value::uuid_text,
+};
+
+/// Registers over AMQP, with a SAS token or with the device's certificate.
+///
+/// One connection is made at the first request and kept until the end of the session. When it is found dead before
+/// a request, or the service has not heard from us for longer than it allows, a new one is made. A request that
+/// went out on a connection that breaks fails, and is not sent twice.
+pub struct AmqpTransport {
+    connector: Connector,
+    options: AmqpOptions,
+    /// The service wanted SASL although the device has a certificate.
+    wants_sasl: bool,
+    connection: Option<Connection>,
+}
+
+impl AmqpTransport {
+    /// A wire without a connection yet. No I/O.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] that names the setting that can't be used.
+    pub fn new(config: Config, options: AmqpOptions) -> Result<Self, Error> {
+        if options.carrier == Carrier::Websocket && !cfg!(feature = "websocket") {
+            let reason =
+                "AMQP over WebSocket needs the feature `websocket`, which is not compiled in";
+            return Err(ConfigurationError::new("carrier", "websocket", reason).into());
+        }
+        let connector = Connector::new(config)?;
+        Ok(Self { connector, options, wants_sasl: false, connection: None })
+    }
+
+    /// Sends a request, on a new connection if there is none that is alive.
+    ///
+    /// The connection is out of its place meanwhile, so that it is closed when this future is dropped.
+    async fn exchange(
+        &mut self,
+        stage: Stage,
+        registration_id: &RegistrationId,
+        message: impl FnOnce(&str) -> Vec<u8>,
+    ) -> Result<Response, Error> {
+        let correlation_id = fresh_uuid()?;
+        let message = message(&correlation_id);
+        let peer = Peer::of(self.connector.config(), self.port())?;
+        let mut connection = match self.living().await {
+            Some(connection) => connection,
+            None => match self.connect(stage, &peer, registration_id).await? {
+                Ok(connection) => connection,
+                Err(refusal) => return Ok(self.hinted(refusal)),
+            },
+        };
+        match connection.ask(message, &correlation_id).await {
+            Ok(Asked::Answer(answer)) => {
+                self.connection = Some(connection);
+                Ok(answer.into_response(SystemTime::now()))
+            }
+            Ok(Asked::Refused(response)) => {
+                self.connection = Some(connection);
+                Ok(self.hinted(response))
+            }
+            Err(broken) => Err(explain(stage, &peer, broken)),
+        }
+    }
+
+    /// The connection, if it can be used.
+    async fn living(&mut self) -> Option<Connection> {
+        let mut connection = self.connection.take()?;
+        if connection.is_usable().await { Some(connection) } else { None }
+    }
+
+    /// A new connection, or the service's no. If it dies while it starts in few flights, it is tried once more
+    /// step by step: there are servers that take nothing before they were asked.
+    async fn connect(
+        &mut self,
+        stage: Stage,
+        peer: &Peer,
+        registration_id: &RegistrationId,
+    ) -> Result<Result<Connection, Response>, Error> {
+        let mut pipelined = !self.options.step_by_step;
+        loop {
+            let config = self.connector.config();
+            let login = match Login::of(config, registration_id) {
+                Login::None if self.wants_sasl => Login::Offered,
+                login => login,
+            };
+            tracing::debug!(?login, pipelined, "starting AMQP");
+            let is_bare = matches!(login, Login::None);
+            let io = self.stream().await?;
+            match Connection::start(io, config, registration_id, login, pipelined).await {
+                Ok(Started::Ready(connection)) => return Ok(Ok(connection)),
+                Ok(Started::Refused(response)) => return Ok(Err(response)),
+                Ok(Started::WantsSasl) if is_bare => self.wants_sasl = true,
+                Ok(Started::WantsSasl) => {
+                    let reason = "it wants SASL a second time";
+                    return Err(ProtocolError::unreadable(stage, reason).into());
+                }
+                Err(broken) => {
+                    let dead = matches!(broken, Broken::Lost(_));
+                    let mut error = explain(stage, peer, broken);
+                    if let Error::Connection(lost) = &mut error {
+                        lost.request_may_have_been_sent = false;
+                        // A refused certificate is refused step by step too.
+                        if dead && pipelined && lost.lost {
+                            pipelined = false;
+                            continue;
+                        }
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    async fn stream(&self) -> Result<Box<dyn Io>, Error> {
+        match self.options.carrier {
+            Carrier::Tls => Ok(Box::new(self.connector.connect(self.port()).await?)),
+            Carrier::Websocket => self.websocket().await,
+        }
+    }
+
+    #[cfg(feature = "websocket")]
+    async fn websocket(&self) -> Result<Box<dyn Io>, Error> {
+        Ok(Box::new(self.connector.websocket("AMQPWSB10").await?))
+    }
+
+    #[cfg(not(feature = "websocket"))]
+    async fn websocket(&self) -> Result<Box<dyn Io>, Error> {
+        // Refused when this wire was made.
+        Err(ConfigurationError::new("carrier", "websocket", "it is not compiled in").into())
+    }
+
+    fn port(&self) -> u16 {
+        match self.options.carrier {
+            Carrier::Tls => DEFAULT_PORT,
+            Carrier::Websocket => 443,
+        }
+    }
+
+    fn hinted(&self, response: Response) -> Response {
+        let hint = self.connector.config().credential_hint().filter(|_| response.status == 401);
+        response.hint(hint)
+    }
+}
+
+impl TransportHandlers for AmqpTransport {
+    async fn registration_request(
+        &mut self,
+        request: &RegistrationRequest,
+    ) -> Result<Response, Error> {
+        let registration_id = request.registration_id();
+        self.connector.config().preflight(registration_id)?;
+        let message = |correlation_id: &str| message::register(request, correlation_id);
+        self.exchange(Stage::Register, registration_id, message).await
+    }
+
+    async fn query_operation_status(
+        &mut self,
+        request: &RegistrationRequest,
+        operation_id: &OperationId,
+    ) -> Result<Response, Error> {
+        let message = |correlation_id: &str| message::query(operation_id, correlation_id);
+        self.exchange(Stage::Query, request.registration_id(), message).await
+    }
+
+    /// Detaches both links and closes the connection.
+    async fn end_session(&mut self) -> Result<(), Error> {
+        let Some(connection) = self.connection.take() else { return Ok(()) };
+        connection.end().await.map_err(|error| {
+            let message = format!("the goodbye could not be sent: {error}");
+            ConnectionError::lost(Stage::EndSession, message).source(error).into()
+        })
+    }
+}
+
+impl fmt::Debug for AmqpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AmqpTransport")
+            .field("config", self.connector.config())
+            .field("options", &self.options)
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
+    }
+}
+
+fn explain(stage: Stage, peer: &Peer, broken: Broken) -> Error {
+    match broken {
+        #[cfg(feature = "websocket")]
+        Broken::Lost(error) if failure::find::<Violation>(&error).is_some() => {
+            ProtocolError::unreadable(stage, error.to_string()).into()
+        }
+        Broken::Lost(error) => failure::lost(stage, peer, &error).source(error).into(),
+        Broken::Dismissed(what) => {
+            ConnectionError::lost(stage, format!("{peer} ended {what}")).into()
+        }
+        Broken::Nonsense(reason) => ProtocolError::unreadable(stage, reason.to_string()).into(),
+    }
+}
+
+/// A random UUID. See <https://www.rfc-editor.org/rfc/rfc9562#section-5.4>.
+fn fresh_uuid() -> Result<String, Error> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| {
+        ConfigurationError::new("random source", "", "the system's random source failed")
+    })?;
+    let [.., version, _, variant, _, _, _, _, _, _, _] = &mut bytes;
+    *version = *version & 0x0f | 0x40;
+    *variant = *variant & 0x3f | 0x80;
+    Ok(uuid_text(&bytes))
+}

@@ -1,0 +1,183 @@
+//! How a device says who it is before AMQP begins.
+//! See <https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-security-v1.0-os.html#section-sasl>.
+
+use std::fmt;
+
+use dps_connect::Config;
+use dps_state_machine::{RegistrationId, Response};
+use zeroize::Zeroizing;
+
+use crate::value::Malformed;
+
+/// One way of saying who the device is.
+pub(crate) trait Mechanism: Send {
+    /// Its registered name.
+    fn name(&self) -> &'static str;
+
+    /// The host that the device wants to reach, as the mechanism defines it.
+    fn hostname(&self) -> &str;
+
+    /// What it says first.
+    fn initial_response(&mut self) -> Zeroizing<Vec<u8>>;
+
+    /// What it answers to a challenge.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the mechanism has no such challenge.
+    fn respond(&mut self, challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, Malformed>;
+}
+
+/// What to do about SASL when a connection starts.
+pub(crate) enum Login {
+    /// There is no SASL: the certificate of the TLS handshake says it all.
+    None,
+    /// This mechanism, whatever the service offers: so it need not be waited for.
+    Known(Box<dyn Mechanism>),
+    /// What the service offers of those that leave it to the certificate.
+    Offered,
+}
+
+impl Login {
+    /// A SAS token is signed here, for one connection.
+    pub(crate) fn of(config: &Config, registration_id: &RegistrationId) -> Self {
+        let Some(token) = config.sas_token(registration_id) else { return Self::None };
+        let user = format!("{}/registrations/{registration_id}", config.id_scope);
+        let hostname = config.endpoint.host().to_owned();
+        // Neither the user nor the token can have a NUL in it. Room for all at once: growing leaves copies behind.
+        let mut response =
+            Zeroizing::new(Vec::with_capacity(user.len() + token.expose().len() + 2));
+        response.push(0);
+        response.extend(user.as_bytes());
+        response.push(0);
+        response.extend(token.expose().as_bytes());
+        Self::Known(Box::new(Plain { hostname, response }))
+    }
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "no SASL",
+            Self::Known(mechanism) => mechanism.name(),
+            Self::Offered => "what is offered",
+        })
+    }
+}
+
+/// User and password. See <https://www.rfc-editor.org/rfc/rfc4616>.
+struct Plain {
+    hostname: String,
+    response: Zeroizing<Vec<u8>>,
+}
+
+impl Mechanism for Plain {
+    fn name(&self) -> &'static str {
+        "PLAIN"
+    }
+
+    fn hostname(&self) -> &str {
+        &self.hostname
+    }
+
+    fn initial_response(&mut self) -> Zeroizing<Vec<u8>> {
+        std::mem::take(&mut self.response)
+    }
+
+    fn respond(&mut self, _challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+        Err(Malformed::new("a SASL challenge, where PLAIN has none"))
+    }
+}
+
+/// EXTERNAL or ANONYMOUS: the certificate says it.
+/// See <https://www.rfc-editor.org/rfc/rfc4422#appendix-A>.
+struct Certificate {
+    name: &'static str,
+    hostname: String,
+}
+
+impl Mechanism for Certificate {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn hostname(&self) -> &str {
+        &self.hostname
+    }
+
+    fn initial_response(&mut self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::default()
+    }
+
+    fn respond(&mut self, _challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+        // Some servers ask for what an empty first word has said already.
+        Ok(Zeroizing::default())
+    }
+}
+
+/// The mechanism for a device with a certificate, of those on offer.
+///
+/// # Errors
+/// [`Malformed`] that names what is on offer, when nothing of it fits.
+pub(crate) fn choose(offered: &[String], hostname: &str) -> Result<Box<dyn Mechanism>, Malformed> {
+    let name = ["EXTERNAL", "ANONYMOUS"]
+        .into_iter()
+        .find(|name| offered.iter().any(|offer| offer.eq_ignore_ascii_case(name)))
+        .ok_or_else(|| {
+            Malformed::new(format!(
+                "it wants SASL with one of {:?}; a device with a certificate can do EXTERNAL or ANONYMOUS",
+                offered.join(", ")
+            ))
+        })?;
+    Ok(Box::new(Certificate { name, hostname: hostname.to_owned() }))
+}
+
+/// The answer that a SASL outcome other than success is.
+pub(crate) fn refusal(code: u8, additional_data: Vec<u8>, offered: &[String]) -> Response {
+    let (status, meaning) = match code {
+        1 => (401, "the credential was refused"),
+        2 => (500, "a system error"),
+        3 => (500, "a system error that will not go away by itself"),
+        4 => (503, "a system error that will pass"),
+        _ => (401, "an outcome that is not in the standard"),
+    };
+    let said_json = serde_json::from_slice::<serde_json::Value>(&additional_data)
+        .is_ok_and(|value| value.is_object());
+    let entries = [
+        ("sasl-outcome", code.to_string()),
+        ("sasl-server-mechanisms", offered.join(", ")),
+        ("additional-data", String::from_utf8_lossy(&additional_data).into_owned()),
+    ];
+    let mut response = Response::refusal(status, format!("SASL outcome {code}: {meaning}"));
+    if said_json {
+        response.body = additional_data;
+    }
+    response.protocol_result(entries.into_iter().filter(|(_, value)| !value.is_empty()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn external_comes_before_anonymous_and_nothing_else_will_do() {
+        let offer = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let name = |names: &[&str]| choose(&offer(names), "h").map(|mechanism| mechanism.name());
+        assert_eq!(name(&["PLAIN", "ANONYMOUS", "EXTERNAL"]), Ok("EXTERNAL"));
+        assert_eq!(name(&["plain", "anonymous"]), Ok("ANONYMOUS"));
+        let reason = name(&["PLAIN", "SCRAM-SHA-256"]).unwrap_err().to_string();
+        assert!(reason.contains("SCRAM-SHA-256"), "{reason}");
+    }
+
+    #[test]
+    fn outcomes_are_answers() {
+        for (code, status) in [(1, 401), (2, 500), (3, 500), (4, 503), (9, 401)] {
+            let response = refusal(code, vec![], &["PLAIN".to_owned()]);
+            assert_eq!(response.status, status, "{code}");
+            assert!(response.body.is_empty());
+            assert_eq!(response.protocol_result.get("sasl-outcome"), Some(&*code.to_string()));
+        }
+        let body = br#"{"errorCode":401002}"#.to_vec();
+        assert_eq!(refusal(1, body.clone(), &[]).body, body);
+        assert!(refusal(1, b"junk".to_vec(), &[]).body.is_empty());
+    }
+}

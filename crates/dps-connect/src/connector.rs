@@ -242,18 +242,23 @@ mod tests {
     use super::*;
     use tokio::net::{TcpListener, TcpSocket};
 
-    async fn nobody() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    /// An address where nobody listens as long as the socket is kept.
+    fn nobody() -> (TcpSocket, SocketAddr) {
+        let taken = TcpSocket::new_v4().unwrap();
+        taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = taken.local_addr().unwrap();
+        (taken, address)
     }
 
     #[tokio::test]
     async fn each_address_gets_its_turn_when_the_one_before_failed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let good = listener.local_addr().unwrap();
-        let tcp = dial(vec![nobody().await, nobody().await, good]).await.unwrap();
+        let ((_one, one), (_two, two)) = (nobody(), nobody());
+        let tcp = dial(vec![one, two, good]).await.unwrap();
         assert_eq!(tcp.peer_addr().unwrap(), good);
         assert!(tcp.nodelay().unwrap(), "no delay");
-        let failure = dial(vec![nobody().await, nobody().await]).await.unwrap_err();
+        let failure = dial(vec![one, two]).await.unwrap_err();
         assert_eq!(failure.kind(), io::ErrorKind::ConnectionRefused);
         assert_eq!(dial(Vec::new()).await.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     }

@@ -167,6 +167,14 @@ mod tests {
     }
 
     #[test]
+    fn the_platform_has_roots_or_it_is_said() {
+        match Roots::platform() {
+            Ok(roots) => assert!(!roots.is_empty() && !format!("{roots:?}").is_empty()),
+            Err(error) => assert!(error.to_string().starts_with("roots: the system"), "{error}"),
+        }
+    }
+
+    #[test]
     fn a_file_without_certificates_is_refused_with_what_it_holds() {
         let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";

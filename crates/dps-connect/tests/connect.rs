@@ -167,7 +167,7 @@ async fn a_host_that_the_proxy_leaves_out_is_reached_directly() {
     let authority = Authority::new("Test CA");
     let tls = server_config(&authority.server(|_| ()), None, &[&TLS13]);
     let address = listen_tls(tls, echo).await;
-    let dead = proxy("", nobody().await);
+    let dead = proxy("", nobody());
     let direct = config(&localhost(address), authority.roots())
         .proxy(dead.clone().except("localhost".parse::<NoProxy>().unwrap()));
     assert!(says_hello(Connector::new(direct).unwrap().connect(443).await.unwrap()).await);

@@ -6,6 +6,7 @@ use dps_connect::{Config, failure::Peer};
 use dps_state_machine::{ConfigurationError, Error};
 use reqwest::{Client, Proxy, redirect::Policy, retry};
 use rustls::{ClientConfig, client::Resumption};
+use tokio::time::Instant;
 
 use crate::{codec::DEFAULT_PORT, watch::Watch};
 
@@ -14,6 +15,8 @@ use crate::{codec::DEFAULT_PORT, watch::Watch};
 pub(crate) struct Link {
     pub(crate) client: Client,
     pub(crate) watch: Watch,
+    /// When the connection that carried the last answer is surely free again.
+    pub(crate) free: Option<Instant>,
 }
 
 impl Link {
@@ -42,7 +45,7 @@ impl Link {
             builder = builder.proxy(proxy);
         }
         let client = builder.build().map_err(|error| unusable(&error))?;
-        Ok(Self { client, watch })
+        Ok(Self { client, watch, free: None })
     }
 }
 

@@ -1,6 +1,9 @@
 //! The wire as the state machine drives it.
 
-use std::{fmt, io, time::SystemTime};
+use std::{
+    fmt, io,
+    time::{Duration, SystemTime},
+};
 
 use dps_connect::{Config, failure, tls_config};
 use dps_state_machine::{
@@ -9,12 +12,17 @@ use dps_state_machine::{
 };
 use http::StatusCode;
 use rustls::ClientConfig;
+use tokio::time::Instant;
 
 use crate::{
     codec::{self, MAX_ANSWER_BYTES},
     config::Link,
     watch::Watch,
 };
+
+/// The client underneath takes a connection back in a task of its own, a moment after the answer. Who asks before
+/// that gets a second connection, so such a request waits; none against the service follows that fast.
+const BREATH: Duration = Duration::from_millis(10);
 
 /// Registers over HTTPS, with a SAS token in each request or with the device's certificate.
 ///
@@ -47,6 +55,9 @@ impl HttpTransport {
             Some(link) => link,
             none => none.insert(Link::new(&self.config, &self.tls)?),
         };
+        if let Some(free) = link.free.take() {
+            tokio::time::sleep_until(free).await;
+        }
         let broken = |error| failed(stage, &link.watch, &self.config, error);
         let mut answer = link.client.execute(request).await.map_err(broken)?;
         let (status, version) = (answer.status(), answer.version());
@@ -62,8 +73,7 @@ impl HttpTransport {
             }
             body.extend_from_slice(&chunk);
         }
-        // The connection goes back to the pool in a task of its own; asking again before that would open another.
-        tokio::task::yield_now().await;
+        link.free = Some(Instant::now() + BREATH);
         let response = codec::response(status, version, &headers, body, SystemTime::now());
         let refused = status == StatusCode::UNAUTHORIZED;
         Ok(response.hint(self.config.credential_hint().filter(|_| refused)))
@@ -109,18 +119,11 @@ impl fmt::Debug for HttpTransport {
     }
 }
 
-/// To the client's own type, whose URL parser rewrites what it finds odd: then it would ask another host.
+/// To the client's own type.
 fn convert(request: http::Request<Vec<u8>>) -> Result<reqwest::Request, Error> {
-    let wrong = |host: &str, reason: &str| ConfigurationError::new("endpoint", host, reason);
     let host = request.uri().host().unwrap_or_default().to_owned();
-    let converted =
-        reqwest::Request::try_from(request).map_err(|e| wrong(&host, &e.to_string()))?;
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    let rewritten = !converted.url().host_str().is_some_and(|h| h.eq_ignore_ascii_case(&host));
-    if rewritten && address.parse::<std::net::IpAddr>().is_err() {
-        return Err(wrong(&host, "a URL can't carry this name").into());
-    }
-    Ok(converted)
+    reqwest::Request::try_from(request)
+        .map_err(|e| ConfigurationError::new("endpoint", host, &e.to_string()).into())
 }
 
 /// What it means that there is no answer, or only a part of it.

@@ -4,6 +4,17 @@
 //! connection that is kept until the end of the session. What the service answers is handed up as it came; what it
 //! means is the state machine's business.
 //! See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>.
+//!
+//! ```
+//! # fn main() -> Result<(), dps_state_machine::Error> {
+//! use dps_attestation::{Attestation, SymmetricKey};
+//! let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse()?;
+//! let config = dps_connect::Config::new("0ne00AABBCC".parse()?, Attestation::SymmetricKey(key));
+//! let wire = dps_http::HttpTransport::new(config)?; // nothing is sent before the first registration
+//! # let _ = wire;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod codec;
 mod config;

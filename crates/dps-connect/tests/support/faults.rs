@@ -35,7 +35,7 @@ pub async fn all() -> Vec<Fault> {
         },
         Fault {
             name: "refused",
-            config: config(&localhost(nobody().await), Roots::default()),
+            config: config(&localhost(nobody()), Roots::default()),
             stage: Stage::Connect,
             says: "refused the connection",
             retryable: true,
@@ -169,7 +169,7 @@ async fn proxies() -> Vec<Fault> {
         let config = config("dps.example", Roots::default()).proxy(proxy);
         faults.push(Fault { name, config, stage: Stage::Proxy, says, retryable });
     };
-    fault("proxy refused", proxy("", nobody().await), "refused the connection", true);
+    fault("proxy refused", proxy("", nobody()), "refused the connection", true);
     let unknown = "http://no-such-proxy.invalid:3128".parse().unwrap();
     fault("proxy not found", unknown, "no-such-proxy.invalid can't be resolved", true);
     let too_long = ["HTTP/1.1 200 OK\r\nA: ", &"a".repeat(20_000), "\r\n\r\n"].concat();

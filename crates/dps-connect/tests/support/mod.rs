@@ -27,7 +27,7 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::mpsc,
 };
 use tokio_rustls::TlsAcceptor;
@@ -221,10 +221,16 @@ pub async fn open_proxy(to: SocketAddr) -> (SocketAddr, mpsc::UnboundedReceiver<
     (address, requests)
 }
 
-/// An address where nobody listens.
-pub async fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
+/// An address where nobody listens, nor will before the test is over: it is taken.
+pub fn nobody() -> SocketAddr {
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = taken.local_addr().unwrap();
+    tokio::spawn(async move {
+        let _held = taken;
+        std::future::pending::<()>().await;
+    });
+    address
 }
 
 pub fn symmetric_key() -> Attestation {

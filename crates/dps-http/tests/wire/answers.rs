@@ -55,6 +55,20 @@ async fn an_operation_id_that_no_url_can_carry_is_the_services_fault() {
 }
 
 #[tokio::test]
+async fn a_host_goes_into_the_url_as_it_is_or_not_at_all() {
+    let (mut server, config) = start([Answer::ok("{}")]).await;
+    let upper = format!("LOCALHOST:{}", server.address.port()).parse::<Endpoint>().unwrap();
+    register(&mut HttpTransport::new(config.clone().endpoint(upper)).unwrap()).await.unwrap();
+    let host = format!("host: {}\r\n", localhost(server.address));
+    assert!(server.request().await.1.contains(&host));
+    // Not everything that may stand in a certificate may stand in a URL.
+    let odd = config.endpoint("xn--0.example".parse::<Endpoint>().unwrap());
+    let error = register(&mut HttpTransport::new(odd).unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().contains("xn--0.example"), "{error}");
+}
+
+#[tokio::test]
 async fn an_answer_is_handed_up_as_it_came() {
     let html = "<html>503 Service Unavailable</html>";
     let junk = b"\xff\xfe\x00{";

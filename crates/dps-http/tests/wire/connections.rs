@@ -2,7 +2,7 @@
 
 use super::*;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn one_connection_serves_register_and_polls_until_the_session_ends() {
     let (mut server, config) = start(std::iter::repeat_n(Answer::ok("{}"), 32)).await;
     let mut wire = HttpTransport::new(config).unwrap();
@@ -89,6 +89,59 @@ async fn a_dropped_call_leaves_no_connection_and_the_next_one_works() {
     assert_eq!(query(&mut wire).await.unwrap().body, b"{}");
 }
 
+/// The same while the connection is being made: in the TLS handshake, and before the proxy has answered.
+#[tokio::test]
+async fn a_call_dropped_while_connecting_leaves_no_socket() {
+    for through_proxy in [false, true] {
+        let (tell, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let address = listen(move |mut tcp| {
+            let tell = tell.clone();
+            async move {
+                let first = tcp.read_u8().await;
+                tell.send("something").unwrap();
+                swallow(tcp).await;
+                tell.send(if first.is_ok() { "closed" } else { "broken" }).unwrap();
+            }
+        })
+        .await;
+        let mut config = config(&localhost(address), Roots::default());
+        if through_proxy {
+            config = config.proxy(proxy("", address));
+        }
+        let mut wire = HttpTransport::new(config).unwrap();
+        for _ in 0..3 {
+            tokio::select! {
+                outcome = register(&mut wire) => panic!("{outcome:?}"),
+                event = events.recv() => assert_eq!(event, Some("something")),
+            }
+            assert_eq!(events.recv().await, Some("closed"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn failed_registrations_leave_no_task_behind() {
+    let broken = Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{").then_close();
+    let answers = [broken, Answer::ok("{}"), Answer::raw("junk\r\n\r\n")];
+    let (_server, config) = start(answers.into_iter().cycle().take(300)).await;
+    let metrics = tokio::runtime::Handle::current().metrics();
+    let before = metrics.num_alive_tasks();
+    let mut wire = HttpTransport::new(config).unwrap();
+    let mut kinds = Vec::new();
+    for _ in 0..300 {
+        kinds.push(register(&mut wire).await.map_err(|error| error.kind()).err());
+        wire.end_session().await.unwrap();
+    }
+    let third = [Some(ErrorKind::Connection), None, Some(ErrorKind::Protocol)];
+    assert_eq!(kinds, third.repeat(100));
+    let all_gone = async {
+        while metrics.num_alive_tasks() > before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), all_gone).await.expect("tasks are left");
+}
+
 #[tokio::test]
 async fn each_step_of_a_new_connection_is_told_and_none_of_a_kept_one() {
     let (mut server, config) = start(std::iter::repeat_n(Answer::ok("{}"), 9)).await;
@@ -112,7 +165,7 @@ async fn each_step_of_a_new_connection_is_told_and_none_of_a_kept_one() {
         Step::Connected,
     ];
     let proxied = [Step::Proxy { proxy: through.to_string() }, tls, Step::Connected];
-    let address: dps_connect::Endpoint = server.address.to_string().parse().unwrap();
+    let address: Endpoint = server.address.to_string().parse().unwrap();
     let cases = [
         (config.clone(), by_name.to_vec()),
         (config.clone().endpoint(address), by_address.to_vec()),
@@ -137,7 +190,7 @@ async fn one_tunnel_through_the_proxy_serves_the_session() {
     let (mut server, config) = start(std::iter::repeat_n(Answer::ok("{}"), 9)).await;
     let (through, mut asked) = open_proxy(server.address).await;
     // Only the proxy knows where this name leads.
-    let config = config.endpoint("dps.example".parse::<dps_connect::Endpoint>().unwrap());
+    let config = config.endpoint("dps.example".parse::<Endpoint>().unwrap());
     for (user_info, authorization) in [("", None), ("me:p%40ss@", Some("Basic bWU6cEBzcw=="))] {
         let config = config.clone().proxy(proxy(user_info, through));
         let mut wire = HttpTransport::new(config).unwrap();
@@ -161,14 +214,14 @@ async fn one_tunnel_through_the_proxy_serves_the_session() {
 #[tokio::test]
 async fn a_host_that_the_proxy_leaves_out_is_reached_directly() {
     let (_server, config) = start([Answer::ok("{}")]).await;
-    let dead = proxy("", nobody().await);
+    let dead = proxy("", nobody());
     let direct = config.clone().proxy(dead.clone().except("localhost".parse::<NoProxy>().unwrap()));
     assert_eq!(register(&mut HttpTransport::new(direct).unwrap()).await.unwrap().status, 200);
     let around = config.clone().proxy(dead.clone());
     let error = connection_error(register(&mut HttpTransport::new(around).unwrap()).await);
     assert_eq!(error.stage, Stage::Proxy, "never around the proxy: {error}");
     // What can't go through the proxy is refused rather than sent around it.
-    let bare = config.endpoint("[::1]:1".parse::<dps_connect::Endpoint>().unwrap()).proxy(dead);
+    let bare = config.endpoint("[::1]:1".parse::<Endpoint>().unwrap()).proxy(dead);
     let error = register(&mut HttpTransport::new(bare).unwrap()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("[::1]:1"), "{error}");

@@ -53,9 +53,8 @@ async fn a_certificate_for_another_device_is_refused_before_any_io() {
 
 #[tokio::test]
 async fn no_secret_is_shown() {
-    let address = nobody().await;
-    let config =
-        config("localhost:1", dps_connect::Roots::default()).proxy(proxy("me:hunter2@", address));
+    let address = nobody();
+    let config = config("localhost:1", Roots::default()).proxy(proxy("me:hunter2@", address));
     let mut wire = HttpTransport::new(config).unwrap();
     let error = register(&mut wire).await.unwrap_err();
     let shown = format!("{wire:?} {error:?}");

@@ -13,17 +13,19 @@ use std::{
     time::Duration,
 };
 
-use dps_connect::{Config, Connector, NoProxy, ProxyChoice};
+use dps_connect::{Config, Connector, Endpoint, NoProxy, ProxyChoice, Roots};
 use dps_http::HttpTransport;
 use dps_state_machine::{
     ConnectionError, Error, ErrorKind, Observer, OperationId, ProtocolError, RegistrationRequest,
     Response, Stage, Step, TransportHandlers,
 };
 use rustls::version::{TLS12, TLS13};
-use tokio::net::TcpStream;
+use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use server::{Answer, Server};
-use support::{Authority, config, faults, localhost, nobody, open_proxy, proxy, server_config};
+use support::{
+    Authority, config, faults, listen, localhost, nobody, open_proxy, proxy, server_config, swallow,
+};
 
 const MIB: usize = 1024 * 1024;
 

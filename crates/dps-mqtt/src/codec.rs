@@ -1,0 +1,375 @@
+//! Requests to bytes and bytes to [`Response`]s, without any I/O.
+//!
+//! Packets are those of <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html>, topics those of
+//! <https://learn.microsoft.com/azure/iot-dps/iot-dps-mqtt-support>.
+
+use std::{fmt, time::SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use dps_connect::Config;
+use dps_state_machine::{
+    ConfigurationError, Error, OperationId, ProtocolError, ProtocolResult, RegistrationId,
+    RegistrationRequest, Response, Stage, retry_after,
+};
+use percent_encoding::{
+    AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode,
+};
+use rumqttc::{
+    Packet, PubAck, Publish, QoS, Subscribe,
+    mqttbytes::{
+        self,
+        v4::{Connect, SubscribeReasonCode},
+    },
+};
+
+/// The port of MQTT over TLS.
+pub const DEFAULT_PORT: u16 = 8883;
+
+/// The port of MQTT over WebSocket.
+pub const WEBSOCKET_PORT: u16 = 443;
+
+/// The WebSocket subprotocol.
+pub const SUBPROTOCOL: &str = "mqtt";
+
+/// The largest body of an answer that is read, in bytes (1 MiB).
+pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+
+/// The largest packet that is read, in bytes: the largest body and its topic.
+const MAX_PACKET_BYTES: usize = MAX_ANSWER_BYTES + 64 * 1024;
+
+/// The one filter that the service lets a device subscribe to.
+const ANSWERS: &str = "$dps/registrations/res/#";
+
+/// All but what RFC 3986 lets stand anywhere: <https://www.rfc-editor.org/rfc/rfc3986#section-2.3>.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What would end a value in a topic, or make the topic a filter.
+const TOPIC_ENCODED: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'&').add(b'+').add(b'/').add(b'?');
+
+/// Appends the packet that begins a session. `password` is the SAS token, if there is one; `keep_alive` is in
+/// seconds.
+///
+/// # Errors
+/// [`Error::Configuration`] when a setting can't be written into a packet.
+pub fn connect(
+    out: &mut BytesMut,
+    config: &Config,
+    registration_id: &RegistrationId,
+    keep_alive: u16,
+    password: Option<&str>,
+) -> Result<(), Error> {
+    let user_name = format!(
+        "{}/registrations/{registration_id}/api-version={}&ClientVersion={}",
+        config.id_scope,
+        config.api_version,
+        utf8_percent_encode(&config.user_agent, ENCODED)
+    );
+    let mut connect = Connect::new(registration_id.as_str());
+    connect.keep_alive = keep_alive;
+    match password {
+        Some(token) => connect.set_credentials(user_name, Bytes::copy_from_slice(token.as_bytes())),
+        None => connect.set_username(user_name),
+    };
+    write(out, &Packet::Connect(connect)).map_err(|error| {
+        let reason = format!("CONNECT can't carry it: {error}");
+        ConfigurationError::new("user agent", &config.user_agent, &reason).into()
+    })
+}
+
+/// Appends the packet that asks for the service's answers.
+///
+/// # Errors
+/// [`Error::Protocol`] never, as long as the packet id is not 0.
+pub fn subscribe(out: &mut BytesMut, packet_id: u16) -> Result<(), Error> {
+    let mut subscribe = Subscribe::new(ANSWERS, QoS::AtLeastOnce);
+    subscribe.pkid = packet_id;
+    write(out, &Packet::Subscribe(subscribe))
+        .map_err(|error| ProtocolError::unreadable(Stage::Register, error.to_string()).into())
+}
+
+/// Appends the packet that registers the device. `request_id` comes back with the answer.
+///
+/// # Errors
+/// [`Error::Configuration`] when the request can't be written into a packet: it can say that the assignment is to
+/// be made anew, and no topic is known that carries this.
+pub fn register(
+    out: &mut BytesMut,
+    request: &RegistrationRequest,
+    request_id: &str,
+    packet_id: u16,
+) -> Result<(), Error> {
+    if request.is_forced() {
+        let reason = "MQTT can't carry it; http, amqp and amqp-ws can";
+        return Err(ConfigurationError::new("forceRegistration", "true", reason).into());
+    }
+    let topic = format!("$dps/registrations/PUT/iotdps-register/?$rid={request_id}");
+    publish(out, topic, request.body(), packet_id)
+        .map_err(|error| ConfigurationError::new("request", "", &error.to_string()).into())
+}
+
+/// Appends the packet that asks for the operation's status. `request_id` comes back with the answer.
+///
+/// # Errors
+/// [`Error::Protocol`] when the service's operation id is such that no topic can carry it.
+pub fn query(
+    out: &mut BytesMut,
+    operation_id: &OperationId,
+    request_id: &str,
+    packet_id: u16,
+) -> Result<(), Error> {
+    let topic = format!(
+        "$dps/registrations/GET/iotdps-get-operationstatus/?$rid={request_id}&operationId={}",
+        utf8_percent_encode(operation_id.as_str(), TOPIC_ENCODED)
+    );
+    publish(out, topic, Vec::new(), packet_id).map_err(|error| {
+        let reason = format!("no topic can carry the operation id {operation_id:.64?}: {error}");
+        ProtocolError::unreadable(Stage::Query, reason).into()
+    })
+}
+
+/// Appends the packet that says that we are there.
+pub fn ping(out: &mut BytesMut) {
+    out.extend_from_slice(&[0xC0, 0]);
+}
+
+/// Appends the packet that ends a session.
+pub fn disconnect(out: &mut BytesMut) {
+    out.extend_from_slice(&[0xE0, 0]);
+}
+
+/// Appends the packet that acknowledges a delivery.
+pub fn acknowledge(out: &mut BytesMut, packet_id: u16) {
+    // It was read from a packet, where it is not 0: this does not fail.
+    let _ = write(out, &Packet::PubAck(PubAck::new(packet_id)));
+}
+
+fn publish(
+    out: &mut BytesMut,
+    topic: String,
+    body: Vec<u8>,
+    packet_id: u16,
+) -> Result<(), mqttbytes::Error> {
+    let mut publish = Publish::new(topic, QoS::AtLeastOnce, body);
+    publish.pkid = packet_id;
+    write(out, &Packet::Publish(publish))
+}
+
+fn write(out: &mut BytesMut, packet: &Packet) -> Result<(), mqttbytes::Error> {
+    let before = out.len();
+    match packet.write(out, usize::MAX) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            out.truncate(before);
+            Err(error)
+        }
+    }
+}
+
+/// What the service sends, as far as a device cares.
+#[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Incoming {
+    /// The session stands.
+    Accepted,
+    /// No session.
+    Refused(Refusal),
+    /// Answers will come.
+    Subscribed,
+    /// No answers will come.
+    SubscriptionRefused,
+    /// Something was published: see [`answer`].
+    Delivery(Delivery),
+    /// The answer to [`ping`].
+    Pong,
+    /// The service ends the session.
+    Disconnected,
+    /// Anything else: acknowledgements.
+    Other,
+}
+
+/// Why there is no session: the return codes of CONNACK but 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// 1: not this version of MQTT.
+    ProtocolVersion,
+    /// 2: not this client id.
+    ClientId,
+    /// 3: not now.
+    Unavailable,
+    /// 4: not this user name or password.
+    Credential,
+    /// 5: not this device.
+    Unauthorized,
+}
+
+/// Something that was published.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Delivery {
+    topic: Bytes,
+    body: Bytes,
+    packet_id: Option<u16>,
+}
+
+impl Delivery {
+    /// By which id it wants to be acknowledged.
+    #[must_use]
+    pub fn packet_id(&self) -> Option<u16> {
+        self.packet_id
+    }
+}
+
+/// Bytes that are no packet of a server, or one that is too large.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable(String);
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Takes the next packet from what came; `None` while more is to come.
+///
+/// # Errors
+/// [`Unreadable`] in words; nothing after it can be read.
+pub fn read(incoming: &mut BytesMut) -> Result<Option<Incoming>, Unreadable> {
+    let packet = match Packet::read(incoming, MAX_PACKET_BYTES) {
+        Ok(packet) => packet,
+        Err(mqttbytes::Error::InsufficientBytes(_)) => return Ok(None),
+        Err(mqttbytes::Error::PayloadSizeLimitExceeded(_)) => {
+            return Err(Unreadable(too_large()));
+        }
+        Err(error) => return Err(Unreadable(format!("it is not MQTT ({error})"))),
+    };
+    Ok(Some(match packet {
+        Packet::ConnAck(ack) => match ack.code {
+            rumqttc::ConnectReturnCode::Success => Incoming::Accepted,
+            rumqttc::ConnectReturnCode::RefusedProtocolVersion => {
+                Incoming::Refused(Refusal::ProtocolVersion)
+            }
+            rumqttc::ConnectReturnCode::BadClientId => Incoming::Refused(Refusal::ClientId),
+            rumqttc::ConnectReturnCode::ServiceUnavailable => {
+                Incoming::Refused(Refusal::Unavailable)
+            }
+            rumqttc::ConnectReturnCode::BadUserNamePassword => {
+                Incoming::Refused(Refusal::Credential)
+            }
+            rumqttc::ConnectReturnCode::NotAuthorized => Incoming::Refused(Refusal::Unauthorized),
+        },
+        Packet::SubAck(ack) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
+            Incoming::SubscriptionRefused
+        }
+        Packet::SubAck(_) => Incoming::Subscribed,
+        Packet::Publish(publish) => Incoming::Delivery(Delivery {
+            packet_id: (publish.qos == QoS::AtLeastOnce).then_some(publish.pkid),
+            topic: publish.topic,
+            body: publish.payload,
+        }),
+        Packet::PingResp => Incoming::Pong,
+        Packet::Disconnect => Incoming::Disconnected,
+        Packet::PubAck(_) | Packet::UnsubAck(_) => Incoming::Other,
+        _ => return Err(Unreadable("it is a packet that only clients send".to_owned())),
+    }))
+}
+
+fn too_large() -> String {
+    format!("it is larger than {MAX_ANSWER_BYTES} bytes")
+}
+
+/// What a refused session means: an answer of the service, or nonsense.
+///
+/// # Errors
+/// [`Error::Protocol`] when the peer does not speak MQTT 3.1.1.
+pub fn refusal(refusal: Refusal, stage: Stage) -> Result<Response, Error> {
+    let response = |status, reason| Ok(Response::refusal(status, reason));
+    match refusal {
+        Refusal::ProtocolVersion => {
+            let reason = "CONNACK 1: it does not take MQTT 3.1.1";
+            Err(ProtocolError::unreadable(stage, reason).into())
+        }
+        Refusal::ClientId => response(400, "CONNACK 2: the client id was rejected"),
+        Refusal::Unavailable => response(503, "CONNACK 3: the service is unavailable"),
+        Refusal::Credential => response(401, "CONNACK 4: bad user name or password"),
+        Refusal::Unauthorized => response(401, "CONNACK 5: not authorized"),
+    }
+}
+
+/// What a refused subscription means.
+#[must_use]
+pub fn subscription_refusal() -> Response {
+    Response::refusal(403, format!("SUBACK 128: the subscription to {ANSWERS} was refused"))
+}
+
+/// The answer in a delivery, as the state machine takes it; `None` when it answers some other request, or none.
+/// `now` is what a retry-after date counts from.
+///
+/// # Errors
+/// [`ProtocolError`] when it is the answer to this request and makes no sense.
+pub fn answer(
+    delivery: &Delivery,
+    request_id: &str,
+    stage: Stage,
+    now: SystemTime,
+) -> Result<Option<Response>, ProtocolError> {
+    let Some(topic) = Topic::parse(&delivery.topic) else { return Ok(None) };
+    if topic.values("$rid").next() != Some(request_id) {
+        return Ok(None);
+    }
+    let protocol_result = topic.protocol_result();
+    let nonsense = |status, reason| {
+        let mut error = ProtocolError::unreadable(stage, reason);
+        error.status = status;
+        error.protocol_result = protocol_result.clone();
+        Err(error)
+    };
+    let digits = topic.status.bytes().all(|byte| byte.is_ascii_digit());
+    let Some(status) = topic.status.parse().ok().filter(|_| digits) else {
+        let reason = format!("{:.32?} in its topic is no status", topic.status);
+        return nonsense(None, reason);
+    };
+    if delivery.body.len() > MAX_ANSWER_BYTES {
+        return nonsense(Some(status), too_large());
+    }
+    let retry_after = retry_after::parse(topic.values("retry-after"), now);
+    Ok(Some(
+        Response::new(status, delivery.body.to_vec())
+            .retry_after(retry_after)
+            .protocol_result(protocol_result),
+    ))
+}
+
+/// The topic of an answer, taken apart: `$dps/registrations/res/{status}/?{name}={value}&…`.
+struct Topic<'a> {
+    whole: &'a str,
+    status: &'a str,
+    fields: Vec<(&'a str, String)>,
+}
+
+impl<'a> Topic<'a> {
+    fn parse(topic: &'a [u8]) -> Option<Self> {
+        let whole = str::from_utf8(topic).ok()?;
+        let rest = whole.strip_prefix("$dps/registrations/res/")?;
+        let (path, fields) = rest.split_once('?').unwrap_or((rest, ""));
+        let fields = fields
+            .split('&')
+            .filter_map(|field| field.split_once('='))
+            .map(|(name, value)| (name, percent_decode_str(value).decode_utf8_lossy().into()))
+            .collect();
+        Some(Self { whole, status: path.trim_end_matches('/'), fields })
+    }
+
+    /// The values of the given name, without regard to case.
+    fn values(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = move |field: &&(&str, String)| field.0.eq_ignore_ascii_case(name);
+        self.fields.iter().filter(named).map(|(_, value)| value.as_str())
+    }
+
+    /// `topic`, `status`, then every name and value.
+    fn protocol_result(&self) -> ProtocolResult {
+        let head = [("topic", self.whole), ("status", self.status)];
+        let fields = self.fields.iter().map(|(name, value)| (*name, value.as_str()));
+        head.into_iter().chain(fields).collect()
+    }
+}

@@ -1,0 +1,251 @@
+//! One connection that speaks MQTT.
+
+use std::{
+    future::Future,
+    io,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+#[cfg(feature = "websocket")]
+use dps_connect::{
+    failure,
+    websocket::{Violation, WsBytes},
+};
+use dps_state_machine::RegistrationId;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    select,
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
+
+use crate::codec::{self, Incoming};
+
+/// How much room is made for what comes, in bytes.
+const READ_CHUNK: usize = 4 * 1024;
+
+/// A stream of bytes to the service.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {
+    /// What the peer said when it closed.
+    fn close_reason(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl Io for dps_connect::Stream {}
+
+#[cfg(feature = "websocket")]
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for WsBytes<S> {
+    fn close_reason(&self) -> Option<&str> {
+        Self::close_reason(self)
+    }
+}
+
+/// Why nothing more comes.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The connection broke; beside it what the peer said, if it said something.
+    Lost(io::Error, Option<String>),
+    /// What came is no MQTT.
+    Unreadable(String),
+}
+
+/// A connection, for one device.
+pub(crate) struct Link {
+    io: Box<dyn Io>,
+    registration_id: RegistrationId,
+    incoming: BytesMut,
+    outgoing: BytesMut,
+    /// The write that failed. What the peer sent before that is still read.
+    broken: Option<io::Error>,
+    /// Whether any packet has come.
+    pub(crate) heard: bool,
+    /// Whether the service has accepted the session.
+    pub(crate) accepted: bool,
+    /// Whether a request may have been sent.
+    pub(crate) asked: bool,
+    /// Whether the service has refused to talk: nothing more will come.
+    pub(crate) refused: bool,
+    last_packet_id: u16,
+    ping_every: Duration,
+    ping_due: Instant,
+    ping_unanswered: bool,
+}
+
+impl Link {
+    /// Takes a stream on which nothing was sent yet.
+    pub(crate) fn new(io: Box<dyn Io>, registration_id: RegistrationId, keep_alive: u16) -> Self {
+        // Early enough to be on time after a slow way.
+        let ping_every = Duration::from_secs(u64::from(keep_alive)) * 3 / 4;
+        Self {
+            io,
+            registration_id,
+            incoming: BytesMut::new(),
+            outgoing: BytesMut::new(),
+            broken: None,
+            heard: false,
+            accepted: false,
+            asked: false,
+            refused: false,
+            last_packet_id: 0,
+            ping_every,
+            ping_due: Instant::now() + ping_every,
+            ping_unanswered: false,
+        }
+    }
+
+    pub(crate) fn registration_id(&self) -> &RegistrationId {
+        &self.registration_id
+    }
+
+    /// Where packets to send are appended. They leave together, with the next [`Link::next`] that waits.
+    pub(crate) fn outgoing(&mut self) -> &mut BytesMut {
+        &mut self.outgoing
+    }
+
+    /// A packet id that no packet under way has.
+    pub(crate) fn packet_id(&mut self) -> u16 {
+        self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);
+        self.last_packet_id
+    }
+
+    /// The next packet. Sends what is to be sent, acknowledges deliveries and keeps the connection alive. Nothing
+    /// is lost when the future is dropped.
+    pub(crate) async fn next(&mut self) -> Result<Incoming, Fault> {
+        loop {
+            if let Some(packet) = codec::read(&mut self.incoming)
+                .map_err(|error| Fault::Unreadable(error.to_string()))?
+            {
+                self.heard = true;
+                match packet {
+                    Incoming::Pong => self.ping_unanswered = false,
+                    Incoming::Disconnected => {
+                        return Err(self.lost(io::Error::other("it sent DISCONNECT")));
+                    }
+                    Incoming::Delivery(delivery) => {
+                        if let Some(packet_id) = delivery.packet_id() {
+                            codec::acknowledge(&mut self.outgoing, packet_id);
+                        }
+                        return Ok(Incoming::Delivery(delivery));
+                    }
+                    other => return Ok(other),
+                }
+                continue;
+            }
+            self.send().await;
+            self.incoming.reserve(READ_CHUNK);
+            select! {
+                read = self.io.read_buf(&mut self.incoming) => match read {
+                    Ok(0) => return Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
+                    Ok(_) => {}
+                    Err(error) => return Err(self.lost(error)),
+                },
+                () = sleep_until(self.ping_due) => {
+                    if self.ping_unanswered {
+                        let error = "it does not answer pings";
+                        return Err(self.lost(io::Error::new(io::ErrorKind::TimedOut, error)));
+                    }
+                    tracing::debug!("keeping MQTT alive");
+                    codec::ping(&mut self.outgoing);
+                    self.ping_unanswered = true;
+                }
+            }
+        }
+    }
+
+    /// Whether the connection has ended by now.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let mut now = Context::from_waker(Waker::noop());
+        loop {
+            match pin!(self.next()).poll(&mut now) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return true,
+                Poll::Pending => return false,
+            }
+        }
+    }
+
+    /// Sends what is to be sent. A failure is told once nothing more can be read.
+    async fn send(&mut self) {
+        if self.outgoing.is_empty() || self.broken.is_some() {
+            return;
+        }
+        if let Err(error) = self.write().await {
+            self.broken = Some(error);
+        }
+        self.ping_due = Instant::now() + self.ping_every;
+    }
+
+    async fn write(&mut self) -> io::Result<()> {
+        while !self.outgoing.is_empty() {
+            if self.io.write_buf(&mut self.outgoing).await? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+        }
+        self.io.flush().await
+    }
+
+    fn lost(&mut self, error: io::Error) -> Fault {
+        #[cfg(feature = "websocket")]
+        if let Some(what) = failure::find::<Violation>(&error) {
+            return Fault::Unreadable(what.to_string());
+        }
+        let said = self.io.close_reason().map(str::to_owned);
+        Fault::Lost(self.broken.take().unwrap_or(error), said)
+    }
+
+    /// Says goodbye and closes. A peer that is gone already needs no goodbye.
+    pub(crate) async fn close(mut self) {
+        codec::disconnect(&mut self.outgoing);
+        self.send().await;
+        let closed = match self.broken.take() {
+            Some(error) => Err(error),
+            None => self.io.shutdown().await,
+        };
+        if let Err(error) = closed {
+            tracing::debug!(%error, "MQTT ended without a goodbye");
+        }
+    }
+}
+
+/// A connection between two requests: a task answers pings, keeps it alive and sees when it ends.
+pub(crate) struct Parked {
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Option<Link>>,
+}
+
+impl Parked {
+    pub(crate) fn new(mut link: Link) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let ended = async { while link.next().await.is_ok() {} };
+            select! {
+                // First: a goodbye that follows at once takes along what is to be sent.
+                biased;
+                _ = stopped => Some(link),
+                () = ended => {
+                    tracing::debug!("MQTT has ended between two requests");
+                    None
+                }
+            }
+        });
+        Self { stop: Some(stop), task }
+    }
+
+    /// The connection, if it still stands.
+    pub(crate) async fn take(mut self) -> Option<Link> {
+        // The task may be at its end already.
+        let _ = self.stop.take().map(|stop| stop.send(()));
+        (&mut self.task).await.ok().flatten()
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

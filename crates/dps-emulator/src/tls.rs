@@ -10,12 +10,16 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::{
-    DigitallySignedStruct, DistinguishedName as IssuerName, ServerConfig, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName as IssuerName, ServerConfig,
+    SignatureScheme,
     client::danger::HandshakeSignatureValid,
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime},
+    crypto::{CryptoProvider, verify_tls13_signature_with_raw_key},
+    pki_types::{
+        CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, UnixTime,
+    },
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::config::ServerCertificate;
 
@@ -148,8 +152,20 @@ impl ClientCertVerifier for AnyClientCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
+        let spki = public_key(certificate)?;
+        let bad = rustls::Error::InvalidCertificate(CertificateError::BadSignature);
+        let key = webpki::RawPublicKeyEntity::try_from(&spki).map_err(|_| bad.clone())?;
+        self.0
+            .signature_verification_algorithms
+            .mapping
+            .iter()
+            .filter(|(scheme, _)| *scheme == signature.scheme)
+            .flat_map(|(_, algorithms)| algorithms.iter())
+            .find_map(|algorithm| {
+                key.verify_signature(*algorithm, message, signature.signature()).ok()
+            })
+            .map(|()| HandshakeSignatureValid::assertion())
+            .ok_or(bad)
     }
 
     fn verify_tls13_signature(
@@ -159,10 +175,21 @@ impl ClientCertVerifier for AnyClientCertificate {
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
+        let spki = public_key(certificate)?;
+        verify_tls13_signature_with_raw_key(message, &spki, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// The key of a certificate of any version: `openssl x509 -req` writes version 1 unless told otherwise, which the
+/// usual verifier refuses to read.
+fn public_key(
+    certificate: &CertificateDer<'_>,
+) -> Result<SubjectPublicKeyInfoDer<'static>, rustls::Error> {
+    let (_, parsed) = X509Certificate::from_der(certificate)
+        .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    Ok(SubjectPublicKeyInfoDer::from(parsed.public_key().raw.to_vec()))
 }

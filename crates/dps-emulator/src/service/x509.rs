@@ -11,7 +11,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 use serde_json::{Value, json};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
 use super::ServiceError;
 use crate::{
@@ -61,9 +61,15 @@ pub(crate) fn check_chain(
         X509Certificate::from_der(der)
             .is_ok_and(|(_, ca)| matches!(validity(&ca, now), Validity::Valid))
     });
-    roots.add_parsable_certificates(usable.cloned());
+    let usable: Vec<_> = usable.cloned().collect();
+    roots.add_parsable_certificates(usable.iter().cloned());
     if roots.is_empty() {
         return Err(ServiceError::ca_not_found("the group's CA certificates are out of date"));
+    }
+    if let Ok((_, parsed)) = X509Certificate::from_der(leaf)
+        && parsed.version() != X509Version::V3
+    {
+        return check_old_chain(&parsed, intermediates, &usable, now);
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
         .build()
@@ -79,6 +85,44 @@ pub(crate) fn check_chain(
             )))
         }
         Err(error) => Err(ServiceError::invalid_certificate(error.to_string())),
+    }
+}
+
+/// The same for a device's certificate without extensions, as `openssl x509 -req` makes them unless told
+/// otherwise: the library refuses it. The certificates above it must be CAs, in order from below.
+fn check_old_chain(
+    leaf: &X509Certificate<'_>,
+    above: &[CertificateDer<'_>],
+    anchors: &[CertificateDer<'_>],
+    now: SystemTime,
+) -> Result<(), ServiceError> {
+    let issued = |issuer: &X509Certificate<'_>, below: &X509Certificate<'_>| {
+        issuer.subject() == below.issuer()
+            && below.verify_signature(Some(issuer.public_key())).is_ok()
+    };
+    let mut below = leaf.clone();
+    let mut rest = above.iter();
+    loop {
+        let anchored = anchors
+            .iter()
+            .filter_map(|der| X509Certificate::from_der(der).ok())
+            .any(|(_, anchor)| issued(&anchor, &below));
+        if anchored {
+            return Ok(());
+        }
+        let Some(Ok((_, next))) = rest.next().map(|der| X509Certificate::from_der(der)) else {
+            return Err(ServiceError::ca_not_found(format!(
+                "the {} certificates sent do not lead to the group's CA",
+                above.len() + 1
+            )));
+        };
+        if !next.is_ca() || !issued(&next, &below) {
+            return Err(ServiceError::ca_not_found("a certificate was not issued by the next one"));
+        }
+        if !matches!(validity(&next, now), Validity::Valid) {
+            return Err(ServiceError::invalid_certificate("a CA of the chain is out of date"));
+        }
+        below = next;
     }
 }
 

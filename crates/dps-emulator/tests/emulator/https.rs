@@ -1,6 +1,6 @@
 //! Devices that register over HTTPS.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use crate::support::{Chain, Requests, connect, connect_with, tls};
 use dps_emulator::{
@@ -8,8 +8,13 @@ use dps_emulator::{
     GroupAttestation, Method, RetryAfter, SymmetricKey, Thumbprint,
 };
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::net::TcpStream;
+use rustls::{
+    SignatureScheme,
+    client::ResolvesClientCert,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _},
+    sign::CertifiedKey,
+};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 fn key() -> SymmetricKey {
     "c29tZSBkZXZpY2Uga2V5".parse().unwrap()
@@ -109,6 +114,51 @@ async fn client_certificates_are_taken_with_both_versions_of_tls() {
     let expected =
         [(Method::X509, true), (Method::X509, true), (Method::X509, false), (Method::None, false)];
     assert_eq!(methods, expected);
+}
+
+/// `openssl x509 -req` makes them unless told otherwise, and devices have them.
+#[tokio::test]
+async fn certificates_without_extensions_are_taken_with_both_versions_of_tls() {
+    #[derive(Debug)]
+    struct Always(Arc<CertifiedKey>);
+    impl ResolvesClientCert for Always {
+        fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+            Some(self.0.clone())
+        }
+        fn has_certs(&self) -> bool {
+            true
+        }
+    }
+    let chain =
+        [include_str!("../fixtures/old-device.pem"), include_str!("../fixtures/old-middle.pem")]
+            .map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap());
+    let key = include_str!("../fixtures/old-device.key.pem");
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
+    let device = Arc::new(CertifiedKey::new(chain.to_vec(), key));
+    let ca = CaCertificates::from_pem(include_str!("../fixtures/old-root.pem")).unwrap();
+    let group = Enrolment::group("factory", GroupAttestation::X509(ca));
+    let emulator = Emulator::builder().enrolment(group).start().await.unwrap();
+    let requests = Requests::with_certificate(&emulator, "dev-1");
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut config = tls(&emulator, &[version], None);
+        config.client_auth_cert_resolver = Arc::new(Always(device.clone()));
+        let mut device = connect_with(&emulator, config, "localhost").await.unwrap();
+        let answer = device.ask(&requests.register()).await.unwrap();
+        assert_eq!(answer.json()["status"], "assigned", "{version:?}");
+    }
+    // Whoever shows another's certificate can't sign with its key.
+    let other = KeyPair::generate().unwrap();
+    let other = rustls::crypto::ring::sign::any_supported_type(&private(&other)).unwrap();
+    let thief = Arc::new(CertifiedKey::new(chain.to_vec(), other));
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut config = tls(&emulator, &[version], None);
+        config.client_auth_cert_resolver = Arc::new(Always(thief.clone()));
+        if let Ok(mut device) = connect_with(&emulator, config, "localhost").await {
+            device.stream.write_all(requests.register().as_bytes()).await.ok();
+            assert!(device.answer().await.is_none(), "{version:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::*;
 use crate::keys::{CaCertificates, Thumbprint};
@@ -207,4 +207,38 @@ fn the_state_tells_of_the_certificate() {
     assert_eq!(info["sha1Thumbprint"].as_str().unwrap().len(), 40);
     assert_eq!(info["notAfterUtc"], "2025-01-11T00:00:00.000Z");
     assert_eq!(info["version"], 3);
+}
+
+/// A device's certificate of version 1, as `openssl x509 -req` makes it.
+#[test]
+fn certificates_without_extensions_are_judged_too() {
+    let pem = |name: &str| {
+        let path = format!("{}/tests/fixtures/{name}.pem", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    };
+    let der = |name: &str| CertificateDer::from_pem_slice(pem(name).as_bytes()).unwrap();
+    let (root, middle, device) = (der("old-root"), der("old-middle"), der("old-device"));
+    let of = |name: &str| {
+        let attestation = GroupAttestation::X509(CaCertificates::from_pem(&pem(name)).unwrap());
+        service([Enrolment::group("line", attestation)])
+    };
+    let taken = Ok("line".to_owned());
+    let not_found = refused("CA certificate not found.");
+    assert_eq!(shown(&of("old-root"), "dev-1", &[&device, &middle]), taken);
+    assert_eq!(shown(&of("old-root"), "dev-1", &[&device, &middle, &root]), taken);
+    assert_eq!(shown(&of("old-middle"), "dev-1", &[&device]), taken);
+    assert_eq!(shown(&of("old-root"), "dev-1", &[&device]), not_found);
+    assert_eq!(shown(&of("old-root"), "dev-1", &[&device, &root]), not_found);
+    assert_eq!(
+        shown(&of("old-root"), "dev-2", &[&device, &middle]),
+        refused("Invalid certificate")
+    );
+
+    // The same names, other keys.
+    let root = ca(params("old root", true), None);
+    let stranger = ca(params("old middle", true), Some(&root));
+    assert_eq!(shown(&of("old-root"), "dev-1", &[&device, &stranger.1]), not_found);
+    let attestation = GroupAttestation::X509(CaCertificates::from_pem(&stranger.2).unwrap());
+    let strange = service([Enrolment::group("line", attestation)]);
+    assert_eq!(shown(&strange, "dev-1", &[&device]), not_found);
 }

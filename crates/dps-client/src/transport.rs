@@ -44,7 +44,10 @@ impl Transport {
     pub fn is_built(self) -> bool {
         match self {
             Self::Http => cfg!(feature = "http"),
-            Self::Mqtt | Self::MqttWs | Self::Amqp | Self::AmqpWs => false,
+            Self::Mqtt => cfg!(feature = "mqtt"),
+            Self::MqttWs => cfg!(all(feature = "mqtt", feature = "websocket")),
+            Self::Amqp => cfg!(feature = "amqp"),
+            Self::AmqpWs => cfg!(all(feature = "amqp", feature = "websocket")),
         }
     }
 
@@ -87,12 +90,26 @@ impl fmt::Display for Transport {
 /// [`Error::Configuration`]: the wire is not compiled in, or the configuration can't be used.
 pub fn client(transport: Transport, config: Config, settings: Settings) -> Result<Client, Error> {
     let observer = config.observer.clone();
-    let wire = match transport {
+    let wire: Result<_, Error> = match transport {
         #[cfg(feature = "http")]
-        Transport::Http => BoxTransport::new(dps_http::HttpTransport::new(config)?),
-        missing => return Err(not_built(missing)),
+        Transport::Http => dps_http::HttpTransport::new(config).map(BoxTransport::new),
+        #[cfg(feature = "mqtt")]
+        Transport::Mqtt => BoxTransport::new(dps_mqtt::MqttTransport::new(config)?),
+        #[cfg(all(feature = "mqtt", feature = "websocket"))]
+        Transport::MqttWs => {
+            let config = dps_mqtt::MqttConfig::new(config).carrier(dps_mqtt::Carrier::WebSocket);
+            BoxTransport::new(dps_mqtt::MqttTransport::new(config)?)
+        }
+        #[cfg(feature = "amqp")]
+        Transport::Amqp => dps_amqp::AmqpTransport::new(config).map(BoxTransport::new),
+        #[cfg(all(feature = "amqp", feature = "websocket"))]
+        Transport::AmqpWs => {
+            let config = dps_amqp::AmqpConfig::new(config).carrier(dps_amqp::Carrier::WebSocket);
+            dps_amqp::AmqpTransport::new(config).map(BoxTransport::new)
+        }
+        missing => Err(not_built(missing)),
     };
-    Ok(StateMachine::with_observer(wire, settings, observer))
+    Ok(StateMachine::with_observer(wire?, settings, observer))
 }
 
 fn not_built(transport: Transport) -> Error {

@@ -20,6 +20,9 @@ pub(crate) use encode::{
 /// The port of AMQP over TLS.
 pub const DEFAULT_PORT: u16 = 5671;
 
+/// The port of AMQP over WebSocket.
+pub const WEBSOCKET_PORT: u16 = 443;
+
 /// The largest frame that is taken, in bytes (64 KiB); the service is told so.
 pub const MAX_FRAME_SIZE: u32 = 64 * 1024;
 

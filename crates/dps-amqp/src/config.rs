@@ -1,17 +1,25 @@
-//! How the wire goes about it.
+//! What the AMQP wire is made from.
 
-/// How AMQP gets to the service, and how it starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+use dps_connect::Config;
+use dps_state_machine::{ConfigurationError, Error};
+
+use crate::codec;
+
+/// What every wire is made from, and what only AMQP knows.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct AmqpOptions {
-    /// What AMQP runs over. Default: TLS, port 5671.
+pub struct AmqpConfig {
+    /// What every wire is made from.
+    pub connect: Config,
+    /// What AMQP is carried by. Default: TLS.
     pub carrier: Carrier,
-    /// Wait for the service's answer to each step of a start, instead of sending what is sure to follow at once.
-    /// It costs five round trips more with a SAS token and three more with a certificate. Default: no.
-    pub step_by_step: bool,
+    /// Whether what is sure to follow is sent at once, without waiting for the answer to each step. Default true:
+    /// waiting costs five round trips more with a SAS token and three more with a certificate. A connection that
+    /// dies during such a start is tried once more step by step.
+    pub pipelined: bool,
 }
 
-/// What AMQP runs over.
+/// What AMQP is carried by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Carrier {
@@ -19,21 +27,52 @@ pub enum Carrier {
     #[default]
     Tls,
     /// WebSocket over TLS, port 443. It needs the feature `websocket`.
-    Websocket,
+    WebSocket,
 }
 
-impl AmqpOptions {
-    /// Sets [`AmqpOptions::carrier`].
+impl Carrier {
+    /// The port for an endpoint that names none.
+    #[must_use]
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Tls => codec::DEFAULT_PORT,
+            Self::WebSocket => codec::WEBSOCKET_PORT,
+        }
+    }
+}
+
+impl AmqpConfig {
+    /// AMQP over TLS, pipelined.
+    #[must_use]
+    pub fn new(connect: Config) -> Self {
+        Self { connect, carrier: Carrier::Tls, pipelined: true }
+    }
+
+    /// Sets [`AmqpConfig::carrier`].
     #[must_use]
     pub fn carrier(mut self, carrier: Carrier) -> Self {
         self.carrier = carrier;
         self
     }
 
-    /// Sets [`AmqpOptions::step_by_step`].
+    /// Sets [`AmqpConfig::pipelined`].
     #[must_use]
-    pub fn step_by_step(mut self, step_by_step: bool) -> Self {
-        self.step_by_step = step_by_step;
+    pub fn pipelined(mut self, pipelined: bool) -> Self {
+        self.pipelined = pipelined;
         self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.carrier == Carrier::WebSocket && !cfg!(feature = "websocket") {
+            let reason = "WebSocket is not compiled in; build with the feature websocket";
+            return Err(ConfigurationError::new("carrier", "WebSocket", reason).into());
+        }
+        Ok(())
+    }
+}
+
+impl From<Config> for AmqpConfig {
+    fn from(connect: Config) -> Self {
+        Self::new(connect)
     }
 }

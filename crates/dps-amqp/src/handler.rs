@@ -4,7 +4,7 @@ use std::{fmt, time::SystemTime};
 
 #[cfg(feature = "websocket")]
 use dps_connect::websocket::Violation;
-use dps_connect::{Config, Connector, failure, failure::Peer};
+use dps_connect::{Connector, failure, failure::Peer};
 use dps_state_machine::{
     ConfigurationError, ConnectionError, Error, OperationId, ProtocolError, RegistrationId,
     RegistrationRequest, Response, Stage, TransportHandlers,
@@ -12,8 +12,7 @@ use dps_state_machine::{
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{
-    codec::DEFAULT_PORT,
-    config::{AmqpOptions, Carrier},
+    config::{AmqpConfig, Carrier},
     connection::{Asked, Broken, Connection, Io, Started},
     message,
     sasl::Login,
@@ -27,7 +26,8 @@ use crate::{
 /// went out on a connection that breaks fails, and is not sent twice.
 pub struct AmqpTransport {
     connector: Connector,
-    options: AmqpOptions,
+    carrier: Carrier,
+    pipelined: bool,
     /// The service wanted SASL although the device has a certificate.
     wants_sasl: bool,
     connection: Option<Connection>,
@@ -38,14 +38,14 @@ impl AmqpTransport {
     ///
     /// # Errors
     /// [`Error::Configuration`] that names the setting that can't be used.
-    pub fn new(config: Config, options: AmqpOptions) -> Result<Self, Error> {
-        if options.carrier == Carrier::Websocket && !cfg!(feature = "websocket") {
-            let reason =
-                "AMQP over WebSocket needs the feature `websocket`, which is not compiled in";
-            return Err(ConfigurationError::new("carrier", "websocket", reason).into());
-        }
-        let connector = Connector::new(config)?;
-        Ok(Self { connector, options, wants_sasl: false, connection: None })
+    pub fn new(config: impl Into<AmqpConfig>) -> Result<Self, Error> {
+        let AmqpConfig { connect, carrier, pipelined } = {
+            let config = config.into();
+            config.check()?;
+            config
+        };
+        let connector = Connector::new(connect)?;
+        Ok(Self { connector, carrier, pipelined, wants_sasl: false, connection: None })
     }
 
     /// Sends a request, on a new connection if there is none that is alive.
@@ -59,7 +59,7 @@ impl AmqpTransport {
     ) -> Result<Response, Error> {
         let correlation_id = fresh_uuid()?;
         let message = message(&correlation_id);
-        let peer = Peer::of(self.connector.config(), self.port())?;
+        let peer = Peer::of(self.connector.config(), self.carrier.default_port())?;
         let mut connection = match self.living().await {
             Some(connection) => connection,
             None => match self.connect(stage, &peer, registration_id).await? {
@@ -94,7 +94,7 @@ impl AmqpTransport {
         peer: &Peer,
         registration_id: &RegistrationId,
     ) -> Result<Result<Connection, Response>, Error> {
-        let mut pipelined = !self.options.step_by_step;
+        let mut pipelined = self.pipelined;
         loop {
             let config = self.connector.config();
             let login = match Login::of(config, registration_id) {
@@ -130,9 +130,11 @@ impl AmqpTransport {
     }
 
     async fn stream(&self) -> Result<Box<dyn Io>, Error> {
-        match self.options.carrier {
-            Carrier::Tls => Ok(Box::new(self.connector.connect(self.port()).await?)),
-            Carrier::Websocket => self.websocket().await,
+        match self.carrier {
+            Carrier::Tls => {
+                Ok(Box::new(self.connector.connect(self.carrier.default_port()).await?))
+            }
+            Carrier::WebSocket => self.websocket().await,
         }
     }
 
@@ -144,14 +146,7 @@ impl AmqpTransport {
     #[cfg(not(feature = "websocket"))]
     async fn websocket(&self) -> Result<Box<dyn Io>, Error> {
         // Refused when this wire was made.
-        Err(ConfigurationError::new("carrier", "websocket", "it is not compiled in").into())
-    }
-
-    fn port(&self) -> u16 {
-        match self.options.carrier {
-            Carrier::Tls => DEFAULT_PORT,
-            Carrier::Websocket => 443,
-        }
+        Err(ConfigurationError::new("carrier", "WebSocket", "it is not compiled in").into())
     }
 
     fn hinted(&self, response: Response) -> Response {
@@ -194,7 +189,8 @@ impl fmt::Debug for AmqpTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AmqpTransport")
             .field("config", self.connector.config())
-            .field("options", &self.options)
+            .field("carrier", &self.carrier)
+            .field("pipelined", &self.pipelined)
             .field("connection", &self.connection)
             .finish_non_exhaustive()
     }

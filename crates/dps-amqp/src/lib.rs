@@ -16,7 +16,7 @@ mod sasl;
 mod session;
 mod value;
 
-pub use config::{AmqpOptions, Carrier};
+pub use config::{AmqpConfig, Carrier};
 pub use failure::Failure;
 pub use handler::AmqpTransport;
 pub use value::{Malformed, Value};

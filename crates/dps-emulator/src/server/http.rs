@@ -1,8 +1,9 @@
 //! The HTTPS wire: hyper over TLS, the service's paths and headers.
 //! See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>.
 //!
-//! WebSocket upgrades will begin here too: connections are served with upgrades, and [`answer`] sees every
-//! request together with its [`Connection`]'s certificates.
+//! WebSocket upgrades will begin here too: connections are served with upgrades, and [`Peer::answer`] sees every
+//! request together with its connection's control and certificates. The upgraded stream is still the one that
+//! counts, drips and can be cut; [`serve`] must then wait for its end too.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::SystemTime};
 
@@ -218,7 +219,6 @@ fn answer_headers(reply: &Reply, asked: &Asked, head: &http::request::Parts) -> 
     };
     add(header::CONTENT_TYPE, &reply.content_type);
     add(HeaderName::from_static("x-ms-request-id"), &reply.tracking_id);
-    add(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains");
     for value in &reply.retry_after {
         add(header::RETRY_AFTER, value);
     }

@@ -90,15 +90,15 @@ impl fmt::Display for Transport {
 /// [`Error::Configuration`]: the wire is not compiled in, or the configuration can't be used.
 pub fn client(transport: Transport, config: Config, settings: Settings) -> Result<Client, Error> {
     let observer = config.observer.clone();
-    let wire: Result<_, Error> = match transport {
+    let wire: Result<BoxTransport, Error> = match transport {
         #[cfg(feature = "http")]
         Transport::Http => dps_http::HttpTransport::new(config).map(BoxTransport::new),
         #[cfg(feature = "mqtt")]
-        Transport::Mqtt => BoxTransport::new(dps_mqtt::MqttTransport::new(config)?),
+        Transport::Mqtt => dps_mqtt::MqttTransport::new(config).map(BoxTransport::new),
         #[cfg(all(feature = "mqtt", feature = "websocket"))]
         Transport::MqttWs => {
             let config = dps_mqtt::MqttConfig::new(config).carrier(dps_mqtt::Carrier::WebSocket);
-            BoxTransport::new(dps_mqtt::MqttTransport::new(config)?)
+            dps_mqtt::MqttTransport::new(config).map(BoxTransport::new)
         }
         #[cfg(feature = "amqp")]
         Transport::Amqp => dps_amqp::AmqpTransport::new(config).map(BoxTransport::new),
@@ -107,6 +107,12 @@ pub fn client(transport: Transport, config: Config, settings: Settings) -> Resul
             let config = dps_amqp::AmqpConfig::new(config).carrier(dps_amqp::Carrier::WebSocket);
             dps_amqp::AmqpTransport::new(config).map(BoxTransport::new)
         }
+        #[cfg(not(all(
+            feature = "http",
+            feature = "mqtt",
+            feature = "amqp",
+            feature = "websocket"
+        )))]
         missing => Err(not_built(missing)),
     };
     Ok(StateMachine::with_observer(wire?, settings, observer))

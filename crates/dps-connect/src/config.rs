@@ -34,8 +34,8 @@ pub struct Config {
     pub user_agent: String,
     /// How long a SAS token is valid from the moment it is signed. Default 1 h.
     pub sas_lifetime: Duration,
-    /// The time for making one connection: name, TCP, proxy and TLS together. Default 20 s. The time for the
-    /// request bounds it too.
+    /// The time for making one connection: name, TCP, proxy and TLS together. Default: none of its own, the time
+    /// for the request bounds it and a peer that stays silent is a timeout that names the stage.
     pub connect_timeout: Duration,
     /// Who is told of each step. Default: nobody.
     pub observer: Observer,
@@ -65,7 +65,7 @@ impl Config {
             api_version: ApiVersion::default(),
             user_agent: concat!("dps/", env!("CARGO_PKG_VERSION")).to_owned(),
             sas_lifetime: Duration::from_secs(3600),
-            connect_timeout: Duration::from_secs(20),
+            connect_timeout: Duration::MAX,
             observer: Observer::default(),
         }
     }
@@ -102,34 +102,29 @@ impl Config {
     /// # Errors
     /// [`Error::Configuration`] that names what does not fit.
     pub fn preflight(&self, registration_id: &RegistrationId) -> Result<(), Error> {
-        match &self.attestation {
-            Attestation::X509(identity) => identity.preflight(registration_id, SystemTime::now()),
-            _ => Ok(()),
+        match self.attestation.x509() {
+            Some(identity) => identity.preflight(registration_id, SystemTime::now()),
+            None => Ok(()),
         }
     }
 
     /// A SAS token, signed now; `None` when the device proves itself otherwise.
     #[must_use]
     pub fn sas_token(&self, registration_id: &RegistrationId) -> Option<SasToken> {
-        match &self.attestation {
-            Attestation::SymmetricKey(key) => {
-                let expiry = SystemTime::now() + self.sas_lifetime.min(LONGEST_LIFETIME);
-                Some(SasToken::sign(key, &self.id_scope, registration_id, expiry))
-            }
-            _ => None,
-        }
+        let key = self.attestation.symmetric_key()?;
+        let expiry = SystemTime::now() + self.sas_lifetime.min(LONGEST_LIFETIME);
+        Some(SasToken::sign(&key, &self.id_scope, registration_id, expiry))
     }
 
     /// What to look at when the service refuses the credential: which chain was sent. `None` without X.509.
     #[must_use]
     pub fn credential_hint(&self) -> Option<String> {
-        match &self.attestation {
-            Attestation::X509(identity) => Some(format!(
+        self.attestation.x509_in_use().map(|identity| {
+            format!(
                 "the chain that was sent: {}; check that the enrolment knows its leaf or one of its authorities",
                 identity.describe_chain()
-            )),
-            _ => None,
-        }
+            )
+        })
     }
 }
 

@@ -55,6 +55,11 @@ impl SymmetricKey {
     pub(crate) fn mac(&self) -> Hmac<Sha256> {
         self.0.mac()
     }
+
+    /// In bytes.
+    pub(crate) fn length(&self) -> usize {
+        self.0.bytes.len()
+    }
 }
 
 impl FromStr for SymmetricKey {

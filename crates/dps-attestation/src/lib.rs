@@ -5,6 +5,8 @@
 //!   [`GroupKey`] before it was put on the device. It signs a [`SasToken`] for each connection.
 //! - [`X509Identity`]: a certificate, its chain and its private key, shown in the TLS handshake.
 //!
+//! Both may live in files that are replaced while the program runs: [`SymmetricKeyFile`] and [`X509Files`].
+//!
 //! Everything here is checked before any I/O, secrets are wiped from memory when they are dropped, and none is
 //! ever printed.
 //!
@@ -34,16 +36,21 @@
 mod certificate;
 mod file;
 mod key;
+mod key_file;
 mod pem;
 mod private_key;
+mod reload;
 mod sas;
 mod shape;
 mod x509;
+mod x509_files;
 
 pub use dps_state_machine::{IdScope, RegistrationId};
 pub use key::{GroupKey, SymmetricKey};
+pub use key_file::SymmetricKeyFile;
 pub use sas::{SasToken, signature, verify_signature};
 pub use x509::X509Identity;
+pub use x509_files::X509Files;
 
 /// How the device proves who it is.
 #[derive(Clone, Debug)]
@@ -53,6 +60,42 @@ pub enum Attestation {
     SymmetricKey(SymmetricKey),
     /// A certificate with its chain and its private key, shown in the TLS handshake.
     X509(X509Identity),
+    /// A device key in a file, read anew for each token.
+    SymmetricKeyFile(SymmetricKeyFile),
+    /// A certificate with its chain and its private key in files, read anew for each TLS handshake.
+    X509Files(X509Files),
+}
+
+impl Attestation {
+    /// The key to sign with now; `None` when the device proves itself otherwise. A file is read.
+    #[must_use]
+    pub fn symmetric_key(&self) -> Option<SymmetricKey> {
+        match self {
+            Self::SymmetricKey(key) => Some(key.clone()),
+            Self::SymmetricKeyFile(file) => Some(file.current()),
+            _ => None,
+        }
+    }
+
+    /// The identity to show now; `None` when the device proves itself otherwise. Files are read.
+    #[must_use]
+    pub fn x509(&self) -> Option<X509Identity> {
+        match self {
+            Self::X509(identity) => Some(identity.clone()),
+            Self::X509Files(files) => Some(files.current()),
+            _ => None,
+        }
+    }
+
+    /// The identity that was shown last; `None` when the device proves itself otherwise. No I/O.
+    #[must_use]
+    pub fn x509_in_use(&self) -> Option<X509Identity> {
+        match self {
+            Self::X509(identity) => Some(identity.clone()),
+            Self::X509Files(files) => Some(files.in_use()),
+            _ => None,
+        }
+    }
 }
 
 impl From<SymmetricKey> for Attestation {
@@ -61,8 +104,20 @@ impl From<SymmetricKey> for Attestation {
     }
 }
 
+impl From<SymmetricKeyFile> for Attestation {
+    fn from(file: SymmetricKeyFile) -> Self {
+        Self::SymmetricKeyFile(file)
+    }
+}
+
 impl From<X509Identity> for Attestation {
     fn from(identity: X509Identity) -> Self {
         Self::X509(identity)
+    }
+}
+
+impl From<X509Files> for Attestation {
+    fn from(files: X509Files) -> Self {
+        Self::X509Files(files)
     }
 }

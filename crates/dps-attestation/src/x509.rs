@@ -115,7 +115,7 @@ impl X509Identity {
     ) -> Result<(), Error> {
         self.check_common_name(registration_id.as_str())?;
         self.check_order()?;
-        self.certificates().try_for_each(|certificate| check_dates(certificate, now))
+        self.check_dates(now)
     }
 
     fn check_common_name(&self, registration_id: &str) -> Result<(), Error> {
@@ -135,7 +135,7 @@ impl X509Identity {
         Err(wrong("certificate", &subject.to_string(), &reason))
     }
 
-    fn check_order(&self) -> Result<(), Error> {
+    pub(crate) fn check_order(&self) -> Result<(), Error> {
         for (certificate, (next, number)) in
             self.certificates().zip(self.0.issuers.iter().zip(2usize..))
         {
@@ -155,6 +155,18 @@ impl X509Identity {
             return Err(wrong("certificate", &next.to_string(), &reason));
         }
         Ok(())
+    }
+
+    pub(crate) fn check_dates(&self, now: SystemTime) -> Result<(), Error> {
+        self.certificates().try_for_each(|certificate| check_dates(certificate, now))
+    }
+
+    /// Whether the chain ends with a certificate whose issuer the other one had.
+    pub(crate) fn lacks_issuer_of(&self, other: &Self) -> bool {
+        self.certificates().last().is_some_and(|last| {
+            let is_issuer = |next: &Certificate| last.issuer.is(&next.subject);
+            !is_issuer(last) && other.0.issuers.iter().any(is_issuer)
+        })
     }
 
     /// The certificates as they are sent: the device's own first.

@@ -21,7 +21,9 @@ mod transport;
 
 #[cfg(feature = "amqp")]
 pub use dps_amqp::{AmqpConfig, AmqpTransport};
-pub use dps_attestation::{Attestation, GroupKey, SasToken, SymmetricKey, X509Identity};
+pub use dps_attestation::{
+    Attestation, GroupKey, SasToken, SymmetricKey, SymmetricKeyFile, X509Files, X509Identity,
+};
 pub use dps_connect::{ApiVersion, Config, Endpoint, NoProxy, Proxy, ProxyChoice, Roots};
 #[cfg(feature = "http")]
 pub use dps_http::HttpTransport;

@@ -23,4 +23,4 @@ pub use endpoint::Endpoint;
 pub use no_proxy::NoProxy;
 pub use proxy::{Proxy, ProxyChoice};
 pub use roots::Roots;
-pub use tls::tls_config;
+pub use tls::{resumes_sessions, tls_config};

@@ -4,12 +4,18 @@ use std::sync::Arc;
 
 use dps_attestation::Attestation;
 use dps_state_machine::{ConfigurationError, Error};
-use rustls::{ClientConfig, sign::SingleCertAndKey};
+use rustls::{
+    ClientConfig, SignatureScheme,
+    client::{ResolvesClientCert, Resumption},
+    sign::CertifiedKey,
+};
 
 use crate::config::Config;
 
 /// TLS as every wire speaks it: versions 1.2 and 1.3, ring underneath, the configured roots, for X.509 the
-/// device's certificate with its whole chain, sessions resumed from memory, no ALPN. No I/O.
+/// device's certificate with its whole chain, no ALPN. Sessions are resumed from memory if [`resumes_sessions`] says
+/// so. No I/O; at each handshake the files of an [`Attestation::X509Files`] are read, which blocks for some ten
+/// microseconds.
 ///
 /// # Errors
 /// [`Error::Configuration`] when there is no root at all.
@@ -24,11 +30,36 @@ pub fn tls_config(config: &Config) -> Result<ClientConfig, Error> {
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|error| wrong("TLS", error.to_string()))?
         .with_root_certificates(config.roots.store());
-    Ok(match &config.attestation {
-        Attestation::X509(identity) => {
-            let whole_chain = SingleCertAndKey::from(identity.certified_key());
-            builder.with_client_cert_resolver(Arc::new(whole_chain))
+    let mut tls = match &config.attestation {
+        attestation @ (Attestation::X509(_) | Attestation::X509Files(_)) => {
+            builder.with_client_cert_resolver(Arc::new(Presents(attestation.clone())))
         }
         _ => builder.with_no_client_auth(),
-    })
+    };
+    if !resumes_sessions(&config.attestation) {
+        tls.resumption = Resumption::disabled();
+    }
+    Ok(tls)
+}
+
+/// Whether a TLS session may be resumed: not with a certificate that may have been replaced since. No certificate is
+/// sent then, and the server takes the device for who it was.
+/// See <https://www.rfc-editor.org/rfc/rfc8446#section-2.2>.
+#[must_use]
+pub fn resumes_sessions(attestation: &Attestation) -> bool {
+    !matches!(attestation, Attestation::X509Files(_))
+}
+
+/// Shows the whole chain, whatever authorities the server names: it is the service that judges it.
+#[derive(Debug)]
+struct Presents(Attestation);
+
+impl ResolvesClientCert for Presents {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.x509().map(|identity| identity.certified_key())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }

@@ -25,7 +25,7 @@ impl Link {
     pub(crate) fn new(config: &Config, tls: &ClientConfig) -> Result<Self, Error> {
         let peer = Peer::of(config, DEFAULT_PORT)?;
         let proxy = proxy(&peer)?;
-        let watch = Watch::new(peer, config.observer.clone());
+        let watch = Watch::new(peer, config);
         let mut tls = tls.clone();
         tls.resumption = Resumption::store(Arc::new(watch.clone()));
         let mut builder = Client::builder()

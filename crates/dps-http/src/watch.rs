@@ -13,8 +13,9 @@ use std::{
 };
 
 use dps_connect::{
-    Proxy,
+    Config, Proxy,
     failure::{self, Peer},
+    resumes_sessions,
 };
 use dps_state_machine::{ConnectionError, Observer, Stage, Step};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -42,13 +43,20 @@ struct Inner {
     peer: Peer,
     observer: Observer,
     stage: Mutex<Stage>,
+    /// Kept only if they may be resumed.
     sessions: ClientSessionMemoryCache,
+    resumes: bool,
 }
 
 impl Watch {
-    pub(crate) fn new(peer: Peer, observer: Observer) -> Self {
-        let sessions = ClientSessionMemoryCache::new(SESSIONS);
-        Self(Arc::new(Inner { peer, observer, stage: Mutex::new(Stage::Connect), sessions }))
+    pub(crate) fn new(peer: Peer, config: &Config) -> Self {
+        Self(Arc::new(Inner {
+            peer,
+            observer: config.observer.clone(),
+            stage: Mutex::new(Stage::Connect),
+            sessions: ClientSessionMemoryCache::new(SESSIONS),
+            resumes: resumes_sessions(&config.attestation),
+        }))
     }
 
     pub(crate) fn peer(&self) -> &Peer {
@@ -193,7 +201,9 @@ impl ClientSessionStore for Watch {
     }
 
     fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.0.sessions.set_tls12_session(server_name, value);
+        if self.0.resumes {
+            self.0.sessions.set_tls12_session(server_name, value);
+        }
     }
 
     fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
@@ -209,7 +219,9 @@ impl ClientSessionStore for Watch {
         server_name: ServerName<'static>,
         value: Tls13ClientSessionValue,
     ) {
-        self.0.sessions.insert_tls13_ticket(server_name, value);
+        if self.0.resumes {
+            self.0.sessions.insert_tls13_ticket(server_name, value);
+        }
     }
 
     fn take_tls13_ticket(

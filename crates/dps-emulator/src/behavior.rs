@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use crate::amqp::AmqpFault;
+
 /// How the service treats the devices of one enrolment. The default is a service in good health that assigns
 /// at once.
 ///
@@ -153,6 +155,8 @@ pub struct Fault {
     pub(crate) content_type: Option<String>,
     pub(crate) retry_after: Option<RetryAfter>,
     pub(crate) delivery: Delivery,
+    pub(crate) wrong_id: bool,
+    pub(crate) twice: bool,
 }
 
 /// For how many requests a fault holds.
@@ -183,6 +187,8 @@ impl Fault {
             content_type: None,
             retry_after: None,
             delivery: Delivery::Whole,
+            wrong_id: false,
+            twice: false,
         }
     }
 
@@ -285,6 +291,20 @@ impl Fault {
         self
     }
 
+    /// Answers with the id of another request: the correlation id over AMQP, `$rid` over MQTT. HTTP has none.
+    #[must_use]
+    pub fn wrong_id(mut self) -> Self {
+        self.wrong_id = true;
+        self
+    }
+
+    /// Answers twice, where the wire allows it: over AMQP and MQTT, not over HTTP.
+    #[must_use]
+    pub fn twice(mut self) -> Self {
+        self.twice = true;
+        self
+    }
+
     /// Sets how the answer is delivered.
     #[must_use]
     pub fn delivery(mut self, delivery: Delivery) -> Self {
@@ -347,7 +367,7 @@ fn as_millis<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Erro
     to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// What goes wrong with a connection before its peer is known. Taken from the emulator's script, in order, one
+/// What goes wrong with a connection whoever its peer is. Taken from the emulator's script, in order, one
 /// for each connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -365,6 +385,8 @@ pub enum ConnectionFault {
     CloseAfterTls,
     /// Takes whatever comes once TLS is up, and never answers.
     HangAfterTls,
+    /// Something of AMQP's own.
+    Amqp(AmqpFault),
 }
 
 fn usual_error(status: u16) -> (u32, &'static str) {

@@ -36,6 +36,7 @@
 //!
 #![doc = concat!("```toml\n", include_str!("../emulator.toml"), "```\n")]
 
+mod amqp;
 mod behavior;
 mod clock;
 mod config;
@@ -47,6 +48,7 @@ mod server;
 mod service;
 mod tls;
 
+pub use amqp::{AmqpFault, InfoRetryAfter};
 pub use behavior::{Behavior, Body, ConnectionFault, Delivery, Fault, Outcome, RetryAfter};
 pub use config::{Config, ConfigError, Limits, ServerCertificate};
 pub use emulator::{Emulator, StartError};

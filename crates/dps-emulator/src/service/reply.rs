@@ -23,6 +23,10 @@ pub(crate) struct Reply {
     /// The status word of the registration, before any fault changed it.
     pub(crate) registration_status: Option<String>,
     pub(crate) delivery: Delivery,
+    /// The answer is to bear the id of another request.
+    pub(crate) wrong_id: bool,
+    /// The answer is to be sent twice.
+    pub(crate) twice: bool,
 }
 
 impl Reply {
@@ -37,6 +41,8 @@ impl Reply {
             error_code: None,
             tracking_id: String::new(),
             delivery: Delivery::Whole,
+            wrong_id: false,
+            twice: false,
         }
     }
 
@@ -107,6 +113,8 @@ impl Reply {
             self.content_type = content_type.clone();
         }
         self.delivery = fault.delivery;
+        self.wrong_id = fault.wrong_id;
+        self.twice = fault.twice;
         self
     }
 }

@@ -379,7 +379,7 @@ pub enum TimeoutScope {
 
 impl fmt::Display for TimeoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.after.as_secs_f64();
+        let seconds = Seconds(self.after);
         match (self.scope, self.retry_after) {
             (TimeoutScope::Request, _) if self.stage >= Stage::Register => {
                 write!(f, "no answer to the {} request within {seconds} s", self.stage)
@@ -397,7 +397,7 @@ impl fmt::Display for TimeoutError {
             (TimeoutScope::Registration, Some(wait)) => write!(
                 f,
                 "still assigning: the service asked to wait {} s more, past the {seconds} s for the whole registration",
-                wait.as_secs_f64()
+                Seconds(wait)
             ),
             (TimeoutScope::Registration, None) => write!(
                 f,
@@ -409,6 +409,19 @@ impl fmt::Display for TimeoutError {
 }
 
 impl core::error::Error for TimeoutError {}
+
+/// A time in seconds, to the millisecond.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = self.0.as_secs();
+        match self.0.subsec_millis() {
+            0 => write!(f, "{whole}"),
+            millis => f.write_str(format!("{whole}.{millis:03}").trim_end_matches('0')),
+        }
+    }
+}
 
 impl Error {
     /// Which kind of fault it is.
@@ -494,7 +507,7 @@ impl Error {
             Self::Connection(e) => e.hint.clone(),
             Self::Timeout(e) => Some(match e.retry_after {
                 Some(wait) => {
-                    format!("register again after {} s, or allow more time", wait.as_secs_f64())
+                    format!("register again after {} s, or allow more time", Seconds(wait))
                 }
                 None => "check the network path to the service, or allow more time".into(),
             }),
@@ -542,3 +555,17 @@ boxed_into_error!(
     Connection(ConnectionError),
     Timeout(TimeoutError),
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_to_the_millisecond() {
+        for (nanos, shown) in
+            [(0, "0"), (2_000_000_000, "2"), (1_999_397_972, "1.999"), (500_000_000, "0.5")]
+        {
+            assert_eq!(Seconds(Duration::from_nanos(nanos)).to_string(), shown);
+        }
+    }
+}

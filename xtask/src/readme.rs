@@ -9,7 +9,7 @@
 //!   task has to exist.
 //! - "Quick start" is two blocks of one command each: the first says `assigned`, the second is the first line of
 //!   what `.ci/run` runs.
-//! - Every flag named for `dps` is in the command's help.
+//! - Every flag and exit code that it names for `dps`, transcripts (`text` blocks) among them, is in the command's help.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -30,7 +30,10 @@ pub(crate) fn run(_: &[String]) -> Result {
     let blocks = markdown::blocks(&text)?;
     none_of(&quick_start_faults(&blocks, &std::fs::read_to_string(".ci/run")?))?;
     let runner = Runner::new()?;
-    none_of(&flag_faults(&flags_of_dps(&text, &blocks), &runner.help()?))?;
+    let help = runner.help()?;
+    let mut faults = flag_faults(&flags_of_dps(&text, &blocks), &help);
+    faults.extend(exit_code_faults(&text, &help));
+    none_of(&faults)?;
     let mut servers: Vec<(String, Group)> = Vec::new();
     for block in blocks.iter().filter(|block| block.language == "sh") {
         servers.retain(|(section, _)| *section == block.section);
@@ -116,22 +119,30 @@ fn quick_start_faults(blocks: &[Block], ci_run: &str) -> Vec<String> {
 }
 
 /// The flags that the README names for `dps`, in its blocks and in its text.
-fn flags_of_dps<'a>(text: &'a str, blocks: &'a [Block]) -> BTreeSet<String> {
-    let mut lines: Vec<String> = blocks
-        .iter()
-        .filter(|block| block.language == "sh")
+fn flags_of_dps(text: &str, blocks: &[Block]) -> BTreeSet<String> {
+    let shown = blocks.iter().filter(|block| ["sh", "text"].contains(&block.language.as_str()));
+    let inline = markdown::inline_code(text).into_iter().map(str::to_string);
+    shown
         .flat_map(Block::commands)
-        .filter_map(|command| match command.split_once(" -- ") {
-            Some((_, ours)) if command.starts_with("cargo run") => Some(ours.to_string()),
-            _ => command.starts_with("dps ").then_some(command),
-        })
-        .collect();
-    let inline = markdown::inline_code(text).into_iter();
-    lines.extend(
-        inline.filter(|c| c.starts_with("--") || c.starts_with("dps ")).map(str::to_string),
-    );
-    let words = lines.iter().flat_map(|line| line.split([' ', '=', '[', ']', '|', ',']));
-    words.filter(|word| word.starts_with("--") && word.len() > 2).map(str::to_string).collect()
+        .chain(inline)
+        .flat_map(|line| words_for_dps(&line))
+        .filter_map(|word| Some(word.trim_matches(['[', ']']).split('=').next()?.to_string()))
+        .filter(|word| word.starts_with("--") && word.len() > 2)
+        .collect()
+}
+
+/// The words of a command that `dps` reads: those behind its name, or behind the `--` of `cargo run`. A line that is
+/// nothing but flags is about `dps` too.
+fn words_for_dps(line: &str) -> Vec<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let is_dps = |word: &&str| word.rsplit('/').next() == Some("dps");
+    let first = match words.iter().position(|word| *word == "--") {
+        Some(dashes) if line.contains("cargo run") => Some(dashes + 1),
+        _ if line.starts_with("--") => Some(0),
+        _ if line.starts_with("cargo ") => None,
+        _ => words.iter().position(is_dps),
+    };
+    words.into_iter().skip(first.unwrap_or(usize::MAX)).map(str::to_string).collect()
 }
 
 fn flag_faults(flags: &BTreeSet<String>, help: &str) -> Vec<String> {
@@ -141,6 +152,24 @@ fn flag_faults(flags: &BTreeSet<String>, help: &str) -> Vec<String> {
         .collect();
     let unknown = flags.iter().filter(|flag| !known.contains(flag.as_str()));
     unknown.map(|flag| format!("{FILE} names {flag}, which dps doesn't know")).collect()
+}
+
+/// The rows `| kind | when | exit code |` of the README, each of which the help must say as `code kind`.
+fn exit_code_faults(text: &str, help: &str) -> Vec<String> {
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut faults = Vec::new();
+    for line in text.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        if let ["", kind, _, code, ""] = cells.as_slice()
+            && code.parse::<u8>().is_ok()
+        {
+            let said = format!("{code} {}", kind.trim_matches(['`', '(', ')']));
+            if !help.contains(&said) {
+                faults.push(format!("{FILE} names the exit code {said:?}, and the help doesn't"));
+            }
+        }
+    }
+    faults
 }
 
 /// Runs scripts with the command `dps` on the `PATH`.
@@ -239,10 +268,27 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_taken_from_commands_and_text() {
-        let text = "Use `--json` or `cargo build --release` or `dps emulate --admin-port 0`.\n```sh\ncargo run --bin dps -- register --emulator\ndps register \\\n --key=x\n```\n";
+    fn flags_are_taken_from_commands_transcripts_and_text() {
+        let text = "Use `--json` or `cargo build --release` or `dps emulate --admin-port 0`.\n\
+            ```sh\ncargo run --bin dps -- register --emulator\ndps register \\\n --key=x\n\
+            cargo build --bin dps --locked\n```\n\
+            ```text\n$ target/release/dps register --ca-file ca.pem\n```\n";
         let flags = flags_of_dps(text, &blocks(text));
-        assert_eq!(Vec::from_iter(flags), ["--admin-port", "--emulator", "--json", "--key"]);
+        assert_eq!(
+            Vec::from_iter(flags),
+            ["--admin-port", "--ca-file", "--emulator", "--json", "--key"]
+        );
+    }
+
+    #[test]
+    fn an_exit_code_that_the_help_does_not_say_fails() {
+        let text = "| kind | when | exit code |\n|---|---|---|\n\
+            | (assigned) | | 0 |\n| `timeout` | late | 5 |\n| `protocol` | junk | 7 |\n";
+        let help = "Exit codes: 0 assigned, 5\n  timeout, 6 protocol";
+        assert_eq!(
+            exit_code_faults(text, help),
+            ["README.md names the exit code \"7 protocol\", and the help doesn't"]
+        );
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::{error::Error as StdError, fmt, io, time::Duration};
 
 use dps_state_machine::{ConnectionError, Error, Stage};
-use rustls::{AlertDescription, CertificateError, PeerIncompatible, pki_types::UnixTime};
+use rustls::{AlertDescription, PeerIncompatible};
 
 use crate::{config::Config, endpoint::host_and_port, proxy::Proxy};
+
+mod certificate;
 
 /// The service's end of a connection, as messages name it, and the proxy on the way there.
 #[derive(Clone, Debug)]
@@ -170,7 +172,7 @@ pub fn timed_out(stage: Stage, peer: &Peer, after: Duration) -> ConnectionError 
 pub fn tls(peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
     let new = |message: String| ConnectionError::new(Stage::Tls, message);
     match find::<rustls::Error>(error) {
-        Some(rustls::Error::InvalidCertificate(reason)) => bad_certificate(peer, reason),
+        Some(rustls::Error::InvalidCertificate(reason)) => certificate::refused(peer, reason),
         Some(rustls::Error::AlertReceived(alert)) => alert_received(peer, *alert),
         Some(rustls::Error::PeerIncompatible(reason)) => new(match reason {
             PeerIncompatible::ServerDoesNotSupportTls12Or13
@@ -284,75 +286,6 @@ fn port_hint(port: u16) -> String {
     format!(
         "port {port} is often closed by firewalls; use {wire} over WebSocket or HTTP, on port 443"
     )
-}
-
-fn bad_certificate(peer: &Peer, reason: &CertificateError) -> ConnectionError {
-    let (what, hint) = match reason {
-        CertificateError::ExpiredContext { time, not_after } => (
-            format!("has expired {} ago", between(*not_after, *time)),
-            "have the server's certificate renewed, or check this machine's clock",
-        ),
-        CertificateError::Expired => {
-            ("has expired".to_owned(), "have it renewed, or check this machine's clock")
-        }
-        CertificateError::NotValidYetContext { time, not_before } => (
-            format!("is not valid yet; it will be in {}", between(*time, *not_before)),
-            "check this machine's clock",
-        ),
-        CertificateError::NotValidYet => {
-            ("is not valid yet".to_owned(), "check this machine's clock")
-        }
-        CertificateError::UnknownIssuer => (
-            "comes from an unknown authority".to_owned(),
-            "if the server is the right one, add its authority's certificate to the roots",
-        ),
-        CertificateError::NotValidForNameContext { expected, presented } => (
-            format!("is not for {}, but {}", expected.to_str(), names(presented)),
-            "check the endpoint; something in between may answer instead of the service",
-        ),
-        CertificateError::NotValidForName => (
-            format!("is not for {}", peer.host),
-            "check the endpoint; something in between may answer instead of the service",
-        ),
-        CertificateError::Revoked => {
-            ("is revoked".to_owned(), "have the server's certificate replaced")
-        }
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            ("is not made for servers".to_owned(), "have the server's certificate replaced")
-        }
-        // The verifier's own error for this has no public name to match.
-        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => (
-            "is that of an authority".to_owned(),
-            "give the server a certificate of its own, with basicConstraints CA:FALSE",
-        ),
-        other => (format!("is not acceptable: {other}"), "have the server's certificate replaced"),
-    };
-    ConnectionError::new(Stage::Tls, format!("the certificate of {peer} {what}"))
-        .hint(hint)
-        .permanent()
-}
-
-fn names(presented: &[String]) -> String {
-    // They come as `DnsName("dps.example")` and `IpAddress(127.0.0.1)`.
-    let bare = |name: &String| {
-        let inside = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
-        inside.unwrap_or(name).trim_matches('"').to_owned()
-    };
-    match presented.iter().map(bare).collect::<Vec<_>>().as_slice() {
-        [] => "names nobody".to_owned(),
-        names => format!("for {}", names.join(", ")),
-    }
-}
-
-/// A length of time, roughly.
-fn between(from: UnixTime, to: UnixTime) -> String {
-    let seconds = to.as_secs().saturating_sub(from.as_secs());
-    match seconds {
-        172_800.. => format!("{} days", seconds / 86_400),
-        7_200.. => format!("{} hours", seconds / 3_600),
-        120.. => format!("{} minutes", seconds / 60),
-        _ => format!("{seconds} seconds"),
-    }
 }
 
 /// What the server dislikes about our certificate. See <https://www.rfc-editor.org/rfc/rfc8446#section-6.2>.

@@ -83,8 +83,20 @@ impl Device {
     /// What a client takes.
     #[must_use]
     pub fn identity(&self) -> X509Identity {
-        let pem = format!("{}{}", self.certificate, self.chain);
-        X509Identity::from_pem(pem.as_bytes(), self.key.as_bytes()).expect("a usable identity")
+        X509Identity::from_pem(self.chain_pem().as_bytes(), self.key.as_bytes())
+            .expect("a usable identity")
+    }
+
+    /// Its certificate and those that go with it, as a file has them.
+    #[must_use]
+    pub fn chain_pem(&self) -> String {
+        format!("{}{}", self.certificate, self.chain)
+    }
+
+    /// Its key, as a file has it.
+    #[must_use]
+    pub fn key_pem(&self) -> &str {
+        &self.key
     }
 }
 

@@ -12,9 +12,11 @@ mod cell;
 mod identity;
 mod interrupt;
 mod proxy;
+mod trials;
 
 pub use bench::{Bench, DEVICE, config_for, fast, settle};
 pub use cell::{Cell, Credential};
 pub use identity::{Authority, Device};
 pub use interrupt::{drop_after, poll_count};
 pub use proxy::{ProxyScript, TestProxy};
+pub use trials::{WireCase, run_on_every_wire};

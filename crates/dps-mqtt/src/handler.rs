@@ -90,7 +90,6 @@ impl MqttTransport {
     async fn start(&mut self, talk: &Talk<'_>) -> Result<(Link, Response), Error> {
         if self.pipelined {
             let mut link = self.open(talk.question.request()).await?;
-            self.append_connect(&mut link)?;
             talk.append_subscribe(&mut link)?;
             match talk.ask(&mut link).await {
                 Err(Error::Connection(error)) if error.lost && !link.heard => {
@@ -100,7 +99,6 @@ impl MqttTransport {
             }
         }
         let mut link = self.open(talk.question.request()).await?;
-        self.append_connect(&mut link)?;
         if let Said::Answer(refusal) = talk.listen(&mut link).await? {
             return Ok((link, refusal));
         }
@@ -113,7 +111,14 @@ impl MqttTransport {
         Ok((link, response))
     }
 
+    /// A new connection, with CONNECT ready to leave.
     async fn open(&self, request: &RegistrationRequest) -> Result<Link, Error> {
+        let (config, registration_id) = (self.connector.config(), request.registration_id());
+        // Signed anew for each connection.
+        let token = config.sas_token(registration_id);
+        let password = token.as_ref().map(|token| token.expose());
+        let mut connect = BytesMut::new();
+        codec::connect(&mut connect, config, registration_id, self.keep_alive, password)?;
         let io: Box<dyn Io> = match self.carrier {
             Carrier::Tls => Box::new(self.connector.connect(codec::DEFAULT_PORT).await?),
             #[cfg(feature = "websocket")]
@@ -121,16 +126,7 @@ impl MqttTransport {
             #[cfg(not(feature = "websocket"))]
             Carrier::WebSocket => return Err(crate::config::not_compiled_in()),
         };
-        Ok(Link::new(io, request.registration_id().clone(), self.keep_alive))
-    }
-
-    fn append_connect(&self, link: &mut Link) -> Result<(), Error> {
-        let config = self.connector.config();
-        let registration_id = link.registration_id().clone();
-        // Signed anew on each connection.
-        let token = config.sas_token(&registration_id);
-        let password = token.as_ref().map(|token| token.expose());
-        codec::connect(link.outgoing(), config, &registration_id, self.keep_alive, password)
+        Ok(Link::new(io, registration_id.clone(), self.keep_alive, connect))
     }
 }
 
@@ -243,20 +239,11 @@ impl Talk<'_> {
         let stage = self.question.stage();
         loop {
             match link.next().await.map_err(|fault| self.error(link, fault))? {
-                Incoming::Accepted => {
-                    link.accepted = true;
-                    return Ok(Said::Yes);
-                }
+                Incoming::Accepted | Incoming::Subscribed => return Ok(Said::Yes),
                 Incoming::Refused(refusal) => {
                     link.refused = true;
                     return codec::refusal(refusal, stage).map(Said::Answer);
                 }
-                // See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html#_Toc398718033>.
-                _ if !link.accepted => {
-                    let reason = "it is MQTT, but it does not begin with CONNACK";
-                    return Err(ProtocolError::unreadable(stage, reason).into());
-                }
-                Incoming::Subscribed => return Ok(Said::Yes),
                 Incoming::SubscriptionRefused => {
                     link.refused = true;
                     return Ok(Said::Answer(codec::subscription_refusal()));

@@ -65,7 +65,7 @@ pub(crate) struct Link {
     /// Whether any packet has come.
     pub(crate) heard: bool,
     /// Whether the service has accepted the session.
-    pub(crate) accepted: bool,
+    accepted: bool,
     /// Whether a request may have been sent.
     pub(crate) asked: bool,
     /// Whether the service has refused to talk: nothing more will come.
@@ -77,15 +77,20 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Takes a stream on which nothing was sent yet.
-    pub(crate) fn new(io: Box<dyn Io>, registration_id: RegistrationId, keep_alive: u16) -> Self {
+    /// Takes a stream on which nothing was sent yet, and what is to be sent first. The keep-alive is in seconds.
+    pub(crate) fn new(
+        io: Box<dyn Io>,
+        registration_id: RegistrationId,
+        keep_alive: u16,
+        outgoing: BytesMut,
+    ) -> Self {
         // Early enough to be on time after a slow way.
         let ping_every = Duration::from_secs(u64::from(keep_alive)) * 3 / 4;
         Self {
             io,
             registration_id,
             incoming: BytesMut::new(),
-            outgoing: BytesMut::new(),
+            outgoing,
             broken: None,
             heard: false,
             accepted: false,
@@ -117,11 +122,18 @@ impl Link {
     /// is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Result<Incoming, Fault> {
         loop {
+            // Told at once: what is no MQTT may look like a long packet that never ends.
+            let first = self.incoming.first();
+            if !self.accepted && first.is_some_and(|first| *first != codec::CONNACK) {
+                let what = "it is not MQTT, which begins with CONNACK";
+                return Err(Fault::Unreadable(what.to_owned()));
+            }
             if let Some(packet) = codec::read(&mut self.incoming)
                 .map_err(|error| Fault::Unreadable(error.to_string()))?
             {
                 self.heard = true;
-                match packet {
+                match &packet {
+                    Incoming::Accepted => self.accepted = true,
                     Incoming::Pong => self.ping_unanswered = false,
                     Incoming::Disconnected => {
                         return Err(self.lost(io::Error::other("it sent DISCONNECT")));
@@ -130,11 +142,10 @@ impl Link {
                         if let Some(packet_id) = delivery.packet_id() {
                             codec::acknowledge(&mut self.outgoing, packet_id);
                         }
-                        return Ok(Incoming::Delivery(delivery));
                     }
-                    other => return Ok(other),
+                    _ => {}
                 }
-                continue;
+                return Ok(packet);
             }
             self.send().await;
             self.incoming.reserve(READ_CHUNK);

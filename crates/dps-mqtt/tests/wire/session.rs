@@ -1,0 +1,172 @@
+//! What goes out, in which order, in how many flights.
+
+use mqtt_proto::{Protocol, QoS, QosPid};
+
+use super::*;
+
+#[tokio::test]
+async fn three_packets_leave_in_one_flight_and_each_poll_in_one_more() {
+    let answers = [answer("202", "&retry-after=3", "1"), ok("2"), ok("3")];
+    let (mut peer, config) = start(service(answers)).await;
+    let mut wire = MqttTransport::new(config).unwrap();
+
+    let response = register(&mut wire).await.unwrap();
+    let (connection, packets) = peer.flight().await;
+    assert_eq!((connection, kinds(&packets).as_str()), (1, "CSP"));
+    let [Packet::Connect(connect), Packet::Subscribe(subscribe), Packet::Publish(put)] =
+        &packets[..]
+    else {
+        panic!("{packets:?}")
+    };
+    assert_eq!(connect.protocol, Protocol::V311);
+    assert!(connect.clean_session && connect.last_will.is_none());
+    assert_eq!((&*connect.client_id, connect.keep_alive), ("pump-17", 60));
+    let user_name = connect.username.as_deref().unwrap();
+    assert_eq!(
+        user_name,
+        "0ne00AABBCC/registrations/pump-17/api-version=2021-06-01&ClientVersion=dps%2F0.1.0"
+    );
+    let password = str::from_utf8(connect.password.as_deref().unwrap()).unwrap();
+    assert!(
+        password.starts_with("SharedAccessSignature sr=0ne00AABBCC%2Fregistrations%2Fpump-17&sig=")
+    );
+    let [(filter, QoS::Level1)] = &subscribe.topics[..] else { panic!("{subscribe:?}") };
+    assert_eq!(&**filter, "$dps/registrations/res/#");
+    let rid = peer::rid(&put.topic_name);
+    assert_eq!(
+        &*put.topic_name,
+        format!("$dps/registrations/PUT/iotdps-register/?$rid={rid}").as_str()
+    );
+    assert_eq!(put.payload, &br#"{"registrationId":"pump-17"}"#[..]);
+    assert!(matches!(put.qos_pid, QosPid::Level1(pid) if pid.value() != subscribe.pid.value()));
+
+    assert_eq!((response.status, response.body.as_slice()), (202, &b"1"[..]));
+    assert_eq!(response.retry_after, Some(std::time::Duration::from_secs(3)));
+    let beside: Vec<_> = response.protocol_result.iter().collect();
+    let topic = format!("$dps/registrations/res/202/?$rid={rid}&retry-after=3");
+    assert_eq!(
+        beside,
+        [("topic", topic.as_str()), ("status", "202"), ("$rid", rid), ("retry-after", "3")]
+    );
+
+    let mut last_rid = rid.to_owned();
+    for _ in 0..2 {
+        query(&mut wire).await.unwrap();
+        let (connection, topic, body) = peer.publication().await;
+        let rid = peer::rid(&topic).to_owned();
+        assert_ne!(rid, last_rid, "each request has its own");
+        let path = "$dps/registrations/GET/iotdps-get-operationstatus/";
+        assert_eq!(topic, format!("{path}?$rid={rid}&operationId=4.op"));
+        assert_eq!((connection, body.len()), (1, 0));
+        last_rid = rid;
+    }
+}
+
+#[tokio::test]
+async fn the_goodbye_takes_the_last_acknowledgement_along_and_closes() {
+    let (mut peer, config) = start(service([ok("1"), ok("2")])).await;
+    let mut wire = MqttTransport::new(config).unwrap();
+    for session in 1..=2 {
+        register(&mut wire).await.unwrap();
+        assert_eq!(kinds(&peer.flight().await.1), "CSP");
+        wire.end_session().await.unwrap();
+        let (connection, goodbye) = peer.flight().await;
+        assert_eq!((connection, kinds(&goodbye).as_str()), (session, "AD"));
+        let [Packet::Puback(pid), _] = goodbye[..] else { panic!("{goodbye:?}") };
+        assert_eq!(pid.value(), 7);
+        peer.closed(session).await;
+        wire.end_session().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_setting_goes_step_by_step() {
+    let (mut peer, config) = start(service([ok("1")])).await;
+    let mut wire = MqttTransport::new(MqttConfig::new(config).pipelined(false)).unwrap();
+    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    for kind in ["C", "S", "P"] {
+        assert_eq!(kinds(&peer.flight().await.1), kind);
+    }
+}
+
+#[tokio::test]
+async fn a_flight_that_kills_the_connection_is_tried_once_more_step_by_step() {
+    // This server does not bear anything in front of its CONNACK.
+    let good = service([ok("1"), ok("2")]);
+    let script: Script = std::sync::Arc::new(move |connection, packet| match connection {
+        1 => vec![Reply::Close],
+        _ => good(connection, packet),
+    });
+    let (mut peer, config) = start(script).await;
+    let mut wire = MqttTransport::new(config).unwrap();
+    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    let seen = [peer.flight().await, peer.flight().await, peer.flight().await, peer.flight().await];
+    let seen: Vec<_> =
+        seen.iter().map(|(connection, packets)| (*connection, kinds(packets))).collect();
+    let expected = [(1, "CSP"), (2, "C"), (2, "S"), (2, "P")];
+    assert!(seen.iter().map(|(c, k)| (*c, k.as_str())).eq(expected), "{seen:?}");
+
+    // What is known is not tried again.
+    wire.end_session().await.unwrap();
+    peer.closed(2).await;
+    assert_eq!(register(&mut wire).await.unwrap().body, b"2");
+    let (connection, packets) = peer.flight().await;
+    assert_eq!((connection, kinds(&packets).as_str()), (3, "C"));
+}
+
+#[tokio::test]
+async fn once_more_is_not_for_ever_and_not_after_an_answer() {
+    let closing: Script = std::sync::Arc::new(|_, _| vec![Reply::Close]);
+    let (mut peer, config) = start(closing).await;
+    let mut wire = MqttTransport::new(config).unwrap();
+    let error = connection_error(register(&mut wire).await);
+    assert!(error.lost && error.retryable && error.stage == Stage::Register);
+    assert!(!error.request_may_have_been_sent, "CONNECT alone went out the second time");
+    assert_eq!(peer.flight().await.0, 1);
+    assert_eq!(peer.flight().await.0, 2);
+
+    let accepting: Script = std::sync::Arc::new(|_, packet| match packet {
+        Packet::Publish(_) => vec![Reply::Close],
+        other => courtesy(other),
+    });
+    let (mut peer, config) = start(accepting).await;
+    let error = connection_error(register(&mut MqttTransport::new(config).unwrap()).await);
+    assert!(error.lost && error.request_may_have_been_sent);
+    assert_eq!(peer.flight().await.0, 1);
+    peer.closed(1).await;
+    assert!(error.message.contains("closed the connection before it had answered"), "{error}");
+}
+
+#[tokio::test]
+async fn the_largest_request_goes_through_whole_and_may_be_refused() {
+    let body = "x".repeat(RegistrationRequest::MAX_BODY_BYTES - 100);
+    let large = request().payload(format!("{{\"p\":\"{body}\"}}").parse().unwrap()).unwrap();
+    let (_peer, config) = start(service([ok("1")])).await;
+    let mut wire = MqttTransport::new(config).unwrap();
+    assert_eq!(wire.registration_request(&large).await.unwrap().body, b"1");
+
+    let refusing: Script = std::sync::Arc::new(|_, packet| match packet {
+        Packet::Connect(_) => {
+            vec![peer::connack(mqtt_proto::v3::ConnectReturnCode::NotAuthorized), Reply::Close]
+        }
+        other => courtesy(other),
+    });
+    let (_peer, config) = start(refusing).await;
+    let response = MqttTransport::new(config).unwrap().registration_request(&large).await.unwrap();
+    assert_eq!(response.status, 401);
+}
+
+#[tokio::test]
+async fn another_device_gets_a_session_of_its_own() {
+    let (mut peer, config) = start(service([ok("1"), ok("2")])).await;
+    let mut wire = MqttTransport::new(config).unwrap();
+    register(&mut wire).await.unwrap();
+    peer.flight().await;
+    let other = RegistrationRequest::new("pump-18".parse().unwrap());
+    wire.registration_request(&other).await.unwrap();
+    let mut seen = vec![peer.flight().await, peer.flight().await];
+    seen.sort_by_key(|(connection, _)| *connection);
+    assert_eq!(kinds(&seen[0].1), "AD");
+    let Packet::Connect(connect) = &seen[1].1[0] else { panic!("{seen:?}") };
+    assert_eq!(&*connect.client_id, "pump-18");
+}

@@ -13,10 +13,12 @@ use zeroize::Zeroizing;
 
 use crate::config::ConfigError;
 
-/// Base64 with or without its padding.
+/// Base64 as the service reads it: with or without its padding, whatever the unused bits of the last character are.
 pub(crate) const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
 );
 
 /// A symmetric key: of a device, or of a group from which its devices' keys are derived.
@@ -223,6 +225,8 @@ mod tests {
     fn keys_are_read_with_and_without_padding_and_never_printed() {
         let key: SymmetricKey = "c2VjcmV0IQ==".parse().unwrap();
         assert_eq!("c2VjcmV0IQ".parse::<SymmetricKey>().unwrap(), key);
+        // The last character before the padding has bits that mean nothing.
+        assert_eq!("c2VjcmV0IR==".parse::<SymmetricKey>().unwrap(), key);
         assert_eq!(format!("{key:?}"), "SymmetricKey(***)");
         for bad in ["", "not base64!", "=="] {
             let message = bad.parse::<SymmetricKey>().unwrap_err().to_string();

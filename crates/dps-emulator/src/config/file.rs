@@ -102,7 +102,9 @@ fn unreadable(text: &str, error: &toml::de::Error) -> ConfigError {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let number = before.bytes().filter(|byte| *byte == b'\n').count();
     let line = text.lines().nth(number).unwrap_or_default();
-    let key = line.split_once('=').map_or("", |(key, _)| key.trim());
+    // What stands before an equals sign may be base64 on a line of its own.
+    let is_key = |key: &&str| key.bytes().all(|b| matches!(b, b'a'..=b'z' | b'-' | b'_'));
+    let key = line.split_once('=').map(|(key, _)| key.trim()).filter(is_key).unwrap_or_default();
     let field = format!("line {}{}{key}", number + 1, if key.is_empty() { "" } else { ", " });
     ConfigError::new(&field, error.message())
 }

@@ -1,2 +1,37 @@
-//! Main.
-fn main() {}
+//! The command `dps`: registers a device with the Azure IoT Hub Device Provisioning Service, emulates that service,
+//! derives device keys and signs SAS tokens.
+
+mod cli;
+mod credential;
+mod derive_key;
+mod embedded;
+mod emulate;
+mod files;
+mod given;
+mod interrupt;
+mod progress;
+mod register;
+mod report;
+mod runtime;
+mod sas_token;
+mod seconds;
+mod trace;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match Cli::try_parse_from(&arguments) {
+        Ok(Cli { command }) => match command {
+            Command::Register(arguments) => register::run(&arguments),
+            Command::Emulate(arguments) => emulate::run(&arguments),
+            Command::DeriveKey(arguments) => derive_key::run(&arguments),
+            Command::SasToken(arguments) => sas_token::run(&arguments),
+        },
+        Err(error) => cli::explain(&error, &arguments),
+    }
+}

@@ -1,0 +1,100 @@
+//! The command line as a whole, and what is said when it can't be read.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use dps_client::ConfigurationError;
+
+use crate::{derive_key, emulate, register, report, sas_token};
+
+const EXAMPLES: &str = "\
+Examples:
+  dps register --emulator
+  dps register --id-scope 0ne00AABBCC --registration-id pump-17 --symmetric-key-file pump-17.key
+  dps emulate --ca-out ca.pem
+  dps derive-key --registration-id pump-17 --group-key-file group.key > pump-17.key
+
+`dps COMMAND --help` has more.";
+
+/// Device provisioning for Azure IoT: register a device, emulate the service, derive keys, sign SAS tokens.
+#[derive(Debug, Parser)]
+#[command(name = "dps", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Registers a device and prints its hub and device id
+    Register(Box<register::Arguments>),
+    /// Serves the provisioning service on this machine, with real TLS and real credential checks
+    Emulate(emulate::Arguments),
+    /// Derives a device's key from the key of its enrolment group
+    DeriveKey(derive_key::Arguments),
+    /// Signs a SAS token with a device's key
+    SasToken(sas_token::Arguments),
+}
+
+/// Prints what clap has to say: help and the version as they are, a usage error in the form that was asked for.
+pub(crate) fn explain(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    if error.exit_code() == 0 || !asks_for_json(arguments) {
+        // Nobody may be listening.
+        let _ = error.print();
+        return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+    }
+    let message = in_one_line(&error.render().to_string());
+    let error = ConfigurationError::new("command line", "", &message).into();
+    report::Reporter::new(true).failed(&error, None)
+}
+
+fn asks_for_json(arguments: &[OsString]) -> bool {
+    arguments.iter().skip(1).take_while(|word| *word != "--").any(|word| word == "--json")
+}
+
+/// What is wrong, without the usage that follows it.
+fn in_one_line(rendered: &str) -> String {
+    let text = rendered.strip_prefix("error: ").unwrap_or(rendered);
+    let paragraphs = text.split("\n\n").take_while(|paragraph| {
+        !paragraph.starts_with("Usage:") && !paragraph.starts_with("For more information")
+    });
+    let words: Vec<&str> = paragraphs.flat_map(str::split_whitespace).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line_that_names_what_was_given() {
+        let rendered = |words: &[&str]| {
+            in_one_line(&Cli::try_parse_from(words).unwrap_err().render().to_string())
+        };
+        for (words, names) in [
+            (&["dps", "register", "--frobnicate=1"][..], "--frobnicate"),
+            (&["dps", "register", "stray"], "stray"),
+            (&["dps", "register", "--cert", "c.pem"], "--key"),
+            (&["dps", "register", "--emulator", "--endpoint", "h"], "--endpoint"),
+            (&["dps", "enroll"], "enroll"),
+        ] {
+            let message = rendered(words);
+            assert!(message.contains(names), "{message}");
+            assert!(!message.contains(['\n']) && !message.contains("Usage"), "{message}");
+        }
+    }
+
+    #[test]
+    fn json_counts_only_as_a_flag() {
+        let asks =
+            |words: &[&str]| asks_for_json(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(asks(&["dps", "register", "--bogus", "--json"]));
+        assert!(!asks(&["--json", "register"]) && !asks(&["dps", "register", "--", "--json"]));
+    }
+}

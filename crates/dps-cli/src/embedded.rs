@@ -1,0 +1,63 @@
+//! The emulator that `dps register --emulator` registers with: real sockets and real TLS on free loopback ports,
+//! and an enrolment made up on the spot.
+
+use std::{fmt::Display, time::Duration};
+
+use dps_client::{Config, Endpoint, Error, IdScope, RegistrationId, Roots, Transport};
+use dps_emulator::{
+    Attestation, Behavior, Emulator, Enrolment, RetryAfter, ReturnedPayload, SymmetricKey,
+};
+
+use crate::given::wrong;
+
+/// The shortest wait between two polls: nobody is throttled here, and a person waits for the result.
+pub(crate) const POLL_FLOOR: Duration = Duration::from_millis(500);
+
+const REGISTRATION_ID: &str = "my-device";
+
+/// A service that is up, and a device that it knows.
+pub(crate) struct Embedded {
+    pub(crate) emulator: Emulator,
+    pub(crate) config: Config,
+    pub(crate) registration_id: RegistrationId,
+}
+
+/// Starts it, with the ID scope and the registration id that were given. It assigns the device with the second
+/// poll, so that there is something to see.
+pub(crate) async fn start(
+    id_scope: Option<IdScope>,
+    registration_id: Option<RegistrationId>,
+    transport: Transport,
+) -> Result<Embedded, Error> {
+    let registration_id = registration_id.map_or_else(|| REGISTRATION_ID.parse(), Ok)?;
+    let key = SymmetricKey::random().map_err(failed)?;
+    let device_key: dps_client::SymmetricKey = key.to_base64().parse()?;
+    let enrolment = Enrolment::individual(registration_id.clone(), Attestation::symmetric_key(key))
+        .payload(ReturnedPayload::Echo)
+        .behavior(Behavior::new().polls(2).retry_after(RetryAfter::Seconds(0)));
+    let mut service = Emulator::builder().enrolment(enrolment);
+    if let Some(id_scope) = id_scope {
+        service = service.id_scope(id_scope);
+    }
+    let emulator = service.start().await.map_err(failed)?;
+    let Some(port) = port(&emulator, transport) else {
+        return Err(failed(format!("it does not serve {transport}")));
+    };
+    let endpoint: Endpoint = format!("localhost:{port}").parse()?;
+    let config = Config::new(emulator.id_scope().clone(), device_key.into())
+        .endpoint(endpoint)
+        .roots(Roots::empty().with_pem(emulator.ca_pem().as_bytes())?);
+    Ok(Embedded { emulator, config, registration_id })
+}
+
+/// The port for a wire; `None` when the emulator doesn't serve it.
+fn port(emulator: &Emulator, transport: Transport) -> Option<u16> {
+    match transport {
+        Transport::Http => Some(emulator.https_port()),
+        _ => None,
+    }
+}
+
+fn failed(reason: impl Display) -> Error {
+    wrong("--emulator", "", &reason.to_string())
+}

@@ -1,0 +1,109 @@
+//! Files that the command line names; `-` is standard input.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+    time::Duration,
+};
+
+use dps_client::Error;
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
+
+use crate::given::wrong;
+
+/// The largest file that is read, in bytes (1 MiB): a key, a chain and a payload are far smaller, and what never
+/// ends, like `/dev/zero`, must not fill the memory.
+const LARGEST: u64 = 1024 * 1024;
+
+/// A file, and the flag or the variable that names it.
+#[derive(Clone, Debug)]
+pub(crate) struct Source {
+    pub(crate) from: &'static str,
+    pub(crate) path: String,
+}
+
+impl Source {
+    pub(crate) fn new(from: &'static str, path: &str) -> Self {
+        Self { from, path: path.to_owned() }
+    }
+
+    pub(crate) fn is_stdin(&self) -> bool {
+        self.path == "-"
+    }
+
+    /// What is wrong with the file, or with what is in it.
+    pub(crate) fn wrong(&self, reason: &str) -> Error {
+        wrong(self.from, &self.path, reason)
+    }
+
+    /// Reads it. Blocks for as long as whoever writes into a pipe takes.
+    pub(crate) fn read(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let bytes = if self.is_stdin() {
+            capped(io::stdin().lock(), 0)
+        } else {
+            File::open(&self.path).and_then(|file| {
+                let size = file.metadata().map_or(0, |metadata| metadata.len());
+                capped(file, size)
+            })
+        };
+        let bytes = bytes.map_err(|error| {
+            let what = if self.is_stdin() { "standard input" } else { "the file" };
+            self.wrong(&format!("{what} can't be read: {error}"))
+        })?;
+        if bytes.len() as u64 > LARGEST {
+            return Err(self.wrong(&format!("it is larger than {LARGEST} bytes")));
+        }
+        Ok(bytes)
+    }
+
+    /// As [`Self::read`], but no longer than until the deadline. What can be slow is read aside.
+    pub(crate) async fn read_until(&self, deadline: Deadline) -> Result<Zeroizing<Vec<u8>>, Error> {
+        if !self.is_stdin() && Path::new(&self.path).metadata().is_ok_and(|m| m.is_file()) {
+            return self.read();
+        }
+        tracing::debug!(path = self.path, "reading");
+        let source = self.clone();
+        let reading = tokio::task::spawn_blocking(move || source.read());
+        match timeout_at(deadline.at, reading).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => Err(self.wrong(&format!("it can't be read: {error}"))),
+            Err(_) => {
+                let seconds = deadline.after.as_secs_f64();
+                Err(self.wrong(&format!("it did not come to its end within {seconds} s")))
+            }
+        }
+    }
+
+    /// As [`Self::read_until`], for a file of text.
+    pub(crate) async fn text_until(&self, deadline: Deadline) -> Result<Zeroizing<String>, Error> {
+        self.text(&self.read_until(deadline).await?)
+    }
+
+    /// What was read, as text.
+    pub(crate) fn text(&self, bytes: &[u8]) -> Result<Zeroizing<String>, Error> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+            Err(_) if matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) => {
+                Err(self.wrong("it is UTF-16 text; save it as UTF-8"))
+            }
+            Err(_) => Err(self.wrong("it is not UTF-8 text")),
+        }
+    }
+}
+
+/// When the time for the whole registration is up, and how long that is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    pub(crate) after: Duration,
+}
+
+fn capped(from: impl Read, size: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Room for all of a file at once: a buffer that grows leaves pieces of a key behind.
+    let room = usize::try_from(size.min(LARGEST)).unwrap_or_default().max(4096);
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room + 64));
+    from.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

@@ -1,0 +1,192 @@
+//! Values that can't be used: nothing is sent, and the message names the value and where it came from.
+
+use crate::support::{Ended, Folder, KEY, closed_endpoint, dps, run, run_with_stdin, text};
+
+/// A complete registration, then these arguments; the environment holds the key.
+fn register(arguments: &[&str]) -> Ended {
+    run(dps(&["register", "--json", "--id-scope", "0ne1", "--registration-id", "dev"])
+        .args(["--endpoint", &closed_endpoint()])
+        .args(arguments)
+        .env("DPS_SYMMETRIC_KEY", KEY))
+}
+
+fn refused(ended: &Ended, parts: &[&str]) {
+    let error = ended.failed("configuration");
+    let message = text(&error, "message");
+    for part in parts {
+        assert!(message.contains(part), "{part:?} in {message}");
+    }
+    assert!(!message.contains(KEY) && error["retryable"] == false, "{error}");
+}
+
+#[test]
+fn each_flag_is_checked_and_named() {
+    let folder = Folder::new();
+    let missing = folder.path("missing");
+    let empty = folder.file("empty", "");
+    let text_file = folder.file("text", "hello");
+    let binary = folder.file("binary", [0xf0, 0x00, 0xff]);
+    let list = folder.file("list.json", "[1]");
+    let at_missing = format!("@{missing}");
+    let at_list = format!("@{list}");
+    let long = "x".repeat(100_000);
+    let long = format!("{{\"p\": \"{long}\"}}");
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["--transport", "pigeon"], &["--transport \"pigeon\"", "http", "amqp-ws"]),
+        (&["--transport", "HTTP"], &["--transport \"HTTP\"", "http"]),
+        (&["--timeout", "0"], &["--timeout \"0\"", "seconds"]),
+        (&["--timeout", "-1"], &["--timeout \"-1\""]),
+        (&["--timeout", "soon"], &["--timeout \"soon\""]),
+        (&["--timeout", "1e9"], &["--timeout \"1e9\"", "86400"]),
+        (&["--poll-floor", "-0.1"], &["--poll-floor \"-0.1\""]),
+        (&["--poll-floor", "nan"], &["--poll-floor \"nan\""]),
+        (&["--proxy", "socks5://h:1"], &["--proxy \"socks5://h:1\"", "http://"]),
+        (&["--ca-file", &missing], &["--ca-file", &missing, "No such file"]),
+        (&["--ca-file", &text_file], &["--ca-file", &text_file, "no certificate"]),
+        (&["--ca-file", "/"], &["--ca-file \"/\"", "can't be read"]),
+        (&["--payload", "{\"a\":"], &["--payload \"{\\\"a\\\":\"", "not JSON"]),
+        (&["--payload", "[1]"], &["--payload \"[1]\"", "an array", "object"]),
+        (&["--payload", &at_missing], &["--payload", &missing, "No such file"]),
+        (&["--payload", &at_list], &["--payload", "an array"]),
+        (&["--payload", &long], &["--payload", "98304"]),
+        (&["--model-id", ""], &["--model-id", "empty"]),
+        (&["--symmetric-key-file", &missing], &["--symmetric-key-file", &missing, "No such file"]),
+        (&["--symmetric-key-file", &empty], &["--symmetric-key-file", &empty, "empty"]),
+        (&["--symmetric-key-file", &text_file], &["--symmetric-key-file", &text_file]),
+        (&["--symmetric-key-file", &binary], &["--symmetric-key-file", &binary, "UTF-8"]),
+        (&["--symmetric-key-file", "/dev/zero"], &["--symmetric-key-file \"/dev/zero\"", "larger"]),
+        (&["--group-key-file", &text_file], &["--group-key-file", &text_file]),
+        (&["--cert", &text_file, "--key", &text_file], &["--cert", &text_file]),
+        (&["--cert", &text_file], &["--key"]),
+        (&["--symmetric-key", "x"], &["--symmetric-key"]),
+        (&["--frobnicate"], &["--frobnicate"]),
+        (&["stray"], &["stray"]),
+    ];
+    for (arguments, parts) in cases {
+        refused(&register(arguments), parts);
+    }
+}
+
+#[test]
+fn ids_and_endpoints_are_named_with_their_source() {
+    let id_with_space =
+        run(dps(&["register", "--json", "--id-scope", "0ne1", "--registration-id", "my device"])
+            .env("DPS_SYMMETRIC_KEY", KEY));
+    refused(&id_with_space, &["--registration-id \"my device\"", "' '"]);
+    let bad_scope =
+        run(dps(&["register", "--json", "--id-scope", "0ne/1", "--registration-id", "dev"])
+            .env("DPS_SYMMETRIC_KEY", KEY));
+    refused(&bad_scope, &["--id-scope \"0ne/1\""]);
+    let cases = [
+        ("DPS_REGISTRATION_ID", "my device"),
+        ("DPS_ID_SCOPE", "0ne 1"),
+        ("DPS_ENDPOINT", "https://dps.example"),
+        ("DPS_TRANSPORT", "pigeon"),
+        ("DPS_CA_FILE", "/nowhere/ca.pem"),
+        ("DPS_PROXY", "ftp://proxy"),
+    ];
+    for (name, value) in cases {
+        let mut command = dps(&["register", "--json"]);
+        command.env("DPS_ID_SCOPE", "0ne1").env("DPS_REGISTRATION_ID", "dev");
+        command.env("DPS_SYMMETRIC_KEY", KEY).env(name, value);
+        refused(&run(&mut command), &[&format!("{name} {value:?}: ")]);
+    }
+    let mut command =
+        dps(&["register", "--json", "--id-scope", "0ne1", "--registration-id", "dev"]);
+    refused(&run(command.env("DPS_SYMMETRIC_KEY", "*")), &["DPS_SYMMETRIC_KEY: "]);
+}
+
+#[test]
+fn what_is_missing_is_named_with_the_variable_that_would_do() {
+    let none = dps(&["register", "--json"]);
+    refused(&run(&mut { none }), &["--id-scope", "DPS_ID_SCOPE"]);
+    refused(
+        &run(&mut dps(&["register", "--json", "--id-scope", "0ne1"])),
+        &["--registration-id", "DPS_REGISTRATION_ID"],
+    );
+    let mut command =
+        dps(&["register", "--json", "--id-scope", "0ne1", "--registration-id", "dev"]);
+    refused(
+        &run(&mut command),
+        &["--symmetric-key-file", "DPS_SYMMETRIC_KEY", "--group-key-file", "--cert"],
+    );
+    refused(&run(command.env("DPS_SYMMETRIC_KEY", "")), &["none was given"]);
+}
+
+#[test]
+fn one_credential_at_a_time() {
+    let both = register(&["--symmetric-key-file", "a", "--group-key-file", "b"]);
+    refused(&both, &["--symmetric-key-file and --group-key-file"]);
+    let other = register(&["--symmetric-key-file", "a", "--cert", "b", "--key", "c"]);
+    refused(&other, &["--symmetric-key-file and --cert with --key"]);
+}
+
+#[test]
+fn standard_input_is_read_once() {
+    let mut command =
+        dps(&["register", "--json", "--id-scope", "0ne1", "--registration-id", "dev"]);
+    command.args(["--symmetric-key-file", "-", "--payload", "@-"]);
+    let ended = run_with_stdin(&mut command, KEY);
+    refused(&ended, &["--payload \"-\"", "--symmetric-key-file"]);
+}
+
+#[test]
+fn the_emulator_flag_refuses_what_makes_no_sense_with_it() {
+    for flag in ["--endpoint", "--ca-file", "--proxy", "--symmetric-key-file", "--group-key-file"] {
+        let ended = run(&mut dps(&["register", "--emulator", "--json", flag, "x"]));
+        refused(&ended, &["--emulator", flag]);
+    }
+}
+
+#[test]
+fn a_wire_that_is_not_built_is_refused_before_anything_is_read() {
+    let built =
+        run(&mut dps(&["register", "--json", "--transport", "http"])).failed("configuration");
+    assert!(text(&built, "message").starts_with("--id-scope"), "{built}");
+    for wire in ["mqtt", "mqtt-ws", "amqp", "amqp-ws"] {
+        let ended = run(&mut dps(&["register", "--json", "--transport", wire]));
+        let error = ended.failed("configuration");
+        let message = text(&error, "message");
+        // The wires land one by one.
+        let known = message.starts_with("--id-scope");
+        let refused =
+            message.starts_with(&format!("--transport {wire:?}")) && message.contains("http");
+        assert!(known || refused, "{message}");
+    }
+}
+
+#[test]
+fn an_encrypted_key_is_refused_by_name_before_the_certificate_matters() {
+    let folder = Folder::new();
+    let certificate = rcgen::generate_simple_self_signed(vec!["dev".into()]).unwrap();
+    let chain = folder.file("chain.pem", certificate.cert.pem());
+    let encrypted =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAAwAA==\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let key = folder.file("locked.pem", encrypted);
+    refused(&register(&["--cert", &chain, "--key", &key]), &["--key", &key, "encrypted"]);
+    let foreign = folder.file("foreign.pem", rcgen::KeyPair::generate().unwrap().serialize_pem());
+    refused(&register(&["--cert", &chain, "--key", &foreign]), &[&foreign]);
+}
+
+#[test]
+fn usage_errors_are_for_people_unless_json_is_asked_for() {
+    for arguments in [&["register", "--frobnicate"][..], &["enroll"], &[]] {
+        let ended = run(&mut dps(arguments));
+        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{arguments:?}");
+        assert!(ended.stderr.contains("Usage"), "{}", ended.stderr);
+    }
+    refused(&run(&mut dps(&["enroll", "--json"])), &["enroll"]);
+}
+
+#[test]
+fn help_has_examples_and_the_version_is_told() {
+    for command in ["register", "emulate", "derive-key", "sas-token"] {
+        let ended = run(&mut dps(&[command, "--help"]));
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+        assert!(ended.stdout.contains("Examples:\n"), "{}", ended.stdout);
+        assert!(ended.stdout.contains(&format!("dps {command} ")), "{}", ended.stdout);
+    }
+    let ended = run(&mut dps(&["--version"]));
+    assert_eq!(ended.stdout, concat!("dps ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert_eq!(run(&mut dps(&["--help", "--json"])).code, 0);
+}

@@ -1,0 +1,157 @@
+//! `dps emulate`.
+
+use std::{
+    fs,
+    io::{BufRead, Read, Write},
+    net::{TcpListener, TcpStream},
+};
+
+use serde_json::Value;
+
+use crate::support::{Emulator, Folder, KEY, dps, keys, run, sorted, text};
+
+const READY_KEYS: [&str; 8] =
+    ["ready", "idScope", "httpsPort", "mqttPort", "amqpPort", "adminPort", "caFile", "groupKey"];
+
+fn get(port: &Value, path: &str) -> String {
+    let port = u16::try_from(port.as_u64().expect("a port")).unwrap();
+    let mut tcp = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(tcp, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn the_first_line_says_all_and_all_of_it_is_true() {
+    let emulator = Emulator::start(Folder::new(), &[]);
+    let ready = &emulator.ready;
+    assert_eq!(keys(ready), sorted(READY_KEYS), "{ready}");
+    assert_eq!(ready["ready"], true);
+    assert!(ready["httpsPort"].as_u64().is_some_and(|port| port > 0), "{ready}");
+    let ca = fs::read_to_string(text(ready, "caFile")).unwrap();
+    assert!(ca.starts_with("-----BEGIN CERTIFICATE-----"), "{ca}");
+    assert!(get(&ready["adminPort"], "/health").starts_with("HTTP/1.1 200"));
+
+    let group = emulator.folder.file("group.key", text(ready, "groupKey"));
+    let any = ["--registration-id", "any-device", "--group-key-file", &group];
+    assert_eq!(run(&mut emulator.register(&any)).assigned()["deviceId"], "any-device");
+    assert!(get(&ready["adminPort"], "/events").contains("any-device"));
+}
+
+#[test]
+fn without_a_file_for_it_the_ca_is_null_and_a_given_group_key_is_kept() {
+    let mut command = dps(&["emulate", "--group-key", KEY, "--mqtt-port", "0"]);
+    let mut running = crate::support::Running::start(&mut command);
+    let mut stdout = std::io::BufReader::new(running.child().stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let ready: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&ready["caFile"], text(&ready, "groupKey")), (&Value::Null, KEY));
+}
+
+#[test]
+fn it_stops_cleanly_and_its_port_is_free_again() {
+    for signal in ["-INT", "-TERM"] {
+        let first = Emulator::behaving("");
+        run(&mut first.register_dev(&[])).assigned();
+        let port = first.ready["httpsPort"].to_string();
+        first.running.signal(signal);
+        let ended = first.running.ended();
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+        let again = Emulator::start(Folder::new(), &["--https-port", &port]);
+        assert_eq!(again.ready["httpsPort"].to_string(), port);
+    }
+}
+
+#[test]
+fn a_configuration_file_counts_and_flags_win_over_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let folder = Folder::new();
+    let toml = format!(
+        "id-scope = \"0neFile\"\nhttps-port = {port}\n[[enrolment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\"\nhub = \"from.file\"\n"
+    );
+    let config = folder.file("emulator.toml", toml);
+    let emulator =
+        Emulator::start(folder, &["--config", &config, "--https-port", "0", "--group-key", KEY]);
+    assert_eq!(text(&emulator.ready, "idScope"), "0neFile");
+    assert_eq!(text(&emulator.ready, "groupKey"), KEY);
+    assert!(emulator.ready["adminPort"].is_u64());
+    assert_eq!(run(&mut emulator.register_dev(&[])).assigned()["assignedHub"], "from.file");
+
+    let plain = Emulator::configured("admin-port = 0");
+    assert_eq!(plain.ready["groupKey"], Value::Null);
+    assert!(plain.ready["adminPort"].is_u64());
+}
+
+#[test]
+fn events_are_lines_of_json_after_the_first_line_or_in_a_file() {
+    let mut emulator = Emulator::start(Folder::new(), &["--group-key", KEY, "--events", "-"]);
+    let group = emulator.folder.file("group.key", KEY);
+    let device = ["--registration-id", "dev", "--group-key-file", &group];
+    run(&mut emulator.register(&device)).assigned();
+    let mut words = Vec::new();
+    while words.last().is_none_or(|word| word != "answer") {
+        let mut line = String::new();
+        assert_ne!(emulator.stdout.read_line(&mut line).unwrap(), 0, "{words:?}");
+        let event: Value = serde_json::from_str(&line).unwrap();
+        words.push(text(&event, "event").to_owned());
+    }
+    assert_eq!(words.first().map(String::as_str), Some("connected"));
+
+    let folder = Folder::new();
+    let file = folder.path("events.jsonl");
+    let emulator = Emulator::start(folder, &["--group-key", KEY, "--events", &file]);
+    run(&mut emulator.register(&device)).assigned();
+    emulator.running.signal("-TERM");
+    assert_eq!(emulator.running.ended().code, 0);
+    let events = fs::read_to_string(&file).unwrap();
+    assert!(events.lines().count() > 3 && !events.contains("sig="), "{events}");
+}
+
+#[test]
+fn a_name_goes_into_the_certificate() {
+    let emulator =
+        Emulator::start(Folder::new(), &["--listen", "127.0.0.1", "--name", "127.0.0.2"]);
+    let group = emulator.folder.file("group.key", text(&emulator.ready, "groupKey"));
+    let device = ["--registration-id", "dev", "--group-key-file", &group];
+    run(&mut emulator.register(&device)).assigned();
+}
+
+#[test]
+fn bad_values_are_named_with_exit_code_2() {
+    let folder = Folder::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let missing = folder.path("missing");
+    let nowhere = folder.path("no/such/folder");
+    let text_file = folder.file("text", "hello");
+    let toml = folder.file("bad.toml", "https-port = \"x\"");
+    let typo =
+        folder.file("typo.toml", "[[enrolment]]\nregistration-id = \"dev\"\nsymetric-key = \"a\"");
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["--https-port", &port], &[&port, "127.0.0.1"]),
+        (&["--admin-port", &port], &[&port, "127.0.0.1"]),
+        (&["--https-port", "65536"], &["65536", "--https-port"]),
+        (&["--listen", "everywhere"], &["everywhere", "--listen"]),
+        (&["--listen", "192.0.2.1"], &["192.0.2.1"]),
+        (&["--name", "a b"], &["a b"]),
+        (&["--config", &missing], &["--config", &missing, "No such file"]),
+        (&["--config", &toml], &["--config", "https-port"]),
+        (&["--config", &typo], &["--config", "symetric-key"]),
+        (&["--group-key", "c2VjcmV0*"], &["--group-key"]),
+        (&["--group-ca", &missing], &["--group-ca", &missing, "No such file"]),
+        (&["--group-ca", &text_file], &["--group-ca", &text_file, "no certificate"]),
+        (&["--ca-out", &nowhere], &["--ca-out", &nowhere, "can't be written"]),
+        (&["--events", &nowhere], &["--events", &nowhere, "can't be written"]),
+    ];
+    for (arguments, parts) in cases {
+        let ended = run(dps(&["emulate"]).args(*arguments));
+        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{arguments:?}: {ended:?}");
+        for part in *parts {
+            assert!(ended.stderr.contains(part), "{part} in {}", ended.stderr);
+        }
+        assert!(!ended.stderr.contains("c2VjcmV0"), "{}", ended.stderr);
+    }
+}

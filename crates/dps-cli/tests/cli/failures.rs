@@ -1,0 +1,172 @@
+//! Registrations that fail: each kind with its exit code, and the bound on time.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::support::{
+    Emulator, Ended, Folder, KEY, Silent, closed_endpoint, dps, register_at, run, text,
+};
+
+/// How long a process may live on after `--timeout`.
+const GRACE: Duration = Duration::from_secs(1);
+
+fn fails(toml: &str, arguments: &[&str], kind: &str) -> Value {
+    run(&mut Emulator::behaving(toml).register_dev(arguments)).failed(kind)
+}
+
+#[test]
+fn a_wrong_key_is_rejected() {
+    let emulator = Emulator::behaving("");
+    let mut command = emulator.register(&["--registration-id", "dev"]);
+    let ended = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmc="));
+    let error = ended.failed("rejected");
+    assert_eq!(error["stage"], "authenticate");
+    assert_eq!(error["transport"], "http");
+    assert_eq!(error["httpStatus"], 401);
+    assert_eq!(error["errorCode"], 401_002);
+    assert_eq!(error["retryable"], false);
+    assert_eq!(error["retryAfterSeconds"], Value::Null);
+    assert!(!text(&error, "trackingId").is_empty() && !text(&error, "hint").is_empty());
+}
+
+#[test]
+fn an_unknown_device_is_rejected() {
+    let emulator = Emulator::behaving("");
+    let mut command = emulator.register(&["--registration-id", "stranger"]);
+    let error = run(command.env("DPS_SYMMETRIC_KEY", KEY)).failed("rejected");
+    assert!(matches!(error["httpStatus"].as_u64(), Some(401 | 404)), "{error}");
+}
+
+#[test]
+fn failed_and_disabled_are_rejected() {
+    let outcome = "outcome = { error-code = 400207, message = \"Custom allocation failed\" }";
+    let error = fails(outcome, &[], "rejected");
+    assert_eq!(error["errorCode"], 400_207);
+    assert!(text(&error, "message").contains("Custom allocation failed"), "{error}");
+    let error = fails("enabled = false", &[], "rejected");
+    assert!(text(&error, "message").contains("disabled"), "{error}");
+}
+
+#[test]
+fn throttled_to_the_end_is_rejected_and_says_when_to_come_back() {
+    let toml = "register = [{ refuse = 429, retry-after = 100, times = \"forever\" }]";
+    let error = fails(toml, &["--timeout", "5"], "rejected");
+    assert_eq!(error["httpStatus"], 429);
+    assert_eq!(error["retryable"], true);
+    assert_eq!(error["retryAfterSeconds"], 100);
+}
+
+#[test]
+fn connections_that_fail_name_their_stage() {
+    let error = run(&mut register_at(&closed_endpoint(), &[])).failed("connection");
+    assert_eq!((text(&error, "stage"), &error["retryable"]), ("connect", &Value::Bool(true)));
+    assert_eq!(error["httpStatus"], Value::Null);
+
+    let emulator = Emulator::behaving("");
+    let other = Emulator::behaving("");
+    let mut command =
+        register_at(&emulator.endpoint(), &["--ca-file", text(&other.ready, "caFile")]);
+    let error = run(&mut command).failed("connection");
+    assert_eq!((text(&error, "stage"), &error["retryable"]), ("tls", &Value::Bool(false)));
+    assert!(text(&error, "message").contains("unknown authority"), "{error}");
+
+    let error = fails("register = [{ deliver = \"close-before\" }]", &[], "connection");
+    assert_eq!(error["stage"], "register");
+}
+
+#[test]
+fn nonsense_is_a_protocol_error() {
+    let error = fails("register = [{ body = \"garbage\" }]", &[], "protocol");
+    assert_eq!((text(&error, "stage"), &error["retryable"]), ("register", &Value::Bool(false)));
+    let error = fails("outcome = { status = \"daydreaming\" }", &[], "protocol");
+    assert!(text(&error, "message").contains("daydreaming"), "{error}");
+}
+
+fn within(timeout: Duration, command: &mut Command) -> Ended {
+    let start = Instant::now();
+    let ended = run(command);
+    let took = start.elapsed();
+    assert!(took <= timeout + GRACE, "{took:?}: {ended:?}");
+    ended
+}
+
+#[test]
+fn the_process_is_gone_with_the_timeout_whatever_the_peer_does() {
+    let half = Duration::from_millis(500);
+    let silent = Silent::new();
+    let error = within(half, &mut silent.register(&["--timeout", "0.5"])).failed("timeout");
+    assert_eq!((text(&error, "stage"), &error["retryable"]), ("tls", &Value::Bool(true)));
+
+    for toml in [
+        "register = [{ deliver = \"never\" }]",
+        "polls = 1\nretry-after = 0\nquery = [{ deliver = \"never\" }]",
+        "register = [{ deliver = { drip = 1, every-ms = 300 } }]",
+        "polls = \"forever\"\nretry-after = 0",
+    ] {
+        let emulator = Emulator::behaving(toml);
+        // A poll every 50 ms, not a flood.
+        let arguments = ["--timeout", "0.5", "--poll-floor", "0.05"];
+        within(half, &mut emulator.register_dev(&arguments)).failed("timeout");
+    }
+}
+
+#[test]
+fn a_wait_that_would_pass_the_timeout_fails_now_and_says_when_to_come_back() {
+    let emulator = Emulator::behaving("polls = 1\nretry-after = 3600");
+    let ended = within(Duration::ZERO, &mut emulator.register_dev(&["--timeout", "30"]));
+    let error = ended.failed("timeout");
+    assert_eq!(error["stage"], "query");
+    assert!(error["retryAfterSeconds"].as_u64().is_some_and(|wait| wait >= 3569), "{error}");
+}
+
+#[test]
+fn a_key_that_never_comes_ends_with_the_timeout() {
+    let mut command =
+        dps(&["register", "--json", "--id-scope", "0ne1", "--registration-id", "dev"]);
+    command.args(["--symmetric-key-file", "-", "--timeout", "0.3"]).stdin(Stdio::piped());
+    let mut running = crate::support::Running::start(&mut command);
+    // Kept open: nothing comes, and no end either.
+    let _stdin = running.child().stdin.take();
+    let start = Instant::now();
+    let error = running.ended().failed("configuration");
+    assert!(start.elapsed() < Duration::from_millis(300) + GRACE, "{:?}", start.elapsed());
+    assert!(text(&error, "message").starts_with("--symmetric-key-file \"-\": "), "{error}");
+}
+
+#[test]
+fn people_get_the_facts_and_a_hint_on_standard_error() {
+    let emulator = Emulator::behaving("");
+    let ca = fs::read(text(&emulator.ready, "caFile")).unwrap();
+    let folder = Folder::new();
+    let mut command = dps(&["register", "--endpoint", &emulator.endpoint()]);
+    command.args(["--ca-file", &folder.file("ca.pem", ca), "--registration-id", "dev"]);
+    command
+        .args(["--id-scope", text(&emulator.ready, "idScope")])
+        .env("DPS_SYMMETRIC_KEY", "d3Jvbmc=");
+    let ended = run(&mut command);
+    assert_eq!((ended.code, ended.stdout.as_str()), (3, ""));
+    let tail: Vec<&str> = ended.stderr.lines().rev().take(3).collect();
+    let [hint, facts, error] = tail.as_slice() else { panic!("{tail:?}") };
+    assert!(error.starts_with("error: ") && error.contains("401002"), "{error}");
+    assert!(error.contains("tracking id"), "{error}");
+    assert_eq!(*facts, "  rejected: stage authenticate, transport http, status 401");
+    assert!(hint.starts_with("hint: "), "{hint}");
+}
+
+#[test]
+fn what_a_peer_says_does_not_reach_the_terminal_as_a_command() {
+    let outcome = "outcome = { error-code = 400207, message = \"red \\u001B[31m and\\na line\" }";
+    let emulator = Emulator::behaving(outcome);
+    let mut command =
+        dps(&["register", "--endpoint", &emulator.endpoint(), "--registration-id", "dev"]);
+    command.args(["--ca-file", text(&emulator.ready, "caFile")]);
+    command.args(["--id-scope", text(&emulator.ready, "idScope")]).env("DPS_SYMMETRIC_KEY", KEY);
+    let ended = run(&mut command);
+    assert_eq!(ended.code, 3);
+    assert!(ended.stderr.contains("red \\u{1b}[31m and\\na line"), "{}", ended.stderr);
+}

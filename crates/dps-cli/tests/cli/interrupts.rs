@@ -1,0 +1,37 @@
+//! Ctrl-C and SIGTERM.
+
+use std::process::Stdio;
+
+use crate::support::{Emulator, Running, Silent, register_at, text};
+
+#[test]
+fn an_interrupt_cancels_a_connection_that_hangs() {
+    for signal in ["-INT", "-TERM"] {
+        let silent = Silent::new();
+        let running = Running::start(&mut silent.register(&["--timeout", "60"]));
+        let _hanging = silent.accept();
+        running.signal(signal);
+        let error = running.ended().failed("cancelled");
+        assert_eq!(error["transport"], "http");
+        assert!(text(&error, "message").contains("cancelled"), "{error}");
+    }
+}
+
+#[test]
+fn an_interrupt_cancels_the_wait_for_the_next_poll() {
+    let emulator = Emulator::behaving("polls = 1\nretry-after = 30");
+    let mut running = Running::start(&mut emulator.register_dev(&["-v"]));
+    running.wait_for_stderr("Waiting");
+    running.signal("-INT");
+    running.ended().failed("cancelled");
+}
+
+#[test]
+fn an_interrupt_while_a_key_is_awaited_sends_nothing() {
+    let mut command = register_at("127.0.0.1:1", &["--symmetric-key-file", "-", "-v"]);
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let _kept_open = running.child().stdin.take();
+    running.wait_for_stderr("reading");
+    running.signal("-INT");
+    running.ended().failed("cancelled");
+}

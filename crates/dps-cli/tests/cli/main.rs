@@ -1,0 +1,18 @@
+//! The command as people and scripts meet it: the real binary, against `dps emulate` and against peers that
+//! misbehave, over real sockets.
+#![cfg(unix)]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail"
+)]
+
+mod bad_input;
+mod emulate;
+mod failures;
+mod interrupts;
+mod keys;
+mod register;
+mod support;

@@ -160,14 +160,11 @@ fn publish(
 }
 
 fn write(out: &mut BytesMut, packet: &Packet) -> Result<(), mqttbytes::Error> {
-    let before = out.len();
-    match packet.write(out, usize::MAX) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            out.truncate(before);
-            Err(error)
-        }
-    }
+    // On its own: CONNECT is written right at the start of a buffer only, and nothing may be left half written.
+    let mut alone = BytesMut::with_capacity(packet.size());
+    packet.write(&mut alone, usize::MAX)?;
+    out.unsplit(alone);
+    Ok(())
 }
 
 /// What the service sends, as far as a device cares.

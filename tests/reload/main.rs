@@ -1,6 +1,6 @@
 //! Certificates and keys that are replaced on disk while the program runs: the next handshake takes them, and what is
 //! half written takes nothing away. Each case runs on every wire; the emulator tells which certificate it was shown.
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test may fail")]
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::{
     fs,

@@ -173,6 +173,7 @@ pub fn tls(peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
     let new = |message: String| ConnectionError::new(Stage::Tls, message);
     match find::<rustls::Error>(error) {
         Some(rustls::Error::InvalidCertificate(reason)) => certificate::refused(peer, reason),
+        Some(rustls::Error::NoCertificatesPresented) => certificate::missing(peer),
         Some(rustls::Error::AlertReceived(alert)) => alert_received(peer, *alert),
         Some(rustls::Error::PeerIncompatible(reason)) => new(match reason {
             PeerIncompatible::ServerDoesNotSupportTls12Or13

@@ -27,6 +27,13 @@ pub(super) fn refused(peer: &Peer, reason: &CertificateError) -> ConnectionError
         .permanent()
 }
 
+/// The handshake ended because there is no certificate at all.
+pub(super) fn missing(peer: &Peer) -> ConnectionError {
+    ConnectionError::new(Stage::Tls, format!("{peer} sent no certificate"))
+        .hint(REPLACE)
+        .permanent()
+}
+
 fn explain(peer: &Peer, reason: &CertificateError) -> (String, &'static str) {
     let plain = |what: &str, hint| (what.to_owned(), hint);
     match reason {

@@ -1,0 +1,87 @@
+//! No way to skip verification exists: not one line of the workspace's own code reaches for it, and one place makes
+//! the configuration that every wire uses.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use libtest_mimic::Failed;
+
+/// How rustls and reqwest let verification be replaced or switched off, and what our own way would be called.
+const FORBIDDEN: &[&str] = &[
+    "dangerous()",
+    "danger_accept",
+    "tls_danger",
+    "DangerousClientConfig",
+    "ServerCertVerifier",
+    "ServerCertVerified",
+    "with_custom_certificate_verifier",
+    "set_certificate_verifier",
+    "with_webpki_verifier",
+    "accept_invalid",
+    "insecure",
+    "skip_verif",
+    "no_verify",
+    "verify_none",
+];
+
+/// Where the one configuration is made.
+const TLS: &str = "crates/dps-connect/src/tls.rs";
+
+pub(crate) fn no_source_skips_verification() -> Result<(), Failed> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut sources = Vec::new();
+    for entry in fs::read_dir(root.join("crates"))? {
+        find(&entry?.path().join("src"), &mut sources)?;
+    }
+    if sources.len() < 50 {
+        return Err(format!("only {} files were found", sources.len()).into());
+    }
+    let mut wrong = Vec::new();
+    for path in sources {
+        let name = path.strip_prefix(root)?.display().to_string();
+        let source = fs::read_to_string(&path)?;
+        let found = offences(&source, name == TLS);
+        wrong.extend(found.into_iter().map(|line| format!("{name}: {line}")));
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
+
+/// The check itself can fail.
+pub(crate) fn is_found() -> Result<(), Failed> {
+    for line in [
+        "    config.dangerous().set_certificate_verifier(Arc::new(Anything));",
+        "    .tls_danger_accept_invalid_certs(true)",
+        "impl rustls::client::danger::ServerCertVerifier for Anything {",
+        "    #[arg(long)] insecure: bool,",
+        "    let tls = ClientConfig::builder_with_provider(provider);",
+    ] {
+        if offences(&format!("fn f() {{\n{line}\n}}"), false).is_empty() {
+            return Err(format!("not found: {line}").into());
+        }
+    }
+    Ok(())
+}
+
+/// The lines that must not be.
+fn offences(source: &str, makes_the_configuration: bool) -> Vec<&str> {
+    let is_offence = |line: &&str| {
+        let code = line.split("//").next().unwrap_or_default();
+        FORBIDDEN.iter().any(|word| code.contains(word))
+            || (code.contains("ClientConfig::builder") && !makes_the_configuration)
+    };
+    source.lines().filter(is_offence).collect()
+}
+
+fn find(folder: &Path, sources: &mut Vec<PathBuf>) -> Result<(), Failed> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            find(&path, sources)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push(path);
+        }
+    }
+    Ok(())
+}

@@ -15,13 +15,14 @@ mod file;
 
 /// What an emulator is started with. Built from code with [`Emulator::builder`], or from a TOML file.
 ///
-/// Without any setting it has no enrolments, serves HTTPS on a free port of the loopback addresses, and no
+/// Without any setting it has no enrolments, serves each wire on a free port of the loopback addresses, and no
 /// admin port.
 pub struct Config {
     pub(crate) id_scope: Option<IdScope>,
     pub(crate) enrolments: Vec<Enrolment>,
     pub(crate) bind: Vec<IpAddr>,
     pub(crate) https_port: u16,
+    pub(crate) amqp_port: u16,
     pub(crate) admin_port: Option<u16>,
     pub(crate) server_names: Vec<String>,
     pub(crate) server_certificate: ServerCertificate,
@@ -44,6 +45,7 @@ impl Config {
             enrolments: Vec::new(),
             bind: Vec::new(),
             https_port: 0,
+            amqp_port: 0,
             admin_port: None,
             server_names: Vec::new(),
             server_certificate: ServerCertificate::Valid,
@@ -119,6 +121,13 @@ impl Config {
     #[must_use]
     pub fn https_port(mut self, port: u16) -> Self {
         self.https_port = port;
+        self
+    }
+
+    /// Sets the port for AMQP over TLS; 0, the default, is any free one. AMQP over WebSocket is on the HTTPS port.
+    #[must_use]
+    pub fn amqp_port(mut self, port: u16) -> Self {
+        self.amqp_port = port;
         self
     }
 
@@ -207,6 +216,7 @@ impl fmt::Debug for Config {
             .field("enrolments", &self.enrolments)
             .field("bind", &self.bind)
             .field("https_port", &self.https_port)
+            .field("amqp_port", &self.amqp_port)
             .field("admin_port", &self.admin_port)
             .field("server_names", &self.server_names)
             .field("server_certificate", &self.server_certificate)

@@ -12,6 +12,7 @@ use ring::rand::SecureRandom as _;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
+    amqp,
     behavior::{Behavior, ConnectionFault},
     config::{Config, ConfigError},
     enrolment::Enrolment,
@@ -31,6 +32,7 @@ pub struct Emulator {
     group_key: Option<SymmetricKey>,
     ca_pem: String,
     https_port: u16,
+    amqp_port: u16,
     admin_port: Option<u16>,
     shared: Arc<Shared>,
     events: EventLog,
@@ -67,6 +69,8 @@ impl Emulator {
         let bound = |(address, source)| StartError::Bind { address, source };
         let (https_port, https) =
             server::bind(&config.bind, config.https_port).await.map_err(bound)?;
+        let (amqp_port, amqps) =
+            server::bind(&config.bind, config.amqp_port).await.map_err(bound)?;
         let (admin_port, admin) = match config.admin_port {
             Some(port) => {
                 let (port, listeners) = server::bind(&[], port).await.map_err(bound)?;
@@ -102,6 +106,15 @@ impl Emulator {
                 server::http::serve,
             ));
         }
+        for listener in amqps {
+            tasks.spawn(server::accept(
+                listener,
+                Wire::Amqp,
+                shared.clone(),
+                stop.clone(),
+                amqp::serve,
+            ));
+        }
         for listener in admin {
             let task: Task =
                 Box::pin(server::admin::accept(listener, shared.clone(), stop.clone()));
@@ -112,6 +125,7 @@ impl Emulator {
             group_key: config.group_key,
             ca_pem: identity.ca_pem,
             https_port,
+            amqp_port,
             admin_port,
             shared,
             events,
@@ -143,6 +157,12 @@ impl Emulator {
     #[must_use]
     pub fn https_port(&self) -> u16 {
         self.https_port
+    }
+
+    /// The port that serves AMQP over TLS.
+    #[must_use]
+    pub fn amqp_port(&self) -> u16 {
+        self.amqp_port
     }
 
     /// The port that serves `/health` and `/events`.
@@ -224,6 +244,7 @@ impl std::fmt::Debug for Emulator {
         f.debug_struct("Emulator")
             .field("id_scope", &self.id_scope)
             .field("https_port", &self.https_port)
+            .field("amqp_port", &self.amqp_port)
             .field("admin_port", &self.admin_port)
             .finish_non_exhaustive()
     }

@@ -168,6 +168,10 @@ pub enum EventKind {
 pub enum Wire {
     /// HTTPS.
     Http,
+    /// AMQP over TLS.
+    Amqp,
+    /// AMQP over WebSocket.
+    AmqpWs,
 }
 
 /// What a request asks for.

@@ -31,11 +31,12 @@ use crate::{
 pub(crate) mod admin;
 pub(crate) mod http;
 mod stream;
+mod websocket;
 
 pub(crate) use stream::{Control, Stream};
 
 /// Why a connection is over when the emulator is.
-const STOPS: &str = "the emulator stops";
+pub(crate) const STOPS: &str = "the emulator stops";
 
 /// What all connections of an emulator share.
 pub(crate) struct Shared {
@@ -99,6 +100,8 @@ pub(crate) struct Connection {
     pub(crate) certificates: Arc<[CertificateDer<'static>]>,
     /// Becomes true when the emulator is to stop.
     pub(crate) stopping: watch::Receiver<bool>,
+    /// What goes wrong with it, as far as the wire is concerned.
+    pub(crate) fault: ConnectionFault,
 }
 
 /// Listens on one port of several addresses.
@@ -266,7 +269,7 @@ where
     let stream = Stream::new(tls, control.clone(), shared.limits.idle_timeout);
     serve(
         shared.clone(),
-        Connection { id, stream, control: control.clone(), certificates, stopping },
+        Connection { id, stream, control: control.clone(), certificates, stopping, fault },
     )
     .await
 }

@@ -1,9 +1,8 @@
 //! The HTTPS wire: hyper over TLS, the service's paths and headers.
 //! See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>.
 //!
-//! WebSocket upgrades will begin here too: connections are served with upgrades, and [`Peer::answer`] sees every
-//! request together with its connection's control and certificates. The upgraded stream is still the one that
-//! counts, drips and can be cut; [`serve`] must then wait for its end too.
+//! WebSocket upgrades begin here too. The upgraded stream is still the one that counts, drips and can be cut, and
+//! [`serve`] waits for its end.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::SystemTime};
 
@@ -13,9 +12,13 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
 
-use super::{Connection, Control, STOPS, Shared};
+use super::{
+    Connection, Control, STOPS, Shared,
+    websocket::{Subprotocol, Upgrade},
+};
 use crate::{
-    behavior::Delivery,
+    amqp,
+    behavior::{ConnectionFault, Delivery},
     events::{EventKind, Operation, Wire},
     service::{Credential, Registration, Reply, ServiceError, check_api_version},
 };
@@ -30,8 +33,17 @@ const MAX_BODY: usize = 128 * 1024;
 
 /// Serves one connection until it is over; says why it is.
 pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) -> String {
-    let Connection { id, stream, control, certificates, mut stopping } = connection;
-    let peer = Peer { id, shared: shared.clone(), control: control.clone(), certificates };
+    let Connection { id, stream, control, certificates, mut stopping, fault } = connection;
+    let upgrade = Upgrade::default();
+    let peer = Peer {
+        id,
+        shared: shared.clone(),
+        control: control.clone(),
+        certificates,
+        fault,
+        upgrade: upgrade.clone(),
+    };
+    let later = peer.clone();
     let service = hyper::service::service_fn(move |request| {
         let peer = peer.clone();
         async move { Ok::<_, Infallible>(peer.answer(request).await) }
@@ -46,10 +58,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) -> String
     let mut stops = false;
     loop {
         tokio::select! {
-            result = &mut served => return match result {
-                Ok(()) if stops => STOPS.into(),
-                Ok(()) => "the peer closed".into(),
-                Err(error) => describe(&error),
+            result = &mut served => match result {
+                Ok(()) if stops => return STOPS.into(),
+                Ok(()) => break,
+                Err(error) => return describe(&error),
             },
             () = control.is_cut() => return "scripted".into(),
             _ = stopping.wait_for(|stop| *stop), if !stops => {
@@ -57,6 +69,13 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) -> String
                 served.as_mut().graceful_shutdown();
             }
         }
+    }
+    match upgrade.stream().await {
+        None => "the peer closed".into(),
+        Some(Ok((Subprotocol::Amqp, stream))) => {
+            amqp::serve_stream(later.over_amqp(), stream, stopping).await
+        }
+        Some(Err(error)) => format!("the upgrade failed: {error}"),
     }
 }
 
@@ -71,6 +90,8 @@ struct Peer {
     shared: Arc<Shared>,
     control: Arc<Control>,
     certificates: Arc<[CertificateDer<'static>]>,
+    fault: ConnectionFault,
+    upgrade: Upgrade,
 }
 
 /// What a request asks for, as its head says it.
@@ -84,9 +105,25 @@ struct Asked {
 }
 
 impl Peer {
-    async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+    /// The same, for when AMQP is spoken over WebSocket.
+    fn over_amqp(self) -> amqp::Peer {
+        let Self { id, shared, control, certificates, fault, .. } = self;
+        amqp::Peer { id, wire: Wire::AmqpWs, shared, control, certificates, fault }
+    }
+
+    async fn answer(&self, mut request: Request<Incoming>) -> Response<AnswerBody> {
+        let asked = match self.upgrade.answer(&mut request) {
+            Some(Ok((status, headers))) => {
+                let nothing = AnswerBody::new(Bytes::new(), Delivery::Whole, self.control.clone());
+                let mut response = Response::new(nothing);
+                *response.status_mut() = status;
+                *response.headers_mut() = headers;
+                return response;
+            }
+            Some(Err(error)) => Err(error),
+            None => Asked::read(&request),
+        };
         let (head, body) = request.into_parts();
-        let asked = Asked::read(&head);
         let (asked, wrong) = match asked {
             Ok(asked) => (asked, None),
             Err(error) => (Asked::unknown(), Some(error)),
@@ -239,7 +276,8 @@ fn answer_headers(reply: &Reply, asked: &Asked, head: &http::request::Parts) -> 
     headers
 }
 
-fn authentication_event(
+/// What came of a check of a credential.
+pub(crate) fn authentication_event(
     registration_id: &str,
     credential: Credential<'_>,
     checked: &Result<crate::service::Authenticated, ServiceError>,
@@ -270,8 +308,8 @@ impl Asked {
         }
     }
 
-    fn read(head: &http::request::Parts) -> Result<Self, ServiceError> {
-        let segments: Vec<_> = head.uri.path().trim_start_matches('/').split('/').collect();
+    fn read(head: &Request<Incoming>) -> Result<Self, ServiceError> {
+        let segments: Vec<_> = head.uri().path().trim_start_matches('/').split('/').collect();
         let (id_scope, registration_id, operation, operation_id) = match *segments.as_slice() {
             [scope, "registrations", id, "register"] => (scope, id, Operation::Register, None),
             [scope, "registrations", id, "operations", operation] => {
@@ -279,11 +317,11 @@ impl Asked {
             }
             _ => return Err(ServiceError::no_such_path()),
         };
-        match (operation, &head.method) {
+        match (operation, head.method()) {
             (Operation::Register, &Method::PUT) | (Operation::Query, &Method::GET) => {}
             _ => return Err(ServiceError::method_not_allowed()),
         }
-        let query = Query(head.uri.query().unwrap_or_default());
+        let query = Query(head.uri().query().unwrap_or_default());
         Ok(Self {
             operation,
             id_scope: decode(id_scope),

@@ -81,6 +81,18 @@ impl ServiceError {
         Self::plain(408_000, "The request did not arrive in time")
     }
 
+    pub(crate) fn forbidden() -> Self {
+        Self::plain(403_000, "Forbidden")
+    }
+
+    pub(crate) fn internal() -> Self {
+        Self::plain(500_000, "Internal server error")
+    }
+
+    pub(crate) fn unavailable() -> Self {
+        Self::plain(503_000, "Service unavailable")
+    }
+
     pub(crate) fn too_large() -> Self {
         Self::plain(413_001, "The request is larger than 96 KiB")
     }

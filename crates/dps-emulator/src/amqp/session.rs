@@ -1,0 +1,551 @@
+//! A session and its links: requests come in by one, answers go out by another.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use fe2o3_amqp_types::messaging::MessageId;
+use serde_amqp::Value;
+
+use super::{
+    AmqpFault, Peer,
+    codec::{Frame, Message},
+    conversation::Over,
+    device::{Claim, Device, application_properties, bare_rejection, parse_address, rejection},
+    write::{self, AttachAs, FlowAs, Verdict},
+};
+use crate::{
+    behavior::Delivery,
+    service::{Credential, Reply, ServiceError},
+};
+
+/// How many links a session may have, and how many answers may wait for credit.
+const MAX_LINKS: usize = 16;
+/// How many requests a device may send before it is given more credit.
+const CREDIT: u32 = 50;
+/// How many frames of messages a device may send before it is told that it may send more.
+const WINDOW: u32 = 2048;
+/// The largest message that is read, in bytes; above what the service takes, so that it can say no.
+const MAX_MESSAGE: usize = 160 * 1024;
+
+/// What a session needs from its connection.
+pub(super) struct Context<'a> {
+    pub(super) peer: &'a Peer,
+    pub(super) out: &'a mut Vec<u8>,
+    pub(super) over: &'a mut Option<Over>,
+    pub(super) claims: &'a mut Vec<Claim>,
+    pub(super) fault: &'a mut Option<AmqpFault>,
+    pub(super) channel: u16,
+}
+
+/// See the module.
+pub(super) struct Session {
+    next_incoming_id: u32,
+    next_outgoing_id: u32,
+    incoming_window: u32,
+    /// How many frames came since the device was told of the window.
+    untold: u32,
+    /// How many frames of messages the device takes.
+    outgoing_window: u32,
+    links: BTreeMap<u32, Link>,
+    deliveries: u32,
+    waiting: VecDeque<Answer>,
+    sending: Option<(u32, Sending)>,
+}
+
+struct Link {
+    name: String,
+    device: Device,
+    /// Requests come by it; answers go by the others.
+    receives: bool,
+    delivery_count: u32,
+    credit: u32,
+    partial: Option<Partial>,
+}
+
+/// A request that comes in parts.
+struct Partial {
+    delivery_id: u32,
+    settled: bool,
+    payload: Vec<u8>,
+}
+
+/// An answer that waits for a link with credit.
+struct Answer {
+    registration_id: String,
+    message: Vec<u8>,
+    delivery: Delivery,
+    /// How long the body is, at the message's end.
+    body_bytes: usize,
+}
+
+struct Sending {
+    delivery_id: u32,
+    message: Vec<u8>,
+    sent: usize,
+    /// Where to cut the connection.
+    cut_at: Option<usize>,
+}
+
+impl Session {
+    pub(super) fn begin(
+        out: &mut Vec<u8>,
+        channel: u16,
+        begin: &Frame,
+        fault: Option<AmqpFault>,
+    ) -> Self {
+        let incoming_window = if fault == Some(AmqpFault::Narrow) { 1 } else { WINDOW };
+        write::begin(out, channel, incoming_window);
+        Self {
+            next_incoming_id: begin.fields.u32(1).unwrap_or(0),
+            next_outgoing_id: 0,
+            incoming_window,
+            untold: 0,
+            outgoing_window: begin.fields.u32(2).unwrap_or(0),
+            links: BTreeMap::new(),
+            deliveries: 0,
+            waiting: VecDeque::new(),
+            sending: None,
+        }
+    }
+
+    /// Takes in a frame. An error ends the connection.
+    pub(super) fn take(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &Frame,
+        code: u64,
+    ) -> Result<(), &'static str> {
+        match code {
+            0x12 => self.attach(context, frame),
+            0x13 => {
+                self.take_flow(context, frame);
+                Ok(())
+            }
+            0x14 => self.take_transfer(context, frame),
+            0x16 => {
+                let handle = frame.fields.u32(0).ok_or("a detach without a handle")?;
+                if self.links.remove(&handle).is_some() {
+                    write::detach(context.out, context.channel, handle, None);
+                }
+                Ok(())
+            }
+            // What becomes of answers is the device's business.
+            0x15 => Ok(()),
+            _ => Err("a frame that has no place in a session"),
+        }
+    }
+
+    fn attach(&mut self, context: &mut Context<'_>, attach: &Frame) -> Result<(), &'static str> {
+        let fields = &attach.fields;
+        let name = fields.text(0).ok_or("an attach without a name")?.to_owned();
+        let handle = fields.u32(1).ok_or("an attach without a handle")?;
+        // The role is the device's: a sender, false, is what requests come by.
+        let receives = !fields.flag(2);
+        if self.links.len() >= MAX_LINKS || self.links.contains_key(&handle) {
+            return Err("too many links, or one handle for two");
+        }
+        let address =
+            |place| fields.described(place).and_then(|end| end.text(0).map(str::to_owned));
+        let (source, target) = (address(5), address(6));
+        let near = if receives { &target } else { &source };
+        let property = |wanted: &str| {
+            let properties = fields.named(13);
+            let (_, value) = properties.into_iter().find(|(name, _)| *name == wanted)?;
+            super::codec::text(value).map(str::to_owned)
+        };
+        let checked = match context.fault {
+            Some(AmqpFault::RefuseAttach) => Err(ServiceError::forbidden()),
+            _ => claimed(context, near.as_deref().unwrap_or_default()),
+        };
+        let (source, target) = (source.as_deref(), target.as_deref());
+        let refused = checked.is_err();
+        let attach_as = AttachAs { name: &name, handle, receives, source, target, refused };
+        write::attach(context.out, context.channel, &attach_as);
+        let (registration_id, who) = match checked {
+            Ok(checked) => checked,
+            Err(error) => {
+                let id = near.as_deref().and_then(parse_address).map(|(_, id)| id);
+                let reply = context.peer.refuse(id.unwrap_or_default(), &error);
+                write::detach(context.out, context.channel, handle, Some(rejection(&reply)));
+                return Ok(());
+            }
+        };
+        let device = Device {
+            registration_id,
+            who,
+            api_version: property("com.microsoft:api-version"),
+            client_version: property("com.microsoft:client-version"),
+        };
+        let link = Link { name, device, receives, delivery_count: 0, credit: 0, partial: None };
+        if receives {
+            // The sender's own count is where ours begins.
+            let delivery_count = fields.u32(9).unwrap_or(0);
+            self.links.insert(handle, Link { delivery_count, ..link });
+            self.grant(context, handle);
+        } else {
+            self.links.insert(handle, link);
+        }
+        Ok(())
+    }
+
+    /// Lets the device send requests.
+    fn grant(&mut self, context: &mut Context<'_>, handle: u32) {
+        let Some(link) = self.links.get_mut(&handle) else { return };
+        link.credit = match context.fault {
+            Some(AmqpFault::NoCredit) => return,
+            Some(AmqpFault::Narrow) => 1,
+            _ => CREDIT,
+        };
+        let link = Some((handle, link.delivery_count, link.credit));
+        self.put_flow(context, link);
+    }
+
+    fn put_flow(&mut self, context: &mut Context<'_>, link: Option<(u32, u32, u32)>) {
+        self.untold = 0;
+        let flow = FlowAs {
+            next_incoming_id: self.next_incoming_id,
+            incoming_window: self.incoming_window,
+            next_outgoing_id: self.next_outgoing_id,
+            link,
+        };
+        write::flow(context.out, context.channel, &flow);
+    }
+
+    fn take_flow(&mut self, context: &mut Context<'_>, flow: &Frame) {
+        let fields = &flow.fields;
+        let in_flight = self.next_outgoing_id.wrapping_sub(fields.u32(0).unwrap_or(0));
+        self.outgoing_window = fields.u32(1).unwrap_or(0).saturating_sub(in_flight);
+        let handle = fields.u32(4);
+        let link = handle.and_then(|handle| Some((handle, self.links.get_mut(&handle)?)));
+        let mut told = None;
+        if let Some((handle, link)) = link {
+            if !link.receives {
+                let in_flight = link.delivery_count.wrapping_sub(fields.u32(5).unwrap_or(0));
+                link.credit = fields.u32(6).unwrap_or(0).saturating_sub(in_flight);
+                if fields.flag(8) && self.waiting.is_empty() {
+                    // Nothing waits for the credit that the device wants used up.
+                    link.delivery_count = link.delivery_count.wrapping_add(link.credit);
+                    link.credit = 0;
+                    told = Some(());
+                }
+            }
+            if told.is_some() || fields.flag(9) {
+                let link = Some((handle, link.delivery_count, link.credit));
+                self.put_flow(context, link);
+            }
+        } else if fields.flag(9) {
+            self.put_flow(context, None);
+        }
+    }
+
+    fn take_transfer(
+        &mut self,
+        context: &mut Context<'_>,
+        transfer: &Frame,
+    ) -> Result<(), &'static str> {
+        let fields = &transfer.fields;
+        self.next_incoming_id = self.next_incoming_id.wrapping_add(1);
+        self.untold += 1;
+        let handle = fields.u32(0).ok_or("a transfer without a handle")?;
+        // A link that was refused or detached while the message was on its way.
+        let Some(link) = self.links.get_mut(&handle) else { return Ok(()) };
+        if !link.receives {
+            return Err("a message by a link that brings answers");
+        }
+        let mut partial = match link.partial.take() {
+            Some(partial) => partial,
+            None => Partial {
+                delivery_id: fields.u32(1).ok_or("a transfer without a delivery id")?,
+                settled: false,
+                payload: Vec::new(),
+            },
+        };
+        partial.settled |= fields.flag(4);
+        // What is too much is not kept; the service says no to what is left of it.
+        if partial.payload.len() < MAX_MESSAGE {
+            partial.payload.extend(&transfer.payload);
+        }
+        let aborted = fields.flag(9);
+        if fields.flag(5) && !aborted {
+            link.partial = Some(partial);
+            if self.untold >= self.incoming_window.div_ceil(2) {
+                self.put_flow(context, None);
+            }
+            return Ok(());
+        }
+        link.delivery_count = link.delivery_count.wrapping_add(1);
+        link.credit = link.credit.saturating_sub(1);
+        let (device, low) = (link.device.clone(), link.credit <= CREDIT / 2);
+        if !aborted {
+            self.take_request(context, handle, &device, &partial);
+        }
+        if low && context.over.is_none() {
+            self.grant(context, handle);
+        } else if self.untold >= self.incoming_window.div_ceil(2) {
+            self.put_flow(context, None);
+        }
+        Ok(())
+    }
+
+    fn take_request(
+        &mut self,
+        context: &mut Context<'_>,
+        handle: u32,
+        device: &Device,
+        request: &Partial,
+    ) {
+        if self.misbehave(context, handle, request.delivery_id) {
+            return;
+        }
+        let message = match Message::read(&request.payload) {
+            Ok(message) if request.payload.len() < MAX_MESSAGE => Ok(message),
+            Ok(_) => Err(ServiceError::too_large()),
+            Err(_) if request.payload.len() >= MAX_MESSAGE => Err(ServiceError::too_large()),
+            Err(reason) => Err(ServiceError::deserialization(reason)),
+        };
+        let (reply, id) = match message {
+            Ok(message) => {
+                let reply = context.peer.ask(device, &message);
+                (reply, message.correlation_id.or(message.message_id))
+            }
+            Err(error) => (context.peer.refuse(&device.registration_id, &error), None),
+        };
+        context.peer.control.drip(match reply.delivery {
+            Delivery::Drip { bytes, every } => Some((bytes, every)),
+            _ => None,
+        });
+        match reply.delivery {
+            Delivery::Never => {}
+            Delivery::CloseBefore => *context.over = Some(Over::Cut),
+            _ if (200..300).contains(&reply.status) => {
+                self.accept(context, device, request, &reply, id);
+            }
+            _ => reject(context, request, &reply),
+        }
+    }
+
+    /// What a script wants instead of an answer. Whether that was it.
+    fn misbehave(&mut self, context: &mut Context<'_>, handle: u32, delivery_id: u32) -> bool {
+        let error = |context: &Context<'_>, error| rejection(&context.peer.refuse("", &error));
+        let channel = context.channel;
+        let verdict = |context: &mut Context<'_>, verdict| {
+            write::disposition(context.out, channel, delivery_id, verdict);
+        };
+        match *context.fault {
+            Some(AmqpFault::Detach) => write::detach(context.out, channel, handle, None),
+            Some(AmqpFault::DetachForced) => {
+                let error = write::error("amqp:link:detach-forced", None, []);
+                write::detach(context.out, channel, handle, Some(error));
+            }
+            Some(AmqpFault::DetachWithError) => {
+                let error = error(context, ServiceError::internal());
+                write::detach(context.out, channel, handle, Some(error));
+            }
+            Some(AmqpFault::End) => write::end(context.out, channel),
+            Some(AmqpFault::Close) => {
+                write::close(context.out, None);
+                *context.over = Some(Over::Properly("scripted: closed".into()));
+            }
+            Some(AmqpFault::CloseWithError) => {
+                let error = error(context, ServiceError::unavailable());
+                write::close(context.out, Some(error));
+                *context.over = Some(Over::Properly("scripted: closed".into()));
+            }
+            Some(AmqpFault::Reject { condition, retry_after }) => {
+                verdict(context, Verdict::Rejected(bare_rejection(condition, retry_after)));
+            }
+            Some(AmqpFault::Release) => verdict(context, Verdict::Released),
+            Some(AmqpFault::Modify { undeliverable_here }) => {
+                verdict(context, Verdict::Modified { undeliverable_here });
+            }
+            _ => return false,
+        }
+        *context.fault = None;
+        true
+    }
+
+    fn accept(
+        &mut self,
+        context: &mut Context<'_>,
+        device: &Device,
+        request: &Partial,
+        reply: &Reply,
+        id: Option<Value>,
+    ) {
+        let answer_first = *context.fault == Some(AmqpFault::AnswerFirst);
+        let as_value = *context.fault == Some(AmqpFault::ValueBody);
+        let mut accepted = Vec::new();
+        if !request.settled {
+            write::disposition(
+                &mut accepted,
+                context.channel,
+                request.delivery_id,
+                Verdict::Accepted,
+            );
+        }
+        let id = if reply.wrong_id { Some(another_id()) } else { id.and_then(message_id) };
+        let message = write::message(id, application_properties(reply), &reply.body, as_value);
+        let answer = |delivery| Answer {
+            registration_id: device.registration_id.clone(),
+            message: message.clone(),
+            delivery,
+            body_bytes: reply.body.len(),
+        };
+        if reply.twice && self.waiting.len() < MAX_LINKS {
+            self.waiting.push_back(answer(Delivery::Whole));
+        }
+        if self.waiting.len() < MAX_LINKS {
+            self.waiting.push_back(answer(reply.delivery));
+        }
+        if answer_first {
+            self.pump(context.out, context.channel, 512, usize::MAX, context.over);
+        }
+        context.out.extend(accepted);
+    }
+
+    /// Sends what credit and window allow, until the buffer holds about as much as given. Whether there is more that
+    /// they allow.
+    pub(super) fn pump(
+        &mut self,
+        out: &mut Vec<u8>,
+        channel: u16,
+        max_frame_size: u32,
+        high_water: usize,
+        over: &mut Option<Over>,
+    ) -> bool {
+        loop {
+            if over.is_some() || self.outgoing_window == 0 {
+                return false;
+            }
+            if self.sending.is_none() {
+                self.sending = self.next_answer();
+            }
+            let Some((handle, sending)) = &mut self.sending else { return false };
+            if out.len() >= high_water {
+                return true;
+            }
+            let done = sending.put_part(out, channel, *handle, max_frame_size, over);
+            self.next_outgoing_id = self.next_outgoing_id.wrapping_add(1);
+            self.outgoing_window -= 1;
+            if done {
+                self.sending = None;
+            }
+        }
+    }
+
+    fn next_answer(&mut self) -> Option<(u32, Sending)> {
+        let answer = self.waiting.front()?;
+        let (handle, link) = self.links.iter_mut().find(|(_, link)| {
+            !link.receives
+                && link.credit > 0
+                && link.device.registration_id.eq_ignore_ascii_case(&answer.registration_id)
+        })?;
+        let answer = self.waiting.pop_front()?;
+        link.credit -= 1;
+        link.delivery_count = link.delivery_count.wrapping_add(1);
+        let delivery_id = self.deliveries;
+        self.deliveries = self.deliveries.wrapping_add(1);
+        let cut_at = match answer.delivery {
+            // At least one byte is held back: an answer that went out whole is not cut short.
+            Delivery::CloseMid(bytes) => Some(
+                answer.message.len() - answer.body_bytes
+                    + bytes.min(answer.body_bytes.saturating_sub(1)),
+            ),
+            Delivery::CloseAfter => Some(answer.message.len()),
+            _ => None,
+        };
+        tracing::trace!(link = link.name, delivery_id, "an answer");
+        Some((*handle, Sending { delivery_id, message: answer.message, sent: 0, cut_at }))
+    }
+}
+
+impl Sending {
+    /// Puts one frame into the buffer; whether it was the last.
+    fn put_part(
+        &mut self,
+        out: &mut Vec<u8>,
+        channel: u16,
+        handle: u32,
+        max_frame_size: u32,
+        over: &mut Option<Over>,
+    ) -> bool {
+        let first = self.sent == 0;
+        let longest = 8 + write::transfer(handle, self.delivery_id, first, true).len();
+        let room = usize::try_from(max_frame_size).unwrap_or(usize::MAX).saturating_sub(longest);
+        let left = self.message.get(self.sent..).unwrap_or_default();
+        let part = left.get(..room.max(1)).unwrap_or(left);
+        let more = part.len() < left.len();
+        let performative = write::transfer(handle, self.delivery_id, first, more);
+        write::raw_frame(out, 0, channel, &performative, part);
+        self.sent += part.len();
+        if let Some(cut_at) = self.cut_at.filter(|cut_at| *cut_at <= self.sent) {
+            // The frame says how long it is; what comes after the cut does not go out.
+            out.truncate(out.len() - (self.sent - cut_at));
+            *over = Some(Over::Cut);
+        }
+        !more
+    }
+}
+
+fn reject(context: &mut Context<'_>, request: &Partial, reply: &Reply) {
+    if request.settled {
+        return;
+    }
+    // The answer to another request than this one.
+    let delivery_id =
+        if reply.wrong_id { request.delivery_id.wrapping_add(1000) } else { request.delivery_id };
+    let mut frame = Vec::new();
+    let verdict = Verdict::Rejected(rejection(reply));
+    write::disposition(&mut frame, context.channel, delivery_id, verdict);
+    if reply.twice {
+        context.out.extend(&frame);
+    }
+    match reply.delivery {
+        Delivery::CloseMid(bytes) => {
+            let without_body = frame.len().saturating_sub(reply.body.len());
+            frame.truncate((without_body + bytes).min(frame.len() - 1));
+            *context.over = Some(Over::Cut);
+        }
+        Delivery::CloseAfter => *context.over = Some(Over::Cut),
+        _ => {}
+    }
+    context.out.extend(frame);
+}
+
+/// The device that a link is for, if it may have it.
+fn claimed(
+    context: &mut Context<'_>,
+    address: &str,
+) -> Result<(String, crate::service::Authenticated), ServiceError> {
+    let (id_scope, registration_id) =
+        parse_address(address).ok_or_else(ServiceError::no_such_path)?;
+    let known = context.claims.iter().find(|claim| claim.is_for(id_scope, registration_id));
+    let who = match known {
+        Some(claim) => claim.who.clone(),
+        None if context.peer.certificates.is_empty() || !context.claims.is_empty() => {
+            Err(ServiceError::unauthorized("the link is for another device than the credential"))
+        }
+        None => {
+            let credential = Credential::Certificates(&context.peer.certificates);
+            let claim = Claim::check(context.peer, id_scope, registration_id, credential);
+            let who = claim.who.clone();
+            context.claims.push(claim);
+            who
+        }
+    };
+    who.map(|who| (registration_id.to_owned(), who))
+}
+
+fn message_id(value: Value) -> Option<MessageId> {
+    Some(match value {
+        Value::Ulong(number) => MessageId::Ulong(number),
+        Value::Uuid(uuid) => MessageId::Uuid(uuid),
+        Value::Binary(bytes) => MessageId::Binary(bytes),
+        Value::String(text) => MessageId::String(text),
+        _ => return None,
+    })
+}
+
+/// An id that no request has.
+fn another_id() -> MessageId {
+    MessageId::String("00000000-0000-4000-8000-000000000000".to_owned())
+}

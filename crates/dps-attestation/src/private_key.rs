@@ -120,7 +120,11 @@ impl Kind {
             _ => {
                 let mut algorithm = Fields::of(fields.next()?);
                 match algorithm.next()?.decode_as().ok()? {
-                    RSA => Self::of(fields.next()?.value()),
+                    RSA => {
+                        let key = fields.next()?.value();
+                        // Nothing else belongs there; the same again, and again, would use up the stack.
+                        (Shape::of(key)? == Shape::Pkcs1).then(|| Self::of(key)).flatten()
+                    }
                     EC => Self::of_curve(algorithm.next()?),
                     other => Some(Self::Other(other)),
                 }
@@ -156,5 +160,32 @@ fn algorithm_name(algorithm: ObjectIdentifier) -> String {
         "1.2.840.113549.1.3.1" | "1.2.840.10046.2.1" => "a Diffie-Hellman".into(),
         "1.2.840.113549.1.1.10" => "an RSA-PSS-only".into(),
         other => format!("a {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_within_keys_do_not_use_up_the_stack() {
+        // PKCS#8 up to its content, which is the next one.
+        const RSA: [u8; 16] =
+            [2, 1, 0, 0x30, 11, 6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+        let header = |tag: u8, length: usize| {
+            let length = u32::try_from(length).unwrap().to_be_bytes();
+            [&[tag, 0x83], &length[1..]].concat()
+        };
+        let mut heads = Vec::new();
+        let mut size = 0;
+        for _ in 0..40_000 {
+            let content = [&RSA[..], &header(4, size)].concat();
+            size += content.len();
+            heads.push([header(0x30, size), content].concat());
+            size += 5;
+        }
+        heads.reverse();
+        let error = PrivateKey::parse(&heads.concat()).err().unwrap().to_string();
+        assert!(error.contains("damaged"), "{error}");
     }
 }

@@ -156,8 +156,9 @@ pub fn fast() -> Settings {
 pub fn config_for(emulator: &Emulator, wire: Transport, attestation: Attestation) -> Config {
     let roots = Roots::empty().with_pem(emulator.ca_pem().as_bytes()).expect("the emulator's CA");
     let port = match wire {
-        Transport::Http => emulator.https_port(),
-        other => unreachable!("{other} is not served yet"),
+        Transport::Amqp => emulator.amqp_port(),
+        Transport::Mqtt => unreachable!("MQTT is not served yet"),
+        _ => emulator.https_port(),
     };
     Config::new(emulator.id_scope().clone(), attestation)
         .endpoint(format!("localhost:{port}").parse::<dps_client::Endpoint>().expect("an endpoint"))

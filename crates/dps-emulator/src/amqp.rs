@@ -5,7 +5,7 @@
 //! the time. The frames are made by hand on the library's codec and not by its acceptor: that one can't misbehave
 //! as scripts want it, nor answer frames that came together in one flight.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use rustls::pki_types::CertificateDer;
 use tokio::{
@@ -33,6 +33,9 @@ pub use fault::{AmqpFault, InfoRetryAfter};
 
 /// How much goes into the buffer before it is sent.
 const HIGH_WATER: usize = 256 * 1024;
+
+/// How long a device may take to hang up after the last word.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// The other end of a connection.
 pub(crate) struct Peer {
@@ -93,7 +96,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             match self.conversation.over.take() {
                 Some(Over::Properly(reason)) => {
-                    self.stream.shutdown().await.ok();
+                    tokio::time::timeout(LINGER, self.see_out()).await.ok();
                     return Ok(reason);
                 }
                 Some(Over::Cut) => return Ok("scripted".into()),
@@ -113,6 +116,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 () = sleep_until(patience) => self.conversation.dismiss("idle for too long"),
                 _ = self.stopping.wait_for(|stop| *stop) => self.conversation.dismiss(STOPS),
             }
+        }
+    }
+
+    /// Closes, and reads what the device still sends: bytes left unread would turn the close into a reset that eats
+    /// what was said last.
+    async fn see_out(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await?;
+        let mut nowhere = tokio::io::sink();
+        tokio::select! {
+            read = tokio::io::copy(&mut self.stream, &mut nowhere) => read.map(|_| ()),
+            _ = self.stopping.wait_for(|stop| *stop) => Ok(()),
         }
     }
 

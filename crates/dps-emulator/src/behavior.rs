@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::amqp::AmqpFault;
+use crate::{amqp::AmqpFault, mqtt::MqttFault};
 
 /// How the service treats the devices of one enrolment. The default is a service in good health that assigns
 /// at once.
@@ -387,6 +387,8 @@ pub enum ConnectionFault {
     HangAfterTls,
     /// Something of AMQP's own.
     Amqp(AmqpFault),
+    /// Something of MQTT's own.
+    Mqtt(MqttFault),
 }
 
 fn usual_error(status: u16) -> (u32, &'static str) {

@@ -22,6 +22,7 @@ pub struct Config {
     pub(crate) enrolments: Vec<Enrolment>,
     pub(crate) bind: Vec<IpAddr>,
     pub(crate) https_port: u16,
+    pub(crate) mqtt_port: u16,
     pub(crate) amqp_port: u16,
     pub(crate) admin_port: Option<u16>,
     pub(crate) server_names: Vec<String>,
@@ -45,6 +46,7 @@ impl Config {
             enrolments: Vec::new(),
             bind: Vec::new(),
             https_port: 0,
+            mqtt_port: 0,
             amqp_port: 0,
             admin_port: None,
             server_names: Vec::new(),
@@ -121,6 +123,13 @@ impl Config {
     #[must_use]
     pub fn https_port(mut self, port: u16) -> Self {
         self.https_port = port;
+        self
+    }
+
+    /// Sets the port for MQTT over TLS; 0, the default, is any free one. MQTT over WebSocket is on the HTTPS port.
+    #[must_use]
+    pub fn mqtt_port(mut self, port: u16) -> Self {
+        self.mqtt_port = port;
         self
     }
 
@@ -216,6 +225,7 @@ impl fmt::Debug for Config {
             .field("enrolments", &self.enrolments)
             .field("bind", &self.bind)
             .field("https_port", &self.https_port)
+            .field("mqtt_port", &self.mqtt_port)
             .field("amqp_port", &self.amqp_port)
             .field("admin_port", &self.admin_port)
             .field("server_names", &self.server_names)

@@ -18,6 +18,7 @@ use crate::{
     enrolment::Enrolment,
     events::{EventLog, Recorder, Sink, SinkEnd, Wire},
     keys::SymmetricKey,
+    mqtt,
     server::{self, Shared, Task},
     service::Service,
     tls::Identity,
@@ -32,6 +33,7 @@ pub struct Emulator {
     group_key: Option<SymmetricKey>,
     ca_pem: String,
     https_port: u16,
+    mqtt_port: u16,
     amqp_port: u16,
     admin_port: Option<u16>,
     shared: Arc<Shared>,
@@ -69,6 +71,8 @@ impl Emulator {
         let bound = |(address, source)| StartError::Bind { address, source };
         let (https_port, https) =
             server::bind(&config.bind, config.https_port).await.map_err(bound)?;
+        let (mqtt_port, mqtts) =
+            server::bind(&config.bind, config.mqtt_port).await.map_err(bound)?;
         let (amqp_port, amqps) =
             server::bind(&config.bind, config.amqp_port).await.map_err(bound)?;
         let (admin_port, admin) = match config.admin_port {
@@ -106,6 +110,15 @@ impl Emulator {
                 server::http::serve,
             ));
         }
+        for listener in mqtts {
+            tasks.spawn(server::accept(
+                listener,
+                Wire::Mqtt,
+                shared.clone(),
+                stop.clone(),
+                mqtt::serve,
+            ));
+        }
         for listener in amqps {
             tasks.spawn(server::accept(
                 listener,
@@ -125,6 +138,7 @@ impl Emulator {
             group_key: config.group_key,
             ca_pem: identity.ca_pem,
             https_port,
+            mqtt_port,
             amqp_port,
             admin_port,
             shared,
@@ -157,6 +171,12 @@ impl Emulator {
     #[must_use]
     pub fn https_port(&self) -> u16 {
         self.https_port
+    }
+
+    /// The port that serves MQTT over TLS.
+    #[must_use]
+    pub fn mqtt_port(&self) -> u16 {
+        self.mqtt_port
     }
 
     /// The port that serves AMQP over TLS.
@@ -214,6 +234,11 @@ impl Emulator {
         self.shared.script_connections(faults);
     }
 
+    /// Sets how far the service's clock is ahead; zero puts it right.
+    pub fn set_clock_ahead(&self, ahead: Duration) {
+        self.shared.set_clock_ahead(ahead);
+    }
+
     /// Forgets all that devices have done: assignments, operations, and their places in the scripts.
     pub fn forget_devices(&self) {
         self.shared.service().forget_devices();
@@ -244,6 +269,7 @@ impl std::fmt::Debug for Emulator {
         f.debug_struct("Emulator")
             .field("id_scope", &self.id_scope)
             .field("https_port", &self.https_port)
+            .field("mqtt_port", &self.mqtt_port)
             .field("amqp_port", &self.amqp_port)
             .field("admin_port", &self.admin_port)
             .finish_non_exhaustive()

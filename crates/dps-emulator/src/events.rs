@@ -168,6 +168,10 @@ pub enum EventKind {
 pub enum Wire {
     /// HTTPS.
     Http,
+    /// MQTT over TLS.
+    Mqtt,
+    /// MQTT over WebSocket.
+    MqttWs,
     /// AMQP over TLS.
     Amqp,
     /// AMQP over WebSocket.

@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     tls: TlsAcceptor,
     slots: Arc<Semaphore>,
     connections: AtomicU64,
-    clock_ahead: Duration,
+    clock_ahead: Mutex<Duration>,
 }
 
 impl Shared {
@@ -67,14 +67,22 @@ impl Shared {
             tls: tls.into(),
             slots: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
             connections: AtomicU64::new(0),
-            clock_ahead,
+            clock_ahead: Mutex::new(clock_ahead),
         }
     }
 
     /// The time of day by the service's clock.
     pub(crate) fn now(&self) -> SystemTime {
         let now = SystemTime::now();
-        now.checked_add(self.clock_ahead).unwrap_or(now)
+        now.checked_add(*self.clock_ahead()).unwrap_or(now)
+    }
+
+    pub(crate) fn set_clock_ahead(&self, ahead: Duration) {
+        *self.clock_ahead() = ahead;
+    }
+
+    fn clock_ahead(&self) -> MutexGuard<'_, Duration> {
+        self.clock_ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The service; a panic elsewhere does not take it away.

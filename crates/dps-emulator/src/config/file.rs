@@ -16,6 +16,7 @@ mod fault;
 struct File {
     id_scope: Option<String>,
     https_port: Option<u16>,
+    mqtt_port: Option<u16>,
     admin_port: Option<u16>,
     bind: Option<Vec<IpAddr>>,
     #[serde(default)]
@@ -58,6 +59,9 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
     }
     if let Some(port) = file.https_port {
         config = config.https_port(port);
+    }
+    if let Some(port) = file.mqtt_port {
+        config = config.mqtt_port(port);
     }
     if let Some(port) = file.admin_port {
         config = config.admin_port(port);

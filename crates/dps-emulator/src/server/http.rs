@@ -20,6 +20,7 @@ use crate::{
     amqp,
     behavior::{ConnectionFault, Delivery},
     events::{EventKind, Operation, Wire},
+    mqtt,
     service::{Credential, Registration, Reply, ServiceError, check_api_version},
 };
 
@@ -72,6 +73,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) -> String
     }
     match upgrade.stream().await {
         None => "the peer closed".into(),
+        Some(Ok((Subprotocol::Mqtt, stream))) => {
+            mqtt::serve_stream(later.over_mqtt(), stream, stopping).await
+        }
         Some(Ok((Subprotocol::Amqp, stream))) => {
             amqp::serve_stream(later.over_amqp(), stream, stopping).await
         }
@@ -105,6 +109,12 @@ struct Asked {
 }
 
 impl Peer {
+    /// The same, for when MQTT is spoken over WebSocket.
+    fn over_mqtt(self) -> mqtt::Peer {
+        let Self { id, shared, control, certificates, fault, .. } = self;
+        mqtt::Peer { id, wire: Wire::MqttWs, shared, control, certificates, fault }
+    }
+
     /// The same, for when AMQP is spoken over WebSocket.
     fn over_amqp(self) -> amqp::Peer {
         let Self { id, shared, control, certificates, fault, .. } = self;

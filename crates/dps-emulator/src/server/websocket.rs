@@ -19,12 +19,13 @@ use crate::service::ServiceError;
 /// A wire that can be spoken over WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subprotocol {
+    Mqtt,
     Amqp,
 }
 
 impl Subprotocol {
     /// The wires by their names; devices spell them in any case.
-    const ALL: [(&str, Self); 1] = [("AMQPWSB10", Self::Amqp)];
+    const ALL: [(&str, Self); 2] = [("mqtt", Self::Mqtt), ("AMQPWSB10", Self::Amqp)];
 
     /// The first name of the list that is a wire's, as the device spelled it.
     fn choose(offered: &HeaderMap) -> Option<(&str, Self)> {

@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
     /// Port for MQTT, once that wire is built
     #[arg(long, value_name = "PORT")]
     mqtt_port: Option<u16>,
-    /// Port for AMQP, once that wire is built
+    /// Port for AMQP; 0 or without it any free one
     #[arg(long, value_name = "PORT")]
     amqp_port: Option<u16>,
     /// Port for /health and /events, over plain HTTP on loopback; 0 or without it any free one
@@ -168,6 +168,9 @@ impl Arguments {
         if let Some(port) = self.https_port {
             config = config.https_port(port);
         }
+        if let Some(port) = self.amqp_port {
+            config = config.amqp_port(port);
+        }
         Ok(match self.admin_port {
             Some(port) => config.admin_port(port),
             None => config.admin_port_or(0),
@@ -201,7 +204,7 @@ impl Arguments {
             id_scope: emulator.id_scope().as_str(),
             https_port: Some(emulator.https_port()),
             mqtt_port: None,
-            amqp_port: None,
+            amqp_port: Some(emulator.amqp_port()),
             admin_port: emulator.admin_port(),
             ca_file: self.ca_out.as_deref(),
             group_key: group_key.as_ref().map(|key| key.as_str()),

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use crate::support::{
-    Emulator, Ended, Folder, KEY, Silent, closed_endpoint, dps, register_at, run, text,
+    Emulator, Ended, Folder, KEY, Silent, WIRES, closed_endpoint, dps, register_at, run, text,
 };
 
 /// How long a process may live on after `--timeout`.
@@ -98,20 +98,25 @@ fn within(timeout: Duration, command: &mut Command) -> Ended {
 #[test]
 fn the_process_is_gone_with_the_timeout_whatever_the_peer_does() {
     let half = Duration::from_millis(500);
-    let silent = Silent::new();
-    let error = within(half, &mut silent.register(&["--timeout", "0.5"])).failed("timeout");
-    assert_eq!((text(&error, "stage"), &error["retryable"]), ("tls", &Value::Bool(true)));
-
-    for toml in [
+    // A poll every 50 ms, not a flood.
+    let arguments = ["--timeout", "0.5", "--poll-floor", "0.05"];
+    let peers = [
         "register = [{ deliver = \"never\" }]",
         "polls = 1\nretry-after = 0\nquery = [{ deliver = \"never\" }]",
         "register = [{ deliver = { drip = 1, every-ms = 300 } }]",
         "polls = \"forever\"\nretry-after = 0",
-    ] {
-        let emulator = Emulator::behaving(toml);
-        // A poll every 50 ms, not a flood.
-        let arguments = ["--timeout", "0.5", "--poll-floor", "0.05"];
-        within(half, &mut emulator.register_dev(&arguments)).failed("timeout");
+    ];
+    for wire in WIRES {
+        let silent = Silent::new();
+        let over = ["--timeout", "0.5", "--transport", wire];
+        let error = within(half, &mut silent.register(&over)).failed("timeout");
+        assert_eq!((text(&error, "stage"), &error["retryable"]), ("tls", &Value::Bool(true)));
+        let deaf = Emulator::configured("connections = [\"hang-after-tls\"]");
+        within(half, &mut deaf.register_dev_over(wire, &arguments)).failed("timeout");
+        for toml in peers {
+            let emulator = Emulator::behaving(toml);
+            within(half, &mut emulator.register_dev_over(wire, &arguments)).failed("timeout");
+        }
     }
 }
 

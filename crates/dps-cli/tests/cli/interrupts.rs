@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::support::{Emulator, Running, Silent, register_at, text};
+use crate::support::{Emulator, Running, Silent, WIRES, register_at, text};
 
 #[test]
 fn an_interrupt_cancels_a_connection_that_hangs() {
@@ -20,10 +20,12 @@ fn an_interrupt_cancels_a_connection_that_hangs() {
 #[test]
 fn an_interrupt_cancels_the_wait_for_the_next_poll() {
     let emulator = Emulator::behaving("polls = 1\nretry-after = 30");
-    let mut running = Running::start(&mut emulator.register_dev(&["-v"]));
-    running.wait_for_stderr("Waiting");
-    running.signal("-INT");
-    running.ended().failed("cancelled");
+    for wire in WIRES {
+        let mut running = Running::start(&mut emulator.register_dev_over(wire, &["-v"]));
+        running.wait_for_stderr("Waiting");
+        running.signal("-INT");
+        running.ended().failed("cancelled");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-use crate::support::{Emulator, Folder, KEY, dps, run, run_with_stdin, text};
+use crate::support::{Emulator, Folder, KEY, WIRES, dps, run, run_with_stdin, text};
 
 /// A certificate authority, and one device's chain and key, as PEM.
 struct Factory {
@@ -70,6 +70,14 @@ fn the_emulator_flag_takes_what_makes_sense_with_it() {
 }
 
 #[test]
+fn the_emulator_flag_works_over_every_wire() {
+    for wire in WIRES {
+        let ended = run(&mut dps(&["register", "--emulator", "--json", "--transport", wire]));
+        assert_eq!(ended.assigned()["transport"], wire);
+    }
+}
+
+#[test]
 fn every_credential_registers() {
     let folder = Folder::new();
     let Factory { ca, chain, key } = factory("x-dev");
@@ -103,8 +111,7 @@ fn every_credential_registers() {
 fn a_flag_wins_over_the_environment_and_the_environment_stands_in_for_it() {
     let emulator = Emulator::behaving("");
     let key = emulator.folder.file("dev.key", KEY);
-    let explicit =
-        ["--registration-id", "dev", "--transport", "http", "--symmetric-key-file", &key];
+    let explicit = ["--registration-id", "dev", "--symmetric-key-file", &key];
     let mut command = emulator.register(&explicit);
     for name in [
         "DPS_REGISTRATION_ID",
@@ -181,15 +188,15 @@ fn a_proxy_is_used_unless_no_proxy_names_the_host() {
 #[test]
 fn no_trace_shows_a_secret() {
     let emulator = Emulator::behaving("polls = 1\nretry-after = 0");
-    let ended = run(&mut emulator.register_dev(&["-vv", "--poll-floor", "0"]));
-    ended.assigned();
-    assert!(
-        ended.stderr.contains("Assigned") && ended.stderr.contains("rustls"),
-        "{}",
-        ended.stderr
-    );
-    for secret in [KEY, "sig=", "SharedAccessSignature", "authorization"] {
-        assert!(!ended.stderr.contains(secret), "{secret} in {}", ended.stderr);
+    for wire in WIRES {
+        let traced = ["-vv", "--poll-floor", "0"];
+        let ended = run(&mut emulator.register_dev_over(wire, &traced));
+        ended.assigned();
+        let told = ended.stderr;
+        assert!(told.contains("Assigned") && told.contains("rustls"), "{told}");
+        for secret in [KEY, "sig=", "SharedAccessSignature", "authorization"] {
+            assert!(!told.contains(secret), "{secret} in {told}");
+        }
     }
     let quiet = run(&mut emulator.register_dev(&["-v", "--poll-floor", "0"]));
     assert!(quiet.stderr.contains("Assigned") && !quiet.stderr.contains("rustls"), "{quiet:?}");

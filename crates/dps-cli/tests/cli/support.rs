@@ -42,6 +42,9 @@ pub(crate) const FAILURE_KEYS: [&str; 10] = [
     "hint",
 ];
 
+/// The wires that the command is built with.
+pub(crate) const WIRES: [&str; 3] = ["http", "amqp", "amqp-ws"];
+
 /// The device key of every enrolment in these tests.
 pub(crate) const KEY: &str = "a2V5IG9mIHRoZSB0ZXN0cyBvZiB0aGUgY29tbWFuZA==";
 
@@ -283,19 +286,31 @@ impl Emulator {
         format!("localhost:{}", self.ready["httpsPort"])
     }
 
-    /// `dps register --json` with all but the device and its credential.
-    pub(crate) fn register(&self, arguments: &[&str]) -> Command {
-        let mut command = dps(&["register", "--json"]);
-        command.args(["--endpoint", &self.endpoint(), "--id-scope", text(&self.ready, "idScope")]);
+    /// `dps register --json` over a wire with all but the device and its credential.
+    pub(crate) fn register_over(&self, wire: &str, arguments: &[&str]) -> Command {
+        let mut command = dps(&["register", "--json", "--transport", wire]);
+        let port = &self.ready[if wire == "amqp" { "amqpPort" } else { "httpsPort" }];
+        command.args(["--endpoint", &format!("localhost:{port}")]);
+        command.args(["--id-scope", text(&self.ready, "idScope")]);
         command.args(["--ca-file", text(&self.ready, "caFile")]).args(arguments);
         command
     }
 
     /// The same for the device `dev` with the right key.
-    pub(crate) fn register_dev(&self, arguments: &[&str]) -> Command {
-        let mut command = self.register(&["--registration-id", "dev"]);
+    pub(crate) fn register_dev_over(&self, wire: &str, arguments: &[&str]) -> Command {
+        let mut command = self.register_over(wire, &["--registration-id", "dev"]);
         command.env("DPS_SYMMETRIC_KEY", KEY).args(arguments);
         command
+    }
+
+    /// [`Self::register_over`] HTTP.
+    pub(crate) fn register(&self, arguments: &[&str]) -> Command {
+        self.register_over("http", arguments)
+    }
+
+    /// [`Self::register_dev_over`] HTTP.
+    pub(crate) fn register_dev(&self, arguments: &[&str]) -> Command {
+        self.register_dev_over("http", arguments)
     }
 }
 

@@ -3,10 +3,10 @@
 use std::{
     ffi::OsStr,
     fmt,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, IsTerminal, Read},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
     time::{Duration, Instant},
 };
 
@@ -161,29 +161,48 @@ impl Cmd {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Runs it in the open and hands each line of its stdout over as it comes; returns how it ended.
-    pub(crate) fn stream(mut self, mut line: impl FnMut(&str)) -> Result<ExitStatus> {
-        let shown = self.announce();
+    /// Runs it in the open and hands each line of its stdout over as it comes; returns how it ended. It fails when
+    /// no line comes for as long as `silence`, and waits for nobody who keeps its stdout open after it has ended.
+    pub(crate) fn stream(
+        mut self,
+        silence: Duration,
+        mut line: impl FnMut(&str),
+    ) -> Result<ExitStatus> {
+        self.announce();
         self.command.stdout(Stdio::piped());
-        let mut child = self.command.spawn().map_err(|e| cannot_run(&shown, &e))?;
-        if let Some(stdout) = child.stdout.take() {
-            let mut stdout = BufReader::new(stdout);
-            let mut bytes = Vec::new();
-            while stdout.read_until(b'\n', &mut bytes)? > 0 {
-                line(String::from_utf8_lossy(&bytes).trim_end_matches(['\n', '\r']));
-                bytes.clear();
+        let mut group = self.start()?;
+        let lines = lines_of(&mut group)?;
+        let mut heard = Instant::now();
+        loop {
+            match lines.recv_timeout(Duration::from_secs(1)) {
+                Ok(text) => {
+                    line(&text);
+                    heard = Instant::now();
+                }
+                Err(RecvTimeoutError::Disconnected) => return group.wait(silence),
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(status) = group.child.try_wait()? {
+                        return Ok(status);
+                    }
+                    if heard.elapsed() > silence {
+                        return Err(format!("{} hangs: silent for {silence:?}", group.shown).into());
+                    }
+                }
             }
         }
-        Ok(child.wait()?)
     }
 
-    /// Starts it in a process group of its own, which ends when the guard is dropped.
+    /// Starts it, and ends it with all that it starts when the guard is dropped.
     pub(crate) fn start(mut self) -> Result<Group> {
         let shown = self.shown();
+        // At a terminal it stays in the group that Ctrl-C reaches.
+        let alone = !std::io::stdin().is_terminal();
         #[cfg(unix)]
-        self.command.process_group(0);
+        if alone {
+            self.command.process_group(0);
+        }
         let child = self.command.spawn().map_err(|e| cannot_run(&shown, &e))?;
-        Ok(Group { child, shown })
+        Ok(Group { child, shown, alone })
     }
 
     /// Starts it as [`Cmd::start`] does and waits for the first line of its stdout; the rest is read and dropped.
@@ -191,9 +210,12 @@ impl Cmd {
         self.announce();
         self.command.stdout(Stdio::piped());
         let mut group = self.start()?;
-        let stdout = group.child.stdout.take().ok_or("a child without a stdout")?;
-        let line = first_line(stdout, limit).map_err(|why| format!("{}: {why}", group.shown))?;
-        Ok((group, line))
+        let shown = group.shown.clone();
+        let first = lines_of(&mut group)?.recv_timeout(limit).map_err(|error| match error {
+            RecvTimeoutError::Timeout => format!("{shown} wrote no line within {limit:?}"),
+            RecvTimeoutError::Disconnected => format!("{shown} ended without a line on stdout"),
+        })?;
+        Ok((group, first))
     }
 
     fn announce(&self) -> String {
@@ -218,6 +240,8 @@ impl Cmd {
 pub(crate) struct Group {
     child: Child,
     shown: String,
+    /// It leads a process group of its own.
+    alone: bool,
 }
 
 impl Group {
@@ -241,7 +265,8 @@ impl Group {
 
     fn signal(&self, signal: &str) {
         // The shell's own `kill`: a slim machine may lack the program.
-        let kill = format!("kill -s {signal} -- -{}", self.child.id());
+        let whole_group = if self.alone { "-" } else { "" };
+        let kill = format!("kill -s {signal} -- {whole_group}{}", self.child.id());
         Command::new("sh").args(["-c", &kill]).stderr(Stdio::null()).status().ok();
     }
 }
@@ -265,17 +290,17 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }
 
-fn first_line(stdout: ChildStdout, limit: Duration) -> Result<String, String> {
-    let (to_us, first) = mpsc::channel();
+/// The lines of a program's stdout as they come; they are read to the end even when nobody wants them.
+fn lines_of(group: &mut Group) -> Result<mpsc::Receiver<String>> {
+    let stdout = group.child.stdout.take().ok_or("a program without a stdout")?;
+    let (to_us, lines) = mpsc::channel();
     std::thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(|line| line.ok()) {
-            to_us.send(line).ok();
+        for bytes in BufReader::new(stdout).split(b'\n').map_while(|bytes| bytes.ok()) {
+            let line = String::from_utf8_lossy(&bytes);
+            to_us.send(line.trim_end_matches('\r').to_string()).ok();
         }
     });
-    first.recv_timeout(limit).map_err(|error| match error {
-        mpsc::RecvTimeoutError::Timeout => format!("wrote no line within {limit:?}"),
-        mpsc::RecvTimeoutError::Disconnected => "ended without a line on stdout".to_string(),
-    })
+    Ok(lines)
 }
 
 fn succeeded(shown: &str, status: ExitStatus) -> Result {
@@ -324,6 +349,27 @@ mod tests {
     fn reading_gives_stdout_and_fails_with_the_program() {
         assert_eq!(Cmd::new("sh").args(["-c", "echo here"]).read().unwrap(), "here\n");
         assert!(Cmd::new("sh").args(["-c", "echo here; exit 1"]).read().is_err());
+    }
+
+    #[test]
+    fn a_stream_hands_over_lines_and_the_end() {
+        let mut lines = Vec::new();
+        let script = "echo one; echo two; exit 3";
+        let status = Cmd::new("sh")
+            .args(["-c", script])
+            .stream(Duration::from_secs(30), |line| lines.push(line.to_string()))
+            .unwrap();
+        assert_eq!((lines, status.code()), (vec!["one".to_string(), "two".to_string()], Some(3)));
+    }
+
+    #[test]
+    fn a_silent_stream_fails_and_one_left_open_does_not_hold_us_up() {
+        let begin = Instant::now();
+        let stream = |script| Cmd::new("sh").args(["-c", script]).stream(Duration::ZERO, |_| ());
+        let failure = stream("sleep 60").unwrap_err();
+        assert!(format!("{failure:?}").contains("hangs"), "{failure:?}");
+        assert!(stream("sleep 60 & true").unwrap().success());
+        assert!(begin.elapsed() < Duration::from_secs(30));
     }
 
     #[test]

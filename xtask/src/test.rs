@@ -1,8 +1,11 @@
 //! `cargo xtask test`: every test that needs only Rust, each line as it comes, and one line that sums them up.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, process::ExitStatus, time::Duration};
 
 use crate::process::{Cmd, Failure, Result};
+
+/// A build on a slow machine says nothing on stdout for minutes; a test that hangs says nothing for ever.
+const SILENCE: Duration = Duration::from_secs(15 * 60);
 
 /// Runs the workspace's tests. Arguments go to `cargo test`: a filter, `-p CRATE`, `-- --nocapture`.
 ///
@@ -12,19 +15,21 @@ pub(crate) fn run(arguments: &[String]) -> Result {
     let one_crate = arguments.iter().any(|a| a == "-p" || a.starts_with("--package"));
     let scope = if one_crate { None } else { Some("--workspace") };
     let mut total = Total::default();
-    let status = Cmd::cargo(["test", "--locked", "--no-fail-fast", "--all-features"])
+    let ended = Cmd::cargo(["test", "--locked", "--no-fail-fast", "--all-features"])
         .args(scope)
         .args(arguments)
-        .stream(|line| {
+        .stream(SILENCE, |line| {
             println!("{line}");
             total.add(line);
-        })?;
-    let verdict = total.verdict(status.success());
-    if let Err(why) = &verdict {
-        eprintln!("xtask test: {why}");
+        });
+    let succeeded = ended.as_ref().is_ok_and(ExitStatus::success);
+    let verdict = total.verdict(succeeded);
+    for why in [ended.err().map(|e| format!("{e:?}")), verdict.err().map(str::to_string)] {
+        why.into_iter().for_each(|why| eprintln!("xtask test: {why}"));
     }
-    if !status.success() && total.failed == 0 {
-        total.failed = 1;
+    if !succeeded {
+        // What broke without a verdict counts as one.
+        total.failed = total.failed.max(1);
     }
     println!("{total}");
     verdict.map_err(|_| Failure::told())

@@ -100,9 +100,9 @@ impl Shared {
 }
 
 /// A connection with TLS up, as a wire gets it.
-pub(crate) struct Connection {
+pub(crate) struct Connection<S = TlsStream<TcpStream>> {
     pub(crate) id: u64,
-    pub(crate) stream: Stream<TlsStream<TcpStream>>,
+    pub(crate) stream: Stream<S>,
     pub(crate) control: Arc<Control>,
     /// What the peer showed in the TLS handshake.
     pub(crate) certificates: Arc<[CertificateDer<'static>]>,
@@ -318,6 +318,22 @@ async fn swallow(
         _ = tokio::io::copy(stream, &mut nowhere) => {}
         _ = stopping.wait_for(|stop| *stop) => {}
     }
+}
+
+/// Closes a stream, and reads for a moment what the peer still sends: bytes left unread would turn the close into a
+/// reset that eats what was said last.
+pub(crate) async fn see_out(
+    stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin),
+    stopping: &mut watch::Receiver<bool>,
+) {
+    /// How long a peer may take to hang up.
+    const LINGER: Duration = Duration::from_millis(500);
+    let goodbye = async {
+        if tokio::io::AsyncWriteExt::shutdown(stream).await.is_ok() {
+            swallow(stream, stopping).await;
+        }
+    };
+    tokio::time::timeout(LINGER, goodbye).await.ok();
 }
 
 /// Answers the first bytes with what is no TLS.

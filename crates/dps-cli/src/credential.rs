@@ -1,5 +1,7 @@
 //! The one credential of a device, and where it came from.
 
+use std::time::SystemTime;
+
 use dps_client::{
     Attestation, ConfigurationError, Error, GroupKey, RegistrationId, SymmetricKey, X509Identity,
 };
@@ -117,8 +119,10 @@ impl Credential {
             Self::X509 { certificates, key } => {
                 let chain = certificates.read_until(deadline).await?;
                 let private = key.read_until(deadline).await?;
-                let identity = X509Identity::from_pem(&chain, &private)
-                    .map_err(|error| blamed(error, certificates, key))?;
+                let blame = |error| blamed(error, certificates, key);
+                let identity = X509Identity::from_pem(&chain, &private).map_err(blame)?;
+                // The wire does so too, but does not know the file.
+                identity.preflight(registration_id, SystemTime::now()).map_err(blame)?;
                 Ok(identity.into())
             }
         }

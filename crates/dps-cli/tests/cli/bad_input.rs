@@ -169,6 +169,18 @@ fn an_encrypted_key_is_refused_by_name_before_the_certificate_matters() {
 }
 
 #[test]
+fn a_certificate_of_another_device_is_refused_before_anything_is_sent() {
+    let folder = Folder::new();
+    let certificate = rcgen::generate_simple_self_signed(vec!["dev".into()]).unwrap();
+    let chain = folder.file("chain.pem", certificate.cert.pem());
+    let key = folder.file("key.pem", certificate.signing_key.serialize_pem());
+    refused(
+        &register(&["--cert", &chain, "--key", &key]),
+        &["--cert", &chain, "common name", "dev"],
+    );
+}
+
+#[test]
 fn usage_errors_are_for_people_unless_json_is_asked_for() {
     for arguments in [&["register", "--frobnicate"][..], &["enroll"], &[]] {
         let ended = run(&mut dps(arguments));

@@ -157,7 +157,7 @@ pub fn config_for(emulator: &Emulator, wire: Transport, attestation: Attestation
     let roots = Roots::empty().with_pem(emulator.ca_pem().as_bytes()).expect("the emulator's CA");
     let port = match wire {
         Transport::Amqp => emulator.amqp_port(),
-        Transport::Mqtt => unreachable!("MQTT is not served yet"),
+        Transport::Mqtt => emulator.mqtt_port(),
         _ => emulator.https_port(),
     };
     Config::new(emulator.id_scope().clone(), attestation)

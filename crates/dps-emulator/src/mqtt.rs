@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     behavior::ConnectionFault,
     events::Wire,
-    server::{Connection, Control, STOPS, Shared},
+    server::{self, Connection, Control, STOPS, Shared},
 };
 
 mod codec;
@@ -39,7 +39,10 @@ pub(crate) struct Peer {
 }
 
 /// Serves one connection of the MQTT port until it is over; says why it is.
-pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) -> String {
+pub(crate) async fn serve<S>(shared: Arc<Shared>, connection: Connection<S>) -> String
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let Connection { id, stream, control, certificates, stopping, fault } = connection;
     let peer = Peer { id, wire: Wire::Mqtt, shared, control, certificates, fault };
     serve_stream(peer, stream, stopping).await
@@ -82,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 match self.conversation.over() {
                     Some(Over::Properly(reason)) => {
                         let reason = reason.clone();
-                        self.stream.shutdown().await.ok();
+                        server::see_out(&mut self.stream, &mut self.stopping).await;
                         return Ok(reason);
                     }
                     Some(Over::Cut) => return Ok("scripted".into()),
@@ -100,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 _ = self.stopping.wait_for(|stop| *stop) => STOPS,
             };
             // MQTT 3.1.1 has no word for it: the connection closes.
-            self.stream.shutdown().await.ok();
+            server::see_out(&mut self.stream, &mut self.stopping).await;
             return Ok(reason.into());
         }
     }

@@ -53,7 +53,8 @@ pub(crate) async fn start(
 /// The port for a wire; `None` when the emulator doesn't serve it.
 fn port(emulator: &Emulator, transport: Transport) -> Option<u16> {
     match transport {
-        Transport::Http | Transport::AmqpWs => Some(emulator.https_port()),
+        Transport::Http | Transport::MqttWs | Transport::AmqpWs => Some(emulator.https_port()),
+        Transport::Mqtt => Some(emulator.mqtt_port()),
         Transport::Amqp => Some(emulator.amqp_port()),
         _ => None,
     }

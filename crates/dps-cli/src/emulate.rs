@@ -36,24 +36,24 @@ with a key derived from the group key or, with --group-ca, a certificate of that
 
 When it serves, the first line on standard output is one JSON object:
   {\"ready\": true, \"idScope\", \"httpsPort\", \"mqttPort\", \"amqpPort\", \"adminPort\", \"caFile\", \"groupKey\"}
-A port is null when its wire isn't built. Ctrl-C or SIGTERM stops it.
+Ctrl-C or SIGTERM stops it.
 
 Examples:
   # Any free ports; devices trust ca.pem.
   dps emulate --ca-out ca.pem
   # The ports and the name that devices have built in; events on standard output.
-  dps emulate --https-port 443 --name global.azure-devices-provisioning.net --ca-out ca.pem \\
-      --events -
+  dps emulate --https-port 443 --mqtt-port 8883 --amqp-port 5671 --ca-out ca.pem --events - \\
+      --name global.azure-devices-provisioning.net
   # Enrolments, faults and limits from a file.
   dps emulate --config emulator.toml --https-port 8443 --ca-out ca.pem";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = DETAILS)]
 pub(crate) struct Arguments {
-    /// Port for HTTPS; 0 or without it any free one
+    /// Port for HTTPS and every WebSocket; 0 or without it any free one
     #[arg(long, value_name = "PORT")]
     https_port: Option<u16>,
-    /// Port for MQTT, once that wire is built
+    /// Port for MQTT; 0 or without it any free one
     #[arg(long, value_name = "PORT")]
     mqtt_port: Option<u16>,
     /// Port for AMQP; 0 or without it any free one
@@ -168,6 +168,12 @@ impl Arguments {
         if let Some(port) = self.https_port {
             config = config.https_port(port);
         }
+        if let Some(port) = self.mqtt_port {
+            config = config.mqtt_port(port);
+        }
+        if let Some(port) = self.mqtt_port {
+            config = config.mqtt_port(port);
+        }
         if let Some(port) = self.amqp_port {
             config = config.amqp_port(port);
         }
@@ -203,7 +209,7 @@ impl Arguments {
             ready: true,
             id_scope: emulator.id_scope().as_str(),
             https_port: Some(emulator.https_port()),
-            mqtt_port: None,
+            mqtt_port: Some(emulator.mqtt_port()),
             amqp_port: Some(emulator.amqp_port()),
             admin_port: emulator.admin_port(),
             ca_file: self.ca_out.as_deref(),

@@ -28,7 +28,7 @@ fn the_first_line_says_all_and_all_of_it_is_true() {
     let ready = &emulator.ready;
     assert_eq!(keys(ready), sorted(READY_KEYS), "{ready}");
     assert_eq!(ready["ready"], true);
-    for port in ["httpsPort", "amqpPort", "adminPort"] {
+    for port in ["httpsPort", "mqttPort", "amqpPort", "adminPort"] {
         assert!(ready[port].as_u64().is_some_and(|port| port > 0), "{ready}");
     }
     let ca = fs::read_to_string(text(ready, "caFile")).unwrap();
@@ -134,6 +134,8 @@ fn bad_values_are_named_with_exit_code_2() {
         folder.file("typo.toml", "[[enrolment]]\nregistration-id = \"dev\"\nsymetric-key = \"a\"");
     let cases: &[(&[&str], &[&str])] = &[
         (&["--https-port", &port], &[&port, "127.0.0.1"]),
+        (&["--mqtt-port", &port], &[&port, "127.0.0.1"]),
+        (&["--mqtt-port", &port], &[&port, "127.0.0.1"]),
         (&["--amqp-port", &port], &[&port, "127.0.0.1"]),
         (&["--admin-port", &port], &[&port, "127.0.0.1"]),
         (&["--https-port", "65536"], &["65536", "--https-port"]),

@@ -20,18 +20,27 @@ fn fails(toml: &str, arguments: &[&str], kind: &str) -> Value {
 }
 
 #[test]
-fn a_wrong_key_is_rejected() {
+fn a_wrong_key_is_rejected_on_every_wire() {
     let emulator = Emulator::behaving("");
-    let mut command = emulator.register(&["--registration-id", "dev"]);
-    let ended = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmc="));
-    let error = ended.failed("rejected");
-    assert_eq!(error["stage"], "authenticate");
-    assert_eq!(error["transport"], "http");
-    assert_eq!(error["httpStatus"], 401);
+    for wire in WIRES {
+        let mut command = emulator.register_dev_over(wire, &[]);
+        let error = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmc=")).failed("rejected");
+        assert_eq!(error["stage"], "authenticate");
+        assert_eq!(error["transport"], wire);
+        assert_eq!(error["httpStatus"], 401);
+        assert_eq!(error["retryable"], false);
+        assert_eq!(error["retryAfterSeconds"], Value::Null);
+        assert!(!text(&error, "hint").is_empty());
+    }
+}
+
+#[test]
+fn a_refusal_has_the_codes_of_the_service() {
+    let emulator = Emulator::behaving("");
+    let mut command = emulator.register_dev(&[]);
+    let error = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmc=")).failed("rejected");
     assert_eq!(error["errorCode"], 401_002);
-    assert_eq!(error["retryable"], false);
-    assert_eq!(error["retryAfterSeconds"], Value::Null);
-    assert!(!text(&error, "trackingId").is_empty() && !text(&error, "hint").is_empty());
+    assert!(!text(&error, "trackingId").is_empty());
 }
 
 #[test]
@@ -95,30 +104,40 @@ fn within(timeout: Duration, command: &mut Command) -> Ended {
     ended
 }
 
-#[test]
-fn the_process_is_gone_with_the_timeout_whatever_the_peer_does() {
+fn is_gone_with_the_timeout_whatever_the_peer_does(wire: &str) {
     let half = Duration::from_millis(500);
+    let silent = Silent::new();
+    let over = ["--timeout", "0.5", "--transport", wire];
+    let error = within(half, &mut silent.register(&over)).failed("timeout");
+    assert_eq!((text(&error, "stage"), &error["retryable"]), ("tls", &Value::Bool(true)));
     // A poll every 50 ms, not a flood.
     let arguments = ["--timeout", "0.5", "--poll-floor", "0.05"];
-    let peers = [
+    let deaf = Emulator::configured("connections = [\"hang-after-tls\"]");
+    within(half, &mut deaf.register_dev_over(wire, &arguments)).failed("timeout");
+    for toml in [
         "register = [{ deliver = \"never\" }]",
         "polls = 1\nretry-after = 0\nquery = [{ deliver = \"never\" }]",
         "register = [{ deliver = { drip = 1, every-ms = 300 } }]",
         "polls = \"forever\"\nretry-after = 0",
-    ];
-    for wire in WIRES {
-        let silent = Silent::new();
-        let over = ["--timeout", "0.5", "--transport", wire];
-        let error = within(half, &mut silent.register(&over)).failed("timeout");
-        assert_eq!((text(&error, "stage"), &error["retryable"]), ("tls", &Value::Bool(true)));
-        let deaf = Emulator::configured("connections = [\"hang-after-tls\"]");
-        within(half, &mut deaf.register_dev_over(wire, &arguments)).failed("timeout");
-        for toml in peers {
-            let emulator = Emulator::behaving(toml);
-            within(half, &mut emulator.register_dev_over(wire, &arguments)).failed("timeout");
-        }
+    ] {
+        let emulator = Emulator::behaving(toml);
+        within(half, &mut emulator.register_dev_over(wire, &arguments)).failed("timeout");
     }
 }
+
+macro_rules! over_each_wire {
+    ($check:ident: $($name:ident $wire:literal),+) => {
+        mod $check {
+            $(#[test]
+            fn $name() {
+                super::$check($wire);
+            })+
+        }
+    };
+}
+
+over_each_wire!(is_gone_with_the_timeout_whatever_the_peer_does:
+    http "http", mqtt "mqtt", mqtt_ws "mqtt-ws", amqp "amqp", amqp_ws "amqp-ws");
 
 #[test]
 fn a_wait_that_would_pass_the_timeout_fails_now_and_says_when_to_come_back() {

@@ -43,7 +43,7 @@ pub(crate) const FAILURE_KEYS: [&str; 10] = [
 ];
 
 /// The wires that the command is built with.
-pub(crate) const WIRES: [&str; 3] = ["http", "amqp", "amqp-ws"];
+pub(crate) const WIRES: [&str; 5] = ["http", "mqtt", "mqtt-ws", "amqp", "amqp-ws"];
 
 /// The device key of every enrolment in these tests.
 pub(crate) const KEY: &str = "a2V5IG9mIHRoZSB0ZXN0cyBvZiB0aGUgY29tbWFuZA==";
@@ -289,7 +289,11 @@ impl Emulator {
     /// `dps register --json` over a wire with all but the device and its credential.
     pub(crate) fn register_over(&self, wire: &str, arguments: &[&str]) -> Command {
         let mut command = dps(&["register", "--json", "--transport", wire]);
-        let port = &self.ready[if wire == "amqp" { "amqpPort" } else { "httpsPort" }];
+        let port = match wire {
+            "mqtt" => &self.ready["mqttPort"],
+            "amqp" => &self.ready["amqpPort"],
+            _ => &self.ready["httpsPort"],
+        };
         command.args(["--endpoint", &format!("localhost:{port}")]);
         command.args(["--id-scope", text(&self.ready, "idScope")]);
         command.args(["--ca-file", text(&self.ready, "caFile")]).args(arguments);

@@ -10,6 +10,8 @@ pub mod codec;
 mod config;
 mod connection;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handler;
 pub mod message;
 mod sasl;

@@ -9,6 +9,8 @@ mod config;
 mod connector;
 mod endpoint;
 pub mod failure;
+#[cfg(all(fuzzing, feature = "websocket"))]
+pub mod fuzzing;
 mod no_proxy;
 mod proxy;
 mod roots;

@@ -49,7 +49,10 @@ pub(crate) struct Peer {
 }
 
 /// Serves one connection of the AMQP port until it is over; says why it is.
-pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) -> String {
+pub(crate) async fn serve<S>(shared: Arc<Shared>, connection: Connection<S>) -> String
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let Connection { id, stream, control, certificates, stopping, fault } = connection;
     let peer = Peer { id, wire: Wire::Amqp, shared, control, certificates, fault };
     serve_stream(peer, stream, stopping).await

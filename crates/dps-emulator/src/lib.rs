@@ -43,6 +43,8 @@ mod config;
 mod emulator;
 mod enrolment;
 mod events;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod keys;
 mod mqtt;
 mod server;

@@ -171,7 +171,7 @@ impl fmt::Debug for MqttTransport {
 
 /// What is asked.
 #[derive(Clone, Copy)]
-enum Question<'a> {
+pub(crate) enum Question<'a> {
     Register(&'a RegistrationRequest),
     Status(&'a RegistrationRequest, &'a OperationId),
 }
@@ -200,14 +200,14 @@ enum Said {
 }
 
 /// One question and its answer.
-struct Talk<'a> {
-    question: Question<'a>,
-    request_id: &'a str,
-    peer: &'a Peer,
+pub(crate) struct Talk<'a> {
+    pub(crate) question: Question<'a>,
+    pub(crate) request_id: &'a str,
+    pub(crate) peer: &'a Peer,
 }
 
 impl Talk<'_> {
-    fn append_subscribe(&self, link: &mut Link) -> Result<(), Error> {
+    pub(crate) fn append_subscribe(&self, link: &mut Link) -> Result<(), Error> {
         let packet_id = link.packet_id();
         codec::subscribe(link.outgoing(), packet_id)
     }
@@ -223,7 +223,7 @@ impl Talk<'_> {
         }
     }
 
-    async fn ask(&self, link: &mut Link) -> Result<Response, Error> {
+    pub(crate) async fn ask(&self, link: &mut Link) -> Result<Response, Error> {
         let packet_id = link.packet_id();
         self.append_question(link.outgoing(), packet_id)?;
         link.asked = true;

@@ -7,6 +7,8 @@
 
 pub mod codec;
 mod config;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod handler;
 mod link;
 

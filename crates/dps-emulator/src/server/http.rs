@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Connection, Control, STOPS, Shared,
@@ -33,7 +34,10 @@ use rustls::pki_types::CertificateDer;
 const MAX_BODY: usize = 128 * 1024;
 
 /// Serves one connection until it is over; says why it is.
-pub(crate) async fn serve(shared: Arc<Shared>, connection: Connection) -> String {
+pub(crate) async fn serve<S>(shared: Arc<Shared>, connection: Connection<S>) -> String
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let Connection { id, stream, control, certificates, mut stopping, fault } = connection;
     let upgrade = Upgrade::default();
     let peer = Peer {

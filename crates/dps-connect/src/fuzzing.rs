@@ -1,0 +1,35 @@
+//! The inside of the connector, for the fuzz targets only: what it says and hears before TLS and after.
+
+use dps_state_machine::ConnectionError;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    failure::Peer,
+    proxy::Proxy,
+    tunnel,
+    websocket::{self, WsBytes},
+};
+
+/// Asks a proxy for a tunnel to the peer.
+///
+/// # Errors
+/// As the connector gives them.
+pub async fn tunnel(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    proxy: &Proxy,
+    peer: &Peer,
+) -> Result<(), ConnectionError> {
+    tunnel::open(stream, proxy, peer, "dps").await
+}
+
+/// Asks for the upgrade to WebSocket.
+///
+/// # Errors
+/// As the connector gives them.
+pub async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    peer: &Peer,
+    subprotocol: &str,
+) -> Result<WsBytes<S>, ConnectionError> {
+    websocket::upgrade(stream, peer, subprotocol, "dps").await
+}

@@ -269,6 +269,27 @@ async fn register_waits_for_the_end_of_the_session_and_then_starts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_who_wait_for_the_end_of_the_session_have_their_turn_in_order() {
+    for _ in 0..50 {
+        let wire = Wire::answering([assigned()]);
+        wire.then(secs(1), assigned());
+        wire.goodbye(Duration::from_millis(300), Ok(()));
+        let machine = wire.machine();
+        machine.register(request()).await.unwrap();
+        let other = machine.clone();
+        let end = tokio::spawn(async move { other.end_session().await });
+        tokio::task::yield_now().await;
+        let registrations = [machine.clone(), machine].map(|machine| {
+            tokio::spawn(async move { machine.register(request()).await.map(|_| ()) })
+        });
+        let [first, second] = registrations;
+        first.await.unwrap().unwrap();
+        assert!(matches!(second.await.unwrap(), Err(Error::InvalidOperation)));
+        end.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_end_of_session_waits_for_the_same_end() {
     let wire = Wire::answering([assigned()]);
     wire.goodbye(Duration::from_millis(300), broken().map(|_| ()));

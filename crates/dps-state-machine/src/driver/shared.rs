@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
+    sync::{Mutex as AsyncMutex, Notify, futures::Notified, mpsc, oneshot},
     time::{Instant, sleep_until, timeout_at},
 };
 use tracing::debug;
@@ -34,8 +34,8 @@ pub(super) struct Shared<T> {
     book: Mutex<Book>,
     /// The call to the wire under way. It owns the lock on the transport: dropping it frees the transport.
     call: Mutex<Option<Call>>,
-    /// Tells those who wait for the end of a session that the state has changed.
-    changed: watch::Sender<()>,
+    /// Tells those who wait for the end of a session that the state has changed, in the order in which they came.
+    changed: Notify,
     origin: Instant,
     observer: Observer,
 }
@@ -113,7 +113,7 @@ impl<T> Shared<T> {
                 watchers: Vec::new(),
             }),
             call: Mutex::new(None),
-            changed: watch::Sender::new(()),
+            changed: Notify::new(),
             origin: Instant::now(),
             observer,
         }
@@ -135,8 +135,8 @@ impl<T> Shared<T> {
         &self,
         request: &Arc<RegistrationRequest>,
     ) -> Registering<'_, T> {
-        // Subscribed before the step, so that no change is missed after it.
-        let changed = self.changed.subscribe();
+        // Made before the step, so that no change is missed after it.
+        let changed = self.changed.notified();
         let mut book = self.book();
         let outputs = book.step(self.now(), Input::Register);
         for output in &outputs {
@@ -243,7 +243,7 @@ impl<T> Shared<T> {
             debug!(?step);
             self.observer.notify(step);
         }
-        self.changed.send_replace(());
+        self.changed.notify_waiters();
         task
     }
 
@@ -406,14 +406,14 @@ impl<T> Joined<'_, T> {
 /// Somebody who registers as soon as the session that is being ended has ended.
 pub(super) struct EndInSight<'a, T> {
     shared: &'a Shared<T>,
-    changed: watch::Receiver<()>,
+    changed: Notified<'a>,
     until: Instant,
 }
 
 impl<T> EndInSight<'_, T> {
     /// Waits until the state has changed, or gives the end up in the other's place when its time is over.
-    pub(super) async fn wait(mut self) {
-        if timeout_at(self.until, self.changed.changed()).await.is_err() {
+    pub(super) async fn wait(self) {
+        if timeout_at(self.until, self.changed).await.is_err() {
             self.shared.step(Input::Tick);
         }
     }

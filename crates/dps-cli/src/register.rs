@@ -85,7 +85,7 @@ pub(crate) struct Arguments {
     /// Time for the whole registration; fractions are fine
     #[arg(long, value_name = "SECONDS", default_value = "60", allow_negative_numbers = true)]
     timeout: String,
-    /// Shortest wait between two requests: 2 without it; the real service throttles faster ones
+    /// Shortest wait between two requests: 2 without it, since the service throttles faster ones; 0.5 with --emulator
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     poll_floor: Option<String>,
     /// Registers with an emulator of its own on free ports of this machine, needing nothing else

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::support::{Emulator, Running, Silent, WIRES, register_at, text};
+use crate::support::{Emulator, Folder, KEY, Running, Silent, WIRES, register_at, text};
 
 #[test]
 fn an_interrupt_cancels_a_connection_that_hangs() {
@@ -26,6 +26,22 @@ fn an_interrupt_cancels_the_wait_for_the_next_poll() {
         running.signal("-INT");
         running.ended().failed("cancelled");
     }
+}
+
+#[test]
+fn the_session_is_ended_before_the_command_is() {
+    let folder = Folder::new();
+    let toml = format!(
+        "[[enrolment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\"\npolls = 1\nretry-after = 30"
+    );
+    let config = folder.file("emulator.toml", toml);
+    let mut emulator = Emulator::start(folder, &["--config", &config, "--events", "-"]);
+    let mut running = Running::start(&mut emulator.register_dev_over("mqtt", &["-v"]));
+    running.wait_for_stderr("Waiting");
+    running.signal("-INT");
+    running.ended().failed("cancelled");
+    let closed = emulator.event("closed");
+    assert_eq!(closed["reason"], "the peer said goodbye");
 }
 
 #[test]

@@ -286,6 +286,19 @@ impl Emulator {
         format!("localhost:{}", self.ready["httpsPort"])
     }
 
+    /// Waits for an event of this kind; needs `--events -`.
+    pub(crate) fn event(&mut self, kind: &str) -> Value {
+        loop {
+            let mut line = String::new();
+            let read = self.stdout.read_line(&mut line).expect("an event");
+            assert_ne!(read, 0, "the emulator ended without the event {kind}");
+            let event: Value = serde_json::from_str(&line).expect("an event");
+            if event["event"] == kind {
+                return event;
+            }
+        }
+    }
+
     /// `dps register --json` over a wire with all but the device and its credential.
     pub(crate) fn register_over(&self, wire: &str, arguments: &[&str]) -> Command {
         let mut command = dps(&["register", "--json", "--transport", wire]);

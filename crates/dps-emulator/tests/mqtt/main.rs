@@ -1,0 +1,18 @@
+//! The emulator as MQTT devices meet it: real sockets, real TLS.
+
+#[cfg(test)]
+mod device;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod peers;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod sessions;
+#[cfg(test)]
+#[path = "../emulator/support.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod support;
+#[cfg(test)]
+mod websocket;

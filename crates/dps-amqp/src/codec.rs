@@ -308,7 +308,7 @@ fn outcome(state: Value<'_>) -> Option<Outcome> {
     })
 }
 
-/// The property has been seen by one user only, who does not show its type.
+/// Most often an error like any other; what else it may be is taken by its words.
 fn open_error(properties: Value<'_>) -> Option<Failure> {
     let (_, value) =
         properties.into_named().find(|(name, _)| *name == "com.microsoft:open-error")?;
@@ -358,3 +358,6 @@ impl<'a> Fields<'a> {
         self.get(place).cloned().and_then(Failure::read)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,13 @@
 //! A session over a stream.
 
-use std::{fmt, future::poll_fn, io, pin::Pin, task::Poll, time::SystemTime};
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::Poll,
+    time::{Duration, SystemTime},
+};
 
 use dps_connect::Config;
 use dps_state_machine::{RegistrationId, Response};
@@ -19,6 +26,9 @@ use crate::{
     value::Malformed,
 };
 
+/// How long what the service said last may take to arrive once it reads no more.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// What a connection runs over.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
@@ -31,6 +41,8 @@ pub(crate) struct Connection {
     buffer: Vec<u8>,
     session: Session,
     last_sent: Instant,
+    /// What came of writing. What the service said before it stopped reading is still read.
+    unsent: Option<io::Error>,
 }
 
 /// Why a connection can't go on.
@@ -81,8 +93,13 @@ impl Connection {
         login: Login,
         pipelined: bool,
     ) -> Result<Started, Broken> {
-        let mut this =
-            Self { io, buffer: Vec::new(), session: Session::default(), last_sent: Instant::now() };
+        let mut this = Self {
+            io,
+            buffer: Vec::new(),
+            session: Session::default(),
+            last_sent: Instant::now(),
+            unsent: None,
+        };
         if let Some(refusal) = this.log_in(login, config.endpoint.host(), pipelined).await? {
             return Ok(Started::Refused(refusal));
         }
@@ -100,16 +117,14 @@ impl Connection {
                 this.session.put(step, config, registration_id);
             }
             while !this.session.is_done(step) {
-                let gone = match this.event().await {
-                    Ok(Some(Event::Gone(what, failure))) => gone(what, failure)?,
-                    Ok(_) => continue,
-                    Err(Broken::Lost(error)) => match this.session.open_error() {
-                        Some(failure) => failure.into_response(SystemTime::now()),
-                        None => return Err(error.into()),
-                    },
-                    Err(broken) => return Err(broken),
-                };
-                return Ok(Started::Refused(gone));
+                if let Some(Event::Gone(what, failure)) = this.event().await? {
+                    let quarrels = failure.as_ref().is_some_and(Failure::may_concern_the_start);
+                    let failure = failure.filter(|_| !(pipelined && quarrels));
+                    return gone(what, failure).map(Started::Refused);
+                }
+            }
+            if let Some(failure) = this.session.open_error() {
+                return Ok(Started::Refused(failure.into_response(SystemTime::now())));
             }
         }
         Ok(Started::Ready(this))
@@ -195,7 +210,10 @@ impl Connection {
     /// Whether another request can follow on it. What came in the meantime is taken in; nothing is waited for.
     pub(crate) async fn is_usable(&mut self) -> bool {
         let idle = self.session.idle_time_out();
-        if self.session.is_sending() || idle.is_some_and(|idle| self.last_sent.elapsed() >= idle) {
+        if self.unsent.is_some()
+            || self.session.is_sending()
+            || idle.is_some_and(|idle| self.last_sent.elapsed() >= idle)
+        {
             return false;
         }
         loop {
@@ -226,8 +244,11 @@ impl Connection {
     pub(crate) async fn end(mut self) -> io::Result<()> {
         if self.is_usable().await {
             self.session.put_goodbye();
-            self.flush().await?;
-            self.io.shutdown().await?;
+            self.flush().await;
+            match self.unsent.take() {
+                Some(error) => return Err(error),
+                None => self.io.shutdown().await?,
+            }
         }
         Ok(())
     }
@@ -249,7 +270,7 @@ impl Connection {
     }
 
     async fn frame(&mut self) -> Result<Frame, Broken> {
-        self.flush().await?;
+        self.flush().await;
         loop {
             if let Some(frame) = self.buffered()? {
                 return Ok(frame);
@@ -266,7 +287,7 @@ impl Connection {
     }
 
     async fn header(&mut self) -> Result<Protocol, Broken> {
-        self.flush().await?;
+        self.flush().await;
         loop {
             if let Some((header, _)) = self.buffer.split_first_chunk() {
                 let protocol = Protocol::read(*header)?;
@@ -278,32 +299,47 @@ impl Connection {
     }
 
     /// Reads once; meanwhile the service hears from us as often as it wants.
-    async fn read_more(&mut self) -> Result<(), Broken> {
+    async fn read_more(&mut self) -> io::Result<()> {
         loop {
-            let due = self.session.idle_time_out().map(|idle| self.last_sent + idle / 2);
+            let heartbeat = self.session.idle_time_out().map(|idle| self.last_sent + idle / 2);
+            let due = match self.unsent {
+                Some(_) => Some(self.last_sent + LAST_WORDS),
+                None => heartbeat,
+            };
             self.buffer.reserve(4096);
             tokio::select! {
-                read = self.io.read_buf(&mut self.buffer) => match read? {
-                    0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                    _ => return Ok(()),
+                read = self.io.read_buf(&mut self.buffer) => match read {
+                    Ok(1..) => return Ok(()),
+                    read => {
+                        let error = read.err().unwrap_or(io::ErrorKind::UnexpectedEof.into());
+                        return Err(self.unsent.take().unwrap_or(error));
+                    }
                 },
                 () = sleep_until(due.unwrap_or(self.last_sent)), if due.is_some() => {
+                    if let Some(error) = self.unsent.take() {
+                        return Err(error);
+                    }
                     self.session.put_heartbeat();
-                    self.flush().await?;
+                    self.flush().await;
                 }
             }
         }
     }
 
-    async fn flush(&mut self) -> io::Result<()> {
+    async fn flush(&mut self) {
         if self.session.out.is_empty() {
-            return Ok(());
+            return;
         }
-        let sent = self.io.write_all(&self.session.out).await;
+        let sent = async {
+            self.io.write_all(&self.session.out).await?;
+            self.io.flush().await
+        };
+        let sent = sent.await;
         self.session.out.zeroize();
-        sent?;
         self.last_sent = Instant::now();
-        self.io.flush().await
+        if let Err(error) = sent {
+            self.unsent.get_or_insert(error);
+        }
     }
 }
 

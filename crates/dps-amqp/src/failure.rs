@@ -45,6 +45,11 @@ impl Failure {
         self.error_code().is_none() && forced.contains(&self.condition.as_str())
     }
 
+    /// Whether it may be about how a connection was started rather than about who wants it.
+    pub(crate) fn may_concern_the_start(&self) -> bool {
+        self.error_code().is_none() && self.status() == 400
+    }
+
     /// The answer that it is. The service's own code decides, where it sends one; otherwise the condition.
     #[must_use]
     pub fn into_response(self, now: SystemTime) -> Response {
@@ -77,9 +82,13 @@ impl Failure {
     fn status(&self) -> u16 {
         match self.condition.as_str() {
             "amqp:unauthorized-access" => 401,
+            "amqp:not-allowed" => 403,
             "amqp:not-found" => 404,
+            "amqp:resource-locked" => 409,
             "com.microsoft:device-container-throttled" => 429,
             "amqp:internal-error" => 500,
+            "com.microsoft:server-busy" => 503,
+            "com.microsoft:timeout" => 504,
             _ => 400,
         }
     }
@@ -87,6 +96,7 @@ impl Failure {
     fn into_protocol_result(self) -> ProtocolResult {
         let head = [("condition", Some(self.condition)), ("description", self.description)];
         let head = head.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        let head = head.filter(|(_, value)| !value.is_empty());
         head.chain(self.info).collect()
     }
 }
@@ -104,4 +114,85 @@ impl std::fmt::Display for Failure {
 
 fn json(text: &str) -> Option<serde_json::Value> {
     serde_json::from_str(text).ok().filter(serde_json::Value::is_object)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn answer(condition: &str, description: Option<&str>, info: &[(&str, &str)]) -> Response {
+        let info = info.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let description = description.map(str::to_owned);
+        let failure =
+            Failure { condition: condition.to_owned(), description, info: info.collect() };
+        failure.into_response(SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn the_services_own_code_decides_over_the_condition() {
+        for (json, status) in [
+            (r#"{"errorCode":404201,"message":"no"}"#, 404),
+            (r#"{"errorCode":"429001"}"#, 429),
+            (r#"{"errorCode":503000,"trackingId":"t"}"#, 503),
+            // No status: the condition decides.
+            (r#"{"errorCode":7}"#, 500),
+            (r#"{"errorCode":-404201}"#, 500),
+            (r#"{"errorCode":99999999999999}"#, 500),
+            (r#"{"message":"no code"}"#, 500),
+        ] {
+            let response = answer("amqp:internal-error", Some(json), &[]);
+            assert_eq!(response.status, status, "{json}");
+            assert_eq!(response.body, json.as_bytes());
+            assert_eq!(response.protocol_result.get("condition"), Some("amqp:internal-error"));
+        }
+    }
+
+    #[test]
+    fn without_the_services_json_the_condition_decides() {
+        for (condition, status) in [
+            ("amqp:internal-error", 500),
+            ("com.microsoft:device-container-throttled", 429),
+            ("amqp:not-found", 404),
+            ("amqp:unauthorized-access", 401),
+            ("amqp:not-allowed", 403),
+            ("amqp:decode-error", 400),
+            ("", 400),
+        ] {
+            for description in [None, Some("words"), Some("[1]"), Some("<html>")] {
+                let response = answer(condition, description, &[]);
+                assert_eq!(response.status, status, "{condition}");
+                let reason = response.reason.unwrap();
+                assert!(reason.contains(condition), "{reason}");
+                assert!(reason.contains(description.unwrap_or_default()), "{reason}");
+                assert!(response.body.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_in_either_spelling() {
+        let seconds = |n| Some(Duration::from_secs(n));
+        for (info, expected) in [
+            (&[("retry-after", "5")][..], seconds(5)),
+            (&[("Retry-After", "6")], seconds(6)),
+            (&[("retry-after", "5"), ("Retry-After", "6")], seconds(6)),
+            (&[("retry-after", "-1")], None),
+            (&[("other", "5")], None),
+        ] {
+            assert_eq!(answer("amqp:internal-error", None, info).retry_after, expected, "{info:?}");
+        }
+    }
+
+    #[test]
+    fn a_farewell_is_no_refusal_unless_it_has_the_services_code() {
+        let forced = |description: Option<&str>| Failure {
+            condition: "amqp:connection:forced".into(),
+            description: description.map(str::to_owned),
+            info: vec![],
+        };
+        assert!(forced(None).is_farewell() && forced(Some("restarting")).is_farewell());
+        assert!(!forced(Some(r#"{"errorCode":401002}"#)).is_farewell());
+    }
 }

@@ -113,7 +113,7 @@ impl AmqpTransport {
                     return Err(ProtocolError::unreadable(stage, reason).into());
                 }
                 Err(broken) => {
-                    let dead = matches!(broken, Broken::Lost(_));
+                    let dead = !matches!(broken, Broken::Nonsense(_));
                     let mut error = explain(stage, peer, broken);
                     if let Error::Connection(lost) = &mut error {
                         lost.request_may_have_been_sent = false;

@@ -13,6 +13,8 @@ mod failure;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod handler;
+#[cfg(test)]
+mod hex;
 pub mod message;
 mod sasl;
 mod session;

@@ -36,7 +36,6 @@ pub fn query(operation_id: &OperationId, correlation_id: &str) -> Vec<u8> {
 
 fn message(correlation_id: &str, application: &ApplicationProperties, body: Vec<u8>) -> Vec<u8> {
     let properties = Properties {
-        message_id: Some(correlation_id.to_owned().into()),
         correlation_id: Some(correlation_id.to_owned().into()),
         ..Properties::default()
     };
@@ -136,4 +135,106 @@ impl Answer {
 
 pub(crate) fn too_large() -> Malformed {
     Malformed::new(format!("it is larger than {MAX_ANSWER_BYTES} bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hex::bytes;
+
+    const ID: &str = "23c3a5ca-2873-44c9-bc44-a81d63669132";
+
+    #[test]
+    fn requests_are_golden_bytes() {
+        let request = RegistrationRequest::new("FirstDevice".parse().unwrap());
+        let properties = "005373c02c0640404040 40a124 32336333613563612d323837332d343463392d626334342d613831643633363639313332";
+        let registers = "005374c144 04 a115 696f746470732d6f7065726174696f6e2d74797065 a10f 696f746470732d7265676973746572 a118 696f746470732d666f726365526567697374726174696f6e 42";
+        let body = "005375a020 7b22726567697374726174696f6e4964223a224669727374446576696365227d";
+        let golden = [properties, registers, body].map(bytes).concat();
+        assert_eq!(register(&request, ID), golden);
+        let forced = register(&request.force_registration(true), ID);
+        let differing: Vec<_> = golden.iter().zip(&forced).filter(|(a, b)| a != b).collect();
+        assert_eq!(differing, [(&0x42, &0x41)]);
+
+        let asks = "005374c14e 04 a115 696f746470732d6f7065726174696f6e2d74797065 a11a 696f746470732d6765742d6f7065726174696f6e737461747573 a113 696f746470732d6f7065726174696f6e2d6964 a103 6f7031";
+        let golden = [properties, asks, "005375a000"].map(bytes).concat();
+        assert_eq!(query(&OperationId::new("op1").unwrap(), ID), golden);
+    }
+
+    #[test]
+    fn an_answer_of_another_library_is_read() {
+        // As rhea 3.0.5 sent it.
+        let message = bytes(
+            "00537045 005373d00000002f000000064040404040a12432336333613563612d323837332d343463392d626334342d613831643633363639313332 005374d10000001300000002a10b72657472792d616674657254 00 005375a02a7b226f7065726174696f6e4964223a226f7031222c22737461747573223a2261737369676e696e67227d",
+        );
+        let answer = Answer::read(&message).unwrap();
+        assert!(
+            answer.answers(ID) && answer.answers(&ID.to_uppercase()) && !answer.answers("23c3")
+        );
+        let response = answer.into_response(SystemTime::UNIX_EPOCH);
+        assert_eq!(response.status, 200);
+        assert_eq!(response.body, br#"{"operationId":"op1","status":"assigning"}"#);
+        assert_eq!(response.retry_after, Some(std::time::Duration::ZERO));
+        assert_eq!(response.protocol_result.get("correlation-id"), Some(ID));
+        assert_eq!(response.protocol_result.get("Retry-After"), Some("0"));
+    }
+
+    #[test]
+    fn bodies_and_ids_come_in_every_form() {
+        let uuid = "005373c01706404040404098 23c3a5ca287344c9bc44a81d63669132";
+        for body in [
+            "005375a0017b 005375a0017d",
+            "005377a1027b7d",
+            "005377a0027b7d",
+            "0053 75b0000000027b7d",
+        ] {
+            let answer = Answer::read(&bytes(&format!("{uuid}{body}"))).unwrap();
+            assert!(answer.answers(ID), "{answer:?}");
+            assert_eq!(answer.into_response(SystemTime::now()).body, b"{}", "{body}");
+        }
+        let empty = Answer::read(&[]).unwrap();
+        assert!(!empty.answers(ID) && !empty.answers(""));
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused_with_the_reason() {
+        let large = [
+            bytes("005375b0"),
+            (1024 * 1024 + 1_u32).to_be_bytes().to_vec(),
+            vec![b' '; 1024 * 1024 + 1],
+        ]
+        .concat();
+        for (message, says) in [
+            (bytes("40"), "does not say what it is"),
+            (bytes("005376c0020141"), "neither data nor text"),
+            (bytes("005377c10100"), "neither data nor text"),
+            (bytes("005375a0057b"), "longer"),
+            (large, "larger than 1048576"),
+        ] {
+            let reason = Answer::read(&message).unwrap_err().to_string();
+            assert!(reason.contains(says), "{reason}");
+        }
+        let largest =
+            [bytes("005375b0"), (1024 * 1024_u32).to_be_bytes().to_vec(), vec![b' '; 1024 * 1024]]
+                .concat();
+        assert!(Answer::read(&largest).is_ok());
+    }
+
+    #[test]
+    fn of_two_retry_afters_the_larger_holds_whatever_their_form() {
+        let says = |properties: &str| {
+            let length = bytes(properties).len() + 1;
+            let count = properties.matches("a10b").count() * 2;
+            let message = bytes(&format!("005374c1{length:02x}{count:02x}{properties}"));
+            Answer::read(&message).unwrap().into_response(SystemTime::now()).retry_after
+        };
+        let (lower, upper) = ("a10b72657472792d6166746572", "a10b52657472792d4166746572");
+        let seconds = |n| Some(std::time::Duration::from_secs(n));
+        assert_eq!(says(&format!("{lower}5403")), seconds(3));
+        assert_eq!(says(&format!("{lower}a10133")), seconds(3));
+        assert_eq!(says(&format!("{lower}5403 {upper}a10137")), seconds(7));
+        assert_eq!(says(&format!("{lower}54fd")), None);
+        assert_eq!(says(&format!("{lower}80ffffffffffffffff")), seconds(u64::MAX));
+        assert_eq!(says(&format!("{lower}40")), None);
+    }
 }

@@ -236,6 +236,10 @@ impl fmt::Display for Unreadable {
 /// # Errors
 /// [`Unreadable`] in words; nothing after it can be read.
 pub fn read(incoming: &mut BytesMut) -> Result<Option<Incoming>, Unreadable> {
+    // Reserved: told from the first byte, before anybody waits for the length that junk seems to announce.
+    if let Some(kind @ (0 | 15)) = incoming.first().map(|first| first >> 4) {
+        return Err(Unreadable(format!("it is not MQTT (packet type {kind})")));
+    }
     let packet = match Packet::read(incoming, MAX_PACKET_BYTES) {
         Ok(packet) => packet,
         Err(mqttbytes::Error::InsufficientBytes(_)) => return Ok(None),

@@ -128,6 +128,8 @@ fn what_is_no_packet_of_a_server_is_refused_at_once() {
     let cases: &[(&[u8], &str)] = &[
         (b"\x00\x00", "not MQTT"),
         (b"\xf0\x00", "not MQTT"),
+        // One that announces 393 KB to come.
+        (b"\x00\xff\xfe\x17 junk", "not MQTT"),
         (b"\x20\x02\x00\x06", "not MQTT"),
         (b"\x20\x03\x00\x00\x00", "not MQTT"),
         (b"\x20\x00", "not MQTT"),

@@ -70,8 +70,12 @@ pub(crate) struct Arguments {
     /// File with certificates of authorities to trust beside the built-in ones [env: DPS_CA_FILE]
     #[arg(long, value_name = "PEM")]
     ca_file: Option<String>,
-    /// HTTP proxy to go through: http://[USER:PASSWORD@]HOST[:PORT] [env: DPS_PROXY]
-    #[arg(long, value_name = "URL")]
+    // Not as a doc comment: that would take the brackets for links.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "HTTP proxy to go through: http://[USER:PASSWORD@]HOST[:PORT] [env: DPS_PROXY]"
+    )]
     proxy: Option<String>,
     /// JSON object for a custom allocation, or @FILE with one
     #[arg(long, value_name = "JSON|@FILE")]

@@ -84,7 +84,18 @@ impl fmt::Display for Endpoint {
 }
 
 fn wrong(text: &str, reason: &str) -> Error {
-    ConfigurationError::new("endpoint", text, reason).into()
+    // Who gives the proxy's URL here may give its password too.
+    let shown = match text.rsplit_once('@') {
+        Some((before, host)) => {
+            let plain = |scheme: &&str| scheme.chars().all(|c| c.is_ascii_alphanumeric());
+            match before.split_once("://").map(|(scheme, _)| scheme).filter(plain) {
+                Some(scheme) => format!("{scheme}://***@{host}"),
+                None => format!("***@{host}"),
+            }
+        }
+        None => text.to_owned(),
+    };
+    ConfigurationError::new("endpoint", shown, reason).into()
 }
 
 /// Reads `HOST[:PORT]`, which proxies use too.
@@ -163,6 +174,17 @@ mod tests {
             assert_eq!(endpoint.to_string(), shown);
             assert_eq!(shown.parse::<Endpoint>().unwrap(), endpoint);
         }
+    }
+
+    #[test]
+    fn the_password_of_a_proxy_given_by_mistake_is_not_repeated() {
+        for text in ["http://me:secret@proxy:1", "me:secret@proxy:1", "me:secret://x@proxy:1"] {
+            let message = text.parse::<Endpoint>().unwrap_err().to_string();
+            assert!(message.contains("***@proxy:1\": "), "{message}");
+            assert!(!message.contains("me:secret@"), "{message}");
+        }
+        let message = "http://me:secret@proxy:1".parse::<Endpoint>().unwrap_err().to_string();
+        assert!(message.starts_with("endpoint \"http://***@proxy:1\": leave"), "{message}");
     }
 
     #[test]

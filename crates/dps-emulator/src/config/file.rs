@@ -110,7 +110,15 @@ fn unreadable(text: &str, error: &toml::de::Error) -> ConfigError {
     let is_key = |key: &&str| key.bytes().all(|b| matches!(b, b'a'..=b'z' | b'-' | b'_'));
     let key = line.split_once('=').map(|(key, _)| key.trim()).filter(is_key).unwrap_or_default();
     let field = format!("line {}{}{key}", number + 1, if key.is_empty() { "" } else { ", " });
-    ConfigError::new(&field, error.message())
+    ConfigError::new(&field, &discreet(error.message()))
+}
+
+/// The parser's message. A key that was written where a name belongs is not repeated: no name is that long.
+fn discreet(message: &str) -> String {
+    match message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
+        Some((name, rest)) if name.len() >= 24 => format!("unknown field{rest}"),
+        _ => message.to_owned(),
+    }
 }
 
 fn limits(raw: RawLimits) -> Result<Limits, ConfigError> {
@@ -163,7 +171,7 @@ fn wrong(field: &str, value: &Value, wanted: &str) -> ConfigError {
 /// Like `Value::try_into`, with an error of one line.
 fn fields<T: serde::de::DeserializeOwned>(table: Table) -> Result<T, ConfigError> {
     Value::Table(table).try_into().map_err(|error: toml::de::Error| {
-        ConfigError::new("keys", &error.to_string().trim().replace('\n', " "))
+        ConfigError::new("keys", &discreet(&error.to_string().trim().replace('\n', " ")))
     })
 }
 

@@ -97,6 +97,11 @@ fn a_wrong_setting_is_named_with_its_enrolment_and_what_would_be_right() {
         ("[[enrolment]]\nsymmetric-key =\n\"C2secret=\"\n", &["line "]),
         ("[[enrolment\nC2secret= \"\n", &["line "]),
         ("C2secret= \n", &["line 1: "]),
+        ("C2secretC2secretC2secretC2 = 1", &["line 1: unknown field, expected", "id-scope"]),
+        (
+            "[[enrolment]]\ngroup = \"g\"\nC2secretC2secretC2secretC2 = 1",
+            &["\"g\"", "unknown field, expected", "symmetric-key"],
+        ),
         ("[[enrolment]]\ngroup = \"g\"\nsymmetric-key = \"a2V5\"\nhub = 7", &["\"g\"", "hub", "7"]),
         ("https-port = 70000", &["https-port", "70000"]),
         ("bind = [\"here\"]", &["bind", "address"]),

@@ -13,14 +13,15 @@
 //! # }
 //! ```
 //!
-//! Each feature adds a wire: `http`. None is there by default, and none hides anything: asking for a wire that is
-//! not compiled in is a configuration error. An application that knows its wire at compile time can use that
-//! wire's own type with [`StateMachine`] instead.
+//! Each feature adds a wire: `http`, `mqtt`, `amqp`, and `websocket` lets MQTT and AMQP go through port 443. None is
+//! there by default, and none hides anything: asking for a wire that is not compiled in is a configuration error. An
+//! application that knows its wire at compile time, or that has settings for it, can use that wire's own type with
+//! [`StateMachine`] instead.
 
 mod transport;
 
 #[cfg(feature = "amqp")]
-pub use dps_amqp::{AmqpConfig, AmqpTransport};
+pub use dps_amqp::{AmqpConfig, AmqpTransport, Carrier as AmqpCarrier};
 pub use dps_attestation::{
     Attestation, GroupKey, SasToken, SymmetricKey, SymmetricKeyFile, X509Files, X509Identity,
 };
@@ -28,7 +29,7 @@ pub use dps_connect::{ApiVersion, Config, Endpoint, NoProxy, Proxy, ProxyChoice,
 #[cfg(feature = "http")]
 pub use dps_http::HttpTransport;
 #[cfg(feature = "mqtt")]
-pub use dps_mqtt::{MqttConfig, MqttTransport};
+pub use dps_mqtt::{Carrier as MqttCarrier, MqttConfig, MqttTransport};
 pub use dps_state_machine::{
     BoxTransport, ConfigurationError, ConnectionError, Error, ErrorKind, IdScope, Next, Observer,
     OperationId, OperationStatus, OperationStatusEvents, ProtocolError, ProtocolResult, Registered,

@@ -32,7 +32,7 @@ pub async fn session(
         Err(broken) => return (answers, words(&broken)),
     };
     let mut message = message::register(request, "id");
-    for _ in 0..16 {
+    for _ in 0..4 {
         match connection.ask(message, "id").await {
             Ok(Asked::Answer(answer)) => answers.push(answer.into_response(SystemTime::now())),
             Ok(Asked::Refused(response)) => answers.push(response),
@@ -49,7 +49,7 @@ pub async fn session(
 
 fn words(broken: &Broken) -> String {
     match broken {
-        Broken::Lost(error) => error.to_string(),
+        Broken::Lost(error, _) => error.to_string(),
         Broken::Dismissed(what) => what.clone(),
         Broken::Nonsense(reason) => reason.to_string(),
     }

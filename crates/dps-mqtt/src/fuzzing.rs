@@ -36,7 +36,7 @@ pub async fn session(
     let peer = Peer::of(config, codec::DEFAULT_PORT)?;
     let mut answers = Vec::new();
     let mut question = Question::Register(request);
-    for _ in 0..16 {
+    for _ in 0..4 {
         let talk = Talk { question, request_id: "rid", peer: &peer };
         if answers.is_empty() {
             talk.append_subscribe(&mut link)?;

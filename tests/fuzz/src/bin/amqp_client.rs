@@ -1,0 +1,4 @@
+//! Runs [`dps_fuzz::amqp_client`] on whatever libFuzzer makes up.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| dps_fuzz::amqp_client::run(data));

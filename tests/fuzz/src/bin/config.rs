@@ -1,0 +1,4 @@
+//! Runs [`dps_fuzz::config`] on whatever libFuzzer makes up.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| dps_fuzz::config::run(data));

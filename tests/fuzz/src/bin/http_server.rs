@@ -1,0 +1,4 @@
+//! Runs [`dps_fuzz::http_server`] on whatever libFuzzer makes up.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| dps_fuzz::http_server::run(data));

@@ -1,0 +1,4 @@
+//! Runs [`dps_fuzz::websocket`] on whatever libFuzzer makes up.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| dps_fuzz::websocket::run(data));

@@ -13,13 +13,19 @@ const { X509Security } = require('azure-iot-security-x509');
 
 const TRANSPORTS = {
   http: () => require('azure-iot-provisioning-device-http').Http,
+  mqtt: () => require('azure-iot-provisioning-device-mqtt').Mqtt,
+  'mqtt-ws': () => require('azure-iot-provisioning-device-mqtt').MqttWs,
+  amqp: () => require('azure-iot-provisioning-device-amqp').Amqp,
+  'amqp-ws': () => require('azure-iot-provisioning-device-amqp').AmqpWs,
 };
 
 const wanted = JSON.parse(readFileSync(process.argv[2], 'utf8'));
 const Transport = TRANSPORTS[wanted.transport]();
 const client = ProvisioningDeviceClient.create(wanted.host, wanted.idScope, new Transport(), security(wanted));
 client.register((error, result) => {
-  console.log(JSON.stringify(error ? refusal(error) : assignment(result)));
+  const line = JSON.stringify(error ? refusal(error) : assignment(result));
+  // Some of its transports leave timers behind that keep the process.
+  process.stdout.write(`${line}\n`, () => process.exit(0));
 });
 
 function security({ registrationId, groupKey, certFile, keyFile }) {
@@ -35,6 +41,10 @@ function assignment({ status, deviceId, assignedHub }) {
   return { outcome: status, deviceId, assignedHub };
 }
 
-function refusal({ name, message }) {
-  return { outcome: name === 'UnauthorizedError' ? 'refused' : 'failed', error: `${name}: ${message}` };
+// What it says of a refused credential differs by transport: an error of its own over HTTP, the words of the
+// MQTT library, the object of the AMQP library.
+function refusal(error) {
+  const said = error.message ?? error.description ?? JSON.stringify(error);
+  const refused = error.name === 'UnauthorizedError' || /not authorized|authentication|401002/i.test(said);
+  return { outcome: refused ? 'refused' : 'failed', error: `${error.name}: ${said}` };
 }

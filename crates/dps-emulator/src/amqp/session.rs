@@ -156,6 +156,14 @@ impl Session {
             Some(AmqpFault::RefuseAttach) => Err(ServiceError::forbidden()),
             _ => claimed(context, near.as_deref().unwrap_or_default()),
         };
+        if let Err(error @ ServiceError { status: 401, .. }) = &checked {
+            // A certificate has no SASL to be refused in: the service ends the whole connection.
+            let id = near.as_deref().and_then(parse_address).map(|(_, id)| id);
+            let reply = context.peer.refuse(id.unwrap_or_default(), error);
+            write::close(context.out, Some(rejection(&reply)));
+            *context.over = Some(Over::Properly("the credential was refused".into()));
+            return Ok(());
+        }
         let (source, target) = (source.as_deref(), target.as_deref());
         let refused = checked.is_err();
         let attach_as = AttachAs { name: &name, handle, receives, source, target, refused };

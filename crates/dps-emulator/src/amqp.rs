@@ -90,7 +90,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let mut heard = Instant::now();
         let mut sent = heard;
         loop {
-            self.take_in();
+            // A peer that drips does not win time by it.
+            if self.take_in() {
+                heard = Instant::now();
+            }
             while self.conversation.pump(HIGH_WATER) || !self.conversation.out.is_empty() {
                 let out = std::mem::take(&mut self.conversation.out);
                 self.stream.write_all(&out).await?;
@@ -109,9 +112,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             let due = self.conversation.heartbeat_every().map(|every| sent + every);
             self.buffer.reserve(4096);
             tokio::select! {
-                read = self.stream.read_buf(&mut self.buffer) => match read? {
-                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    _ => heard = Instant::now(),
+                read = self.stream.read_buf(&mut self.buffer) => if read? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
                 },
                 () = sleep_until(due.unwrap_or(patience)), if due.is_some() => {
                     self.conversation.put_heartbeat();
@@ -133,8 +135,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Hands over all that is whole.
-    fn take_in(&mut self) {
+    /// Hands over all that is whole; whether anything was.
+    fn take_in(&mut self) -> bool {
         let mut rest = self.buffer.as_slice();
         while self.conversation.over.is_none() {
             match self.conversation.take(rest) {
@@ -144,5 +146,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         let taken = self.buffer.len() - rest.len();
         self.buffer.drain(..taken);
+        taken > 0
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use crate::{behavior::Delivery, clock};
 
 mod sink;
+mod weight;
 
 pub(crate) use sink::{Sink, SinkEnd};
 
@@ -213,12 +214,32 @@ pub struct EventLog {
 
 struct Ring {
     events: VecDeque<Event>,
+    /// About the bytes that they take.
+    bytes: usize,
     next: u64,
+}
+
+impl Ring {
+    /// Takes an event in; drops the oldest ones for it when the log is full.
+    fn push(&mut self, event: Event) {
+        self.bytes = self.bytes.saturating_add(weight::of(&event));
+        self.events.push_back(event);
+        self.next += 1;
+        while self.events.len() > EventLog::CAPACITY
+            || (self.bytes > EventLog::CAPACITY_BYTES && self.events.len() > 1)
+        {
+            let Some(oldest) = self.events.pop_front() else { break };
+            self.bytes = self.bytes.saturating_sub(weight::of(&oldest));
+        }
+    }
 }
 
 impl EventLog {
     /// How many events are kept; older ones are dropped.
     pub const CAPACITY: usize = 100_000;
+
+    /// How much memory the events take, about, in bytes (64 MiB); older ones are dropped.
+    pub const CAPACITY_BYTES: usize = 64 * 1024 * 1024;
 
     /// All events that are kept, the oldest first.
     #[must_use]
@@ -309,7 +330,7 @@ pub(crate) struct Recorder {
 impl Recorder {
     pub(crate) fn new(sink: Option<Sink>) -> Self {
         let (sender, receiver) = watch::channel(0);
-        let ring = Arc::new(Mutex::new(Ring { events: VecDeque::new(), next: 0 }));
+        let ring = Arc::new(Mutex::new(Ring { events: VecDeque::new(), bytes: 0, next: 0 }));
         Self {
             log: EventLog { ring, count: receiver },
             count: sender,
@@ -331,14 +352,10 @@ impl Recorder {
             connection,
             kind,
         };
-        ring.next += 1;
         if let Some(sink) = &self.sink {
             sink.write(&event);
         }
-        if ring.events.len() == EventLog::CAPACITY {
-            ring.events.pop_front();
-        }
-        ring.events.push_back(event);
+        ring.push(event);
         self.count.send_replace(ring.next);
     }
 }

@@ -25,14 +25,16 @@ use crate::{
     config::Limits,
     events::{EventKind, Recorder, Wire},
     keys::Thumbprint,
-    service::Service,
+    service::{Authenticated, Credential, Service, ServiceError},
 };
 
 pub(crate) mod admin;
 pub(crate) mod http;
+mod strangers;
 mod stream;
 mod websocket;
 
+use strangers::Strangers;
 pub(crate) use stream::{Control, Stream};
 
 /// Why a connection is over when the emulator is.
@@ -46,6 +48,7 @@ pub(crate) struct Shared {
     connection_faults: Mutex<VecDeque<ConnectionFault>>,
     tls: TlsAcceptor,
     slots: Arc<Semaphore>,
+    strangers: Arc<Strangers>,
     connections: AtomicU64,
     clock_ahead: Mutex<Duration>,
 }
@@ -66,6 +69,7 @@ impl Shared {
             connection_faults: Mutex::new(connection_faults.into()),
             tls: tls.into(),
             slots: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            strangers: Arc::default(),
             connections: AtomicU64::new(0),
             clock_ahead: Mutex::new(clock_ahead),
         }
@@ -88,6 +92,31 @@ impl Shared {
     /// The service; a panic elsewhere does not take it away.
     pub(crate) fn service(&self) -> MutexGuard<'_, Service> {
         self.service.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes what came of a check of a connection's credential.
+    pub(crate) fn checked(
+        &self,
+        connection: u64,
+        registration_id: &str,
+        credential: Credential<'_>,
+        checked: &Result<Authenticated, ServiceError>,
+    ) {
+        let (registration_id, method) = (registration_id.to_owned(), credential.method());
+        let event = match checked {
+            Ok(who) => {
+                self.strangers.know(connection);
+                let enrolment = who.enrolment.clone();
+                EventKind::Authenticated { registration_id, enrolment, method }
+            }
+            Err(error) => EventKind::AuthenticationFailed {
+                registration_id,
+                method,
+                error_code: error.error_code,
+                reason: error.reason.clone(),
+            },
+        };
+        self.recorder.record(connection, event);
     }
 
     pub(crate) fn script_connections(&self, faults: impl IntoIterator<Item = ConnectionFault>) {
@@ -182,7 +211,9 @@ pub(crate) async fn accept<F, S>(
             Err(error) => {
                 // Out of descriptors, most often: give connections the time to end.
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                let made_room = shared.strangers.send_away_oldest();
+                let pause = Duration::from_millis(if made_room { 1 } else { 50 });
+                tokio::time::sleep(pause).await;
                 continue;
             }
         };
@@ -190,14 +221,27 @@ pub(crate) async fn accept<F, S>(
         let local = tcp.local_addr().unwrap_or(peer);
         shared.recorder.record(id, EventKind::Connected { wire, peer, local });
         let open = Open { shared: shared.clone(), id, control: Arc::default(), reason: None };
-        let Ok(slot) = shared.slots.clone().try_acquire_owned() else {
+        let slots = shared.slots.clone();
+        let slot = slots.clone().try_acquire_owned();
+        if slot.is_err() && !shared.strangers.send_away_oldest() {
             open.over("too many connections".into());
             continue;
-        };
+        }
+        let stranger = shared.strangers.welcome(id);
         let (stopping, serve) = (stopping.clone(), serve.clone());
         tasks.spawn(async move {
-            let _slot = slot;
-            let reason = connect(&open, tcp, stopping, serve).await;
+            let served = async {
+                // Without a slot, somebody else is on the way out.
+                let _slot = match slot {
+                    Ok(slot) => Ok(slot),
+                    Err(_) => slots.acquire_owned().await,
+                };
+                connect(&open, tcp, stopping, serve).await
+            };
+            let reason = tokio::select! {
+                reason = served => reason,
+                () = stranger.sent_away() => "made room for another connection".into(),
+            };
             open.over(reason);
         });
     }

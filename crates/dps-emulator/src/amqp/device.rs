@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     events::{EventKind, Operation},
-    server::http::authentication_event,
     service::{Authenticated, Credential, Registration, Reply, ServiceError, check_api_version},
 };
 
@@ -33,9 +32,7 @@ impl Claim {
     ) -> Self {
         let now = peer.shared.now();
         let who = peer.shared.service().authenticate(now, id_scope, registration_id, credential);
-        peer.shared
-            .recorder
-            .record(peer.id, authentication_event(registration_id, credential, &who));
+        peer.shared.checked(peer.id, registration_id, credential, &who);
         let (id_scope, registration_id) = (id_scope.to_owned(), registration_id.to_owned());
         Self { id_scope, registration_id, who }
     }

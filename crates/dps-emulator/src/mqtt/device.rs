@@ -11,7 +11,6 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_enco
 use super::{MqttFault, Peer};
 use crate::{
     events::{EventKind, Operation},
-    server::http::authentication_event,
     service::{Authenticated, Credential, Registration, Reply, ServiceError, check_api_version},
 };
 
@@ -68,9 +67,7 @@ impl Device {
         let UserName { id_scope, registration_id, fields } = user_name;
         let now = peer.shared.now();
         let who = peer.shared.service().authenticate(now, id_scope, registration_id, credential);
-        peer.shared
-            .recorder
-            .record(peer.id, authentication_event(registration_id, credential, &who));
+        peer.shared.checked(peer.id, registration_id, credential, &who);
         let headers = [
             ("client-version", fields.get("ClientVersion")),
             ("clean-session", Some(connect.clean_session.to_string())),

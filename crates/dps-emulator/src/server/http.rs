@@ -211,9 +211,7 @@ impl Peer {
         };
         let checked =
             service.authenticate(now, &asked.id_scope, &asked.registration_id, credential);
-        self.shared
-            .recorder
-            .record(self.id, authentication_event(&asked.registration_id, credential, &checked));
+        self.shared.checked(self.id, &asked.registration_id, credential, &checked);
         let who = match checked {
             Ok(who) => who,
             Err(error) => return service.refuse(now, &error),
@@ -288,26 +286,6 @@ fn answer_headers(reply: &Reply, asked: &Asked, head: &http::request::Parts) -> 
         );
     }
     headers
-}
-
-/// What came of a check of a credential.
-pub(crate) fn authentication_event(
-    registration_id: &str,
-    credential: Credential<'_>,
-    checked: &Result<crate::service::Authenticated, ServiceError>,
-) -> EventKind {
-    let (registration_id, method) = (registration_id.to_owned(), credential.method());
-    match checked {
-        Ok(who) => {
-            EventKind::Authenticated { registration_id, enrolment: who.enrolment.clone(), method }
-        }
-        Err(error) => EventKind::AuthenticationFailed {
-            registration_id,
-            method,
-            error_code: error.error_code,
-            reason: error.reason.clone(),
-        },
-    }
 }
 
 impl Asked {

@@ -257,16 +257,26 @@ async fn a_service_whose_clock_is_ahead_finds_tokens_expired() {
     }
 }
 
+/// A service for one device, with room for so many connections.
+async fn small(max_connections: usize) -> (Emulator, Requests) {
+    let limits = Limits::default().max_connections(max_connections);
+    let enrolment =
+        Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
+    let emulator = Emulator::builder().enrolment(enrolment).limits(limits).start().await.unwrap();
+    let requests = Requests::with_key(&emulator, "dev-1", &key());
+    (emulator, requests)
+}
+
 #[tokio::test]
 async fn there_is_room_for_so_many_and_no_more() {
-    let limits = Limits::default().max_connections(2);
-    let emulator = Emulator::builder().limits(limits).start().await.unwrap();
-    let requests = Requests::with_certificate(&emulator, "dev-1");
+    let (emulator, requests) = small(2).await;
     let mut first = connect(&emulator).await.unwrap();
-    let second = connect(&emulator).await.unwrap();
+    assert_eq!(first.ask(&requests.register()).await.unwrap().status, 200);
+    let mut second = connect(&emulator).await.unwrap();
+    assert_eq!(second.ask(&requests.register()).await.unwrap().status, 200);
     assert!(connect(&emulator).await.is_err());
     assert_eq!(closed(&emulator).await, "too many connections");
-    assert_eq!(first.ask(&requests.register()).await.unwrap().status, 401);
+    assert_eq!(first.ask(&requests.register()).await.unwrap().status, 200);
     let seen = emulator.events().len();
     drop(second);
     let is_closed = |event: &dps_emulator::Event| matches!(event.kind, EventKind::Closed { .. });
@@ -274,6 +284,66 @@ async fn there_is_room_for_so_many_and_no_more() {
     let over = tokio::time::timeout(PATIENCE, events.wait_for_since(seen, is_closed)).await;
     assert!(over.unwrap().is_some());
     assert!(connect(&emulator).await.is_ok());
+}
+
+#[tokio::test]
+async fn the_oldest_stranger_makes_room_and_devices_that_are_known_stay() {
+    let (emulator, requests) = small(3).await;
+    let mut known = connect(&emulator).await.unwrap();
+    assert_eq!(known.ask(&requests.register()).await.unwrap().status, 200);
+    let seen = emulator.events().len();
+    let mut silent = TcpStream::connect(("127.0.0.1", emulator.https_port())).await.unwrap();
+    let connected = |event: &dps_emulator::Event| matches!(event.kind, EventKind::Connected { .. });
+    emulator.events().wait_for_since(seen, connected).await.unwrap();
+    let mut stranger = connect(&emulator).await.unwrap();
+    let mut device = connect(&emulator).await.unwrap();
+    assert_eq!(device.ask(&requests.register()).await.unwrap().status, 200);
+    let read = tokio::time::timeout(PATIENCE, silent.read(&mut [0; 16])).await.unwrap();
+    assert!(read.is_ok_and(|count| count == 0), "the oldest stranger is still there");
+    assert_eq!(closed(&emulator).await, "made room for another connection");
+    let nobody = Requests::with_certificate(&emulator, "dev-1");
+    assert_eq!(stranger.ask(&nobody.register()).await.unwrap().status, 401);
+    assert_eq!(known.ask(&requests.register()).await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn strangers_without_number_keep_no_device_out() {
+    let (emulator, requests) = small(4).await;
+    let address = ("127.0.0.1", emulator.https_port());
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+        let mut device = connect(&emulator).await.unwrap();
+        assert_eq!(device.ask(&requests.register()).await.unwrap().status, 200);
+        let seen = emulator.events().len();
+        drop(device);
+        let is_closed =
+            |event: &dps_emulator::Event| matches!(event.kind, EventKind::Closed { .. });
+        emulator.events().wait_for_since(seen, is_closed).await.unwrap();
+    }
+    assert_eq!(silent.len(), 20);
+}
+
+#[tokio::test]
+async fn dripping_a_frame_of_amqp_wins_no_time() {
+    let limits = Limits::default().idle_timeout(Duration::from_millis(100));
+    let emulator = Emulator::builder().limits(limits).start().await.unwrap();
+    let tcp = TcpStream::connect(("127.0.0.1", emulator.amqp_port())).await.unwrap();
+    let config = std::sync::Arc::new(tls(&emulator, rustls::DEFAULT_VERSIONS, None));
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let stream = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    // The head of a large frame, and then a byte of it now and then for as long as it is taken.
+    writer.write_all(b"AMQP\x03\x01\x00\x00\x00\x00\x40\x00\x02\x01\x00\x00").await.unwrap();
+    let drip = async {
+        while writer.write_all(b"\0").await.is_ok() && writer.flush().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let read = async { reader.read_to_end(&mut Vec::new()).await };
+    let outcome = tokio::time::timeout(PATIENCE, async { tokio::join!(drip, read) }).await;
+    assert!(outcome.is_ok(), "dripping wins time");
+    assert_eq!(closed(&emulator).await, "idle for too long");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! The emulator as MQTT devices meet it: real sockets, real TLS.
 
 #[cfg(test)]
+mod client;
+#[cfg(test)]
 mod device;
 #[cfg(test)]
 mod faults;

@@ -1,12 +1,16 @@
 //! What can go wrong on an AMQP connection and on no other.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What goes wrong with one AMQP connection, over TLS or WebSocket. Other connections take no notice of it.
 ///
 /// What concerns a request concerns the first one on the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(
+    rename_all = "kebab-case",
+    rename_all_fields(serialize = "camelCase", deserialize = "kebab-case"),
+    deny_unknown_fields
+)]
 #[non_exhaustive]
 pub enum AmqpFault {
     /// Wants SASL first, also from a device with a certificate.
@@ -72,7 +76,7 @@ pub enum AmqpFault {
 }
 
 /// How a rejection's info map says when to come back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum InfoRetryAfter {

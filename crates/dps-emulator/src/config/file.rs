@@ -6,7 +6,6 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::{Config, ConfigError, Limits, ServerCertificate};
-use crate::behavior::ConnectionFault;
 
 mod enrolment;
 mod fault;
@@ -17,13 +16,14 @@ struct File {
     id_scope: Option<String>,
     https_port: Option<u16>,
     mqtt_port: Option<u16>,
+    amqp_port: Option<u16>,
     admin_port: Option<u16>,
     bind: Option<Vec<IpAddr>>,
     #[serde(default)]
     server_names: Vec<String>,
     server_certificate: Option<String>,
     #[serde(default)]
-    connections: Vec<String>,
+    connections: Vec<Value>,
     clock_ahead: Option<f64>,
     #[serde(default)]
     limits: RawLimits,
@@ -63,6 +63,9 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
     if let Some(port) = file.mqtt_port {
         config = config.mqtt_port(port);
     }
+    if let Some(port) = file.amqp_port {
+        config = config.amqp_port(port);
+    }
     if let Some(port) = file.admin_port {
         config = config.admin_port(port);
     }
@@ -79,17 +82,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
         ];
         config = config.server_certificate(choose("server-certificate", &given, &choices)?);
     }
-    let faults = file.connections.iter().map(|given| {
-        let choices = [
-            ("pass", ConnectionFault::Pass),
-            ("close-on-accept", ConnectionFault::CloseOnAccept),
-            ("hang-on-accept", ConnectionFault::HangOnAccept),
-            ("garbage-for-tls", ConnectionFault::GarbageForTls),
-            ("close-after-tls", ConnectionFault::CloseAfterTls),
-            ("hang-after-tls", ConnectionFault::HangAfterTls),
-        ];
-        choose("connections", given, &choices)
-    });
+    let faults = file.connections.into_iter().map(fault::connection);
     config = config.connection_faults(faults.collect::<Result<Vec<_>, _>>()?);
     if let Some(seconds) = file.clock_ahead {
         config = config.clock_ahead(duration("clock-ahead", seconds)?);

@@ -1,14 +1,14 @@
 //! What can go wrong on an MQTT connection and on no other.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What goes wrong with one MQTT connection, over TLS or WebSocket. Other connections take no notice of it.
 ///
 /// What concerns a request concerns the first one on the connection. An answer to another request, and an answer
 /// that comes twice, are faults of the request: [`Fault::wrong_id`](crate::Fault::wrong_id) and
 /// [`Fault::twice`](crate::Fault::twice).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "camelCase", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum MqttFault {
     /// Answers CONNECT with this return code, right credential or not, and closes. 0 to 5 have a meaning.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{fields, json, wrong};
+use super::{choose, fields, json, wrong};
 use crate::{
-    behavior::{Body, Delivery, Fault, RetryAfter},
+    behavior::{Body, ConnectionFault, Delivery, Fault, RetryAfter},
     config::ConfigError,
 };
 
@@ -27,6 +27,40 @@ struct Raw {
     content_type: Option<String>,
     retry_after: Option<Value>,
     deliver: Option<Value>,
+    #[serde(default)]
+    wrong_id: bool,
+    #[serde(default)]
+    twice: bool,
+}
+
+/// What goes wrong with one connection: a word, or something of one wire's own.
+pub(super) fn connection(value: Value) -> Result<ConnectionFault, ConfigError> {
+    const FIELD: &str = "connections";
+    const WANTED: &str = "a word, { mqtt = FAULT } or { amqp = FAULT }";
+    let choices = [
+        ("pass", ConnectionFault::Pass),
+        ("close-on-accept", ConnectionFault::CloseOnAccept),
+        ("hang-on-accept", ConnectionFault::HangOnAccept),
+        ("garbage-for-tls", ConnectionFault::GarbageForTls),
+        ("close-after-tls", ConnectionFault::CloseAfterTls),
+        ("hang-after-tls", ConnectionFault::HangAfterTls),
+    ];
+    let shown = value.clone();
+    let table = match value {
+        Value::String(word) => return choose(FIELD, &word, &choices),
+        Value::Table(table) if table.len() == 1 => table,
+        _ => return Err(wrong(FIELD, &shown, WANTED)),
+    };
+    let read = table.into_iter().find_map(|(wire, fault)| match wire.as_str() {
+        "mqtt" => Some(fault.try_into().map(ConnectionFault::Mqtt)),
+        "amqp" => Some(fault.try_into().map(ConnectionFault::Amqp)),
+        _ => None,
+    });
+    match read {
+        Some(Ok(fault)) => Ok(fault),
+        Some(Err(error)) => Err(wrong(FIELD, &shown, error.message())),
+        None => Err(wrong(FIELD, &shown, WANTED)),
+    }
 }
 
 pub(super) fn read(table: Table) -> Result<Fault, ConfigError> {
@@ -61,6 +95,12 @@ pub(super) fn read(table: Table) -> Result<Fault, ConfigError> {
     }
     if let Some(value) = raw.deliver {
         fault = fault.delivery(delivery(&value)?);
+    }
+    if raw.wrong_id {
+        fault = fault.wrong_id();
+    }
+    if raw.twice {
+        fault = fault.twice();
     }
     Ok(fault)
 }

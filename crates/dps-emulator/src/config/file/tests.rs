@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    behavior::{Behavior, Body, Delivery, Fault, Outcome, RetryAfter},
+    AmqpFault, InfoRetryAfter, MqttFault,
+    behavior::{Behavior, Body, ConnectionFault, Delivery, Fault, Outcome, RetryAfter},
     enrolment::{Attestation, Enrolment, Members, Reprovisioning, ReturnedPayload},
 };
 
@@ -22,6 +23,7 @@ fn the_documented_example_is_read_and_means_what_it_says() {
     let config = parse(include_str!("../../../emulator.toml"), Path::new("")).unwrap();
     assert_eq!(config.id_scope.unwrap().as_str(), "0ne00AABBCC");
     assert_eq!((config.https_port, config.admin_port), (0, Some(0)));
+    assert_eq!((config.mqtt_port, config.amqp_port), (0, 0));
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.connection_faults, [ConnectionFault::Pass]);
     let [pump, valve, factory] = &config.enrolments[..] else { panic!("three enrolments") };
@@ -50,6 +52,7 @@ fn the_documented_example_is_read_and_means_what_it_says() {
         .on_register(Fault::deliver(Delivery::Never))
         .on_query(Fault::with_body(Body::Html))
         .on_query(Fault::without("operationId").and_with("registrationState.deviceId", 7))
+        .on_query(Fault::none().wrong_id().twice())
         .on_query(Fault::none().status(500).content_type("text/plain").forever());
     assert_eq!(factory.behavior, expected);
 }
@@ -74,6 +77,7 @@ fn every_form_of_a_value_is_read() {
         ("body = { oversized = 9 }", Fault::with_body(Body::Oversized(9))),
         ("body = { text = \"x\" }", Fault::with_body(Body::Text("x".into()))),
         ("body = \"empty\"", Fault::with_body(Body::Empty)),
+        ("wrong-id = true, twice = true", Fault::none().wrong_id().twice()),
         ("refuse = 503, error-code = 429001", {
             let mut fault = Fault::refuse(503);
             fault.refuse.as_mut().unwrap().error_code = 429_001;
@@ -85,6 +89,28 @@ fn every_form_of_a_value_is_read() {
     assert_eq!(one("payload = \"echo\"").unwrap().payload, ReturnedPayload::Echo);
     assert!(!one("enabled = false").unwrap().enabled);
     assert_eq!(one("hubs = [\"a\", \"b\"]").unwrap().hubs, ["a", "b"]);
+}
+
+#[test]
+fn what_goes_wrong_with_a_connection_may_be_of_one_wire_only() {
+    let text = r#"connections = [
+        "close-after-tls",
+        { mqtt = "refuse-subscribe" },
+        { mqtt = { refuse-connect = { code = 5 } } },
+        { amqp = { cut-after = { frames = 2 } } },
+        { amqp = { reject = { condition = 1, retry-after = { number = 3 } } } },
+    ]"#;
+    let expected = [
+        ConnectionFault::CloseAfterTls,
+        ConnectionFault::Mqtt(MqttFault::RefuseSubscribe),
+        ConnectionFault::Mqtt(MqttFault::RefuseConnect { code: 5 }),
+        ConnectionFault::Amqp(AmqpFault::CutAfter { frames: 2 }),
+        ConnectionFault::Amqp(AmqpFault::Reject {
+            condition: 1,
+            retry_after: InfoRetryAfter::Number(3),
+        }),
+    ];
+    assert_eq!(parse(text, Path::new("")).unwrap().connection_faults, expected);
 }
 
 #[test]
@@ -107,6 +133,10 @@ fn a_wrong_setting_is_named_with_its_enrolment_and_what_would_be_right() {
         ("bind = [\"here\"]", &["bind", "address"]),
         ("server-certificate = \"bad\"", &["server-certificate", "\"bad\"", "wrong-name"]),
         ("connections = [\"bad\"]", &["connections", "\"bad\"", "hang-after-tls"]),
+        ("connections = [7]", &["connections", "7", "{ mqtt = FAULT }"]),
+        ("connections = [{ http = \"x\" }]", &["connections", "http", "{ amqp = FAULT }"]),
+        ("connections = [{ mqtt = \"x\" }]", &["connections", "unknown variant", "wrong-topic"]),
+        ("connections = [{ mqtt = { cut-after = {} } }]", &["connections", "packets"]),
         ("limits = { idle-timeout = -1 }", &["idle-timeout", "-1"]),
         ("[[enrolment]]\nsymmetric-key = \"a2V5\"", &["number 1", "registration-id", "group"]),
         (

@@ -1,5 +1,5 @@
 //! How long a value is, told without trusting it. The library's decoder follows nested values without a bound;
-//! nothing reaches it that was not walked through here.
+//! nothing reaches it that was not walked through here. Nor does it expect a map whose last key has no value.
 //! See <https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-types-v1.0-os.html#section-encodings>.
 
 /// How deep values may nest.
@@ -32,8 +32,8 @@ fn skip_contents(code: u8, bytes: &[u8], depth: u8) -> Option<&[u8]> {
         9 => 16,
         0xa => return sized::<1>(bytes).map(|(_, rest)| rest),
         0xb => return sized::<4>(bytes).map(|(_, rest)| rest),
-        0xc => return compound::<1>(bytes, depth),
-        0xd => return compound::<4>(bytes, depth),
+        0xc => return compound::<1>(code, bytes, depth),
+        0xd => return compound::<4>(code, bytes, depth),
         0xe => return array::<1>(bytes, depth),
         0xf => return array::<4>(bytes, depth),
         _ => return None,
@@ -41,9 +41,13 @@ fn skip_contents(code: u8, bytes: &[u8], depth: u8) -> Option<&[u8]> {
     bytes.get(width..)
 }
 
-fn compound<const N: usize>(bytes: &[u8], depth: u8) -> Option<&[u8]> {
+fn compound<const N: usize>(code: u8, bytes: &[u8], depth: u8) -> Option<&[u8]> {
     let (inside, rest) = sized::<N>(bytes)?;
     let (count, mut inside) = number::<N>(inside)?;
+    let is_map = code & 0xf == 1;
+    if is_map && count % 2 != 0 {
+        return None;
+    }
     // Each takes a byte at least: a count that lies ends with the bytes.
     for _ in 0..count {
         inside = skip(inside, depth)?;
@@ -109,6 +113,8 @@ mod tests {
             &[0xa1, 3, b'h'],
             &[0xb0, 0xff, 0xff, 0xff, 0xff],
             &[0xd0, 0, 0, 0, 4, 0xff, 0xff, 0xff, 0xff],
+            &[0xc1, 2, 1, 0x40],
+            &[0xd1, 0, 0, 0, 7, 0, 0, 0, 3, 0x40, 0x41, 0x42],
             &[0xf0, 0, 0, 0, 5, 0xff, 0xff, 0xff, 0xff, 0x40],
             &deep,
         ] {

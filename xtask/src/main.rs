@@ -6,7 +6,9 @@
 mod bench;
 mod ci;
 mod deps;
+mod faults;
 mod features;
+mod fuzz;
 mod licences;
 mod markdown;
 mod metadata;
@@ -50,6 +52,8 @@ const TASKS: &[Task] = &[
     task("features", "every combination of features, and what none may pull in", features::run),
     task("readme", "every command in README.md works", readme::run),
     task("peers", "unmodified SDKs register against the emulator", peers::run),
+    task("faults", "faults x steps x wires, drops, retry-after, random schedules", faults::run),
+    task("fuzz", "a search by coverage for inputs that break something", fuzz::run),
     task("bench", "what a registration costs, wire by wire, as a table", bench::run),
 ];
 

@@ -1,0 +1,270 @@
+//! The register future dropped after each of its polls.
+//!
+//! For every case and wire: how many polls a registration takes is found out as it goes, and it is dropped after the
+//! first, the second, and so on. Each time the same client must register afterwards, on the session that is left or
+//! on a new one, and everything must be given back.
+
+use std::time::Duration;
+
+use dps_client::{Client, Settings, Transport};
+use dps_conformance::{drop_after, fast};
+use dps_emulator::{Behavior, Body, Delivery, Event, EventKind, Fault};
+use tokio::time::timeout;
+
+use crate::{
+    peers::{Credentials, DoorState, Mischief, Trouble},
+    report::Outcome,
+    resources::Resources,
+    world::{Setup, Theatre, World, answers, request},
+};
+
+/// A registration of some kind.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    behavior: Behavior,
+    /// Whether the way leads through the man in the middle: as himself or as a proxy.
+    middle: Option<Middle>,
+    /// How many healthy registrations come before on the same session.
+    before: u32,
+}
+
+#[derive(Clone, Copy)]
+enum Middle {
+    Proxy,
+    Trouble(Trouble),
+    Door(DoorState),
+}
+
+/// A registration that is not done after so many polls never is.
+const MOST_POLLS: usize = 2000;
+
+/// What no answer at all would look like.
+const HANG: Duration = Duration::from_secs(20);
+
+/// What one drop came to.
+#[derive(Clone, Debug)]
+pub(crate) struct DropReport {
+    pub(crate) case: String,
+    pub(crate) wire: Transport,
+    /// After how many polls.
+    pub(crate) polls: usize,
+    /// Whether the registration was done by then: the last of its case.
+    pub(crate) done: bool,
+    pub(crate) given_back: Duration,
+    pub(crate) outcome: Outcome,
+}
+
+impl DropReport {
+    pub(crate) fn to_line(&self) -> String {
+        let told = match &self.outcome {
+            Ok(()) => String::new(),
+            Err(why) => why.replace(['\t', '\n'], " "),
+        };
+        let Self { case, wire, polls, done, given_back, .. } = self;
+        format!("{case}\t{wire}\t{polls}\t{done}\t{}\t{told}", given_back.as_micros())
+    }
+
+    pub(crate) fn from_line(line: &str) -> Option<Self> {
+        let mut fields = line.splitn(6, '\t');
+        let mut next = || fields.next();
+        let (case, wire) = (next()?.to_owned(), next()?.parse().ok()?);
+        let (polls, done) = (next()?.parse().ok()?, next()?.parse().ok()?);
+        let given_back = Duration::from_micros(next()?.parse().ok()?);
+        let told = next()?;
+        let outcome = if told.is_empty() { Ok(()) } else { Err(told.to_owned()) };
+        Some(Self { case, wire, polls, done, given_back, outcome })
+    }
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name, behavior| Case { name, behavior, middle: None, before: 0 };
+    let through = |name, middle| Case {
+        name,
+        behavior: Behavior::new().polls(1),
+        middle: Some(middle),
+        before: 0,
+    };
+    let once = |fault: Fault| Behavior::new().polls(1).on_register(fault);
+    let later = |fault: Fault| Behavior::new().polls(2).on_query(fault);
+    let drip = Delivery::Drip { bytes: 64, every: Duration::from_millis(1) };
+    vec![
+        case("assigned at once", Behavior::new()),
+        case("polled", Behavior::new().polls(3)),
+        Case { before: 1, ..case("on a session that is there", Behavior::new().polls(2)) },
+        case("throttled", once(Fault::refuse(429).times(2))),
+        case("throttled while polling", later(Fault::refuse(429).times(2))),
+        case("refused", once(Fault::error(400_004, "no"))),
+        case("nonsense", once(Fault::with_body(Body::Garbage))),
+        case("broken", once(Fault::deliver(Delivery::CloseBefore).forever())),
+        case("broken half-way", once(Fault::deliver(Delivery::CloseMid(30)).forever())),
+        case("silent", once(Fault::deliver(Delivery::Never))),
+        case("silent while polling", later(Fault::deliver(Delivery::Never))),
+        case("lost while polling", later(Fault::deliver(Delivery::CloseBefore))),
+        case("lost while waiting", once(Fault::deliver(Delivery::CloseAfter))),
+        case("a large answer", once(Fault::with_body(Body::Oversized(200 << 10)))),
+        case("a slow answer", once(Fault::deliver(drip))),
+        through("through a proxy", Middle::Proxy),
+        through("nobody there", Middle::Door(DoorState::Shut)),
+        through(
+            "a silent handshake",
+            Middle::Trouble(Trouble::at(dps_client::Stage::Tls, Mischief::Stall)),
+        ),
+        through(
+            "a bad certificate",
+            Middle::Trouble(Trouble::at(
+                dps_client::Stage::Tls,
+                Mischief::Show(Credentials::Expired),
+            )),
+        ),
+    ]
+}
+
+/// Short enough for a silent peer, long enough for a healthy one.
+fn settings() -> Settings {
+    fast()
+        .request_timeout(Duration::from_millis(1000))
+        .poll_interval(Duration::from_millis(5))
+        .poll_floor(Duration::from_millis(2))
+        .max_backoff(Duration::from_millis(5))
+}
+
+/// Runs all cases on a wire that fall to this shard, and tells each drop.
+pub(crate) fn run(
+    wire: Transport,
+    shard: crate::matrix::Shard,
+    only: Option<&str>,
+    mut tell: impl FnMut(DropReport),
+) {
+    let theatre = Theatre::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let wanted = |case: &Case| only.is_none_or(|name| case.name.contains(name));
+    for (number, case) in cases().into_iter().filter(wanted).enumerate() {
+        if number % shard.of != shard.number {
+            continue;
+        }
+        let panics = crate::panics();
+        runtime.block_on(run_case(&theatre, wire, &case, &mut tell));
+        if crate::panics() > panics {
+            tell(DropReport {
+                case: case.name.to_owned(),
+                wire,
+                polls: 0,
+                done: false,
+                given_back: Duration::ZERO,
+                outcome: Err("something panicked; see above".to_owned()),
+            });
+        }
+    }
+}
+
+async fn run_case(
+    theatre: &Theatre,
+    wire: Transport,
+    case: &Case,
+    tell: &mut impl FnMut(DropReport),
+) {
+    let setup = Setup {
+        proxy: matches!(case.middle, Some(Middle::Proxy)),
+        ..Setup::new(wire, Behavior::new())
+    };
+    let mut world = World::start(theatre, &setup).await;
+    if case.middle.is_none() {
+        // By name, which is one thing more to be dropped in.
+        world.config = world.bench.config.clone();
+    }
+    let client = world.client(settings());
+    // What is made once and kept is made here.
+    let warm = client.register(request(0)).await;
+    let warmed = answers(&warm, 0).and(client.end_session().await.map_err(|e| e.to_string()));
+    let at_rest = Resources::now();
+    for polls in 1..MOST_POLLS {
+        let mut report = DropReport {
+            case: case.name.to_owned(),
+            wire,
+            polls,
+            done: false,
+            given_back: Duration::ZERO,
+            outcome: warmed.clone(),
+        };
+        if report.outcome.is_ok() {
+            report.outcome = one_drop(&world, case, &client, at_rest, &mut report).await;
+        }
+        let over = report.done || report.outcome.is_err();
+        tell(report);
+        if over {
+            return;
+        }
+    }
+    panic!("{}: not done after {MOST_POLLS} polls", case.name);
+}
+
+async fn one_drop(
+    world: &World,
+    case: &Case,
+    client: &Client,
+    at_rest: Resources,
+    report: &mut DropReport,
+) -> Outcome {
+    let polls = report.polls;
+    for _ in 0..case.before {
+        answers(&registered(client, 1).await?, 1)?;
+    }
+    let emulator = &world.bench.emulator;
+    emulator
+        .set_behavior(world.bench.enrolment, case.behavior.clone())
+        .expect("the enrolment is there");
+    match case.middle {
+        Some(Middle::Trouble(trouble)) => world.meddler.make(trouble),
+        Some(Middle::Door(state)) => world.meddler.turn(state).await,
+        Some(Middle::Proxy) | None => {}
+    }
+    let dropped = timeout(HANG, drop_after(polls, client.register(request(2)))).await;
+    report.done = dropped.map_err(|_| "the registration hangs".to_owned())?.is_some();
+    world.lift().await;
+    has_hung_up(world).await?;
+    // On what is left of the session, and on a new one.
+    let ends_first = polls.is_multiple_of(2);
+    if ends_first {
+        end(client).await?;
+        report.given_back = at_rest.are_back().await?;
+    }
+    let again = registered(client, 3).await?;
+    answers(&again, 3).map_err(|why| format!("after the drop: {why}"))?;
+    end(client).await?;
+    let given_back = at_rest.are_back().await?;
+    report.given_back = report.given_back.max(given_back);
+    Ok(())
+}
+
+/// A service that was told to hang up after an answer has done so: what comes next comes after that.
+async fn has_hung_up(world: &World) -> Outcome {
+    let events = world.bench.emulator.events();
+    let hangs_up = |event: &Event| match event.kind {
+        EventKind::Answer { delivery: Delivery::CloseAfter, .. } => Some(event.connection),
+        _ => None,
+    };
+    let Some(connection) = events.snapshot().iter().rev().find_map(hangs_up) else {
+        return Ok(());
+    };
+    let closed = |event: &Event| {
+        event.connection == connection && matches!(event.kind, EventKind::Closed { .. })
+    };
+    let hung_up = timeout(HANG, events.wait_for(closed)).await;
+    hung_up.map(|_| ()).map_err(|_| "the service does not hang up".to_owned())
+}
+
+async fn registered(
+    client: &Client,
+    number: u32,
+) -> Result<Result<dps_client::Registered, dps_client::Error>, String> {
+    let outcome = timeout(HANG, client.register(request(number))).await;
+    outcome.map_err(|_| "a healthy registration hangs".to_owned())
+}
+
+async fn end(client: &Client) -> Outcome {
+    let ended = timeout(HANG, client.end_session()).await;
+    ended
+        .map_err(|_| "the end of the session hangs".to_owned())?
+        .map_err(|error| format!("the session did not end: {error:?}"))
+}

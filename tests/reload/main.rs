@@ -22,7 +22,9 @@ use dps_emulator::{
 };
 
 fn main() -> ExitCode {
+    // Most of a case's time is waiting.
     run_on_every_wire(
+        8,
         [
             wire_case!(a_replaced_pair_is_shown_at_the_next_handshake),
             wire_case!(a_half_written_pair_leaves_the_old_one_in_use),

@@ -54,7 +54,8 @@ fn main() -> ExitCode {
         Trial::test("no_source_skips_verification", source::no_source_skips_verification),
         Trial::test("a_source_that_skips_verification_is_found", source::is_found),
     ];
-    run_on_every_wire(cases, others)
+    // Most of a case's time is waiting.
+    run_on_every_wire(8, cases, others)
 }
 
 fn whole(names: &[&str]) -> Result<(), Failed> {

@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod canary;
 mod cell;
 mod identity;
 mod interrupt;
@@ -15,6 +16,7 @@ mod proxy;
 mod trials;
 
 pub use bench::{Bench, DEVICE, config_for, fast, settle};
+pub use canary::Canaries;
 pub use cell::{Cell, Credential};
 pub use identity::{Authority, Device};
 pub use interrupt::{drop_after, poll_count};

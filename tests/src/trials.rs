@@ -33,8 +33,10 @@ impl fmt::Debug for WireCase {
     }
 }
 
-/// Runs each case on each wire that is compiled in, and the other trials. To be called by `main`.
+/// Runs each case on each wire that is compiled in, and the other trials, so many at a time unless the command line
+/// says otherwise. To be called by `main`.
 pub fn run_on_every_wire(
+    at_a_time: usize,
     cases: impl IntoIterator<Item = WireCase>,
     others: impl IntoIterator<Item = Trial>,
 ) -> ExitCode {
@@ -54,8 +56,7 @@ pub fn run_on_every_wire(
         }
     }
     let mut arguments = Arguments::from_args();
-    // Most of a case's time is waiting.
-    arguments.test_threads.get_or_insert(8);
+    arguments.test_threads.get_or_insert(at_a_time);
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -1,0 +1,198 @@
+//! Registrations that succeed, fail and break off, with all that can be seen of them.
+
+use std::time::{Duration, SystemTime};
+
+use dps_client::{
+    Client, Config, Observer, Proxy, RegistrationRequest, Roots, Settings, Step, Transport, client,
+};
+use dps_conformance::{Authority, ProxyScript, TestProxy, config_for, drop_after, fast, settle};
+use dps_emulator::{Behavior, Body, ConnectionFault, Delivery, Emulator, Fault};
+
+use crate::{
+    canaries::{Factory, Identity, LIFETIME, PROXY_PASSWORD, canaries, device},
+    capture::{Output, mark, show, show_error, since},
+};
+
+pub(crate) async fn run(wire: Transport, identity: Identity) {
+    let (started, mark) = (SystemTime::now(), mark());
+    let bench = Bench::new(wire, identity).await;
+    bench.succeed().await;
+    bench.be_refused().await;
+    bench.trust_nobody().await;
+    bench.go_through_proxies().await;
+    bench.run_out_of_time().await;
+    bench.break_off().await;
+    bench.be_cancelled().await;
+    let id_scope = bench.emulator.id_scope().clone();
+    bench.emulator.stop().await;
+
+    let output = since(mark);
+    // What says nothing gives nothing away.
+    for spoken in ["rustls", "Assigned", "registrationId", "***", "alert", "proxy", "Rejection"] {
+        let found = output.windows(spoken.len()).any(|part| part == spoken.as_bytes());
+        assert!(found, "{spoken} is not in {} bytes of output", output.len());
+    }
+    let what = format!("{wire} with {identity:?}");
+    canaries(&id_scope, started).assert_absent(&what, &output);
+}
+
+struct Bench {
+    wire: Transport,
+    emulator: Emulator,
+    config: Config,
+}
+
+impl Bench {
+    async fn new(wire: Transport, identity: Identity) -> Self {
+        let factory = Factory::new();
+        let service = Emulator::builder().enrolment(identity.enrolment(&factory)).events_to(Output);
+        show(&service);
+        let emulator = service.start().await.unwrap();
+        let config = config_for(&emulator, wire, identity.attestation(&factory, wire))
+            .sas_lifetime(LIFETIME)
+            .observer(Observer::new(|step: &Step| show(step)));
+        Self { wire, emulator, config }
+    }
+
+    fn behaving(&self, behavior: Behavior) {
+        self.emulator.forget_devices();
+        self.emulator.set_behavior("dev-1", behavior).unwrap();
+    }
+
+    /// Registers once, shows whatever there is to be seen, and says whether it went well.
+    async fn attempt(&self, config: Config, settings: Settings) -> bool {
+        let before = self.emulator.events().len();
+        show(&config);
+        let client = client(self.wire, config, settings).unwrap();
+        show(&client);
+        let request = RegistrationRequest::new(device()).model_id("dtmi:test;1");
+        show(&request);
+        let mut events = client.operation_status();
+        let outcome = client.register(request).await;
+        show(&client);
+        while let Some(event) = events.try_next() {
+            show(&event);
+        }
+        match &outcome {
+            Ok(registered) => show(registered),
+            Err(error) => {
+                show_error(error);
+                show(&(error.hint(), error.stage(), error.tracking_id()));
+            }
+        }
+        settle(&client).await;
+        show(&self.emulator);
+        show(&self.emulator.events().since(before));
+        outcome.is_ok()
+    }
+
+    async fn succeeds(&self, config: Config) {
+        assert!(self.attempt(config, fast()).await, "it should have gone well");
+    }
+
+    async fn fails(&self, config: Config) {
+        assert!(!self.attempt(config, fast()).await, "it should have failed");
+    }
+
+    async fn succeed(&self) {
+        self.succeeds(self.config.clone()).await;
+        self.behaving(Behavior::new().polls(2).on_register(Fault::refuse(429)));
+        self.succeeds(self.config.clone()).await;
+    }
+
+    async fn be_refused(&self) {
+        let stranger = self.emulator.events().len();
+        self.emulator.set_enabled("dev-1", false).unwrap();
+        self.fails(self.config.clone()).await;
+        self.emulator.set_enabled("dev-1", true).unwrap();
+        self.behaving(Behavior::new().on_register(Fault::error(401_002, "Unauthorized")));
+        self.fails(self.config.clone()).await;
+        // Signed for another instance of the service.
+        let elsewhere =
+            self.config.clone().id_scope("0ne00FFFFFF".parse::<dps_client::IdScope>().unwrap());
+        self.fails(elsewhere).await;
+        let expired = self.config.clone().sas_lifetime(Duration::ZERO);
+        self.behaving(Behavior::new());
+        let _refused_if_there_is_a_token = self.attempt(expired, fast()).await;
+        assert!(self.emulator.events().len() > stranger);
+    }
+
+    async fn trust_nobody(&self) {
+        let other = Roots::empty().with_pem(Authority::root("Other").pem.as_bytes()).unwrap();
+        self.fails(self.config.clone().roots(other)).await;
+    }
+
+    async fn go_through_proxies(&self) {
+        let through = async |script| {
+            let proxy = TestProxy::start(script).await;
+            let choice = proxy.choice(&format!("user:{PROXY_PASSWORD}@"));
+            show(&choice);
+            let config = self.config.clone().proxy(choice);
+            (proxy, config)
+        };
+        self.behaving(Behavior::new());
+        let (_proxy, config) = through(ProxyScript::Open).await;
+        self.succeeds(config).await;
+        for script in [
+            ProxyScript::Authenticated,
+            ProxyScript::Refuse("502 Bad Gateway"),
+            ProxyScript::Close,
+            ProxyScript::CloseTunnel,
+        ] {
+            let (_proxy, config) = through(script).await;
+            self.fails(config).await;
+        }
+        let nobody: Proxy =
+            format!("http://user:{PROXY_PASSWORD}@no-such-proxy.invalid:1").parse().unwrap();
+        self.fails(self.config.clone().proxy(nobody)).await;
+    }
+
+    async fn run_out_of_time(&self) {
+        let soon = Duration::from_millis(300);
+        self.behaving(Behavior::new().on_register(Fault::deliver(Delivery::Never).forever()));
+        assert!(!self.attempt(self.config.clone(), fast().request_timeout(soon)).await);
+        self.behaving(Behavior::new().polls(u32::MAX));
+        assert!(!self.attempt(self.config.clone(), fast().registration_timeout(soon)).await);
+        self.behaving(Behavior::new());
+        self.emulator.set_connection_faults([ConnectionFault::HangOnAccept]);
+        let config = self.config.clone().connect_timeout(soon);
+        assert!(!self.attempt(config, fast()).await);
+    }
+
+    async fn break_off(&self) {
+        for fault in [ConnectionFault::CloseOnAccept, ConnectionFault::GarbageForTls] {
+            self.emulator.set_connection_faults([fault]);
+            self.fails(self.config.clone()).await;
+        }
+        for fault in [
+            Fault::deliver(Delivery::CloseBefore),
+            Fault::deliver(Delivery::CloseMid(20)),
+            Fault::with_body(Body::Garbage),
+            Fault::with_body(Body::Html),
+        ] {
+            self.behaving(Behavior::new().on_register(fault.forever()));
+            self.fails(self.config.clone()).await;
+        }
+        self.behaving(Behavior::new().polls(1).on_query(Fault::deliver(Delivery::CloseBefore)));
+        self.succeeds(self.config.clone()).await;
+    }
+
+    async fn be_cancelled(&self) {
+        self.behaving(Behavior::new().polls(1));
+        let fresh = || client(self.wire, self.config.clone(), fast()).unwrap();
+        let request = || RegistrationRequest::new(device());
+        for polls in 1..200 {
+            let client: Client = fresh();
+            let outcome = drop_after(polls, client.register(request())).await;
+            show(&client);
+            settle(&client).await;
+            if outcome.is_some() {
+                break;
+            }
+        }
+        let client = fresh();
+        let (outcome, ()) = tokio::join!(client.register(request()), async { client.cancel() });
+        show_error(&outcome.unwrap_err());
+        settle(&client).await;
+    }
+}

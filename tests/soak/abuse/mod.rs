@@ -1,0 +1,232 @@
+//! The emulator under abuse, while a well-behaved device registers again and again.
+//!
+//! The emulator has small bounds here, so that a few attackers are more than it takes: what matters is that it
+//! keeps to its bounds and makes room for others, not how large they are.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use dps_client::Transport;
+use dps_conformance::settle as goodbye;
+use tokio::task::JoinSet;
+
+use crate::{
+    Result,
+    mix::Kind,
+    options::Options,
+    service::Plan,
+    vitals::{Vitals, settle},
+    world::World,
+};
+
+mod amqp;
+mod http;
+mod mqtt;
+mod sockets;
+mod target;
+mod websocket;
+
+use target::Target;
+
+/// What the emulator takes at once.
+const MAX_CONNECTIONS: usize = 128;
+/// The emulator's patience with handshakes, heads and bodies.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A registration of the well-behaved device that takes longer has not been served.
+const MAX_LATENCY: Duration = Duration::from_secs(10);
+/// What the emulator may hold for one connection at most, while it is open.
+const MAX_HEAP_PER_CONNECTION: usize = 512 * 1024;
+/// What the emulator may keep when all attackers are gone: the events that it logs, up to a bound of its own.
+const MAX_HEAP_KEPT: usize = 96 * 1024 * 1024;
+
+/// One connection of an attacker, from beginning to end.
+type Attack = fn(Target) -> Pin<Box<dyn Future<Output = std::io::Result<()>> + Send>>;
+
+/// One way to abuse the emulator.
+pub(crate) struct Abuse {
+    name: &'static str,
+    /// Attackers at once.
+    attackers: usize,
+    /// Whose port it is.
+    wire: Transport,
+    attack: Attack,
+}
+
+impl Abuse {
+    const fn new(name: &'static str, attackers: usize, wire: Transport, attack: Attack) -> Self {
+        Self { name, attackers, wire, attack }
+    }
+}
+
+/// More than the emulator takes at once.
+const FLOOD: usize = MAX_CONNECTIONS + 72;
+/// A flood of connections when it is the system that has no more to give.
+const SCARCE: Abuse =
+    Abuse::new("more connections than descriptors", FLOOD, Transport::Http, |target| {
+        Box::pin(async move { target::wait_for_close(&mut target.tcp().await?).await })
+    });
+/// Fewer, for those who keep a processor busy.
+const FEW: usize = 16;
+
+/// Prints a row for each abuse; returns what did not hold.
+pub(crate) async fn run(options: &Options) -> Result<Vec<String>> {
+    println!(
+        "\nThe emulator, with at most {MAX_CONNECTIONS} connections and {} s of patience, under abuse for {} s each:\n",
+        PATIENCE.as_secs(),
+        options.abuse.as_secs()
+    );
+    println!(
+        "| abuse | attackers | their connections | good registrations | failed | worst latency, ms | descriptors: before, after | tasks: before, after | heap KiB: before, peak, after | back after, ms |"
+    );
+    println!("|{}", "---|".repeat(10));
+    let mut failures = Vec::new();
+    let abuses = [sockets::ABUSES, http::ABUSES, websocket::ABUSES, mqtt::ABUSES, amqp::ABUSES];
+    let wanted = |abuse: &&Abuse| abuse.wire.is_built() && abuse.name.contains(&options.named);
+    let mut world = world(None)?;
+    for abuse in abuses.into_iter().flatten().filter(wanted) {
+        failures.extend(withstand(&mut world, abuse, options).await?);
+    }
+    drop(world);
+    if SCARCE.name.contains(&options.named) {
+        let mut world = self::world(Some(MAX_CONNECTIONS / 2))?;
+        failures.extend(withstand(&mut world, &SCARCE, options).await?);
+    }
+    Ok(failures)
+}
+
+fn world(descriptors: Option<usize>) -> Result<World> {
+    World::with(|group_ca| Plan {
+        max_connections: MAX_CONNECTIONS,
+        patience: Some(PATIENCE),
+        descriptors,
+        group_ca,
+    })
+}
+
+async fn withstand(world: &mut World, abuse: &Abuse, options: &Options) -> Result<Vec<String>> {
+    let name = abuse.name;
+    // Nothing is lazily made later on, and the device is known.
+    let warm = Good::register_for(world, Duration::ZERO, options).await;
+    let before = settled_service(world).await?;
+    world.service.reset_peak()?;
+    let target = Target::new(world.service.port(abuse.wire)?, &world.service.ca_pem)?;
+    let connections = Arc::new(AtomicU64::new(0));
+    let mut attackers = JoinSet::new();
+    for _ in 0..abuse.attackers {
+        let (target, connections, attack) = (target.clone(), connections.clone(), abuse.attack);
+        attackers.spawn(async move {
+            loop {
+                connections.fetch_add(1, Ordering::Relaxed);
+                // However it ends, the next one begins; never so fast that nothing else runs.
+                attack(target.clone()).await.ok();
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    let good = Good::register_for(world, options.abuse, options).await;
+    let at_end = world.service.vitals()?;
+    attackers.shutdown().await;
+    let begin = Instant::now();
+    let after = settle(before, || world.service.vitals()).await?;
+    let took = begin.elapsed();
+    println!(
+        "| {name} | {} | {} | {} | {} | {} | {}, {} | {}, {} | {}, {}, {} | {} |",
+        abuse.attackers,
+        connections.load(Ordering::Relaxed),
+        good.done,
+        good.failed(),
+        good.worst.as_millis(),
+        before.descriptors,
+        after.descriptors,
+        before.tasks,
+        after.tasks,
+        before.heap / 1024,
+        at_end.peak / 1024,
+        after.heap / 1024,
+        took.as_millis(),
+    );
+    let mut failures: Vec<String> = Vec::new();
+    for (error, times) in warm.errors.iter().chain(&good.errors) {
+        failures.push(format!("{name}: {times} times a good device was not served: {error}"));
+    }
+    if good.done == 0 {
+        failures.push(format!("{name}: no good registration was done"));
+    }
+    if good.worst > MAX_LATENCY {
+        failures.push(format!("{name}: a good registration took {:?}", good.worst));
+    }
+    if !after.is_back_to(before) {
+        failures.push(format!("{name}: left behind: before {before:?}, after {after:?}"));
+    }
+    let bound = before.heap + MAX_CONNECTIONS * MAX_HEAP_PER_CONNECTION + MAX_HEAP_KEPT;
+    if at_end.peak > bound {
+        failures.push(format!("{name}: {} bytes of heap at the peak", at_end.peak));
+    }
+    if after.heap > MAX_HEAP_KEPT {
+        failures.push(format!("{name}: {} bytes of heap when all is over", after.heap));
+    }
+    Ok(failures)
+}
+
+/// The emulator once the well-behaved device's connections are closed on its side too.
+async fn settled_service(world: &mut World) -> Result<Vitals> {
+    let mut last = world.service.vitals()?;
+    loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let now = world.service.vitals()?;
+        if now.is_back_to(last) && last.is_back_to(now) {
+            return Ok(now);
+        }
+        last = now;
+    }
+}
+
+/// What the well-behaved device met.
+#[derive(Default)]
+struct Good {
+    done: usize,
+    worst: Duration,
+    /// Each error and how often it was met.
+    errors: BTreeMap<String, usize>,
+}
+
+impl Good {
+    /// Registers again and again, on each wire in turn, at least once on each.
+    async fn register_for(world: &World, time: Duration, options: &Options) -> Self {
+        let begin = Instant::now();
+        let mut good = Self::default();
+        loop {
+            for wire in options.wires() {
+                let begin = Instant::now();
+                match register(world, wire).await {
+                    Ok(()) => good.done += 1,
+                    Err(error) => *good.errors.entry(format!("{wire}: {error}")).or_default() += 1,
+                }
+                good.worst = good.worst.max(begin.elapsed());
+            }
+            if begin.elapsed() >= time {
+                return good;
+            }
+        }
+    }
+
+    fn failed(&self) -> usize {
+        self.errors.values().sum()
+    }
+}
+
+async fn register(world: &World, wire: Transport) -> Result<()> {
+    let device = world.device(Kind::Polled, wire, &format!("good-{wire}"))?;
+    let client = device.client(wire)?;
+    let outcome = client.register(device.request()).await;
+    goodbye(&client).await;
+    outcome.map(drop).map_err(Into::into)
+}

@@ -1,0 +1,121 @@
+//! Many devices that register at once, each with a client of its own.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use dps_client::Transport;
+use dps_conformance::{fast, settle};
+use tokio::{sync::Barrier, task::JoinSet};
+
+use crate::{
+    HEAP, Result,
+    mix::Kind,
+    options::Options,
+    vitals::{Vitals, descriptor_limit},
+    world::World,
+};
+
+/// Descriptors that a process needs beside its connections.
+const SPARE: usize = 48;
+
+/// Prints a row for each wire; returns what did not hold.
+pub(crate) async fn run(options: &Options) -> Result<Vec<String>> {
+    let limit = descriptor_limit()?;
+    let needed = options.crowd + SPARE;
+    if limit < needed {
+        return Err(format!(
+            "{} devices at once need {needed} descriptors and this process may have {limit}; raise it with `ulimit -n`",
+            options.crowd
+        )
+        .into());
+    }
+    println!("\n{} devices at once, each with a client of its own:\n", options.crowd);
+    println!(
+        "| wire | assigned | seconds | slowest registration, ms | descriptors: before, peak, after | tasks: before, peak, after | peak heap, KiB per registration |"
+    );
+    println!("|{}", "---|".repeat(7));
+    let mut failures = Vec::new();
+    for wire in options.wires() {
+        failures.extend(crowd(wire, options.crowd).await?);
+    }
+    Ok(failures)
+}
+
+async fn crowd(wire: Transport, count: usize) -> Result<Vec<String>> {
+    let world = Arc::new(World::new(count + SPARE)?);
+    let before = Vitals::of_this_process()?;
+    HEAP.reset_peak_usage();
+    let all_done = Arc::new(Barrier::new(count + 1));
+    let leave = Arc::new(Barrier::new(count + 1));
+    let mut devices = JoinSet::new();
+    let begin = Instant::now();
+    for number in 0..count {
+        let world = world.clone();
+        let (all_done, leave) = (all_done.clone(), leave.clone());
+        devices.spawn(async move {
+            let session = register(&world, wire, number).await;
+            // Nobody leaves before everybody is there: so many sessions are open at once.
+            all_done.wait().await;
+            leave.wait().await;
+            let (client, took) = session?;
+            settle(&client).await;
+            Ok::<Duration, String>(took)
+        });
+    }
+    all_done.wait().await;
+    let took = begin.elapsed();
+    let at_peak = Vitals::of_this_process()?;
+    leave.wait().await;
+    let mut failures = Vec::new();
+    let mut slowest = Duration::ZERO;
+    let mut assigned = 0;
+    while let Some(ended) = devices.join_next().await {
+        match ended? {
+            Ok(took) => {
+                assigned += 1;
+                slowest = slowest.max(took);
+            }
+            Err(error) => failures.push(format!("{wire}, {count} at once: {error}")),
+        }
+    }
+    failures.truncate(5);
+    let after = Vitals::settled(before).await?;
+    if !after.is_back_to(before) {
+        failures.push(format!("{wire}: left behind: before {before:?}, after {after:?}"));
+    }
+    println!(
+        "| {wire} | {assigned} of {count} | {:.1} | {} | {}, {}, {} | {}, {}, {} | {:.1} |",
+        took.as_secs_f64(),
+        slowest.as_millis(),
+        before.descriptors,
+        at_peak.descriptors,
+        after.descriptors,
+        before.tasks,
+        at_peak.tasks.saturating_sub(count),
+        after.tasks,
+        at_peak.peak.saturating_sub(before.heap) as f64 / 1024.0 / count as f64,
+    );
+    Ok(failures)
+}
+
+async fn register(
+    world: &World,
+    wire: Transport,
+    number: usize,
+) -> Result<(dps_client::Client, Duration), String> {
+    // So many handshakes on few cores take their time; no device may give up over it.
+    let patient = fast()
+        .request_timeout(Duration::from_secs(120))
+        .registration_timeout(Duration::from_secs(120));
+    let prepared = world
+        .device(Kind::Polled, wire, &format!("crowd-{wire}-{number}"))
+        .and_then(|device| Ok((device.client_with(wire, patient)?, device.request())));
+    let (client, request) = prepared.map_err(|error| error.to_string())?;
+    let begin = Instant::now();
+    match client.register(request).await {
+        Ok(_) => Ok((client, begin.elapsed())),
+        Err(error) => Err(error.to_string()),
+    }
+}

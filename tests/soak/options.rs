@@ -1,0 +1,128 @@
+//! What the program is told.
+
+use std::{str::FromStr, time::Duration};
+
+use dps_client::Transport;
+
+use crate::Result;
+
+/// One part of the soak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Endurance,
+    Crowd,
+    Abuse,
+}
+
+/// How much of what.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// Registrations on each wire.
+    pub(crate) registrations: usize,
+    /// Registrations at once.
+    pub(crate) crowd: usize,
+    /// How long each abuse lasts.
+    pub(crate) abuse: Duration,
+    /// Of the abuses, those whose name has this.
+    pub(crate) named: String,
+    wires: Vec<Transport>,
+    only: Option<Part>,
+}
+
+const USAGE: &str = "soak [--registrations N] [--crowd N] [--abuse-seconds N] [--wire NAME].. \
+                     [--only endurance|crowd|abuse] [--named TEXT]";
+
+/// From here on it is the long form: the crowd and the abuse grow with it.
+const LONG: usize = 1000;
+
+impl Options {
+    pub(crate) fn read(arguments: &[String]) -> Result<Self> {
+        let (mut registrations, mut crowd, mut seconds) = (300, None, None);
+        let (mut wires, mut only, mut named) = (Vec::new(), None, String::new());
+        let mut arguments = arguments.iter();
+        while let Some(name) = arguments.next() {
+            let value = arguments.next().ok_or_else(|| format!("{name}: no value; {USAGE}"))?;
+            match name.as_str() {
+                "--registrations" => registrations = number(name, value)?,
+                "--crowd" => crowd = Some(number(name, value)?),
+                "--abuse-seconds" => seconds = Some(number(name, value)?),
+                "--wire" => {
+                    let wire: Transport = value.parse()?;
+                    wire.ensure_built()?;
+                    wires.push(wire);
+                }
+                "--named" => named.clone_from(value),
+                "--only" => only = Some(value.parse()?),
+                _ => return Err(format!("{name:?} is no option; {USAGE}").into()),
+            }
+        }
+        let long = registrations >= LONG;
+        if wires.is_empty() {
+            wires = Transport::ALL.into_iter().filter(|wire| wire.is_built()).collect();
+        }
+        Ok(Self {
+            registrations,
+            crowd: crowd.unwrap_or(if long { 1000 } else { 100 }),
+            abuse: Duration::from_secs(seconds.unwrap_or(if long { 10 } else { 1 })),
+            named,
+            wires,
+            only,
+        })
+    }
+
+    /// The parts that are asked for.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Part> {
+        let only = self.only;
+        [Part::Endurance, Part::Crowd, Part::Abuse]
+            .into_iter()
+            .filter(move |part| only.is_none_or(|only| only == *part))
+    }
+
+    /// The wires that are asked for; all that are built, by default.
+    pub(crate) fn wires(&self) -> impl Iterator<Item = Transport> + Clone {
+        self.wires.clone().into_iter()
+    }
+}
+
+fn number<N: FromStr>(name: &str, value: &str) -> Result<N> {
+    value.parse().map_err(|_| format!("{name} {value:?}: give a number; {USAGE}").into())
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "endurance" => Ok(Self::Endurance),
+            "crowd" => Ok(Self::Crowd),
+            "abuse" => Ok(Self::Abuse),
+            _ => Err(format!("--only {text:?}: there are endurance, crowd and abuse")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Options> {
+        Options::read(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_long_form_is_long_in_all_its_parts() {
+        let (short, long) = (read("").unwrap(), read("--registrations 10000").unwrap());
+        assert!(short.crowd < long.crowd && short.abuse < long.abuse);
+        assert_eq!(read("--registrations 10000 --crowd 5").unwrap().crowd, 5);
+        assert_eq!(read("--only crowd").unwrap().parts().collect::<Vec<_>>(), [Part::Crowd]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        for line in ["--crowd", "--crowd many", "--only all", "--wire pigeon", "now please"] {
+            let message = read(line).unwrap_err().to_string();
+            let culprit = line.split_whitespace().next().unwrap();
+            assert!(message.contains(culprit) || message.contains("pigeon"), "{message}");
+        }
+    }
+}

@@ -14,8 +14,16 @@ use dps_connect::{
     websocket::{MAX_MESSAGE_BYTES, Violation, WsBytes, accept_key},
 };
 use dps_state_machine::{ConnectionError, Error, Observer, Stage, Step};
+use futures_util::{SinkExt, StreamExt};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Message,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    },
+};
 
 const TLS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
@@ -180,6 +188,83 @@ async fn what_breaks_the_rules_is_told_from_what_breaks_the_connection() {
         let error = read_all(&mut ws).await.unwrap_err();
         assert!(failure::find::<Violation>(&error).is_some(), "{bytes:x?}: {error:?}");
     }
+}
+
+/// What the other implementation gets and sends, while ours echoes.
+async fn other(role: Role) {
+    let (ours, theirs) = duplex(100);
+    let mut ours = match role {
+        Role::Client => WsBytes::server(ours).await,
+        Role::Server => WsBytes::client(ours).await,
+    };
+    let mut theirs = WebSocketStream::from_raw_socket(theirs, role, None).await;
+    let echoing = async {
+        let (mut buffer, mut all) = (vec![0; 70_000], Vec::new());
+        while let read @ 1.. = ours.read(&mut buffer).await.unwrap() {
+            all.extend_from_slice(&buffer[..read]);
+            ours.write_all(&buffer[..read]).await.unwrap();
+            ours.flush().await.unwrap();
+        }
+        assert_eq!(ours.close_reason(), Some("1001 (going)"));
+        all
+    };
+    let talking = async {
+        let mut sent = Vec::new();
+        for length in [0, 1, 125, 126, 65_535, 65_536, 200_000] {
+            let message: Vec<u8> = (0..length).map(|n: u32| n.to_be_bytes()[3]).collect();
+            let ping = Message::Ping(format!("{length}").into());
+            theirs.send(ping).await.unwrap();
+            let (mut sink, mut stream) = (&mut theirs).split();
+            let mut echoed = Vec::new();
+            let mut pongs = 0;
+            let reading = async {
+                while echoed.len() < message.len() || pongs == 0 {
+                    match stream.next().await.unwrap().unwrap() {
+                        Message::Binary(bytes) => echoed.extend_from_slice(&bytes),
+                        Message::Pong(_) => pongs += 1,
+                        other => panic!("{other:?}"),
+                    }
+                }
+            };
+            let binary = Message::Binary(message.clone().into());
+            let (written, ()) = tokio::join!(sink.send(binary), reading);
+            written.unwrap();
+            assert!(echoed == message, "{length}");
+            sent.extend_from_slice(&message);
+        }
+        let reason = CloseFrame { code: CloseCode::Away, reason: "going".into() };
+        theirs.send(Message::Close(Some(reason.clone()))).await.unwrap();
+        assert_eq!(theirs.next().await.unwrap().unwrap(), Message::Close(Some(reason)));
+        sent
+    };
+    let (received, sent) = tokio::join!(echoing, talking);
+    assert!(received == sent);
+}
+
+#[tokio::test]
+async fn another_implementation_understands_ours_and_ours_it() {
+    other(Role::Client).await;
+    other(Role::Server).await;
+}
+
+#[tokio::test]
+async fn of_many_pings_the_last_is_answered_and_nothing_piles_up() {
+    let (client, mut server) = duplex(1024);
+    let mut client = WsBytes::client(client).await;
+    let pinging = async {
+        for _ in 0..100_000 {
+            server.write_all(b"\x89\x02hi").await.unwrap();
+        }
+        server.write_all(b"\x82\x04done").await.unwrap();
+        server
+    };
+    let mut done = [0; 4];
+    let (mut server, read) = tokio::join!(pinging, client.read_exact(&mut done));
+    assert_eq!((read.unwrap(), &done), (4, b"done"));
+    drop(client);
+    let mut pongs = Vec::new();
+    server.read_to_end(&mut pongs).await.unwrap();
+    assert!(!pongs.is_empty() && pongs.len() < 2048, "{} bytes", pongs.len());
 }
 
 #[tokio::test]

@@ -1,0 +1,214 @@
+//! Frames, as bytes. See <https://www.rfc-editor.org/rfc/rfc6455#section-5.2>.
+
+use super::{MAX_MESSAGE_BYTES, Violation};
+
+/// Which end this is: only a client's frames are masked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Client,
+    Server,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opcode {
+    Continuation = 0,
+    Binary = 2,
+    Close = 8,
+    Ping = 9,
+    Pong = 10,
+}
+
+/// A control frame's payload is no longer, in bytes.
+pub(super) const MAX_CONTROL: usize = 125;
+
+/// What stands before a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Whether its message ends with it.
+    pub(super) is_last: bool,
+    pub(super) opcode: Opcode,
+    pub(super) mask: Option<[u8; 4]>,
+    /// The payload's length in bytes.
+    pub(super) length: usize,
+}
+
+impl Header {
+    /// The header that the bytes begin with, and its length; `None` while more is to come. `role` is this end's.
+    pub(super) fn parse(bytes: &[u8], role: Role) -> Result<Option<(Self, usize)>, Violation> {
+        let [first, second, rest @ ..] = bytes else { return Ok(None) };
+        if first & 0x70 != 0 {
+            return Err(Violation::new("a frame of an extension that was not asked for"));
+        }
+        let opcode = match first & 0x0f {
+            0 => Opcode::Continuation,
+            1 => return Err(Violation::new("a text message where bytes belong")),
+            2 => Opcode::Binary,
+            8 => Opcode::Close,
+            9 => Opcode::Ping,
+            10 => Opcode::Pong,
+            other => return Err(Violation::new(format!("a frame of the unknown kind {other}"))),
+        };
+        let is_last = first & 0x80 != 0;
+        let is_masked = second & 0x80 != 0;
+        match role {
+            Role::Client if is_masked => {
+                return Err(Violation::new("a masked frame from a server"));
+            }
+            Role::Server if !is_masked => {
+                return Err(Violation::new("a frame without a mask from a client"));
+            }
+            _ => {}
+        }
+        let short = usize::from(second & 0x7f);
+        if matches!(opcode, Opcode::Close | Opcode::Ping | Opcode::Pong)
+            && (!is_last || short > MAX_CONTROL)
+        {
+            return Err(Violation::new("a control frame that is too long or in pieces"));
+        }
+        let (length, rest) = match (short, rest) {
+            (126, [high, low, rest @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), rest),
+            (127, [a, b, c, d, e, f, g, h, rest @ ..]) => {
+                let length = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
+                (usize::try_from(length).unwrap_or(usize::MAX), rest)
+            }
+            (126 | 127, _) => return Ok(None),
+            _ => (short, rest),
+        };
+        let (mask, rest) = match (is_masked, rest) {
+            (false, rest) => (None, rest),
+            (true, [a, b, c, d, rest @ ..]) => (Some([*a, *b, *c, *d]), rest),
+            (true, _) => return Ok(None),
+        };
+        if length > MAX_MESSAGE_BYTES {
+            return Err(too_large());
+        }
+        Ok(Some((Self { is_last, opcode, mask, length }, bytes.len() - rest.len())))
+    }
+}
+
+pub(super) fn too_large() -> Violation {
+    Violation::new(format!("a message of more than {MAX_MESSAGE_BYTES} bytes"))
+}
+
+/// Appends a whole frame.
+pub(super) fn append(to: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) {
+    to.reserve(payload.len() + 14);
+    to.push(0x80 | opcode as u8);
+    let masked = if mask.is_some() { 0x80 } else { 0 };
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(length @ 0..=125), _) => to.push(masked | length),
+        (_, Ok(length)) => {
+            to.push(masked | 126);
+            to.extend_from_slice(&length.to_be_bytes());
+        }
+        _ => {
+            to.push(masked | 127);
+            to.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+        }
+    }
+    to.extend_from_slice(mask.as_ref().map_or(&[], <[u8; 4]>::as_slice));
+    let start = to.len();
+    to.extend_from_slice(payload);
+    if let (Some(mask), Some(payload)) = (mask, to.get_mut(start..)) {
+        apply(mask, 0, payload);
+    }
+}
+
+/// Masks or unmasks; `offset` is how far into the payload the bytes begin.
+pub(super) fn apply(mask: [u8; 4], offset: usize, bytes: &mut [u8]) {
+    let mask = mask.iter().cycle().skip(offset % 4);
+    bytes.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+}
+
+/// What a close frame's payload says: nothing, or a code and perhaps words.
+pub(super) fn close_reason(payload: &[u8]) -> Result<Option<String>, Violation> {
+    let (code, words) = match payload {
+        [] => return Ok(None),
+        [high, low, words @ ..] => (u16::from_be_bytes([*high, *low]), words),
+        _ => return Err(Violation::new("a close frame with half a code")),
+    };
+    // The others are never sent: <https://www.rfc-editor.org/rfc/rfc6455#section-7.4>.
+    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+        return Err(Violation::new(format!("a close frame with the code {code}")));
+    }
+    match str::from_utf8(words) {
+        Ok("") => Ok(Some(code.to_string())),
+        Ok(words) => Ok(Some(format!("{code} ({words:.128})"))),
+        Err(_) => Err(Violation::new("a close frame with words that are not UTF-8")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_of_the_rfc_are_read() {
+        // RFC 6455, section 5.7, with bytes instead of text.
+        let unmasked = b"\x82\x05Hello";
+        let (header, length) = Header::parse(unmasked, Role::Client).unwrap().unwrap();
+        let expected = Header { is_last: true, opcode: Opcode::Binary, mask: None, length: 5 };
+        assert_eq!((header, length), (expected, 2));
+        let masked = b"\x82\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
+        let (header, length) = Header::parse(masked, Role::Server).unwrap().unwrap();
+        assert_eq!((header.mask, length), (Some([0x37, 0xfa, 0x21, 0x3d]), 6));
+        let mut payload = masked[length..].to_vec();
+        let (start, end) = payload.split_at_mut(3);
+        apply(header.mask.unwrap(), 0, start);
+        apply(header.mask.unwrap(), 3, end);
+        assert_eq!(payload, b"Hello");
+    }
+
+    #[test]
+    fn what_is_written_is_read_at_every_length() {
+        for length in [0, 1, 125, 126, 127, 65_535, 65_536, MAX_MESSAGE_BYTES] {
+            for (mask, reader) in [(None, Role::Client), (Some([1, 2, 3, 4]), Role::Server)] {
+                let mut bytes = Vec::new();
+                append(&mut bytes, Opcode::Binary, &vec![7; length], mask);
+                let (header, start) = Header::parse(&bytes, reader).unwrap().unwrap();
+                assert_eq!((header.length, header.mask), (length, mask));
+                let mut payload = bytes[start..].to_vec();
+                apply(mask.unwrap_or_default(), 0, &mut payload);
+                assert!(payload == vec![7; length], "{length}");
+                for cut in 0..start {
+                    assert_eq!(Header::parse(&bytes[..cut], reader), Ok(None), "{length}, {cut}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn frames_that_break_the_rules_are_named() {
+        let huge = [&b"\x82\x7f"[..], &u64::MAX.to_be_bytes()].concat();
+        let cases: [(&[u8], &str); 9] = [
+            (b"\x81\x02hi", "text"),
+            (b"\xc2\x02hi", "extension"),
+            (b"\x92\x02hi", "extension"),
+            (b"\x83\x02hi", "unknown kind 3"),
+            (b"\x8b\x02hi", "unknown kind 11"),
+            (b"\x82\x82\0\0\0\0hi", "masked frame from a server"),
+            (b"\x09\x02hi", "control frame"),
+            (b"\x89\x7e\0\x80", "control frame"),
+            (&huge, "more than"),
+        ];
+        for (bytes, says) in cases {
+            let violation = Header::parse(bytes, Role::Client).unwrap_err().to_string();
+            assert!(violation.contains(says), "{bytes:x?}: {violation}");
+        }
+        let violation = Header::parse(b"\x82\x02hi", Role::Server).unwrap_err().to_string();
+        assert!(violation.contains("without a mask"), "{violation}");
+    }
+
+    #[test]
+    fn a_close_says_its_code_and_words() {
+        let said = |payload| close_reason(payload).map_err(|violation| violation.to_string());
+        assert_eq!(said(b""), Ok(None));
+        assert_eq!(said(b"\x03\xe8"), Ok(Some("1000".into())));
+        assert_eq!(said(b"\x03\xf0busy"), Ok(Some("1008 (busy)".into())));
+        for (wrong, says) in
+            [(&b"\x03"[..], "half"), (b"\x03\xed", "1005"), (b"\x03\xe8\xff", "UTF-8")]
+        {
+            assert!(said(wrong).unwrap_err().contains(says), "{wrong:x?}");
+        }
+    }
+}

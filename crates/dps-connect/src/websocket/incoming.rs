@@ -1,0 +1,165 @@
+//! What comes: messages, handed on as they arrive, and what stands between them.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::{
+    MAX_MESSAGE_BYTES, Violation,
+    frame::{self, Header, Opcode, Role},
+};
+
+/// How much is read at once when it is not known what comes, in bytes (4 KiB).
+const CHUNK: usize = 4 * 1024;
+
+/// Reads frames. Less than one is kept, and of a message nothing.
+pub(super) struct Incoming {
+    role: Role,
+    /// What came and was not looked at yet.
+    ahead: Vec<u8>,
+    /// The data frame that is being read.
+    frame: Option<Payload>,
+    /// Whether the message goes on after the frame, and how long it is so far.
+    message: Option<usize>,
+}
+
+/// What is left of a frame's payload.
+struct Payload {
+    left: usize,
+    /// The mask, and how much of the payload was unmasked.
+    mask: Option<([u8; 4], usize)>,
+}
+
+/// What came next.
+pub(super) enum Next {
+    /// Bytes of a message, into the caller's buffer.
+    Read,
+    Ping(Vec<u8>),
+    Close(Vec<u8>),
+    /// The stream is at its end.
+    End,
+}
+
+impl Incoming {
+    pub(super) fn new(role: Role, ahead: Vec<u8>) -> Self {
+        Self { role, ahead, frame: None, message: None }
+    }
+
+    /// `buffer` must have room.
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncRead + Unpin),
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<Next>> {
+        loop {
+            if let Some(payload) = self.frame.as_mut().filter(|payload| payload.left > 0) {
+                let read = if self.ahead.is_empty() {
+                    ready!(payload.poll_read(cx, stream, buffer))?
+                } else {
+                    payload.take(&mut self.ahead, buffer)
+                };
+                return Poll::Ready(Ok(if read == 0 { Next::End } else { Next::Read }));
+            }
+            self.frame = None;
+            match self.control_or_header()? {
+                Some(Some(next)) => return Poll::Ready(Ok(next)),
+                Some(None) => {}
+                None => {
+                    if ready!(self.poll_more(cx, stream))? == 0 {
+                        return Poll::Ready(Ok(Next::End));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a whole control frame or the header of another one from what came; `None` when that is not enough,
+    /// `Some(None)` when there is nothing to tell of it.
+    fn control_or_header(&mut self) -> Result<Option<Option<Next>>, Violation> {
+        let Some((header, start)) = Header::parse(&self.ahead, self.role)? else { return Ok(None) };
+        let Header { is_last, opcode, mask, length } = header;
+        let in_message = match (opcode, self.message) {
+            (Opcode::Binary, None) => 0,
+            (Opcode::Continuation, Some(so_far)) => so_far,
+            (Opcode::Binary, Some(_)) => {
+                return Err(Violation::new("a message inside of another one"));
+            }
+            (Opcode::Continuation, None) => {
+                return Err(Violation::new("the rest of a message that was never begun"));
+            }
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => {
+                let Some(payload) = self.ahead.get_mut(start..start + length) else {
+                    return Ok(None);
+                };
+                frame::apply(mask.unwrap_or_default(), 0, payload);
+                let payload = payload.to_vec();
+                self.ahead.drain(..start + length);
+                return Ok(Some(match opcode {
+                    Opcode::Close => Some(Next::Close(payload)),
+                    Opcode::Ping => Some(Next::Ping(payload)),
+                    _ => None,
+                }));
+            }
+        };
+        let so_far = in_message + length;
+        if so_far > MAX_MESSAGE_BYTES {
+            return Err(frame::too_large());
+        }
+        self.ahead.drain(..start);
+        self.message = (!is_last).then_some(so_far);
+        self.frame = Some(Payload { left: length, mask: mask.map(|mask| (mask, 0)) });
+        Ok(Some(None))
+    }
+
+    fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<io::Result<usize>> {
+        let mut space = [0; CHUNK];
+        let mut chunk = ReadBuf::new(&mut space);
+        ready!(Pin::new(stream).poll_read(cx, &mut chunk))?;
+        self.ahead.extend_from_slice(chunk.filled());
+        Poll::Ready(Ok(chunk.filled().len()))
+    }
+}
+
+impl Payload {
+    /// Moves what fits from what came ahead.
+    fn take(&mut self, ahead: &mut Vec<u8>, buffer: &mut ReadBuf<'_>) -> usize {
+        let length = self.left.min(ahead.len()).min(buffer.remaining());
+        let mut part: Vec<u8> = ahead.drain(..length).collect();
+        self.unmask(&mut part);
+        buffer.put_slice(&part);
+        length
+    }
+
+    /// Reads from the stream into the buffer, but no further than the payload goes.
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncRead + Unpin),
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let most = self.left.min(buffer.remaining());
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        ready!(Pin::new(stream).poll_read(cx, &mut part))?;
+        self.unmask(part.filled_mut());
+        let length = part.filled().len();
+        buffer.advance(length);
+        Poll::Ready(Ok(length))
+    }
+
+    fn unmask(&mut self, part: &mut [u8]) {
+        self.left = self.left.saturating_sub(part.len());
+        if let Some((mask, done)) = &mut self.mask {
+            frame::apply(*mask, *done, part);
+            *done += part.len();
+        }
+    }
+}

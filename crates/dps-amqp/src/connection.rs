@@ -1,6 +1,7 @@
 //! A session over a stream.
 
 use std::{
+    any::Any,
     fmt,
     future::poll_fn,
     io,
@@ -30,9 +31,24 @@ use crate::{
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What a connection runs over.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Sync + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
+impl<T: AsyncRead + AsyncWrite + Any + Send + Sync + Unpin> Io for T {}
+
+/// What the service said when it closed the WebSocket, if it is one and the service said something.
+fn last_words(io: &dyn Io) -> Option<String> {
+    #[cfg(feature = "websocket")]
+    {
+        let io: &dyn Any = io;
+        let websocket: &dps_connect::websocket::WsBytes<dps_connect::Stream> = io.downcast_ref()?;
+        websocket.close_reason().map(|said| format!("WebSocket close {said}"))
+    }
+    #[cfg(not(feature = "websocket"))]
+    {
+        let _ = io;
+        None
+    }
+}
 
 /// See the module.
 pub(crate) struct Connection {
@@ -48,18 +64,12 @@ pub(crate) struct Connection {
 /// Why a connection can't go on.
 #[derive(Debug)]
 pub(crate) enum Broken {
-    /// It is gone.
-    Lost(io::Error),
+    /// It is gone. What the service said last, if anything.
+    Lost(io::Error, Option<String>),
     /// The service let go of it without refusing anybody.
     Dismissed(String),
     /// What came makes no sense.
     Nonsense(Malformed),
-}
-
-impl From<io::Error> for Broken {
-    fn from(error: io::Error) -> Self {
-        Self::Lost(error)
-    }
 }
 
 impl From<Malformed> for Broken {
@@ -207,6 +217,11 @@ impl Connection {
         }
     }
 
+    /// Whether the service may have seen the request that was sent last.
+    pub(crate) fn may_have_sent(&self) -> bool {
+        !self.session.has_sent_nothing()
+    }
+
     /// Whether another request can follow on it. What came in the meantime is taken in; nothing is waited for.
     pub(crate) async fn is_usable(&mut self) -> bool {
         let idle = self.session.idle_time_out();
@@ -247,7 +262,12 @@ impl Connection {
             self.flush().await;
             match self.unsent.take() {
                 Some(error) => return Err(error),
-                None => self.io.shutdown().await?,
+                None => {
+                    // The goodbye is out: whoever has hung up upon it needs no more.
+                    if let Err(error) = self.io.shutdown().await {
+                        tracing::debug!(%error, "AMQP ended before the stream below was closed");
+                    }
+                }
             }
         }
         Ok(())
@@ -299,7 +319,7 @@ impl Connection {
     }
 
     /// Reads once; meanwhile the service hears from us as often as it wants.
-    async fn read_more(&mut self) -> io::Result<()> {
+    async fn read_more(&mut self) -> Result<(), Broken> {
         loop {
             let heartbeat = self.session.idle_time_out().map(|idle| self.last_sent + idle / 2);
             let due = match self.unsent {
@@ -312,12 +332,13 @@ impl Connection {
                     Ok(1..) => return Ok(()),
                     read => {
                         let error = read.err().unwrap_or(io::ErrorKind::UnexpectedEof.into());
-                        return Err(self.unsent.take().unwrap_or(error));
+                        let error = self.unsent.take().unwrap_or(error);
+                        return Err(Broken::Lost(error, last_words(&*self.io)));
                     }
                 },
                 () = sleep_until(due.unwrap_or(self.last_sent)), if due.is_some() => {
                     if let Some(error) = self.unsent.take() {
-                        return Err(error);
+                        return Err(Broken::Lost(error, None));
                     }
                     self.session.put_heartbeat();
                     self.flush().await;
@@ -392,3 +413,6 @@ impl fmt::Debug for Briefly<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

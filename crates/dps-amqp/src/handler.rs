@@ -76,7 +76,13 @@ impl AmqpTransport {
                 self.connection = Some(connection);
                 Ok(self.hinted(response))
             }
-            Err(broken) => Err(explain(stage, &peer, broken)),
+            Err(broken) => {
+                let mut error = explain(stage, &peer, broken);
+                if let Error::Connection(lost) = &mut error {
+                    lost.request_may_have_been_sent = connection.may_have_sent();
+                }
+                Err(error)
+            }
         }
     }
 
@@ -199,10 +205,16 @@ impl fmt::Debug for AmqpTransport {
 fn explain(stage: Stage, peer: &Peer, broken: Broken) -> Error {
     match broken {
         #[cfg(feature = "websocket")]
-        Broken::Lost(error) if failure::find::<Violation>(&error).is_some() => {
+        Broken::Lost(error, _) if failure::find::<Violation>(&error).is_some() => {
             ProtocolError::unreadable(stage, error.to_string()).into()
         }
-        Broken::Lost(error) => failure::lost(stage, peer, &error).source(error).into(),
+        Broken::Lost(error, said) => {
+            let mut lost = failure::lost(stage, peer, &error).source(error);
+            if let Some(said) = said {
+                lost.message = format!("{} ({said})", lost.message);
+            }
+            lost.into()
+        }
         Broken::Dismissed(what) => {
             ConnectionError::lost(stage, format!("{peer} ended {what}")).into()
         }

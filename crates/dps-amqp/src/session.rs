@@ -162,6 +162,11 @@ impl Session {
         self.sending.is_some()
     }
 
+    /// Whether nothing of the message that is to be sent has gone out.
+    pub(crate) fn has_sent_nothing(&self) -> bool {
+        self.sending.as_ref().is_some_and(|sending| sending.sent == 0)
+    }
+
     pub(crate) fn put_heartbeat(&mut self) {
         codec::heartbeat(&mut self.out);
     }

@@ -1,0 +1,139 @@
+//! What comes back to a request that the service took.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{peer::*, *};
+
+fn made(make: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Turn {
+    Turn::Answer(Arc::new(make))
+}
+
+#[tokio::test]
+async fn an_answer_is_handed_up_with_its_properties() {
+    let (_peer, mut wire) = started_with(vec![answers(0, r#"{"status":"assigned"}"#)]).await;
+    let response = register(&mut wire).await.unwrap();
+    assert_eq!((response.status, response.body), (200, br#"{"status":"assigned"}"#.to_vec()));
+    assert_eq!(response.retry_after, Some(Duration::from_secs(3)));
+    assert_eq!(response.protocol_result.get("x"), Some("y"));
+    assert_eq!(response.protocol_result.get("correlation-id").unwrap().len(), 36);
+}
+
+#[tokio::test]
+async fn an_answer_before_the_acceptance_is_as_good() {
+    let first = made(|id| [delivery(0, &message(id, b"1")), accepted(0)].concat());
+    let (_peer, mut wire) = started_with(vec![first, Turn::Read("dt"), answers(1, "2")]).await;
+    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
+}
+
+#[tokio::test]
+async fn answers_to_others_old_ones_and_copies_are_accepted_and_forgotten() {
+    let stray = "00000000-0000-4000-8000-000000000000";
+    let copies = made(move |id| {
+        let right = message(id, b"1");
+        [
+            accepted(0),
+            delivery(0, &message(stray, b"wrong")),
+            delivery(1, &[]),
+            delivery(2, &right),
+            delivery(3, &right),
+        ]
+        .concat()
+    });
+    let turns = vec![copies, Turn::Read("dddd"), Turn::Read("t"), answers(4, "2"), Turn::ReadOn];
+    let (mut peer, mut wire) = started_with(turns).await;
+    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
+    drop(wire);
+    assert!(peer.over_next().await.starts_with("SiHobaaftddddt"));
+}
+
+#[tokio::test]
+async fn credit_is_given_again_for_as_many_answers_as_come() {
+    // Sixteen are allowed at first; a flow tops them up.
+    let stray = |number| delivery(number, &message("00000000-0000-4000-8000-000000000000", b""));
+    let strays = |from: u32| (from..from + 8).flat_map(stray).collect::<Vec<_>>();
+    let turns = vec![
+        Turn::Send([accepted(0), strays(0)].concat()),
+        Turn::Read("ddddddddf"),
+        Turn::Send(strays(8)),
+        Turn::Read("ddddddddf"),
+        answers(0, "1"),
+    ];
+    let (_peer, mut wire) = started_with(turns).await;
+    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+}
+
+#[tokio::test]
+async fn an_answer_may_come_in_many_parts() {
+    let parts = made(|id| {
+        let whole = message(id, &[b'x'; 300_000]);
+        let mut parts = whole.chunks(1000).peekable();
+        let mut sent = accepted(0);
+        while let Some(bytes) = parts.next() {
+            sent.extend(part(0, bytes, parts.peek().is_some()));
+        }
+        sent
+    });
+    let (_peer, mut wire) = started_with(vec![parts]).await;
+    assert_eq!(register(&mut wire).await.unwrap().body, [b'x'; 300_000]);
+}
+
+#[tokio::test]
+async fn an_answer_past_the_cap_is_nonsense_whether_it_ends_or_not() {
+    let endless = Turn::Send((0..30).flat_map(|_| part(0, &[0; 60_000], true)).collect());
+    let whole = made(|id| {
+        let whole = message(id, &vec![b' '; 1024 * 1024 + 1]);
+        let mut parts = whole.chunks(60_000).peekable();
+        let mut sent = Vec::new();
+        while let Some(bytes) = parts.next() {
+            sent.extend(part(0, bytes, parts.peek().is_some()));
+        }
+        sent
+    });
+    for turn in [endless, whole] {
+        let (_peer, mut wire) = started_with(vec![turn]).await;
+        let error = protocol_error(register(&mut wire).await);
+        assert!(error.reason.contains("larger than 1048576 bytes"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_nonsense_and_the_next_request_connects_anew() {
+    let junk: [(&[u8], &str); 7] = [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "between 8 and 65536"),
+        (&[0, 0, 0, 9, 2, 0, 0, 0, 0x40], "does not say what it is"),
+        (&[0, 1, 0, 1, 2, 0, 0, 0], "between 8 and 65536"),
+        (&[0, 0, 0, 12, 2, 0, 0, 0, 0, 0x53, 0x14, 0x45], "a transfer has no handle"),
+        // By the link for requests.
+        (&[0, 0, 0, 16, 2, 0, 0, 0, 0, 0x53, 0x14, 0xc0, 3, 1, 0x52, 5], "brings none"),
+        (&[0, 0, 0, 16, 2, 0, 0, 0, 0, 0x53, 0x14, 0xc0, 3, 1, 0x52, 6], "has no number"),
+        (
+            &[0, 0, 0, 18, 2, 0, 0, 0, 0, 0x53, 0x14, 0xc0, 4, 2, 0x52, 6, 0x43, 0x40],
+            "does not say what it is",
+        ),
+    ];
+    for (bytes, says) in junk {
+        let first = [usual_start(), vec![Turn::Send(bytes.to_vec())]].concat();
+        let second = [usual_start(), vec![answers(0, "1")]].concat();
+        let (_peer, config) = start(vec![first, second]).await;
+        let mut wire = AmqpTransport::new(config).unwrap();
+        let error = protocol_error(register(&mut wire).await);
+        assert_eq!(error.stage, Stage::Register);
+        assert!(error.reason.contains(says), "{says}: {error}");
+        assert_eq!(query(&mut wire).await.unwrap().body, b"1");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_something_else_is_named() {
+    for (header, says) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "HTTP/1.1"),
+        (b"AMQP\x00\x00\x09\x01", "AMQP 0.9.1"),
+    ] {
+        let (_peer, config) =
+            start(vec![vec![Turn::Read("Si"), Turn::Send(header.to_vec())]]).await;
+        let error = protocol_error(register(&mut AmqpTransport::new(config).unwrap()).await);
+        assert!(error.reason.contains(says), "{error}");
+    }
+}

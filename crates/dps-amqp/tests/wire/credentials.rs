@@ -1,0 +1,138 @@
+//! Who the device is, and what comes of it.
+
+use fe2o3_amqp_types::sasl::SaslCode;
+
+use super::{peer::*, *};
+
+#[tokio::test]
+async fn sasl_outcomes_are_answers() {
+    for (code, status) in [
+        (SaslCode::Auth, 401),
+        (SaslCode::Sys, 500),
+        (SaslCode::SysPerm, 500),
+        (SaslCode::SysTemp, 503),
+    ] {
+        let said = [SASL, &mechanisms(&["PLAIN"]), &outcome(code)].concat();
+        let (_peer, config) =
+            start(vec![vec![Turn::Read("Si"), Turn::Send(said), Turn::Cut]]).await;
+        let response = register(&mut AmqpTransport::new(config).unwrap()).await.unwrap();
+        assert_eq!(response.status, status);
+        assert!(response.reason.unwrap().contains("SASL outcome"));
+        assert_eq!(response.protocol_result.get("sasl-server-mechanisms"), Some("PLAIN"));
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_sasl_can_not_take_a_token() {
+    let (_peer, config) = start(vec![vec![Turn::Read("Si"), Turn::Send(AMQP.to_vec())]]).await;
+    let error = protocol_error(register(&mut AmqpTransport::new(config).unwrap()).await);
+    assert!(error.reason.contains("no SASL"), "{error}");
+}
+
+#[tokio::test]
+async fn a_challenge_where_the_mechanism_has_none_is_nonsense() {
+    let said = [SASL, &mechanisms(&["PLAIN"]), &challenge()].concat();
+    let (_peer, config) = start(vec![vec![Turn::Read("Si"), Turn::Send(said)]]).await;
+    let error = protocol_error(register(&mut AmqpTransport::new(config).unwrap()).await);
+    assert!(error.reason.contains("PLAIN has none"), "{error}");
+}
+
+/// A device with a certificate, and a server that takes it.
+async fn certified(scripts: Vec<Vec<Turn>>) -> (Peer, AmqpTransport) {
+    let authority = Authority::new("Test CA");
+    let tls = server_config(&authority.server(|_| ()), Some(&authority), &[&TLS13]);
+    let peer = Peer::start(tls, scripts).await;
+    let mut config = config(&localhost(peer.address), authority.roots());
+    config.attestation = authority.device("pump-17").attestation();
+    (peer, AmqpTransport::new(config).unwrap())
+}
+
+#[tokio::test]
+async fn a_server_that_insists_on_sasl_gets_external_or_anonymous() {
+    for offer in [&["EXTERNAL", "PLAIN"][..], &["ANONYMOUS"], &["anonymous", "external"]] {
+        let insists = vec![Turn::Read("Hobaaf"), Turn::Send(SASL.to_vec()), Turn::Cut];
+        let takes = vec![
+            Turn::Read("S"),
+            Turn::Send([SASL, &mechanisms(offer)].concat()),
+            Turn::Read("i"),
+            // A challenge that asks again is answered with nothing.
+            Turn::Send(challenge()),
+            Turn::Read("r"),
+            Turn::Send(outcome(SaslCode::Ok)),
+            Turn::Read("Hobaaf"),
+            Turn::Send(started()),
+            Turn::Read("t"),
+            answers(0, "1"),
+        ];
+        let (_peer, mut wire) = certified(vec![insists, takes]).await;
+        assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_offers_nothing_for_a_certificate_is_told_apart() {
+    let insists = vec![Turn::Read("Hobaaf"), Turn::Send(SASL.to_vec()), Turn::Cut];
+    let offers = vec![Turn::Read("S"), Turn::Send([SASL, &mechanisms(&["PLAIN"])].concat())];
+    let (_peer, mut wire) = certified(vec![insists, offers]).await;
+    let error = protocol_error(register(&mut wire).await);
+    assert!(error.reason.contains("PLAIN") && error.reason.contains("EXTERNAL"), "{error}");
+}
+
+#[tokio::test]
+async fn a_refused_certificate_comes_with_the_chain_that_was_sent() {
+    let json = r#"{"errorCode":401002,"message":"CA certificate not found."}"#;
+    let refusal = close(Some(error("amqp:unauthorized-access", Some(json))));
+    let said = [AMQP, &frame(&open()), &refusal].concat();
+    let (_peer, mut wire) = certified(vec![vec![Turn::Read("Hobaaf"), Turn::Send(said)]]).await;
+    let response = register(&mut wire).await.unwrap();
+    assert_eq!(response.status, 401);
+    let hint = response.hint.unwrap();
+    assert!(hint.contains("pump-17") && hint.contains("2 certificates"), "{hint}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_tls_refuses_is_told_at_once() {
+    let authority = Authority::new("Test CA");
+    let tls =
+        server_config(&authority.server(|_| ()), Some(&Authority::new("Another CA")), &[&TLS13]);
+    let peer = Peer::start(tls, vec![]).await;
+    let mut config = config(&localhost(peer.address), authority.roots());
+    config.attestation = authority.device("pump-17").attestation();
+    let error = connection_error(register(&mut AmqpTransport::new(config).unwrap()).await);
+    assert_eq!(error.stage, Stage::Tls);
+    assert!(!error.retryable, "{error:?}");
+}
+
+#[tokio::test]
+async fn what_can_not_be_is_refused_before_any_connection() {
+    let authority = Authority::new("Test CA");
+    let (mut peer, mut config) = start(vec![]).await;
+    config.attestation = authority.device("another-device").attestation();
+    let refused = register(&mut AmqpTransport::new(config).unwrap()).await.unwrap_err();
+    assert_eq!(refused.kind(), dps_state_machine::ErrorKind::Configuration);
+    tokio::select! {
+        biased;
+        seen = peer.over_next() => panic!("{seen}"),
+        () = tokio::task::yield_now() => {}
+    }
+}
+
+#[tokio::test]
+async fn tokens_and_ids_longer_than_a_small_frame_go_out_whole() {
+    let (mut peer, config) = start(vec![[usual_start(), vec![answers(0, "1")]].concat()]).await;
+    let long = "d".repeat(128);
+    let request = RegistrationRequest::new(long.parse().unwrap());
+    let scope = "0".repeat(64).parse::<dps_state_machine::IdScope>().unwrap();
+    let mut wire = AmqpTransport::new(config.id_scope(scope)).unwrap();
+    assert_eq!(wire.registration_request(&request).await.unwrap().body, b"1");
+    drop(wire);
+    assert!(peer.over_next().await.starts_with("SiHobaaft"));
+}
+
+#[tokio::test]
+async fn nothing_that_is_printed_has_the_token() {
+    let (_peer, mut wire) = started_with(vec![answers(0, "1")]).await;
+    register(&mut wire).await.unwrap();
+    let shown = format!("{wire:?}");
+    assert!(!shown.contains("SharedAccessSignature") && shown.contains("***"), "{shown}");
+}

@@ -1,0 +1,104 @@
+//! Connections that die, at any frame; and those that are found dead.
+
+use std::time::Duration;
+
+use super::{peer::*, *};
+
+/// Every prefix of what a server says to a device that registers, byte by byte where frames end and begin.
+#[tokio::test]
+async fn a_connection_that_dies_at_any_frame_is_lost_at_once() {
+    let said = [
+        vec![SASL.to_vec(), mechanisms(&["PLAIN"]), outcome(fe2o3_amqp_types::sasl::SaslCode::Ok)],
+        vec![AMQP.to_vec(), frame(&open()), begin(2048), attached(), credit(0, 2048, 0, 100)],
+        vec![accepted(0), part(0, b"half", true)],
+    ];
+    let reads = ["Si", "Hobaaf", "t"];
+    let mut deaths = 0;
+    for (flight, answers) in said.iter().enumerate() {
+        for answered in 0..=answers.len() {
+            // Whole, and with the last frame cut short.
+            for missing in [0, 1] {
+                let mut script = Vec::new();
+                for (read, said) in reads.iter().zip(&said).take(flight) {
+                    script.extend([Turn::Read(read), Turn::Send(said.concat())]);
+                }
+                let mut last = answers[..answered].concat();
+                last.truncate(last.len().saturating_sub(missing));
+                script.extend([Turn::Read(reads[flight]), Turn::Send(last), Turn::Cut]);
+                // The second connection, step by step, dies at its first word.
+                let (_peer, config) = start(vec![script]).await;
+                let mut wire = AmqpTransport::new(config).unwrap();
+                let error = connection_error(register(&mut wire).await);
+                assert!(error.lost && error.retryable, "{flight} {answered}: {error:?}");
+                assert_eq!(error.stage, Stage::Register);
+                assert!(wire.end_session().await.is_ok(), "nothing is left to end");
+                deaths += 1;
+            }
+        }
+    }
+    assert_eq!(deaths, 2 * (4 + 6 + 3));
+}
+
+#[tokio::test]
+async fn a_request_that_may_have_arrived_says_so() {
+    let (_peer, mut wire) = started_with(vec![Turn::Cut]).await;
+    assert!(connection_error(register(&mut wire).await).request_may_have_been_sent);
+
+    let no_credit = [AMQP, &frame(&open()), &begin(2048), &attached()].concat();
+    let script = vec![
+        Turn::Read("Si"),
+        Turn::Send(logged_in()),
+        Turn::Read("Hobaaf"),
+        Turn::Send(no_credit),
+        Turn::Cut,
+    ];
+    let (_peer, config) = start(vec![script]).await;
+    let error = connection_error(register(&mut AmqpTransport::new(config).unwrap()).await);
+    assert!(!error.request_may_have_been_sent, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_connection_found_dead_is_made_anew_for_the_next_request() {
+    // Closed without a word; with a goodbye; and with a link that is gone.
+    for farewell in [vec![], close(None), detach(None)] {
+        let first =
+            [usual_start(), vec![answers(0, "1"), Turn::Send(farewell), Turn::Cut]].concat();
+        let second = [usual_start(), vec![answers(0, "2")]].concat();
+        let (mut peer, config) = start(vec![first, second]).await;
+        let mut wire = AmqpTransport::new(config).unwrap();
+        assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+        peer.over_next().await;
+        // What the server did last is on its way through the loopback.
+        let mut answer = query(&mut wire).await;
+        if matches!(&answer, Err(Error::Connection(lost)) if lost.lost) {
+            answer = query(&mut wire).await;
+        }
+        assert_eq!(answer.unwrap().body, b"2");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_request_closes_its_connection_and_the_next_makes_another() {
+    let silent = [usual_start(), vec![Turn::ReadOn]].concat();
+    let second = [usual_start(), vec![answers(0, "2")]].concat();
+    let (mut peer, config) = start(vec![silent, second]).await;
+    let mut wire = AmqpTransport::new(config).unwrap();
+    {
+        let registering = register(&mut wire);
+        let mut registering = std::pin::pin!(registering);
+        // Far enough for the request to have left: its server answers nothing.
+        let waited = tokio::time::timeout(Duration::from_millis(300), registering.as_mut()).await;
+        assert!(waited.is_err(), "nobody answers");
+    }
+    assert!(peer.over_next().await.starts_with("SiHobaaf"));
+    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
+}
+
+#[tokio::test]
+async fn the_goodbye_is_said_once_and_nobody_waits_for_its_answer() {
+    let (mut peer, mut wire) = started_with(vec![answers(0, "1"), Turn::ReadOn]).await;
+    register(&mut wire).await.unwrap();
+    wire.end_session().await.unwrap();
+    wire.end_session().await.unwrap();
+    assert_eq!(peer.over_next().await, "SiHobaaftdxxc");
+}

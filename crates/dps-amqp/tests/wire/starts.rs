@@ -1,0 +1,141 @@
+//! How a session starts, and in how many flights. The server sends nothing before it has read a whole flight: a device
+//! that waited in between would wait for ever.
+
+use fe2o3_amqp_types::sasl::SaslCode;
+
+use super::{peer::*, *};
+
+#[tokio::test]
+async fn a_token_takes_three_flights_after_tls_and_each_poll_one() {
+    let script = [
+        usual_start(),
+        vec![answers(0, "1"), Turn::Read("dt"), answers(1, "2"), Turn::Read("dxxc"), Turn::ReadOn],
+    ];
+    let (mut peer, config) = start(vec![script.concat()]).await;
+    let mut wire = AmqpTransport::new(config).unwrap();
+    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
+    wire.end_session().await.unwrap();
+    assert_eq!(peer.over_next().await, "SiHobaaftdtdxxc");
+}
+
+#[tokio::test]
+async fn a_certificate_takes_two_flights_after_tls() {
+    let authority = Authority::new("Test CA");
+    let tls = server_config(&authority.server(|_| ()), Some(&authority), &[&TLS13]);
+    let script = vec![
+        Turn::Read("Hobaaf"),
+        Turn::Send(started()),
+        Turn::Read("t"),
+        answers(0, "1"),
+        Turn::ReadOn,
+    ];
+    let mut peer = Peer::start(tls, vec![script]).await;
+    let mut config = config(&localhost(peer.address), authority.roots());
+    config.attestation = authority.device("pump-17").attestation();
+    let mut wire = AmqpTransport::new(config).unwrap();
+    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    drop(wire);
+    assert_eq!(peer.over_next().await, "Hobaaft");
+}
+
+/// A server that takes nothing before it was asked.
+fn step_by_step_script() -> Vec<Turn> {
+    let answer = |read, send: &[u8]| [Turn::Read(read), Turn::Send(send.to_vec())];
+    [
+        answer("S", &[SASL, &mechanisms(&["PLAIN"])].concat()),
+        answer("i", &outcome(SaslCode::Ok)),
+        answer("H", AMQP),
+        answer("o", &frame(&open())),
+        answer("b", &begin(2048)),
+        answer("aaf", &[attached(), credit(0, 2048, 0, 100)].concat()),
+        [Turn::Read("t"), answers(0, "1")],
+    ]
+    .concat()
+}
+
+#[tokio::test]
+async fn step_by_step_waits_for_each_answer() {
+    let (_peer, config) = start(vec![step_by_step_script()]).await;
+    let mut wire = step_by_step(config);
+    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+}
+
+#[tokio::test]
+async fn a_start_that_dies_is_tried_once_more_step_by_step() {
+    let quarrel = close(Some(error("amqp:connection:framing-error", Some("not so fast"))));
+    for death in [
+        vec![Turn::Cut],
+        vec![Turn::Read("Si"), Turn::Cut],
+        vec![Turn::Read("Si"), Turn::Send(logged_in()), Turn::Read("Hobaaf"), Turn::Cut],
+        vec![
+            Turn::Read("Si"),
+            Turn::Send(logged_in()),
+            Turn::Read("Hobaaf"),
+            Turn::Send([AMQP, &frame(&open()), &quarrel].concat()),
+        ],
+        vec![
+            Turn::Read("Si"),
+            Turn::Send(logged_in()),
+            Turn::Read("Hobaaf"),
+            Turn::Send([AMQP, &frame(&open()), &end(None)].concat()),
+        ],
+    ] {
+        let (_peer, config) = start(vec![death, step_by_step_script()]).await;
+        let mut wire = AmqpTransport::new(config).unwrap();
+        assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    }
+}
+
+#[tokio::test]
+async fn what_dies_step_by_step_too_is_lost_and_nothing_was_sent() {
+    let (mut peer, config) = start(vec![vec![Turn::Cut], vec![Turn::Read("S"), Turn::Cut]]).await;
+    let error = connection_error(register(&mut AmqpTransport::new(config).unwrap()).await);
+    assert!(error.lost && error.retryable && !error.request_may_have_been_sent, "{error:?}");
+    assert_eq!(error.stage, Stage::Register);
+    assert_eq!(peer.over_next().await, "");
+    assert_eq!(peer.over_next().await, "S");
+}
+
+#[tokio::test]
+async fn a_refusal_in_a_start_is_no_death() {
+    // Only the first connection is served: a second attempt would fail otherwise.
+    let json = r#"{"errorCode":401002,"trackingId":"t"}"#;
+    let refusal = close(Some(error("amqp:unauthorized-access", Some(json))));
+    let script = vec![
+        Turn::Read("Si"),
+        Turn::Send(logged_in()),
+        Turn::Read("Hobaaf"),
+        Turn::Send([AMQP, &frame(&open()), &refusal].concat()),
+        Turn::Cut,
+    ];
+    let (_peer, config) = start(vec![script]).await;
+    let response = register(&mut AmqpTransport::new(config).unwrap()).await.unwrap();
+    assert_eq!((response.status, response.body), (401, json.as_bytes().to_vec()));
+}
+
+#[tokio::test]
+async fn requests_wait_for_credit_and_keep_to_window_and_frame_size() {
+    // 512 bytes a frame, one frame at a time, and the credit comes last.
+    let mut narrow = open();
+    narrow.max_frame_size = 512.into();
+    let opened = [AMQP, &frame(&narrow), &begin(1), &attached()].concat();
+    let script = vec![
+        Turn::Read("Si"),
+        Turn::Send(logged_in()),
+        Turn::Read("Hobaaf"),
+        Turn::Send(opened),
+        Turn::Send(credit(0, 1, 0, 1)),
+        Turn::Read("t"),
+        Turn::Send(credit(1, 1, 1, 1)),
+        Turn::Read("t"),
+        Turn::Send(credit(2, 1, 1, 1)),
+        Turn::Read("t"),
+        answers(0, "1"),
+    ];
+    let (_peer, config) = start(vec![script]).await;
+    let payload = serde_json::json!({ "text": "x".repeat(1000) });
+    let request = request().payload(payload).unwrap();
+    let mut wire = AmqpTransport::new(config).unwrap();
+    assert_eq!(wire.registration_request(&request).await.unwrap().body, b"1");
+}

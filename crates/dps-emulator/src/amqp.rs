@@ -5,9 +5,8 @@
 //! the time. The frames are made by hand on the library's codec and not by its acceptor: that one can't misbehave
 //! as scripts want it, nor answer frames that came together in one flight.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
-use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     sync::watch,
@@ -15,9 +14,8 @@ use tokio::{
 };
 
 use crate::{
-    behavior::ConnectionFault,
     events::Wire,
-    server::{Connection, Control, STOPS, Shared},
+    server::{self, Connection, Peer, STOPS, Shared},
 };
 
 mod codec;
@@ -33,20 +31,6 @@ pub use fault::{AmqpFault, InfoRetryAfter};
 
 /// How much goes into the buffer before it is sent.
 const HIGH_WATER: usize = 256 * 1024;
-
-/// How long a device may take to hang up after the last word.
-const LINGER: Duration = Duration::from_millis(500);
-
-/// The other end of a connection.
-pub(crate) struct Peer {
-    pub(crate) id: u64,
-    pub(crate) wire: Wire,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) control: Arc<Control>,
-    /// What it showed in the TLS handshake.
-    pub(crate) certificates: Arc<[CertificateDer<'static>]>,
-    pub(crate) fault: ConnectionFault,
-}
 
 /// Serves one connection of the AMQP port until it is over; says why it is.
 pub(crate) async fn serve<S>(shared: Arc<Shared>, connection: Connection<S>) -> String
@@ -102,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             match self.conversation.over.take() {
                 Some(Over::Properly(reason)) => {
-                    tokio::time::timeout(LINGER, self.see_out()).await.ok();
+                    server::see_out(&mut self.stream, &mut self.stopping).await;
                     return Ok(reason);
                 }
                 Some(Over::Cut) => return Ok("scripted".into()),
@@ -121,17 +105,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 () = sleep_until(patience) => self.conversation.dismiss("idle for too long"),
                 _ = self.stopping.wait_for(|stop| *stop) => self.conversation.dismiss(STOPS),
             }
-        }
-    }
-
-    /// Closes, and reads what the device still sends: bytes left unread would turn the close into a reset that eats
-    /// what was said last.
-    async fn see_out(&mut self) -> io::Result<()> {
-        self.stream.shutdown().await?;
-        let mut nowhere = tokio::io::sink();
-        tokio::select! {
-            read = tokio::io::copy(&mut self.stream, &mut nowhere) => read.map(|_| ()),
-            _ = self.stopping.wait_for(|stop| *stop) => Ok(()),
         }
     }
 

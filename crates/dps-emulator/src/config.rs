@@ -259,8 +259,8 @@ pub enum ServerCertificate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// How many connections are open at once. A further one takes the place of the one that has gone without a valid
-    /// credential for longest; when all have shown one, it is closed on arrival. Default 1024.
+    /// How many connections are open at once. A further one takes the place of the one that has been silent for
+    /// longest without having shown a valid credential; when all have shown one, it is closed on arrival. Default 1024.
     pub max_connections: usize,
     /// The time for the TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,

@@ -6,7 +6,6 @@
 
 use std::{io, sync::Arc};
 
-use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     sync::watch,
@@ -14,9 +13,8 @@ use tokio::{
 };
 
 use crate::{
-    behavior::ConnectionFault,
     events::Wire,
-    server::{self, Connection, Control, STOPS, Shared},
+    server::{self, Connection, Peer, STOPS, Shared},
 };
 
 mod codec;
@@ -26,17 +24,6 @@ mod fault;
 
 use conversation::{Conversation, Over};
 pub use fault::MqttFault;
-
-/// The other end of a connection.
-pub(crate) struct Peer {
-    pub(crate) id: u64,
-    pub(crate) wire: Wire,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) control: Arc<Control>,
-    /// What it showed in the TLS handshake.
-    pub(crate) certificates: Arc<[CertificateDer<'static>]>,
-    pub(crate) fault: ConnectionFault,
-}
 
 /// Serves one connection of the MQTT port until it is over; says why it is.
 pub(crate) async fn serve<S>(shared: Arc<Shared>, connection: Connection<S>) -> String

@@ -14,7 +14,7 @@ use std::{
 
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{Semaphore, watch},
     task::JoinSet,
 };
@@ -30,10 +30,12 @@ use crate::{
 
 pub(crate) mod admin;
 pub(crate) mod http;
+mod peer;
 mod strangers;
 mod stream;
 mod websocket;
 
+pub(crate) use peer::Peer;
 use strangers::Strangers;
 pub(crate) use stream::{Control, Stream};
 
@@ -171,7 +173,7 @@ async fn bind_each(
     let mut listeners = Vec::new();
     for address in addresses {
         let address = SocketAddr::new(*address, port);
-        match TcpListener::bind(address).await {
+        match listen(address) {
             Ok(listener) => {
                 port = listener.local_addr().map_err(|error| (address, error))?.port();
                 listeners.push(listener);
@@ -186,6 +188,17 @@ async fn bind_each(
         }
     }
     Ok((port, listeners))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    /// Connections that may wait to be accepted; the system drops more.
+    const BACKLOG: u32 = 4096;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A port that a stopped emulator had is free at once.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Accepts connections until told to stop, brings TLS up, and serves each with the wire's own function.
@@ -211,8 +224,9 @@ pub(crate) async fn accept<F, S>(
             Err(error) => {
                 // Out of descriptors, most often: give connections the time to end.
                 tracing::warn!(%error, "a connection could not be accepted");
-                let made_room = shared.strangers.send_away_oldest();
-                let pause = Duration::from_millis(if made_room { 1 } else { 50 });
+                // Several at a time, or a flood would win the race against the pauses.
+                let gone = (0..16).filter(|_| shared.strangers.send_one_away()).count();
+                let pause = Duration::from_millis(if gone > 0 { 1 } else { 50 });
                 tokio::time::sleep(pause).await;
                 continue;
             }
@@ -223,11 +237,11 @@ pub(crate) async fn accept<F, S>(
         let open = Open { shared: shared.clone(), id, control: Arc::default(), reason: None };
         let slots = shared.slots.clone();
         let slot = slots.clone().try_acquire_owned();
-        if slot.is_err() && !shared.strangers.send_away_oldest() {
+        if slot.is_err() && !shared.strangers.send_one_away() {
             open.over("too many connections".into());
             continue;
         }
-        let stranger = shared.strangers.welcome(id);
+        let stranger = shared.strangers.welcome(id, open.control.clone());
         let (stopping, serve) = (stopping.clone(), serve.clone());
         tasks.spawn(async move {
             let served = async {
@@ -309,6 +323,7 @@ where
         Ok(Err(error)) => return tls_failed(shared, id, error.to_string()),
         Err(_) => return tls_failed(shared, id, "the handshake took too long".into()),
     };
+    control.hear();
     let certificates = tls_established(shared, id, &tls);
     match fault {
         ConnectionFault::CloseAfterTls => return "scripted: closed after TLS".into(),

@@ -117,31 +117,6 @@ impl Peer {
         self.record(operation, &device.registration_id, &reply);
         reply
     }
-
-    /// The service's no to what is no request: a connection, a link.
-    pub(super) fn refuse(&self, registration_id: &str, error: &ServiceError) -> Reply {
-        let reply = self.shared.service().refuse(self.shared.now(), error);
-        self.record(Operation::Unknown, registration_id, &reply);
-        reply
-    }
-
-    fn record(&self, operation: Operation, registration_id: &str, reply: &Reply) {
-        self.shared.recorder.record(
-            self.id,
-            EventKind::Answer {
-                wire: self.wire,
-                operation,
-                registration_id: registration_id.to_owned(),
-                status: reply.status,
-                registration_status: reply.registration_status.clone(),
-                error_code: reply.error_code,
-                tracking_id: reply.tracking_id.clone(),
-                retry_after: reply.retry_after.clone(),
-                body_bytes: reply.body.len(),
-                delivery: reply.delivery,
-            },
-        );
-    }
 }
 
 /// The properties that tell one client from another.

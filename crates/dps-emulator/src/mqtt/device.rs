@@ -155,32 +155,6 @@ fn operation(topic: &str) -> Option<(Operation, Fields<'_>)> {
     Some((operation, Fields(fields)))
 }
 
-impl Peer {
-    /// The service's no to a connection.
-    pub(super) fn refuse(&self, registration_id: &str, error: &ServiceError) {
-        let reply = self.shared.service().refuse(self.shared.now(), error);
-        self.record(Operation::Unknown, registration_id, &reply);
-    }
-
-    fn record(&self, operation: Operation, registration_id: &str, reply: &Reply) {
-        self.shared.recorder.record(
-            self.id,
-            EventKind::Answer {
-                wire: self.wire,
-                operation,
-                registration_id: registration_id.to_owned(),
-                status: reply.status,
-                registration_status: reply.registration_status.clone(),
-                error_code: reply.error_code,
-                tracking_id: reply.tracking_id.clone(),
-                retry_after: reply.retry_after.clone(),
-                body_bytes: reply.body.len(),
-                delivery: reply.delivery,
-            },
-        );
-    }
-}
-
 impl Reply {
     /// The topic of the answer.
     pub(super) fn topic(&self, request_id: &str, fault: Option<MqttFault>) -> String {

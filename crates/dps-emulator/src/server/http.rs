@@ -114,15 +114,15 @@ struct Asked {
 
 impl Peer {
     /// The same, for when MQTT is spoken over WebSocket.
-    fn over_mqtt(self) -> mqtt::Peer {
+    fn over_mqtt(self) -> super::Peer {
         let Self { id, shared, control, certificates, fault, .. } = self;
-        mqtt::Peer { id, wire: Wire::MqttWs, shared, control, certificates, fault }
+        super::Peer { id, wire: Wire::MqttWs, shared, control, certificates, fault }
     }
 
     /// The same, for when AMQP is spoken over WebSocket.
-    fn over_amqp(self) -> amqp::Peer {
+    fn over_amqp(self) -> super::Peer {
         let Self { id, shared, control, certificates, fault, .. } = self;
-        amqp::Peer { id, wire: Wire::AmqpWs, shared, control, certificates, fault }
+        super::Peer { id, wire: Wire::AmqpWs, shared, control, certificates, fault }
     }
 
     async fn answer(&self, mut request: Request<Incoming>) -> Response<AnswerBody> {

@@ -226,7 +226,7 @@ impl Connection {
     pub(crate) async fn is_usable(&mut self) -> bool {
         let idle = self.session.idle_time_out();
         if self.unsent.is_some()
-            || self.session.is_sending()
+            || !self.session.is_whole()
             || idle.is_some_and(|idle| self.last_sent.elapsed() >= idle)
         {
             return false;

@@ -85,6 +85,8 @@ pub(crate) struct Session {
     partial: Option<Partial>,
     sending: Option<Sending>,
     deliveries: u32,
+    /// The service let go of a part of it.
+    gone: bool,
 }
 
 #[derive(Debug)]
@@ -157,9 +159,9 @@ impl Session {
         self.pump();
     }
 
-    /// Whether a message has not gone out whole: nothing else can follow it.
-    pub(crate) fn is_sending(&self) -> bool {
-        self.sending.is_some()
+    /// Whether another message can be sent: all of it is there, and the one before has gone out whole.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.sending.is_none() && !self.gone
     }
 
     /// Whether nothing of the message that is to be sent has gone out.
@@ -209,16 +211,22 @@ impl Session {
                 return Ok(covered.then_some(Event::Outcome(outcome)));
             }
             Body::Detach { handle, failure } => {
-                return Ok(self.link_name(handle).map(|link| Event::Gone(link, failure)));
+                let link = self.link_name(handle);
+                return Ok(link.map(|link| self.lose(link, failure)));
             }
-            Body::End { failure } => return Ok(Some(Event::Gone("session", failure))),
+            Body::End { failure } => return Ok(Some(self.lose("session", failure))),
             Body::Close { failure } => {
                 let failure = failure.or_else(|| self.open_error());
-                return Ok(Some(Event::Gone("connection", failure)));
+                return Ok(Some(self.lose("connection", failure)));
             }
             _ => {}
         }
         Ok(None)
+    }
+
+    fn lose(&mut self, what: &'static str, failure: Option<Failure>) -> Event {
+        self.gone = true;
+        Event::Gone(what, failure)
     }
 
     fn link_name(&self, handle: u32) -> Option<&'static str> {

@@ -1,6 +1,6 @@
 //! The service's noes: each is an answer.
 
-use dps_state_machine::{IdScope, Settings, StateMachine};
+use dps_state_machine::{Settings, StateMachine};
 use fe2o3_amqp_types::{
     definitions::Fields,
     messaging::{DeliveryState, Modified, Released},
@@ -60,6 +60,17 @@ async fn links_sessions_and_connections_that_end_with_an_error_refuse() {
         assert_eq!(response.status, 401);
         assert_eq!(response.reason.as_deref(), Some("amqp:unauthorized-access"));
     }
+}
+
+#[tokio::test]
+async fn after_a_link_that_refused_the_next_request_makes_a_new_connection() {
+    let failure = error("com.microsoft:device-container-throttled", None);
+    let first = [usual_start(), vec![Turn::Send(detach(Some(failure))), Turn::ReadOn]].concat();
+    let second = [usual_start(), vec![answers(0, "1")]].concat();
+    let (_peer, config) = start(vec![first, second]).await;
+    let mut wire = AmqpTransport::new(config).unwrap();
+    assert_eq!(register(&mut wire).await.unwrap().status, 429);
+    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
 }
 
 #[tokio::test]
@@ -135,5 +146,4 @@ async fn the_machine_names_a_refusal_and_waits_out_a_throttle() {
     let Err(Error::Rejected(rejection)) = machine.register(request()).await else { panic!() };
     assert_eq!((rejection.status, rejection.error_code), (404, Some(404_201)));
     assert_eq!(rejection.message, "gone");
-    let _: IdScope = "0ne00AABBCC".parse().unwrap();
 }

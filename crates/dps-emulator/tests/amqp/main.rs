@@ -1,0 +1,14 @@
+//! The emulator as AMQP devices meet it: real sockets, real TLS.
+
+#[cfg(test)]
+mod client;
+#[cfg(test)]
+mod device;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod peers;
+#[cfg(test)]
+#[path = "../emulator/support.rs"]
+#[expect(dead_code, reason = "the other tests use the rest")]
+mod support;

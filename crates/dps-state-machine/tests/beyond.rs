@@ -1,5 +1,4 @@
 //! What the requirements don't say and users of such clients have learnt the hard way.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
 mod support;
 

@@ -10,9 +10,13 @@
 )]
 
 mod bad_input;
+#[path = "../../../../tests/src/canary.rs"]
+#[expect(unreachable_pub, reason = "it is part of a library elsewhere")]
+mod canary;
 mod emulate;
 mod failures;
 mod interrupts;
 mod keys;
 mod register;
+mod secrets;
 mod support;

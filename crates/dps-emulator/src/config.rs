@@ -259,8 +259,9 @@ pub enum ServerCertificate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// How many connections are open at once. A further one takes the place of the one that has been silent for
-    /// longest without having shown a valid credential; when all have shown one, it is closed on arrival. Default 1024.
+    /// How many connections are open at once. When there are more, each that has shown no valid credential for a
+    /// second (or a tenth of [`Limits::handshake_timeout`], if that is less) makes room for one that waits; when all
+    /// have shown one, those that come are closed on arrival. Default 1024.
     pub max_connections: usize,
     /// The time for the TLS handshake. Default 10 s.
     pub handshake_timeout: Duration,

@@ -15,8 +15,9 @@ use std::{
 use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
@@ -41,6 +42,9 @@ pub(crate) use stream::{Control, Stream};
 
 /// Why a connection is over when the emulator is.
 pub(crate) const STOPS: &str = "the emulator stops";
+
+/// How long a peer may take to show its credential when others wait for its place, at most.
+const STRANGERS_TIME: Duration = Duration::from_secs(1);
 
 /// What all connections of an emulator share.
 pub(crate) struct Shared {
@@ -71,7 +75,9 @@ impl Shared {
             connection_faults: Mutex::new(connection_faults.into()),
             tls: tls.into(),
             slots: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
-            strangers: Arc::default(),
+            strangers: Arc::new(Strangers::new(
+                (limits.handshake_timeout / 10).min(STRANGERS_TIME),
+            )),
             connections: AtomicU64::new(0),
             clock_ahead: Mutex::new(clock_ahead),
         }
@@ -94,6 +100,29 @@ impl Shared {
     /// The service; a panic elsewhere does not take it away.
     pub(crate) fn service(&self) -> MutexGuard<'_, Service> {
         self.service.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Room for a connection: waits, if need be, for the place of a stranger that has had its time. `None` when every
+    /// peer is known.
+    async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        /// How long it takes at most, about, until who was sent away is gone.
+        const GOING: Duration = Duration::from_millis(100);
+        let slot = || self.slots.clone().acquire_owned();
+        loop {
+            let Some(due) = self.strangers.next_due() else {
+                return self.slots.clone().try_acquire_owned().ok();
+            };
+            tokio::select! {
+                biased;
+                slot = slot() => return slot.ok(),
+                () = tokio::time::sleep_until(due) => {}
+            }
+            if self.strangers.send_one_away(Instant::now())
+                && let Ok(slot) = tokio::time::timeout(GOING, slot()).await
+            {
+                return slot.ok();
+            }
+        }
     }
 
     /// Notes what came of a check of a connection's credential.
@@ -225,9 +254,9 @@ pub(crate) async fn accept<F, S>(
                 // Out of descriptors, most often: give connections the time to end.
                 tracing::warn!(%error, "a connection could not be accepted");
                 // Several at a time, or a flood would win the race against the pauses.
-                let gone = (0..16).filter(|_| shared.strangers.send_one_away()).count();
-                let pause = Duration::from_millis(if gone > 0 { 1 } else { 50 });
-                tokio::time::sleep(pause).await;
+                let now = Instant::now();
+                let gone = (0..16).filter(|_| shared.strangers.send_one_away(now)).count();
+                tokio::time::sleep(Duration::from_millis(if gone > 0 { 1 } else { 20 })).await;
                 continue;
             }
         };
@@ -235,25 +264,20 @@ pub(crate) async fn accept<F, S>(
         let local = tcp.local_addr().unwrap_or(peer);
         shared.recorder.record(id, EventKind::Connected { wire, peer, local });
         let open = Open { shared: shared.clone(), id, control: Arc::default(), reason: None };
-        let slots = shared.slots.clone();
-        let slot = slots.clone().try_acquire_owned();
-        if slot.is_err() && !shared.strangers.send_one_away() {
+        let slot = tokio::select! {
+            slot = shared.room() => slot,
+            _ = stopping.wait_for(|stop| *stop) => break,
+        };
+        let Some(slot) = slot else {
             open.over("too many connections".into());
             continue;
-        }
-        let stranger = shared.strangers.welcome(id, open.control.clone());
+        };
+        let stranger = shared.strangers.welcome(id, Instant::now());
         let (stopping, serve) = (stopping.clone(), serve.clone());
         tasks.spawn(async move {
-            let served = async {
-                // Without a slot, somebody else is on the way out.
-                let _slot = match slot {
-                    Ok(slot) => Ok(slot),
-                    Err(_) => slots.acquire_owned().await,
-                };
-                connect(&open, tcp, stopping, serve).await
-            };
+            let _slot = slot;
             let reason = tokio::select! {
-                reason = served => reason,
+                reason = connect(&open, tcp, stopping, serve) => reason,
                 () = stranger.sent_away() => "made room for another connection".into(),
             };
             open.over(reason);
@@ -323,7 +347,6 @@ where
         Ok(Err(error)) => return tls_failed(shared, id, error.to_string()),
         Err(_) => return tls_failed(shared, id, "the handshake took too long".into()),
     };
-    control.hear();
     let certificates = tls_established(shared, id, &tls);
     match fault {
         ConnectionFault::CloseAfterTls => return "scripted: closed after TLS".into(),

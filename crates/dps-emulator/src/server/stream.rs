@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
@@ -19,8 +19,8 @@ use tokio::{
 };
 
 /// What a wire can do to its stream while another layer (HTTP, WebSocket) owns it.
+#[derive(Default)]
 pub(crate) struct Control {
-    heard: Mutex<Instant>,
     received: AtomicU64,
     sent: AtomicU64,
     drip: Mutex<Option<(usize, Duration)>>,
@@ -28,30 +28,7 @@ pub(crate) struct Control {
     cut: Notify,
 }
 
-impl Default for Control {
-    fn default() -> Self {
-        Self {
-            heard: Mutex::new(Instant::now()),
-            received: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            drip: Mutex::new(None),
-            cut_after_flush: AtomicBool::new(false),
-            cut: Notify::new(),
-        }
-    }
-}
-
 impl Control {
-    /// The peer has said something.
-    pub(super) fn hear(&self) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    /// When the peer last said something; at first, when it came.
-    pub(super) fn heard(&self) -> Instant {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// From now on only this many bytes go out at a time; `None` lifts it.
     pub(crate) fn drip(&self, pace: Option<(usize, Duration)>) {
         *self.drip.lock().unwrap_or_else(PoisonError::into_inner) = pace;
@@ -127,9 +104,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
         ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
         let count = buf.filled().len().saturating_sub(before);
         this.control.received.fetch_add(to_u64(count), Ordering::Relaxed);
-        if count > 0 {
-            this.control.hear();
-        }
         Poll::Ready(Ok(()))
     }
 }

@@ -259,7 +259,8 @@ async fn a_service_whose_clock_is_ahead_finds_tokens_expired() {
 
 /// A service for one device, with room for so many connections.
 async fn small(max_connections: usize) -> (Emulator, Requests) {
-    let limits = Limits::default().max_connections(max_connections);
+    let patience = Duration::from_millis(500);
+    let limits = Limits::default().max_connections(max_connections).handshake_timeout(patience);
     let enrolment =
         Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
     let emulator = Emulator::builder().enrolment(enrolment).limits(limits).start().await.unwrap();

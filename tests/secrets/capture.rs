@@ -16,12 +16,14 @@ static OUTPUT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 /// Begins, for the whole process.
 pub(crate) fn start() {
-    tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
         .with_span_events(FmtSpan::FULL)
         .with_ansi(false)
         .with_writer(|| Output)
-        .init();
+        .finish();
+    // Not `init`, which may set a logger too, depending on who else is built.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     log::set_logger(&Logger).unwrap();
     log::set_max_level(LevelFilter::Trace);
     // Whoever reports a failed test has the message by other means.
@@ -52,7 +54,7 @@ pub(crate) fn show_error<E: StdError>(error: &E) {
         next = error.source();
     }
     let died = panic::catch_unwind(panic::AssertUnwindSafe(|| {
-        Err::<(), &E>(error).unwrap();
+        panic!("called `Result::unwrap()` on an `Err` value: {error:?}");
     }));
     assert!(died.is_err(), "it was to panic");
 }

@@ -54,7 +54,7 @@ pub(crate) fn show_error<E: StdError>(error: &E) {
         next = error.source();
     }
     let died = panic::catch_unwind(panic::AssertUnwindSafe(|| {
-        panic!("called `Result::unwrap()` on an `Err` value: {error:?}");
+        std::panic::panic_any(format!("called `Result::unwrap()` on an `Err` value: {error:?}"));
     }));
     assert!(died.is_err(), "it was to panic");
 }

@@ -46,6 +46,7 @@ pub(crate) fn show(value: &impl Debug) {
 }
 
 /// Whatever a program may print of an error; and what it says when it dies of it.
+#[expect(clippy::panic, reason = "a program that dies of an error is what is watched")]
 pub(crate) fn show_error<E: StdError>(error: &E) {
     show(error);
     let mut next: Option<&dyn StdError> = Some(error);
@@ -54,7 +55,7 @@ pub(crate) fn show_error<E: StdError>(error: &E) {
         next = error.source();
     }
     let died = panic::catch_unwind(panic::AssertUnwindSafe(|| {
-        std::panic::panic_any(format!("called `Result::unwrap()` on an `Err` value: {error:?}"));
+        panic!("called `Result::unwrap()` on an `Err` value: {error:?}");
     }));
     assert!(died.is_err(), "it was to panic");
 }

@@ -19,13 +19,15 @@ use tokio::{
 use zeroize::Zeroize;
 
 use crate::{
-    codec::{self, Body, Frame, Outcome, Protocol, SASL_HEADER},
+    codec::{self, Body, Frame, Outcome, Protocol},
     failure::Failure,
     message::Answer,
-    sasl::{self, Login, Mechanism},
+    sasl::Login,
     session::{Event, Session, Step},
     value::Malformed,
 };
+
+mod login;
 
 /// How long what the service said last may take to arrive once it reads no more.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -138,59 +140,6 @@ impl Connection {
             }
         }
         Ok(Started::Ready(this))
-    }
-
-    /// Says who the device is. The answer is the refusal, if it is refused.
-    async fn log_in(
-        &mut self,
-        login: Login,
-        hostname: &str,
-        pipelined: bool,
-    ) -> Result<Option<Response>, Broken> {
-        let mut known = match login {
-            Login::None => return Ok(None),
-            Login::Known(mechanism) => Some(mechanism),
-            Login::Offered => None,
-        };
-        self.session.out.extend(SASL_HEADER);
-        if let Some(mechanism) = known.as_mut().filter(|_| pipelined) {
-            self.put_init(mechanism.as_mut());
-        }
-        if self.header().await? == Protocol::Amqp {
-            return Err(Malformed::new("it offers no SASL, which a SAS token needs").into());
-        }
-        let Body::Mechanisms(offered) = self.frame().await?.body else {
-            return Err(Malformed::new("SASL does not begin with the mechanisms on offer").into());
-        };
-        let announced = known.is_some() && pipelined;
-        let mut mechanism = match known {
-            Some(mechanism) => mechanism,
-            None => sasl::choose(&offered, hostname)?,
-        };
-        if !announced {
-            self.put_init(mechanism.as_mut());
-        }
-        loop {
-            match self.frame().await?.body {
-                Body::Challenge(challenge) => {
-                    let response = mechanism.respond(&challenge)?;
-                    codec::sasl_response(&mut self.session.out, &response);
-                }
-                Body::SaslOutcome { code: 0, .. } => return Ok(None),
-                Body::SaslOutcome { code, additional_data } => {
-                    return Ok(Some(sasl::refusal(code, additional_data, &offered)));
-                }
-                _ => return Err(Malformed::new("a frame that is none of SASL's").into()),
-            }
-        }
-    }
-
-    fn put_init(&mut self, mechanism: &mut dyn Mechanism) {
-        let response = mechanism.initial_response();
-        let out = &mut self.session.out;
-        // Room for all at once: growing leaves copies behind.
-        out.reserve(response.len() + mechanism.hostname().len() + 256);
-        codec::sasl_init(out, mechanism.name(), &response, mechanism.hostname());
     }
 
     /// Sends a request and waits for its answer. Whatever else comes is taken and forgotten.

@@ -18,11 +18,13 @@ use crate::{
     server::{self, Connection, Peer, STOPS, Shared},
 };
 
+mod answer;
 mod codec;
 mod conversation;
 mod device;
 mod fault;
 mod guard;
+mod mischief;
 mod session;
 mod write;
 

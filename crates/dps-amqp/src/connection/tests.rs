@@ -5,7 +5,7 @@ use tokio::io::{DuplexStream, duplex};
 use zeroize::Zeroizing;
 
 use super::*;
-use crate::{hex::bytes, message};
+use crate::{hex::bytes, message, sasl::Mechanism};
 
 /// A service that wants to hear from us each second.
 const IMPATIENT: &str = "414d515000010000 00000018 02000000 005310c00b05a10040404070000003e8";

@@ -8,6 +8,7 @@ use serde_amqp::Value;
 use super::{
     AmqpFault, InfoRetryAfter, Peer,
     codec::{Message, text},
+    session::Context,
     write,
 };
 use crate::{
@@ -62,6 +63,30 @@ pub(super) fn parse_address(address: &str) -> Option<(&str, &str)> {
     let (id_scope, registration_id) = path.split_once("/registrations/")?;
     (!id_scope.contains('/') && !registration_id.contains('/'))
         .then_some((id_scope, registration_id))
+}
+
+/// The device that a link is for, if it may have it.
+pub(super) fn claimed(
+    context: &mut Context<'_>,
+    address: &str,
+) -> Result<(String, Authenticated), ServiceError> {
+    let (id_scope, registration_id) =
+        parse_address(address).ok_or_else(ServiceError::no_such_path)?;
+    let known = context.claims.iter().find(|claim| claim.is_for(id_scope, registration_id));
+    let who = match known {
+        Some(claim) => claim.who.clone(),
+        None if context.peer.certificates.is_empty() || !context.claims.is_empty() => {
+            Err(ServiceError::unauthorized("the link is for another device than the credential"))
+        }
+        None => {
+            let credential = Credential::Certificates(&context.peer.certificates);
+            let claim = Claim::check(context.peer, id_scope, registration_id, credential);
+            let who = claim.who.clone();
+            context.claims.push(claim);
+            who
+        }
+    };
+    who.map(|who| (registration_id.to_owned(), who))
 }
 
 impl Peer {

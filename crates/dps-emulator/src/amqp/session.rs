@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use fe2o3_amqp_types::messaging::MessageId;
 use serde_amqp::Value;
 
 use super::{
     AmqpFault, Peer,
+    answer::{Answer, Sending, another_id, message_id, reject},
     codec::{Frame, Message},
     conversation::Over,
-    device::{Claim, Device, application_properties, bare_rejection, parse_address, rejection},
+    device::{Claim, Device, application_properties, claimed, parse_address, rejection},
+    mischief::misbehave,
     write::{self, AttachAs, FlowAs, Verdict},
 };
 use crate::{
     behavior::Delivery,
-    service::{Credential, Reply, ServiceError},
+    service::{Reply, ServiceError},
 };
 
 /// How many links a session may have, and how many answers may wait for credit.
@@ -62,27 +63,10 @@ struct Link {
 }
 
 /// A request that comes in parts.
-struct Partial {
-    delivery_id: u32,
-    settled: bool,
+pub(super) struct Partial {
+    pub(super) delivery_id: u32,
+    pub(super) settled: bool,
     payload: Vec<u8>,
-}
-
-/// An answer that waits for a link with credit.
-struct Answer {
-    registration_id: String,
-    message: Vec<u8>,
-    delivery: Delivery,
-    /// How long the body is, at the message's end.
-    body_bytes: usize,
-}
-
-struct Sending {
-    delivery_id: u32,
-    message: Vec<u8>,
-    sent: usize,
-    /// Where to cut the connection.
-    cut_at: Option<usize>,
 }
 
 impl Session {
@@ -301,7 +285,7 @@ impl Session {
         device: &Device,
         request: &Partial,
     ) {
-        if self.misbehave(context, handle, request.delivery_id) {
+        if misbehave(context, handle, request.delivery_id) {
             return;
         }
         let message = match Message::read(&request.payload) {
@@ -329,46 +313,6 @@ impl Session {
             }
             _ => reject(context, request, &reply),
         }
-    }
-
-    /// What a script wants instead of an answer. Whether that was it.
-    fn misbehave(&mut self, context: &mut Context<'_>, handle: u32, delivery_id: u32) -> bool {
-        let error = |context: &Context<'_>, error| rejection(&context.peer.refuse("", &error));
-        let channel = context.channel;
-        let verdict = |context: &mut Context<'_>, verdict| {
-            write::disposition(context.out, channel, delivery_id, verdict);
-        };
-        match *context.fault {
-            Some(AmqpFault::Detach) => write::detach(context.out, channel, handle, None),
-            Some(AmqpFault::DetachForced) => {
-                let error = write::error("amqp:link:detach-forced", None, []);
-                write::detach(context.out, channel, handle, Some(error));
-            }
-            Some(AmqpFault::DetachWithError) => {
-                let error = error(context, ServiceError::internal());
-                write::detach(context.out, channel, handle, Some(error));
-            }
-            Some(AmqpFault::End) => write::end(context.out, channel),
-            Some(AmqpFault::Close) => {
-                write::close(context.out, None);
-                *context.over = Some(Over::Properly("scripted: closed".into()));
-            }
-            Some(AmqpFault::CloseWithError) => {
-                let error = error(context, ServiceError::unavailable());
-                write::close(context.out, Some(error));
-                *context.over = Some(Over::Properly("scripted: closed".into()));
-            }
-            Some(AmqpFault::Reject { condition, retry_after }) => {
-                verdict(context, Verdict::Rejected(bare_rejection(condition, retry_after)));
-            }
-            Some(AmqpFault::Release) => verdict(context, Verdict::Released),
-            Some(AmqpFault::Modify { undeliverable_here }) => {
-                verdict(context, Verdict::Modified { undeliverable_here });
-            }
-            _ => return false,
-        }
-        *context.fault = None;
-        true
     }
 
     fn accept(
@@ -452,108 +396,7 @@ impl Session {
         link.delivery_count = link.delivery_count.wrapping_add(1);
         let delivery_id = self.deliveries;
         self.deliveries = self.deliveries.wrapping_add(1);
-        let cut_at = match answer.delivery {
-            // At least one byte is held back: an answer that went out whole is not cut short.
-            Delivery::CloseMid(bytes) => Some(
-                answer.message.len() - answer.body_bytes
-                    + bytes.min(answer.body_bytes.saturating_sub(1)),
-            ),
-            Delivery::CloseAfter => Some(answer.message.len()),
-            _ => None,
-        };
         tracing::trace!(link = link.name, delivery_id, "an answer");
-        Some((*handle, Sending { delivery_id, message: answer.message, sent: 0, cut_at }))
+        Some((*handle, answer.begin(delivery_id)))
     }
-}
-
-impl Sending {
-    /// Puts one frame into the buffer; whether it was the last.
-    fn put_part(
-        &mut self,
-        out: &mut Vec<u8>,
-        channel: u16,
-        handle: u32,
-        max_frame_size: u32,
-        over: &mut Option<Over>,
-    ) -> bool {
-        let first = self.sent == 0;
-        let longest = 8 + write::transfer(handle, self.delivery_id, first, true).len();
-        let room = usize::try_from(max_frame_size).unwrap_or(usize::MAX).saturating_sub(longest);
-        let left = self.message.get(self.sent..).unwrap_or_default();
-        let part = left.get(..room.max(1)).unwrap_or(left);
-        let more = part.len() < left.len();
-        let performative = write::transfer(handle, self.delivery_id, first, more);
-        write::raw_frame(out, 0, channel, &performative, part);
-        self.sent += part.len();
-        if let Some(cut_at) = self.cut_at.filter(|cut_at| *cut_at <= self.sent) {
-            // The frame says how long it is; what comes after the cut does not go out.
-            out.truncate(out.len() - (self.sent - cut_at));
-            *over = Some(Over::Cut);
-        }
-        !more
-    }
-}
-
-fn reject(context: &mut Context<'_>, request: &Partial, reply: &Reply) {
-    if request.settled {
-        return;
-    }
-    // The answer to another request than this one.
-    let delivery_id =
-        if reply.wrong_id { request.delivery_id.wrapping_add(1000) } else { request.delivery_id };
-    let mut frame = Vec::new();
-    let verdict = Verdict::Rejected(rejection(reply));
-    write::disposition(&mut frame, context.channel, delivery_id, verdict);
-    if reply.twice {
-        context.out.extend(&frame);
-    }
-    match reply.delivery {
-        Delivery::CloseMid(bytes) => {
-            let without_body = frame.len().saturating_sub(reply.body.len());
-            frame.truncate((without_body + bytes).min(frame.len() - 1));
-            *context.over = Some(Over::Cut);
-        }
-        Delivery::CloseAfter => *context.over = Some(Over::Cut),
-        _ => {}
-    }
-    context.out.extend(frame);
-}
-
-/// The device that a link is for, if it may have it.
-fn claimed(
-    context: &mut Context<'_>,
-    address: &str,
-) -> Result<(String, crate::service::Authenticated), ServiceError> {
-    let (id_scope, registration_id) =
-        parse_address(address).ok_or_else(ServiceError::no_such_path)?;
-    let known = context.claims.iter().find(|claim| claim.is_for(id_scope, registration_id));
-    let who = match known {
-        Some(claim) => claim.who.clone(),
-        None if context.peer.certificates.is_empty() || !context.claims.is_empty() => {
-            Err(ServiceError::unauthorized("the link is for another device than the credential"))
-        }
-        None => {
-            let credential = Credential::Certificates(&context.peer.certificates);
-            let claim = Claim::check(context.peer, id_scope, registration_id, credential);
-            let who = claim.who.clone();
-            context.claims.push(claim);
-            who
-        }
-    };
-    who.map(|who| (registration_id.to_owned(), who))
-}
-
-fn message_id(value: Value) -> Option<MessageId> {
-    Some(match value {
-        Value::Ulong(number) => MessageId::Ulong(number),
-        Value::Uuid(uuid) => MessageId::Uuid(uuid),
-        Value::Binary(bytes) => MessageId::Binary(bytes),
-        Value::String(text) => MessageId::String(text),
-        _ => return None,
-    })
-}
-
-/// An id that no request has.
-fn another_id() -> MessageId {
-    MessageId::String("00000000-0000-4000-8000-000000000000".to_owned())
 }

@@ -81,7 +81,7 @@ impl FromStr for SymmetricKey {
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let wrong = |reason: &str| ConfigError::new("symmetric key", reason);
         let bytes = LENIENT_BASE64
-            .decode(text.trim())
+            .decode(text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}'))
             .map_err(|_| wrong("it is not base64; copy it whole, as the service shows it"))?;
         if bytes.is_empty() {
             return Err(wrong("it is empty"));
@@ -225,6 +225,8 @@ mod tests {
     fn keys_are_read_with_and_without_padding_and_never_printed() {
         let key: SymmetricKey = "c2VjcmV0IQ==".parse().unwrap();
         assert_eq!("c2VjcmV0IQ".parse::<SymmetricKey>().unwrap(), key);
+        // Editors put a byte-order mark in front.
+        assert_eq!("\u{feff}c2VjcmV0IQ==\r\n".parse::<SymmetricKey>().unwrap(), key);
         // The last character before the padding has bits that mean nothing.
         assert_eq!("c2VjcmV0IR==".parse::<SymmetricKey>().unwrap(), key);
         assert_eq!(format!("{key:?}"), "SymmetricKey(***)");

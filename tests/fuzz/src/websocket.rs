@@ -40,7 +40,7 @@ pub fn run(data: &[u8]) {
             read(WsBytes::server(Scripted::new(data).0).await, data).await
         }),
     };
-    if data.len() < 4096 {
+    if data.len() < 512 {
         stream::run(within, round_trip(data));
     }
 }
@@ -82,7 +82,7 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(mut stream: WsBytes<S>, data: &
 
 /// What one end writes, the other reads, in whatever portions.
 async fn round_trip(data: &[u8]) {
-    let (near, far) = tokio::io::duplex(64);
+    let (near, far) = tokio::io::duplex(256);
     let write = async {
         let mut near = WsBytes::client(near).await;
         for part in data.chunks(usize::from(data.first().copied().unwrap_or_default()) + 1) {

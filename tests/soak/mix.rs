@@ -240,7 +240,7 @@ impl Kind {
     fn client(self, device: &Device, wire: Transport) -> Result<Client> {
         match self {
             Self::Timeout => {
-                let short = fast().registration_timeout(Duration::from_millis(400));
+                let short = fast().registration_timeout(Duration::from_millis(250));
                 device.client_with(wire, short)
             }
             _ => device.client(wire),

@@ -23,6 +23,8 @@ pub(crate) struct Options {
     pub(crate) crowd: usize,
     /// How long each abuse lasts.
     pub(crate) abuse: Duration,
+    /// Whether it is the long form.
+    pub(crate) long: bool,
     /// Of the abuses, those whose name has this.
     pub(crate) named: String,
     wires: Vec<Transport>,
@@ -32,12 +34,12 @@ pub(crate) struct Options {
 const USAGE: &str = "soak [--registrations N] [--crowd N] [--abuse-seconds N] [--wire NAME].. \
                      [--only endurance|crowd|abuse] [--named TEXT]";
 
-/// From here on it is the long form: the crowd and the abuse grow with it.
+/// From here on it is the long form: the crowd grows with it, and the abuses in number and time.
 const LONG: usize = 1000;
 
 impl Options {
     pub(crate) fn read(arguments: &[String]) -> Result<Self> {
-        let (mut registrations, mut crowd, mut seconds) = (300, None, None);
+        let (mut registrations, mut crowd, mut seconds) = (300, None, None::<f64>);
         let (mut wires, mut only, mut named) = (Vec::new(), None, String::new());
         let mut arguments = arguments.iter();
         while let Some(name) = arguments.next() {
@@ -56,14 +58,16 @@ impl Options {
                 _ => return Err(format!("{name:?} is no option; {USAGE}").into()),
             }
         }
-        let long = registrations >= LONG;
+        // Who asks for some abuses by name wants them all.
+        let long = registrations >= LONG || !named.is_empty();
         if wires.is_empty() {
             wires = Transport::ALL.into_iter().filter(|wire| wire.is_built()).collect();
         }
         Ok(Self {
             registrations,
             crowd: crowd.unwrap_or(if long { 1000 } else { 100 }),
-            abuse: Duration::from_secs(seconds.unwrap_or(if long { 10 } else { 1 })),
+            abuse: Duration::try_from_secs_f64(seconds.unwrap_or(if long { 10.0 } else { 0.3 }))?,
+            long,
             named,
             wires,
             only,

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _, stdin, stdout},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -41,12 +42,17 @@ pub(crate) struct Plan {
 /// A running service.
 pub(crate) struct Service {
     child: Child,
-    questions: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    pipes: Mutex<Option<Pipes>>,
     pub(crate) id_scope: String,
     pub(crate) ca_pem: String,
     ports: BTreeMap<String, u16>,
     keys: BTreeMap<String, String>,
+}
+
+/// Where it is asked, and where it answers.
+struct Pipes {
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
 }
 
 impl Service {
@@ -78,8 +84,7 @@ impl Service {
             ports: serde_json::from_value(part("ports"))?,
             keys: serde_json::from_value(part("keys"))?,
             child,
-            questions: Some(questions),
-            answers,
+            pipes: Mutex::new(Some(Pipes { questions, answers })),
         })
     }
 
@@ -96,28 +101,33 @@ impl Service {
     }
 
     /// The service's process now.
-    pub(crate) fn vitals(&mut self) -> Result<Vitals> {
+    pub(crate) fn vitals(&self) -> Result<Vitals> {
         let inside = self.ask("vitals")?;
         Vitals::of_process(self.child.id(), serde_json::from_str(&inside)?)
     }
 
     /// From now on the peak is of what comes.
-    pub(crate) fn reset_peak(&mut self) -> Result<()> {
+    pub(crate) fn reset_peak(&self) -> Result<()> {
         self.ask("reset-peak").map(drop)
     }
 
-    fn ask(&mut self, question: &str) -> Result<String> {
-        let questions = self.questions.as_mut().ok_or("the service is over")?;
+    fn ask(&self, question: &str) -> Result<String> {
+        let mut pipes = self.pipes();
+        let Pipes { questions, answers } = pipes.as_mut().ok_or("the service is over")?;
         writeln!(questions, "{question}")
             .map_err(|error| format!("the service is gone: {error}"))?;
-        line(&mut self.answers)
+        line(answers)
+    }
+
+    fn pipes(&self) -> MutexGuard<'_, Option<Pipes>> {
+        self.pipes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
         // The end of its input is the end of the service; should it hang, it goes all the same.
-        drop(self.questions.take());
+        drop(self.pipes().take());
         for _ in 0..200 {
             if let Ok(Some(_)) = self.child.try_wait() {
                 return;

@@ -17,6 +17,7 @@ mod peers;
 mod process;
 mod readme;
 mod requirements;
+mod soak;
 mod spdx;
 mod style;
 mod test;
@@ -54,6 +55,7 @@ const TASKS: &[Task] = &[
     task("peers", "unmodified SDKs register against the emulator", peers::run),
     task("faults", "faults x steps x wires, drops, retry-after, random schedules", faults::run),
     task("fuzz", "a search by coverage for inputs that break something", fuzz::run),
+    task("soak", "much of everything: nothing grows, leaks or gives way", soak::run),
     task("bench", "what a registration costs, wire by wire, as a table", bench::run),
 ];
 

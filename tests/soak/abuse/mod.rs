@@ -39,7 +39,7 @@ use target::Target;
 /// What the emulator takes at once.
 const MAX_CONNECTIONS: usize = 128;
 /// The emulator's patience with handshakes, heads and bodies.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A registration of the well-behaved device that takes longer has not been served.
 const MAX_LATENCY: Duration = Duration::from_secs(10);
 /// What the emulator may hold for one connection at most, while it is open.
@@ -79,9 +79,9 @@ const FEW: usize = 16;
 /// Prints a row for each abuse; returns what did not hold.
 pub(crate) async fn run(options: &Options) -> Result<Vec<String>> {
     println!(
-        "\nThe emulator, with at most {MAX_CONNECTIONS} connections and {} s of patience, under abuse for {} s each:\n",
+        "\nThe emulator, with at most {MAX_CONNECTIONS} connections and {} s of patience, under abuse for {} s each, while a device registers on each wire:\n",
         PATIENCE.as_secs(),
-        options.abuse.as_secs()
+        options.abuse.as_secs_f64()
     );
     println!(
         "| abuse | attackers | their connections | good registrations | failed | worst latency, ms | descriptors: before, after | tasks: before, after | heap KiB: before, peak, after | back after, ms |"
@@ -90,31 +90,34 @@ pub(crate) async fn run(options: &Options) -> Result<Vec<String>> {
     let mut failures = Vec::new();
     let abuses = [sockets::ABUSES, http::ABUSES, websocket::ABUSES, mqtt::ABUSES, amqp::ABUSES];
     let wanted = |abuse: &&Abuse| abuse.wire.is_built() && abuse.name.contains(&options.named);
-    let mut world = world(None)?;
-    for abuse in abuses.into_iter().flatten().filter(wanted) {
-        failures.extend(withstand(&mut world, abuse, options).await?);
+    // The short form has a third of them, some of each kind.
+    let step = if options.long { 1 } else { 3 };
+    let world = world(None)?;
+    for abuse in abuses.into_iter().flatten().filter(wanted).step_by(step) {
+        failures.extend(withstand(&world, abuse, options).await?);
     }
     drop(world);
     if SCARCE.name.contains(&options.named) {
-        let mut world = self::world(Some(MAX_CONNECTIONS / 2))?;
-        failures.extend(withstand(&mut world, &SCARCE, options).await?);
+        let world = self::world(Some(MAX_CONNECTIONS / 2))?;
+        failures.extend(withstand(&world, &SCARCE, options).await?);
     }
     Ok(failures)
 }
 
-fn world(descriptors: Option<usize>) -> Result<World> {
-    World::with(|group_ca| Plan {
+fn world(descriptors: Option<usize>) -> Result<Arc<World>> {
+    let world = World::with(|group_ca| Plan {
         max_connections: MAX_CONNECTIONS,
         patience: Some(PATIENCE),
         descriptors,
         group_ca,
-    })
+    })?;
+    Ok(Arc::new(world))
 }
 
-async fn withstand(world: &mut World, abuse: &Abuse, options: &Options) -> Result<Vec<String>> {
+async fn withstand(world: &Arc<World>, abuse: &Abuse, options: &Options) -> Result<Vec<String>> {
     let name = abuse.name;
     // Nothing is lazily made later on, and the device is known.
-    let warm = Good::register_for(world, Duration::ZERO, options).await;
+    let warm = Good::register_for(world, Duration::ZERO, options).await?;
     let before = settled_service(world).await?;
     world.service.reset_peak()?;
     let target = Target::new(world.service.port(abuse.wire)?, &world.service.ca_pem)?;
@@ -131,7 +134,7 @@ async fn withstand(world: &mut World, abuse: &Abuse, options: &Options) -> Resul
             }
         });
     }
-    let good = Good::register_for(world, options.abuse, options).await;
+    let good = Good::register_for(world, options.abuse, options).await?;
     let at_end = world.service.vitals()?;
     attackers.shutdown().await;
     let begin = Instant::now();
@@ -177,7 +180,7 @@ async fn withstand(world: &mut World, abuse: &Abuse, options: &Options) -> Resul
 }
 
 /// The emulator once the well-behaved device's connections are closed on its side too.
-async fn settled_service(world: &mut World) -> Result<Vitals> {
+async fn settled_service(world: &World) -> Result<Vitals> {
     let mut last = world.service.vitals()?;
     loop {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -189,32 +192,60 @@ async fn settled_service(world: &mut World) -> Result<Vitals> {
     }
 }
 
-/// What the well-behaved device met.
-#[derive(Default)]
+/// What the well-behaved devices met.
 struct Good {
+    begin: Instant,
     done: usize,
     worst: Duration,
     /// Each error and how often it was met.
     errors: BTreeMap<String, usize>,
 }
 
+impl Default for Good {
+    fn default() -> Self {
+        Self { begin: Instant::now(), done: 0, worst: Duration::ZERO, errors: BTreeMap::new() }
+    }
+}
+
 impl Good {
-    /// Registers again and again, on each wire in turn, at least once on each.
-    async fn register_for(world: &World, time: Duration, options: &Options) -> Self {
-        let begin = Instant::now();
-        let mut good = Self::default();
-        loop {
-            for wire in options.wires() {
-                let begin = Instant::now();
-                match register(world, wire).await {
-                    Ok(()) => good.done += 1,
-                    Err(error) => *good.errors.entry(format!("{wire}: {error}")).or_default() += 1,
+    /// One device for each wire registers again and again, at least once.
+    async fn register_for(world: &Arc<World>, time: Duration, options: &Options) -> Result<Self> {
+        let mut devices = JoinSet::new();
+        for wire in options.wires() {
+            let world = world.clone();
+            devices.spawn(async move {
+                let mut good = Self::default();
+                loop {
+                    let begin = Instant::now();
+                    good.note(wire, register(&world, wire).await, begin.elapsed());
+                    // No faster than it takes to tell that it is served.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    if begin.elapsed() > MAX_LATENCY || good.begin.elapsed() >= time {
+                        return good;
+                    }
                 }
-                good.worst = good.worst.max(begin.elapsed());
-            }
-            if begin.elapsed() >= time {
-                return good;
-            }
+            });
+        }
+        let mut all = Self::default();
+        while let Some(good) = devices.join_next().await {
+            all.add(good?);
+        }
+        Ok(all)
+    }
+
+    fn note(&mut self, wire: Transport, outcome: Result<()>, took: Duration) {
+        match outcome {
+            Ok(()) => self.done += 1,
+            Err(error) => *self.errors.entry(format!("{wire}: {error}")).or_default() += 1,
+        }
+        self.worst = self.worst.max(took);
+    }
+
+    fn add(&mut self, other: Self) {
+        self.done += other.done;
+        self.worst = self.worst.max(other.worst);
+        for (error, times) in other.errors {
+            *self.errors.entry(error).or_default() += times;
         }
     }
 

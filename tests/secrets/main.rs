@@ -1,9 +1,11 @@
 //! Secrets stay secret: keys, tokens and passwords of known value go through every path on every wire, while all that
 //! can be traced, logged, formatted and recorded is kept; and none of it, in no encoding, may hold a part of them.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
 mod canaries;
 mod capture;
+#[cfg(target_os = "linux")]
+mod memory;
 mod misplaced;
 mod proof;
 mod scenarios;
@@ -16,11 +18,18 @@ use libtest_mimic::Trial;
 use canaries::Identity;
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    if memory::is_device() {
+        return memory::be_device();
+    }
     capture::start();
-    let cases = Identity::ALL.map(|identity| {
-        let name = format!("nothing_gives_away_{identity:?}");
-        WireCase::new(name.to_lowercase(), move |wire| scenarios::run(wire, identity))
-    });
+    let mut cases: Vec<WireCase> = Vec::new();
+    for identity in Identity::ALL {
+        let name = format!("nothing_gives_away_{identity:?}").to_lowercase();
+        cases.push(WireCase::new(name, move |wire| scenarios::run(wire, identity)));
+    }
+    #[cfg(target_os = "linux")]
+    cases.extend(memory::cases());
     let mut others = proof::trials();
     others.push(Trial::test("secrets_in_the_wrong_place_are_not_repeated", || {
         misplaced::run();

@@ -93,6 +93,25 @@ impl Canaries {
         found
     }
 
+    /// The secrets of which 16 bytes in a row are in some memory, as they are. What a register held, 8 bytes at
+    /// most, may be left on a stack by anything that is computed.
+    #[must_use]
+    pub fn found_bare_in(&self, memory: &[u8]) -> Vec<&str> {
+        let goes_on = |at: usize| {
+            let next = memory.get(at + BYTES..at + 2 * BYTES);
+            next.is_some_and(|part| self.raw.parts.contains_key(part))
+        };
+        let mut found: Vec<usize> = self
+            .raw
+            .hits(memory)
+            .filter(|(at, _)| goes_on(*at))
+            .map(|(_, number)| number)
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().filter_map(|number| self.names.get(number)).map(String::as_str).collect()
+    }
+
     /// # Panics
     /// When a secret is in the output.
     pub fn assert_absent(&self, what: &str, output: &[u8]) {
@@ -139,14 +158,19 @@ impl Windows {
     /// Which secrets are there, and where first.
     fn found_in(&self, view: &[u8]) -> BTreeMap<usize, usize> {
         let mut found = BTreeMap::new();
-        for (at, part) in view.windows(self.length).enumerate() {
-            if start_of(part).and_then(|start| self.starts.get(start)) == Some(&true)
-                && let Some(number) = self.parts.get(part)
-            {
-                found.entry(*number).or_insert(at);
-            }
+        for (at, number) in self.hits(view) {
+            found.entry(number).or_insert(at);
         }
         found
+    }
+
+    /// Where parts of secrets are, and of which.
+    fn hits(&self, view: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+        view.windows(self.length).enumerate().filter_map(|(at, part)| {
+            let starts = start_of(part).and_then(|start| self.starts.get(start)) == Some(&true);
+            let number = if starts { self.parts.get(part) } else { None };
+            number.map(|number| (at, *number))
+        })
     }
 }
 

@@ -11,7 +11,7 @@
 
 mod bad_input;
 #[path = "../../../../tests/src/canary.rs"]
-#[expect(unreachable_pub, reason = "it is part of a library elsewhere")]
+#[expect(dead_code, unreachable_pub, reason = "it is part of a library elsewhere")]
 mod canary;
 mod emulate;
 mod failures;

@@ -178,7 +178,7 @@ async fn start(
     limits: Limits,
     group_ca: &str,
 ) -> Result<(Emulator, BTreeMap<String, SymmetricKey>)> {
-    let mut config = Emulator::builder().limits(limits);
+    let mut config = Emulator::builder().limits(limits).admin_port(0);
     let mut keys = BTreeMap::new();
     for kind in Kind::ALL {
         let key = SymmetricKey::random()?;

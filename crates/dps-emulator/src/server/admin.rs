@@ -1,6 +1,6 @@
 //! The admin port: plain HTTP on loopback, for people and scripts.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -32,9 +32,12 @@ pub(crate) async fn accept(
             Some(_) = tasks.join_next() => continue,
             _ = stopping.wait_for(|stop| *stop) => break,
         };
-        let (Ok((stream, _)), Ok(slot)) = (accepted, slots.clone().try_acquire_owned()) else {
+        let Ok((stream, _)) = accepted else {
+            // Out of descriptors, most often: trying again at once would only keep a processor busy.
+            tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
+        let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
         let shared = shared.clone();
         tasks.spawn(async move {
             let _slot = slot;

@@ -20,7 +20,7 @@ use dps_state_machine::{
 };
 use rustls::version::TLS13;
 
-use peer::{Peer, Turn, answers, usual_start};
+use peer::{Peer, Turn, usual_start};
 use support::{Authority, config, localhost, server_config};
 
 fn request() -> RegistrationRequest {

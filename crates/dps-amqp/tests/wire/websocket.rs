@@ -8,6 +8,7 @@ use dps_connect::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
+    peer::answers,
     support::{ServerStream, faults, head},
     *,
 };

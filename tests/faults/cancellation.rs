@@ -2,13 +2,13 @@
 //!
 //! For every case and wire: how many polls a registration takes is found out as it goes, and it is dropped after the
 //! first, the second, and so on. Each time the same client must register afterwards, on the session that is left or
-//! on a new one, and everything must be given back.
+//! on a new one, and everything must be given back; also if the client itself is dropped.
 
 use std::time::Duration;
 
 use dps_client::{Client, Settings, Transport};
 use dps_conformance::{drop_after, fast};
-use dps_emulator::{Behavior, Body, Delivery, Event, EventKind, Fault};
+use dps_emulator::{Behavior, Body, Delivery, Fault};
 use tokio::time::timeout;
 
 use crate::{
@@ -31,8 +31,20 @@ pub(crate) struct Case {
 #[derive(Clone, Copy)]
 enum Middle {
     Proxy,
+    /// The service hangs up after its first answer, and it is he who knows when it has.
+    HangsUp,
     Trouble(Trouble),
     Door(DoorState),
+}
+
+/// What follows the drop, before the next registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing: it goes on with what is left of the session.
+    GoOn,
+    EndSession,
+    /// The client is dropped too; a new one takes its place.
+    DropClient,
 }
 
 /// A registration that is not done after so many polls never is.
@@ -100,7 +112,10 @@ pub(crate) fn cases() -> Vec<Case> {
         case("silent", once(Fault::deliver(Delivery::Never))),
         case("silent while polling", later(Fault::deliver(Delivery::Never))),
         case("lost while polling", later(Fault::deliver(Delivery::CloseBefore))),
-        case("lost while waiting", once(Fault::deliver(Delivery::CloseAfter))),
+        Case {
+            middle: Some(Middle::HangsUp),
+            ..case("lost while waiting", once(Fault::deliver(Delivery::CloseAfter)))
+        },
         case("a large answer", once(Fault::with_body(Body::Oversized(200 << 10)))),
         case("a slow answer", once(Fault::deliver(drip))),
         through("through a proxy", Middle::Proxy),
@@ -173,23 +188,25 @@ async fn run_case(
         // By name, which is one thing more to be dropped in.
         world.config = world.bench.config.clone();
     }
-    let client = world.client(settings());
-    // What is made once and kept is made here.
-    let warm = client.register(request(0)).await;
-    let warmed = answers(&warm, 0).and(client.end_session().await.map_err(|e| e.to_string()));
+    let mut client = world.client(settings());
+    // Before anything was ever opened.
     let at_rest = Resources::now();
     for polls in 1..MOST_POLLS {
+        // Each case has another turn at the same poll.
+        let next = match (polls + case.name.len()) % 3 {
+            0 => Next::GoOn,
+            1 => Next::EndSession,
+            _ => Next::DropClient,
+        };
         let mut report = DropReport {
             case: case.name.to_owned(),
             wire,
             polls,
             done: false,
             given_back: Duration::ZERO,
-            outcome: warmed.clone(),
+            outcome: Ok(()),
         };
-        if report.outcome.is_ok() {
-            report.outcome = one_drop(&world, case, &client, at_rest, &mut report).await;
-        }
+        report.outcome = one_drop(&world, case, &mut client, next, at_rest, &mut report).await;
         let over = report.done || report.outcome.is_err();
         tell(report);
         if over {
@@ -202,7 +219,8 @@ async fn run_case(
 async fn one_drop(
     world: &World,
     case: &Case,
-    client: &Client,
+    client: &mut Client,
+    next: Next,
     at_rest: Resources,
     report: &mut DropReport,
 ) -> Outcome {
@@ -217,16 +235,23 @@ async fn one_drop(
     match case.middle {
         Some(Middle::Trouble(trouble)) => world.meddler.make(trouble),
         Some(Middle::Door(state)) => world.meddler.turn(state).await,
-        Some(Middle::Proxy) | None => {}
+        Some(Middle::Proxy | Middle::HangsUp) | None => {}
     }
+    let closed = world.meddler.closed();
     let dropped = timeout(HANG, drop_after(polls, client.register(request(2)))).await;
     report.done = dropped.map_err(|_| "the registration hangs".to_owned())?.is_some();
     world.lift().await;
-    has_hung_up(world).await?;
-    // On what is left of the session, and on a new one.
-    let ends_first = polls.is_multiple_of(2);
-    if ends_first {
-        end(client).await?;
+    if let Some(Middle::HangsUp) = case.middle {
+        // What comes next comes after that.
+        let hung_up = timeout(HANG, world.meddler.has_closed_another(closed)).await;
+        hung_up.map_err(|_| "nobody hangs up".to_owned())?;
+    }
+    match next {
+        Next::GoOn => {}
+        Next::EndSession => end(client).await?,
+        Next::DropClient => *client = world.client(settings()),
+    }
+    if next != Next::GoOn {
         report.given_back = at_rest.are_back().await?;
     }
     let again = registered(client, 3).await?;
@@ -235,23 +260,6 @@ async fn one_drop(
     let given_back = at_rest.are_back().await?;
     report.given_back = report.given_back.max(given_back);
     Ok(())
-}
-
-/// A service that was told to hang up after an answer has done so: what comes next comes after that.
-async fn has_hung_up(world: &World) -> Outcome {
-    let events = world.bench.emulator.events();
-    let hangs_up = |event: &Event| match event.kind {
-        EventKind::Answer { delivery: Delivery::CloseAfter, .. } => Some(event.connection),
-        _ => None,
-    };
-    let Some(connection) = events.snapshot().iter().rev().find_map(hangs_up) else {
-        return Ok(());
-    };
-    let closed = |event: &Event| {
-        event.connection == connection && matches!(event.kind, EventKind::Closed { .. })
-    };
-    let hung_up = timeout(HANG, events.wait_for(closed)).await;
-    hung_up.map(|_| ()).map_err(|_| "the service does not hang up".to_owned())
 }
 
 async fn registered(

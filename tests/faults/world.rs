@@ -126,6 +126,7 @@ impl World {
             .set_behavior(self.bench.enrolment, Behavior::new())
             .expect("the enrolment is there");
         emulator.forget_devices();
+        emulator.set_connection_faults([]);
         emulator.set_clock_ahead(Duration::ZERO);
         self.meddler.lift().await;
     }

@@ -41,8 +41,8 @@ impl SymmetricKeyFile {
         Reloading::open(vec![path.into()]).map(Self)
     }
 
-    /// What is in the file now, or what was there before when that can't be used. Blocks while it reads it: some
-    /// ten microseconds, on a disk of one's own.
+    /// What is in the file now, or what was there before when that can't be used. Blocks while it reads it: well
+    /// under a millisecond, on a disk of one's own.
     #[must_use]
     pub fn current(&self) -> SymmetricKey {
         self.0.current()

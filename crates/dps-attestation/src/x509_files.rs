@@ -45,7 +45,7 @@ impl X509Files {
     }
 
     /// What is in the files now, or what was there before when that can't be used. Blocks while it reads them:
-    /// some ten microseconds, for files of the usual size on a disk of one's own.
+    /// well under a millisecond, for files of the usual size on a disk of one's own.
     #[must_use]
     pub fn current(&self) -> X509Identity {
         self.0.current()

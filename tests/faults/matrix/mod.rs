@@ -4,6 +4,7 @@
 //! once the fault is gone, the same client must register; and what both held on to must be given back.
 
 mod edits;
+mod own;
 mod plan;
 mod rows;
 
@@ -137,6 +138,8 @@ async fn act(
         Cause::Trouble(Trouble { at: Stage::EndSession, .. }) | Cause::Service => {}
         Cause::Trouble(trouble) => world.meddler.make(trouble),
         Cause::Door(state) => world.meddler.turn(state).await,
+        // More than a registration makes in its time.
+        Cause::Connection(fault) => world.bench.emulator.set_connection_faults([fault; 200]),
         Cause::NoSuchName => {}
     }
     let (settings, bound) = bounds(scenario, slowness);
@@ -247,7 +250,7 @@ async fn end(
 /// The fault is gone: the same client registers.
 async fn recover(client: &Client, world: &World, scenario: &Scenario) -> Outcome {
     if scenario.hangs_up {
-        let hung_up = timeout(HANG, world.meddler.is_alone()).await;
+        let hung_up = timeout(HANG, world.meddler.has_closed_another(usize::MAX)).await;
         hung_up.map_err(|_| "the service did not hang up".to_owned())?;
     }
     world.lift().await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dps_client::{ErrorKind, Stage, Transport};
-use dps_emulator::Behavior;
+use dps_emulator::{Behavior, ConnectionFault};
 
 use crate::peers::{DoorState, Mischief, Trouble};
 
@@ -126,6 +126,8 @@ pub(super) enum Cause {
     Trouble(Trouble),
     /// His door.
     Door(DoorState),
+    /// The service, on every connection.
+    Connection(ConnectionFault),
     /// The service behaves as told; the man in the middle lets everything through.
     Service,
     /// The name of the service, or of the proxy, does not exist. It can't be made to.
@@ -186,4 +188,8 @@ impl From<Scenario> for Plan {
     fn from(scenario: Scenario) -> Self {
         Self::Run(scenario)
     }
+}
+
+pub(super) fn row(name: &'static str, plan: impl Fn(Column) -> Plan + 'static) -> Row {
+    Row { name, plan: Box::new(plan) }
 }

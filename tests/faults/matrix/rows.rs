@@ -10,17 +10,14 @@ use dps_emulator::{Behavior, Body, Delivery, Fault, Outcome};
 
 use super::{
     edits::{connack, misdirect, refuse_subscription, sasl_outcome},
+    own,
     plan::{
         CREDENTIAL_ONLY, Cause, Column, Expect, HANDSHAKE_ONLY, NO_CONNECTION, NO_NAME,
         NO_NEW_CONNECTION, NO_PEER, NO_REQUEST, NO_TLS, NO_TUNNEL, NOT_THIS_WIRE, OTHER_STEP,
-        PROXY_ONLY, Plan, Reason, Row, Scenario, UPGRADE_ONLY, WITH_THE_REQUEST, fails,
+        PROXY_ONLY, Plan, Reason, Row, Scenario, UPGRADE_ONLY, WITH_THE_REQUEST, fails, row,
     },
 };
 use crate::peers::{Credentials, DoorState, Kind, Mischief, Trouble};
-
-fn row(name: &'static str, plan: impl Fn(Column) -> Plan + 'static) -> Row {
-    Row { name, plan: Box::new(plan) }
-}
 
 /// Every fault there is.
 pub(super) fn rows() -> Vec<Row> {
@@ -36,6 +33,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows.extend(sessions());
     rows.extend(correlations());
     rows.extend(answers());
+    rows.extend(own::rows());
     rows
 }
 

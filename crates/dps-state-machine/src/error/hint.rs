@@ -1,0 +1,40 @@
+//! What to do about an error.
+
+use alloc::{format, string::String};
+
+use super::{Error, Rejection, RejectionCause, timeout::Seconds};
+
+/// In a sentence. What the wire said comes first: it knows more.
+pub(super) fn of(error: &Error) -> Option<String> {
+    match error {
+        Error::Rejected(e) => e.hint.clone().or_else(|| of_rejection(e).map(Into::into)),
+        Error::Connection(e) => e.hint.clone(),
+        Error::Timeout(e) => Some(match e.retry_after {
+            Some(wait) => format!("register again after {} s, or allow more time", Seconds(wait)),
+            None => "check the network path to the service, or allow more time".into(),
+        }),
+        Error::Protocol(_) => {
+            Some("check that the endpoint is a provisioning service and not a proxy's page".into())
+        }
+        Error::Configuration(_) | Error::Cancelled | Error::InvalidOperation => None,
+    }
+}
+
+fn of_rejection(rejection: &Rejection) -> Option<&'static str> {
+    if rejection.cause == RejectionCause::Disabled {
+        return Some("enable the device's enrolment at the service");
+    }
+    Some(match (rejection.error_code, rejection.status) {
+        (Some(409_203), _) => {
+            "another registration of the same device is under way; wait and try again"
+        }
+        (Some(400_004), _) => "check the registration id's characters and case",
+        (_, 401) => {
+            "check the ID scope, the registration id and that the credential belongs to this enrolment"
+        }
+        (_, 404) => "check the ID scope and that an enrolment exists for this registration id",
+        (_, 429) => "the service is throttling; spread the fleet's registrations over time",
+        (_, 500..=599) => "the service is in trouble; try again later",
+        _ => return None,
+    })
+}

@@ -1,0 +1,74 @@
+//! The service's no.
+
+use alloc::{string::String, vec::Vec};
+use core::{fmt, time::Duration};
+
+use super::Stage;
+use crate::response::ProtocolResult;
+
+/// The service's refusal.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Rejection {
+    /// `authenticate` when the credential was refused, otherwise which request it answers.
+    pub stage: Stage,
+    /// Whether the request was refused or the registration itself ended in a status that is no success.
+    pub cause: RejectionCause,
+    /// The answer's status as HTTP counts it: the HTTP status itself, the status in an MQTT topic, an AMQP
+    /// error code divided by 1000.
+    pub status: u16,
+    /// The service's own code, for example 401002.
+    pub error_code: Option<u32>,
+    /// The service's id for this answer; its support asks for it.
+    pub tracking_id: Option<String>,
+    /// The service's message, or what is known when it sent none.
+    pub message: String,
+    /// When the service says that it answered.
+    pub timestamp: Option<String>,
+    /// How long the service asked to wait before trying again.
+    pub retry_after: Option<Duration>,
+    /// What to do about it, where the wire knows more than the status says.
+    pub hint: Option<String>,
+    /// Whether the same request can succeed later.
+    pub retryable: bool,
+    /// The answer's body as it came.
+    pub body: Vec<u8>,
+    /// What came beside the body.
+    pub protocol_result: ProtocolResult,
+}
+
+/// What kind of no the service said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RejectionCause {
+    /// The request was answered with an error.
+    Refused,
+    /// The registration ended with the status `failed`.
+    Failed,
+    /// The registration ended with the status `disabled`.
+    Disabled,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.cause {
+            RejectionCause::Failed => "the registration failed",
+            RejectionCause::Disabled => "the registration is disabled",
+            RejectionCause::Refused if self.stage == Stage::Authenticate => {
+                "the service refused the credential"
+            }
+            RejectionCause::Refused => "the service refused the registration",
+        };
+        write!(f, "{what}: {}", self.message)?;
+        match self.error_code {
+            Some(code) => write!(f, " (error code {code}")?,
+            None => write!(f, " (status {}", self.status)?,
+        }
+        if let Some(id) = &self.tracking_id {
+            write!(f, ", tracking id {id}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl core::error::Error for Rejection {}

@@ -7,6 +7,7 @@ use der::{
     DateTime, Tag, Tagged,
     asn1::{AnyRef, BitStringRef, GeneralizedTime, ObjectIdentifier, UtcTime},
 };
+use dps_state_machine::Printable;
 
 use crate::shape::{Fields, whole};
 
@@ -88,24 +89,20 @@ impl Name {
 }
 
 impl fmt::Display for Name {
-    /// The common name, or else all there is; without control characters.
+    /// The common name, or else all there is, in one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(common_name) = self.common_name() {
-            return write!(f, "CN={}", printable(common_name));
+            return write!(f, "CN={}", Printable::whole(common_name));
         }
         if self.0.is_empty() {
             return f.write_str("an empty name");
         }
         for (index, (kind, text)) in self.0.iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };
-            write!(f, "{separator}{}={}", short(*kind), printable(text))?;
+            write!(f, "{separator}{}={}", short(*kind), Printable::whole(text))?;
         }
         Ok(())
     }
-}
-
-fn printable(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
 }
 
 fn short(kind: ObjectIdentifier) -> String {

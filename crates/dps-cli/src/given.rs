@@ -5,9 +5,6 @@ use std::str::FromStr;
 
 use dps_client::{ConfigurationError, Error};
 
-/// The longest piece of a value that a message repeats, in characters.
-const SHOWN: usize = 80;
-
 /// A flag and the environment variable that stands in for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
@@ -64,7 +61,7 @@ impl Given {
 
 /// A value that can't be used.
 pub(crate) fn wrong(from: &'static str, value: &str, reason: &str) -> Error {
-    ConfigurationError::new(from, shortened(value), reason).into()
+    ConfigurationError::new(from, value, reason).into()
 }
 
 /// Puts the flag or the variable in place of the field that an error names, and `value` in place of one that it
@@ -76,13 +73,6 @@ pub(crate) fn named(from: &'static str, value: &str, error: Error) -> Error {
             wrong(from, value, &error.reason)
         }
         other => other,
-    }
-}
-
-fn shortened(value: &str) -> String {
-    match value.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", value.get(..end).unwrap_or_default()),
-        None => value.to_owned(),
     }
 }
 
@@ -98,11 +88,5 @@ mod tests {
         assert!(message.starts_with("DPS_REGISTRATION_ID \"my device\": "), "{message}");
         let missing = ID_SCOPE.find(Some(&"0ne1".into())).unwrap().unwrap();
         assert_eq!((missing.from, missing.text.as_str()), ("--id-scope", "0ne1"));
-    }
-
-    #[test]
-    fn a_long_value_is_cut_between_characters() {
-        assert_eq!(shortened(&"é".repeat(SHOWN)), "é".repeat(SHOWN));
-        assert_eq!(shortened(&"é".repeat(SHOWN + 1)), "é".repeat(SHOWN) + "...");
     }
 }

@@ -6,9 +6,7 @@ use std::{
     time::Instant,
 };
 
-use dps_client::{Next, Observer, Step};
-
-use crate::report::printable;
+use dps_client::{Next, Observer, Printable, Step};
 
 /// Prints each step with the time since `start`.
 pub(crate) fn observer(start: Instant) -> Observer {
@@ -18,7 +16,7 @@ pub(crate) fn observer(start: Instant) -> Observer {
         if let Some(words) = order.words(step) {
             let seconds = start.elapsed().as_secs_f64();
             // Nobody may be listening.
-            let _ = writeln!(io::stderr(), "{seconds:7.2} s  {}", printable(&words));
+            let _ = writeln!(io::stderr(), "{seconds:7.2} s  {}", Printable::whole(&words));
         }
     })
 }

@@ -1,14 +1,13 @@
 //! How a registration ended: readable lines or one JSON object, and the exit code.
 
 use std::{
-    borrow::Cow,
     fmt::Write as _,
     io::{self, Write as _},
     process::ExitCode,
     time::Duration,
 };
 
-use dps_client::{Error, ErrorKind, Registered, RegistrationId, Transport};
+use dps_client::{Error, ErrorKind, Printable, Registered, RegistrationId, Transport};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -110,15 +109,6 @@ pub(crate) fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Without what would move a terminal's cursor or change its colours: some of it comes from the peer.
-pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
-    Cow::Owned(text.chars().map(shown).collect())
-}
-
 fn json(object: &impl Serialize) -> String {
     // Strings, numbers and JSON that was read before: there is nothing that can fail to serialize.
     serde_json::to_string(object).unwrap_or_default() + "\n"
@@ -162,12 +152,12 @@ impl Success {
         if let Some(substatus) = &registered.substatus {
             let _ = write!(text, ", {substatus}");
         }
-        let mut text = format!("assigned: {}\n", printable(&text));
+        let mut text = format!("assigned: {}\n", Printable::whole(&text));
         if let Some(payload) = registered.payload.as_deref().and_then(in_one_line) {
-            let _ = writeln!(text, "  payload    {}", printable(payload.get()));
+            let _ = writeln!(text, "  payload    {}", Printable::whole(payload.get()));
         }
-        let _ = writeln!(text, "  hub        {}", printable(&registered.assigned_hub));
-        let _ = writeln!(text, "  device id  {}", printable(&registered.device_id));
+        let _ = writeln!(text, "  hub        {}", Printable::whole(&registered.assigned_hub));
+        let _ = writeln!(text, "  device id  {}", Printable::whole(&registered.device_id));
         text
     }
 }
@@ -198,7 +188,7 @@ fn whole_seconds(length: Duration) -> u64 {
 fn failure_lines(error: &Error, transport: Option<Transport>) -> String {
     let ErrorJson { kind, stage, transport, http_status, retry_after_seconds, hint, .. } =
         ErrorJson::new(error, transport);
-    let mut text = format!("error: {}\n", printable(&error.to_string()));
+    let mut text = format!("error: {error}\n");
     if error.kind() != ErrorKind::Configuration {
         let facts = [
             stage.map(|stage| format!("stage {stage}")),
@@ -207,10 +197,10 @@ fn failure_lines(error: &Error, transport: Option<Transport>) -> String {
             retry_after_seconds.map(|wait| format!("retry after {wait} s")),
         ];
         let facts: Vec<String> = facts.into_iter().flatten().collect();
-        let _ = writeln!(text, "  {kind}: {}", printable(&facts.join(", ")));
+        let _ = writeln!(text, "  {kind}: {}", facts.join(", "));
     }
     if let Some(hint) = hint {
-        let _ = writeln!(text, "hint: {}", printable(&hint));
+        let _ = writeln!(text, "hint: {hint}");
     }
     text
 }

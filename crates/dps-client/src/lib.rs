@@ -32,9 +32,9 @@ pub use dps_http::HttpTransport;
 pub use dps_mqtt::{Carrier as MqttCarrier, MqttConfig, MqttTransport};
 pub use dps_state_machine::{
     BoxTransport, ConfigurationError, ConnectionError, Error, ErrorKind, IdScope, Next, Observer,
-    OperationId, OperationStatus, OperationStatusEvents, ProtocolError, ProtocolResult, Registered,
-    RegistrationId, RegistrationRequest, Rejection, RejectionCause, Settings, Stage, StateMachine,
-    Step, Substatus, TimeoutError, TimeoutScope, TransportHandlers,
+    OperationId, OperationStatus, OperationStatusEvents, Printable, ProtocolError, ProtocolResult,
+    Registered, RegistrationId, RegistrationRequest, Rejection, RejectionCause, Settings, Stage,
+    StateMachine, Step, Substatus, TimeoutError, TimeoutScope, TransportHandlers,
 };
 pub use transport::{Transport, client};
 

@@ -208,7 +208,6 @@ fn describe_body(status: u16, body: &[u8]) -> String {
     const SHOWN: usize = 120;
     let text = String::from_utf8_lossy(body);
     let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    words.retain(|c| !c.is_control());
     if words.is_empty() {
         return format!("status {status} without a body");
     }

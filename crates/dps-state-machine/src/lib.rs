@@ -17,6 +17,7 @@ mod error;
 mod ids;
 pub mod machine;
 mod observer;
+mod printable;
 mod registered;
 mod request;
 mod response;
@@ -33,6 +34,7 @@ pub use error::{
 };
 pub use ids::{IdScope, OperationId, RegistrationId};
 pub use observer::{Next, Observer, Step};
+pub use printable::Printable;
 pub use registered::{OperationStatus, Registered, Substatus};
 pub use request::RegistrationRequest;
 pub use response::{ProtocolResult, Response};

@@ -3,6 +3,11 @@
 use alloc::string::{String, ToString};
 use core::fmt;
 
+use crate::printable::Printable;
+
+/// So many characters of a value are shown: more than any id may have.
+const SHOWN: usize = 200;
+
 /// A value that can't be used: which one, what it was, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -25,13 +30,29 @@ impl ConfigurationError {
 
 impl fmt::Display for ConfigurationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { field, value, reason } = self;
-        if value.is_empty() {
-            write!(f, "{field}: {reason}")
-        } else {
-            write!(f, "{field} {value:?}: {reason}")
+        let reason = Printable::brief(&self.reason);
+        f.write_str(self.field)?;
+        match self.value.char_indices().nth(SHOWN) {
+            _ if self.value.is_empty() => {}
+            None => write!(f, " {:?}", self.value)?,
+            Some((end, _)) => write!(f, " {:?}...", self.value.get(..end).unwrap_or_default())?,
         }
+        write!(f, ": {reason}")
     }
 }
 
 impl core::error::Error for ConfigurationError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_cut_between_characters() {
+        let shown = |length| ConfigurationError::new("--id", "é".repeat(length), "no").to_string();
+        let all = "é".repeat(SHOWN);
+        assert_eq!(shown(SHOWN), alloc::format!("--id {all:?}: no"));
+        assert_eq!(shown(SHOWN + 1), alloc::format!("--id {all:?}...: no"));
+        assert_eq!(shown(0), "--id: no");
+    }
+}

@@ -4,6 +4,7 @@ use alloc::{string::String, sync::Arc};
 use core::fmt;
 
 use super::Stage;
+use crate::printable::Printable;
 
 /// A connection that could not be made or that broke.
 #[derive(Clone, Debug)]
@@ -71,7 +72,7 @@ impl ConnectionError {
 
 impl fmt::Display for ConnectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        Printable::brief(&self.message).fmt(f)
     }
 }
 

@@ -9,7 +9,10 @@ mod rejection;
 mod stage;
 mod timeout;
 
-use alloc::{boxed::Box, string::String};
+use alloc::{
+    boxed::Box,
+    string::{String, ToString},
+};
 use core::time::Duration;
 
 pub use configuration::ConfigurationError;
@@ -20,7 +23,12 @@ pub use rejection::{Rejection, RejectionCause};
 pub use stage::Stage;
 pub use timeout::{TimeoutError, TimeoutScope};
 
+use crate::printable::Printable;
+
 /// Why a registration or the end of a session failed.
+///
+/// As a text it is one line, whatever the peer wrote: of each text of the peer's it shows at most
+/// [`Printable::BRIEF`] characters, and escapes for what is not fit to print. The fields have all of it as it came.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -126,7 +134,7 @@ impl Error {
     /// What to do next, in a sentence.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        hint::of(self)
+        hint::of(self).map(|hint| Printable::brief(&hint).to_string())
     }
 }
 

@@ -4,7 +4,7 @@ use alloc::{string::String, vec::Vec};
 use core::fmt;
 
 use super::Stage;
-use crate::response::ProtocolResult;
+use crate::{printable::Printable, response::ProtocolResult};
 
 /// An answer that makes no sense. What came is kept.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ impl ProtocolError {
 
 impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the service's answer makes no sense: {}", self.reason)
+        write!(f, "the service's answer makes no sense: {}", Printable::brief(&self.reason))
     }
 }
 

@@ -4,7 +4,7 @@ use alloc::{string::String, vec::Vec};
 use core::{fmt, time::Duration};
 
 use super::Stage;
-use crate::response::ProtocolResult;
+use crate::{printable::Printable, response::ProtocolResult};
 
 /// The service's refusal.
 #[derive(Clone, Debug)]
@@ -59,13 +59,13 @@ impl fmt::Display for Rejection {
             }
             RejectionCause::Refused => "the service refused the registration",
         };
-        write!(f, "{what}: {}", self.message)?;
+        write!(f, "{what}: {}", Printable::brief(&self.message))?;
         match self.error_code {
             Some(code) => write!(f, " (error code {code}")?,
             None => write!(f, " (status {}", self.status)?,
         }
         if let Some(id) = &self.tracking_id {
-            write!(f, ", tracking id {id}")?;
+            write!(f, ", tracking id {}", Printable::brief(id))?;
         }
         f.write_str(")")
     }

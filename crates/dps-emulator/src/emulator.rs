@@ -19,7 +19,7 @@ use crate::{
     events::{EventLog, Recorder, Sink, SinkEnd, Wire},
     keys::SymmetricKey,
     mqtt,
-    server::{self, Shared, Task},
+    server::{self, Shared},
     service::Service,
     tls::Identity,
 };
@@ -102,36 +102,21 @@ impl Emulator {
         let (stopping, stop) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for listener in https {
-            tasks.spawn(server::accept(
-                listener,
-                Wire::Http,
-                shared.clone(),
-                stop.clone(),
-                server::http::serve,
-            ));
+            let (shared, stop, serve) = (shared.clone(), stop.clone(), server::http::serve);
+            tasks.spawn(server::accept(listener, Wire::Http, shared, stop, serve));
         }
         for listener in mqtts {
-            tasks.spawn(server::accept(
-                listener,
-                Wire::Mqtt,
-                shared.clone(),
-                stop.clone(),
-                mqtt::serve,
-            ));
+            let (shared, stop, serve) =
+                (shared.clone(), stop.clone(), server::serve::<mqtt::Conversation, _>);
+            tasks.spawn(server::accept(listener, Wire::Mqtt, shared, stop, serve));
         }
         for listener in amqps {
-            tasks.spawn(server::accept(
-                listener,
-                Wire::Amqp,
-                shared.clone(),
-                stop.clone(),
-                amqp::serve,
-            ));
+            let (shared, stop, serve) =
+                (shared.clone(), stop.clone(), server::serve::<amqp::Conversation, _>);
+            tasks.spawn(server::accept(listener, Wire::Amqp, shared, stop, serve));
         }
         for listener in admin {
-            let task: Task =
-                Box::pin(server::admin::accept(listener, shared.clone(), stop.clone()));
-            tasks.spawn(task);
+            tasks.spawn(server::admin::accept(listener, shared.clone(), stop.clone()));
         }
         Ok(Self {
             id_scope,

@@ -19,9 +19,12 @@ use crate::{
     amqp,
     behavior::ConnectionFault,
     config::{Config, ConfigError, ServerCertificate},
-    events::Recorder,
+    events::{Recorder, Wire},
     mqtt,
-    server::{Connection, Control, Shared, Stream, http},
+    server::{
+        Connection, Peer, Shared, http, serve,
+        stream::{Control, Stream},
+    },
     service::{Credential, Service},
     tls::Identity,
 };
@@ -71,8 +74,8 @@ impl Unconnected {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         certificates: &[CertificateDer<'static>],
     ) -> String {
-        let (connection, _running) = connection(stream, certificates);
-        http::serve(self.0.clone(), connection).await
+        let (connection, _running) = self.connection(Wire::Http, stream, certificates);
+        http::serve(connection).await
     }
 
     /// Serves MQTT over the stream.
@@ -81,8 +84,8 @@ impl Unconnected {
         stream: impl AsyncRead + AsyncWrite + Unpin,
         certificates: &[CertificateDer<'static>],
     ) -> String {
-        let (connection, _running) = connection(stream, certificates);
-        mqtt::serve(self.0.clone(), connection).await
+        let (connection, _running) = self.connection(Wire::Mqtt, stream, certificates);
+        serve::<mqtt::Conversation, _>(connection).await
     }
 
     /// Serves AMQP over the stream.
@@ -91,8 +94,8 @@ impl Unconnected {
         stream: impl AsyncRead + AsyncWrite + Unpin,
         certificates: &[CertificateDer<'static>],
     ) -> String {
-        let (connection, _running) = connection(stream, certificates);
-        amqp::serve(self.0.clone(), connection).await
+        let (connection, _running) = self.connection(Wire::Amqp, stream, certificates);
+        serve::<amqp::Conversation, _>(connection).await
     }
 
     /// Judges a token: the enrolment that it proves, or why it doesn't.
@@ -110,23 +113,26 @@ impl Unconnected {
         let judged = self.0.service().authenticate(now, id_scope, registration_id, credential);
         judged.map(|who| who.enrolment).map_err(|error| (error.error_code, error.reason))
     }
-}
 
-fn connection<S>(
-    stream: S,
-    certificates: &[CertificateDer<'static>],
-) -> (Connection<S>, watch::Sender<bool>) {
-    let (running, stopping) = watch::channel(false);
-    let control = Arc::new(Control::default());
-    let connection = Connection {
-        id: 1,
-        stream: Stream::new(stream, control.clone(), Duration::from_secs(60)),
-        control,
-        certificates: certificates.into(),
-        stopping,
-        fault: ConnectionFault::Pass,
-    };
-    (connection, running)
+    fn connection<S>(
+        &self,
+        wire: Wire,
+        stream: S,
+        certificates: &[CertificateDer<'static>],
+    ) -> (Connection<Stream<S>>, watch::Sender<bool>) {
+        let (running, stopping) = watch::channel(false);
+        let control = Arc::new(Control::default());
+        let stream = Stream::new(stream, control.clone(), Duration::from_secs(60));
+        let peer = Peer {
+            id: 1,
+            wire,
+            shared: self.0.clone(),
+            control,
+            certificates: certificates.into(),
+            fault: ConnectionFault::Pass,
+        };
+        (Connection { peer, stream, stopping }, running)
+    }
 }
 
 impl fmt::Debug for Unconnected {

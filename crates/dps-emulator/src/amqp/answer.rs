@@ -4,12 +4,11 @@ use fe2o3_amqp_types::messaging::MessageId;
 use serde_amqp::Value;
 
 use super::{
-    conversation::Over,
     device::rejection,
     session::{Context, Partial},
     write::{self, Verdict},
 };
-use crate::{behavior::Delivery, service::Reply};
+use crate::{behavior::Delivery, server::Over, service::Reply};
 
 /// An answer that waits for a link with credit.
 pub(super) struct Answer {

@@ -11,11 +11,14 @@ use super::{
 };
 use crate::{
     behavior::ConnectionFault,
+    server::{self, Conversation as _, Over},
     service::{Credential, ServiceError},
 };
 
 /// How many sessions a connection may have at once.
 const MAX_SESSIONS: usize = 8;
+/// How much goes into the buffer before it is sent.
+const HIGH_WATER: usize = 256 * 1024;
 
 /// What comes next from the device.
 enum Phase {
@@ -29,21 +32,13 @@ enum Phase {
     Frames,
 }
 
-/// How a connection ends once all has gone out.
-pub(super) enum Over {
-    /// In good order, for this reason.
-    Properly(String),
-    /// By a cut.
-    Cut,
-}
-
 /// See the module.
-pub(super) struct Conversation {
+pub(crate) struct Conversation {
     peer: Peer,
     /// What is to be sent.
-    pub(super) out: Vec<u8>,
+    out: Vec<u8>,
     /// Set when nothing more is to be taken in.
-    pub(super) over: Option<Over>,
+    over: Option<Over>,
     phase: Phase,
     fault: Option<AmqpFault>,
     /// Frames and headers that have come in.
@@ -57,8 +52,10 @@ pub(super) struct Conversation {
     sessions: BTreeMap<u16, Session>,
 }
 
-impl Conversation {
-    pub(super) fn new(peer: Peer) -> Self {
+impl server::Conversation for Conversation {
+    const NAME: &str = "AMQP";
+
+    fn new(peer: Peer) -> Self {
         let fault = match peer.fault {
             ConnectionFault::Amqp(fault) => Some(fault),
             _ => None,
@@ -77,28 +74,51 @@ impl Conversation {
         }
     }
 
-    /// How long the device may be silent.
-    pub(super) fn patience(&self) -> Duration {
+    /// All that is whole: what came together is answered together.
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        while self.over.is_none()
+            && let Some(taken) = self.take_one(rest)
+        {
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        bytes.len() - rest.len()
+    }
+
+    /// What the devices' credit and windows allow goes with it, about as much at once as fits the buffer.
+    fn take_out(&mut self) -> Vec<u8> {
+        let Self { sessions, out, over, max_frame_size, .. } = self;
+        for (channel, session) in sessions {
+            session.pump(out, *channel, *max_frame_size, HIGH_WATER, over);
+        }
+        std::mem::take(out)
+    }
+
+    fn over(&mut self) -> Option<Over> {
+        self.over.take()
+    }
+
+    fn patience(&self) -> Duration {
         match self.fault {
             Some(AmqpFault::IdleTimeOut { millis }) => Duration::from_millis(millis.into()),
             _ => self.peer.shared.limits.idle_timeout,
         }
     }
 
-    /// How often the device wants to hear from us.
-    pub(super) fn heartbeat_every(&self) -> Option<Duration> {
+    fn heartbeat_every(&self) -> Option<Duration> {
         self.idle_time_out.filter(|time| !time.is_zero()).map(|time| time / 2)
     }
 
-    pub(super) fn put_heartbeat(&mut self) {
+    fn put_heartbeat(&mut self) {
         write::heartbeat(&mut self.out);
     }
 
-    /// Lets the device go, through no fault of its own.
-    pub(super) fn dismiss(&mut self, reason: &str) {
+    fn dismiss(&mut self, reason: &str) {
         self.close("amqp:connection:forced", reason);
     }
+}
 
+impl Conversation {
     fn close(&mut self, condition: &str, reason: &str) {
         if matches!(self.phase, Phase::Frames) {
             let error = write::error(condition, Some(reason.to_owned()), []);
@@ -111,20 +131,9 @@ impl Conversation {
         self.over.get_or_insert_with(|| Over::Properly(reason.to_owned()));
     }
 
-    /// Puts what the devices' credit and windows allow into the buffer, about as much as given. Whether there is
-    /// more.
-    pub(super) fn pump(&mut self, high_water: usize) -> bool {
-        let Self { sessions, out, over, max_frame_size, .. } = self;
-        let mut more = false;
-        for (channel, session) in sessions {
-            more |= session.pump(out, *channel, *max_frame_size, high_water, over);
-        }
-        more && self.over.is_none()
-    }
-
     /// Takes in a header or a frame from the front of the bytes; says how many bytes it had. `None` when it is not
     /// whole.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Option<usize> {
+    fn take_one(&mut self, bytes: &[u8]) -> Option<usize> {
         let taken = match self.phase {
             Phase::Header | Phase::SecondHeader => {
                 let (header, _) = bytes.split_first_chunk()?;

@@ -2,12 +2,11 @@
 
 use super::{
     AmqpFault,
-    conversation::Over,
     device::{bare_rejection, rejection},
     session::Context,
     write::{self, Verdict},
 };
-use crate::service::ServiceError;
+use crate::{server::Over, service::ServiceError};
 
 /// What a script wants instead of an answer. Whether that was it.
 pub(super) fn misbehave(context: &mut Context<'_>, handle: u32, delivery_id: u32) -> bool {

@@ -8,13 +8,13 @@ use super::{
     AmqpFault, Peer,
     answer::{Answer, Sending, another_id, message_id, reject},
     codec::{Frame, Message},
-    conversation::Over,
     device::{Claim, Device, application_properties, claimed, parse_address, rejection},
     mischief::misbehave,
     write::{self, AttachAs, FlowAs, Verdict},
 };
 use crate::{
     behavior::Delivery,
+    server::Over,
     service::{Reply, ServiceError},
 };
 
@@ -354,8 +354,7 @@ impl Session {
         context.out.extend(accepted);
     }
 
-    /// Sends what credit and window allow, until the buffer holds about as much as given. Whether there is more that
-    /// they allow.
+    /// Sends what credit and window allow, until the buffer holds about as much as given.
     pub(super) fn pump(
         &mut self,
         out: &mut Vec<u8>,
@@ -363,18 +362,12 @@ impl Session {
         max_frame_size: u32,
         high_water: usize,
         over: &mut Option<Over>,
-    ) -> bool {
-        loop {
-            if over.is_some() || self.outgoing_window == 0 {
-                return false;
-            }
+    ) {
+        while over.is_none() && self.outgoing_window > 0 && out.len() < high_water {
             if self.sending.is_none() {
                 self.sending = self.next_answer();
             }
-            let Some((handle, sending)) = &mut self.sending else { return false };
-            if out.len() >= high_water {
-                return true;
-            }
+            let Some((handle, sending)) = &mut self.sending else { return };
             let done = sending.put_part(out, channel, *handle, max_frame_size, over);
             self.next_outgoing_id = self.next_outgoing_id.wrapping_add(1);
             self.outgoing_window -= 1;

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     behavior::{ConnectionFault, Delivery},
+    server::{self, Over},
     service::{Credential, Registration, Reply, ServiceError},
 };
 
@@ -32,16 +33,8 @@ mod connack {
     pub(super) const NOT_AUTHORIZED: u8 = 5;
 }
 
-/// How a connection ends once all has gone out.
-pub(super) enum Over {
-    /// In good order, for this reason.
-    Properly(String),
-    /// By a cut.
-    Cut,
-}
-
 /// See the module.
-pub(super) struct Conversation {
+pub(crate) struct Conversation {
     peer: Peer,
     fault: Option<MqttFault>,
     /// What is to be sent.
@@ -57,8 +50,10 @@ pub(super) struct Conversation {
     last_id: u16,
 }
 
-impl Conversation {
-    pub(super) fn new(peer: Peer) -> Self {
+impl server::Conversation for Conversation {
+    const NAME: &str = "MQTT";
+
+    fn new(peer: Peer) -> Self {
         let fault = match peer.fault {
             ConnectionFault::Mqtt(fault) => Some(fault),
             _ => None,
@@ -76,39 +71,20 @@ impl Conversation {
         }
     }
 
-    /// How long the device may be silent: half as long again as it promised, or as any peer.
-    /// See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html#_Keep_Alive>.
-    pub(super) fn patience(&self) -> Duration {
-        match self.keep_alive {
-            Duration::ZERO => self.peer.shared.limits.idle_timeout,
-            keep_alive => keep_alive * 3 / 2,
-        }
-    }
-
-    /// What is to be sent now.
-    pub(super) fn take_out(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.out)
-    }
-
-    /// Set when nothing more is to be taken in.
-    pub(super) fn over(&self) -> Option<&Over> {
-        self.over.as_ref()
-    }
-
-    /// Takes in the packet at the front of the bytes; says how many bytes it had. `None` when it is not whole.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Option<usize> {
+    /// One packet at a time: what answers it has gone out before the next one is looked at.
+    fn take(&mut self, bytes: &[u8]) -> usize {
         let max = match self.device {
             Some(_) => MAX_PACKET,
             None => self.peer.shared.limits.max_head_bytes.max(8192),
         };
-        let framed = codec::read(bytes, max)?;
+        let Some(framed) = codec::read(bytes, max) else { return 0 };
         self.taken += 1;
         let alone = framed.size == bytes.len();
         if self.fault == Some(MqttFault::CutAfter { packets: self.taken })
             || self.fault == Some(MqttFault::RefusePipelining) && self.device.is_none() && !alone
         {
             self.over = Some(Over::Cut);
-            return Some(framed.size);
+            return framed.size;
         }
         match framed.packet {
             Ok(packet) => self.take_packet(packet),
@@ -118,9 +94,33 @@ impl Conversation {
             Err(Malformed::OtherVersion) => self.violation("CONNECT came twice"),
             Err(Malformed::Other(reason)) => self.violation(&reason),
         }
-        Some(framed.size)
+        framed.size
     }
 
+    fn take_out(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    fn over(&mut self) -> Option<Over> {
+        self.over.take()
+    }
+
+    /// Half as long again as the device promised, or as any peer.
+    /// See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html#_Keep_Alive>.
+    fn patience(&self) -> Duration {
+        match self.keep_alive {
+            Duration::ZERO => self.peer.shared.limits.idle_timeout,
+            keep_alive => keep_alive * 3 / 2,
+        }
+    }
+
+    /// MQTT 3.1.1 has no word for it: the connection closes.
+    fn dismiss(&mut self, reason: &str) {
+        self.finish(reason);
+    }
+}
+
+impl Conversation {
     fn take_packet(&mut self, packet: Packet) {
         match (packet, self.device.is_some()) {
             (Packet::Connect(connect), false) => self.take_connect(&connect),

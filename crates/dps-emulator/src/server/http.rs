@@ -4,7 +4,7 @@
 //! WebSocket upgrades begin here too. The upgraded stream is still the one that counts, drips and can be cut, and
 //! [`serve`] waits for its end.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, convert::Infallible, time::SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -14,12 +14,12 @@ use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Connection, Control, STOPS, Shared,
+    Connection, STOPS, conversation,
     websocket::{Subprotocol, Upgrade},
 };
 use crate::{
     amqp,
-    behavior::{ConnectionFault, Delivery},
+    behavior::Delivery,
     events::{EventKind, Operation, Wire},
     mqtt,
     service::{Credential, Registration, Reply, ServiceError, check_api_version},
@@ -28,35 +28,26 @@ use crate::{
 mod body;
 
 use body::AnswerBody;
-use rustls::pki_types::CertificateDer;
 
 /// The largest body that is read, in bytes; above [`Registration::MAX_BYTES`], so that the service can say no.
 const MAX_BODY: usize = 128 * 1024;
 
 /// Serves one connection until it is over; says why it is.
-pub(crate) async fn serve<S>(shared: Arc<Shared>, connection: Connection<S>) -> String
+pub(crate) async fn serve<S>(connection: Connection<S>) -> String
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Connection { id, stream, control, certificates, mut stopping, fault } = connection;
+    let Connection { peer: end, stream, mut stopping } = connection;
     let upgrade = Upgrade::default();
-    let peer = Peer {
-        id,
-        shared: shared.clone(),
-        control: control.clone(),
-        certificates,
-        fault,
-        upgrade: upgrade.clone(),
-    };
-    let later = peer.clone();
+    let peer = Peer { end: end.clone(), upgrade: upgrade.clone() };
     let service = hyper::service::service_fn(move |request| {
         let peer = peer.clone();
         async move { Ok::<_, Infallible>(peer.answer(request).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.limits.idle_timeout)
-        .max_buf_size(shared.limits.max_head_bytes.max(8192))
+        .header_read_timeout(end.shared.limits.idle_timeout)
+        .max_buf_size(end.shared.limits.max_head_bytes.max(8192))
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut served = std::pin::pin!(served);
@@ -68,7 +59,7 @@ where
                 Ok(()) => break,
                 Err(error) => return describe(&error),
             },
-            () = control.is_cut() => return "scripted".into(),
+            () = end.control.is_cut() => return "scripted".into(),
             _ = stopping.wait_for(|stop| *stop), if !stops => {
                 stops = true;
                 served.as_mut().graceful_shutdown();
@@ -78,10 +69,14 @@ where
     match upgrade.stream().await {
         None => "the peer closed".into(),
         Some(Ok((Subprotocol::Mqtt, stream))) => {
-            mqtt::serve_stream(later.over_mqtt(), stream, stopping).await
+            let peer = super::Peer { wire: Wire::MqttWs, ..end };
+            conversation::serve::<mqtt::Conversation, _>(Connection { peer, stream, stopping })
+                .await
         }
         Some(Ok((Subprotocol::Amqp, stream))) => {
-            amqp::serve_stream(later.over_amqp(), stream, stopping).await
+            let peer = super::Peer { wire: Wire::AmqpWs, ..end };
+            conversation::serve::<amqp::Conversation, _>(Connection { peer, stream, stopping })
+                .await
         }
         Some(Err(error)) => format!("the upgrade failed: {error}"),
     }
@@ -91,14 +86,10 @@ fn describe(error: &hyper::Error) -> String {
     if error.is_timeout() { "idle for too long".into() } else { format!("HTTP failed: {error}") }
 }
 
-/// The other end of a connection.
+/// The other end of a connection, and what it may become.
 #[derive(Clone)]
 struct Peer {
-    id: u64,
-    shared: Arc<Shared>,
-    control: Arc<Control>,
-    certificates: Arc<[CertificateDer<'static>]>,
-    fault: ConnectionFault,
+    end: super::Peer,
     upgrade: Upgrade,
 }
 
@@ -113,22 +104,11 @@ struct Asked {
 }
 
 impl Peer {
-    /// The same, for when MQTT is spoken over WebSocket.
-    fn over_mqtt(self) -> super::Peer {
-        let Self { id, shared, control, certificates, fault, .. } = self;
-        super::Peer { id, wire: Wire::MqttWs, shared, control, certificates, fault }
-    }
-
-    /// The same, for when AMQP is spoken over WebSocket.
-    fn over_amqp(self) -> super::Peer {
-        let Self { id, shared, control, certificates, fault, .. } = self;
-        super::Peer { id, wire: Wire::AmqpWs, shared, control, certificates, fault }
-    }
-
     async fn answer(&self, mut request: Request<Incoming>) -> Response<AnswerBody> {
         let asked = match self.upgrade.answer(&mut request) {
             Some(Ok((status, headers))) => {
-                let nothing = AnswerBody::new(Bytes::new(), Delivery::Whole, self.control.clone());
+                let nothing =
+                    AnswerBody::new(Bytes::new(), Delivery::Whole, self.end.control.clone());
                 let mut response = Response::new(nothing);
                 *response.status_mut() = status;
                 *response.headers_mut() = headers;
@@ -144,8 +124,8 @@ impl Peer {
         };
         let body = self.read_body(body).await;
         let bytes = body.as_deref().unwrap_or_default();
-        self.shared.recorder.record(
-            self.id,
+        self.end.shared.recorder.record(
+            self.end.id,
             EventKind::Request {
                 wire: Wire::Http,
                 operation: asked.operation,
@@ -158,26 +138,12 @@ impl Peer {
                 payload: Registration::peek_payload(bytes),
             },
         );
-        let now = self.shared.now();
+        let now = self.end.shared.now();
         let reply = match (wrong, body) {
-            (Some(error), _) | (None, Err(error)) => self.shared.service().refuse(now, &error),
+            (Some(error), _) | (None, Err(error)) => self.end.shared.service().refuse(now, &error),
             (None, Ok(body)) => self.ask(now, &head.headers, &asked, &body),
         };
-        self.shared.recorder.record(
-            self.id,
-            EventKind::Answer {
-                wire: Wire::Http,
-                operation: asked.operation,
-                registration_id: asked.registration_id.clone(),
-                status: reply.status,
-                registration_status: reply.registration_status.clone(),
-                error_code: reply.error_code,
-                tracking_id: reply.tracking_id.clone(),
-                retry_after: reply.retry_after.clone(),
-                body_bytes: reply.body.len(),
-                delivery: reply.delivery,
-            },
-        );
+        self.end.record(asked.operation, &asked.registration_id, &reply);
         self.deliver(reply, &asked, &head).await
     }
 
@@ -186,7 +152,7 @@ impl Peer {
             return Err(ServiceError::too_large());
         }
         let read = Limited::new(body, MAX_BODY).collect();
-        match tokio::time::timeout(self.shared.limits.body_timeout, read).await {
+        match tokio::time::timeout(self.end.shared.limits.body_timeout, read).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ServiceError::too_large()),
             Ok(Err(error)) => {
@@ -197,7 +163,7 @@ impl Peer {
     }
 
     fn ask(&self, now: SystemTime, headers: &HeaderMap, asked: &Asked, body: &[u8]) -> Reply {
-        let mut service = self.shared.service();
+        let mut service = self.end.shared.service();
         let version = asked.api_version.as_deref();
         if let Err(error) = check_api_version(version) {
             return service.refuse(now, &error);
@@ -206,12 +172,12 @@ impl Peer {
             headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
         let credential = match authorization {
             Some(token) => Credential::Sas(token),
-            None if self.certificates.is_empty() => Credential::None,
-            None => Credential::Certificates(&self.certificates),
+            None if self.end.certificates.is_empty() => Credential::None,
+            None => Credential::Certificates(&self.end.certificates),
         };
         let checked =
             service.authenticate(now, &asked.id_scope, &asked.registration_id, credential);
-        self.shared.checked(self.id, &asked.registration_id, credential, &checked);
+        self.end.shared.checked(self.end.id, &asked.registration_id, credential, &checked);
         let who = match checked {
             Ok(who) => who,
             Err(error) => return service.refuse(now, &error),
@@ -237,11 +203,11 @@ impl Peer {
             Delivery::Drip { bytes, every } => Some((bytes, every)),
             _ => None,
         };
-        self.control.drip(drip);
+        self.end.control.drip(drip);
         match reply.delivery {
             Delivery::Never => std::future::pending().await,
             Delivery::CloseBefore => {
-                self.control.cut();
+                self.end.control.cut();
                 std::future::pending().await
             }
             _ => {}
@@ -249,7 +215,7 @@ impl Peer {
         let mut response = Response::new(AnswerBody::new(
             reply.body.clone().into(),
             reply.delivery,
-            self.control.clone(),
+            self.end.control.clone(),
         ));
         *response.status_mut() =
             StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

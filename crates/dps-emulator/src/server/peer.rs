@@ -1,4 +1,4 @@
-//! The other end of a connection that stays, as MQTT and AMQP know it.
+//! The other end of a connection, as every wire knows it.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::{
 };
 
 /// The other end of a connection.
+#[derive(Clone)]
 pub(crate) struct Peer {
     pub(crate) id: u64,
     pub(crate) wire: Wire,
@@ -19,6 +20,7 @@ pub(crate) struct Peer {
     pub(crate) control: Arc<Control>,
     /// What it showed in the TLS handshake.
     pub(crate) certificates: Arc<[CertificateDer<'static>]>,
+    /// What goes wrong with the connection, as far as the wire is concerned.
     pub(crate) fault: ConnectionFault,
 }
 

@@ -13,8 +13,8 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    sync::{Notify, watch},
     time::Sleep,
 };
 
@@ -56,6 +56,34 @@ impl Control {
     /// Bytes that came in and that went out.
     pub(crate) fn traffic(&self) -> (u64, u64) {
         (self.received.load(Ordering::Relaxed), self.sent.load(Ordering::Relaxed))
+    }
+}
+
+/// Closes a stream, and reads for a moment what the peer still sends: bytes left unread would turn the close into a
+/// reset that eats what was said last.
+pub(super) async fn see_out(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    stopping: &mut watch::Receiver<bool>,
+) {
+    /// How long a peer may take to hang up.
+    const LINGER: Duration = Duration::from_millis(500);
+    let goodbye = async {
+        if stream.shutdown().await.is_ok() {
+            swallow(stream, stopping).await;
+        }
+    };
+    tokio::time::timeout(LINGER, goodbye).await.ok();
+}
+
+/// Reads and forgets until the peer is gone.
+pub(super) async fn swallow(
+    stream: &mut (impl AsyncRead + Unpin),
+    stopping: &mut watch::Receiver<bool>,
+) {
+    let mut nowhere = tokio::io::sink();
+    tokio::select! {
+        _ = tokio::io::copy(stream, &mut nowhere) => {}
+        _ = stopping.wait_for(|stop| *stop) => {}
     }
 }
 

@@ -1,0 +1,205 @@
+//! One connection from accept to close: a place among the others, TLS, and the wire that is spoken over it.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use rustls::pki_types::CertificateDer;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_rustls::server::TlsStream;
+
+use super::{
+    Control, Peer, STOPS, Shared,
+    stream::{Stream, swallow},
+};
+use crate::{
+    behavior::ConnectionFault,
+    events::{EventKind, Wire},
+    keys::Thumbprint,
+};
+
+/// A connection as a wire gets it.
+pub(crate) struct Connection<S = Stream<TlsStream<TcpStream>>> {
+    pub(crate) peer: Peer,
+    pub(crate) stream: S,
+    /// Becomes true when the emulator is to stop.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// Accepts connections until told to stop, brings TLS up, and serves each with the wire's own function.
+pub(crate) async fn accept<F, S>(
+    listener: TcpListener,
+    wire: Wire,
+    shared: Arc<Shared>,
+    mut stopping: watch::Receiver<bool>,
+    serve: F,
+) where
+    F: Fn(Connection) -> S + Clone + Send + 'static,
+    S: Future<Output = String> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = tasks.join_next() => continue,
+            _ = stopping.wait_for(|stop| *stop) => break,
+        };
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most often: give connections the time to end.
+                tracing::warn!(%error, "a connection could not be accepted");
+                // Several at a time, or a flood would win the race against the pauses.
+                let now = Instant::now();
+                let gone = (0..16).filter(|_| shared.strangers.send_one_away(now)).count();
+                tokio::time::sleep(Duration::from_millis(if gone > 0 { 1 } else { 20 })).await;
+                continue;
+            }
+        };
+        let id = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        let local = tcp.local_addr().unwrap_or(peer);
+        shared.recorder.record(id, EventKind::Connected { wire, peer, local });
+        let open = Open { shared: shared.clone(), id, wire, control: Arc::default(), reason: None };
+        let slot = tokio::select! {
+            slot = shared.room() => slot,
+            _ = stopping.wait_for(|stop| *stop) => break,
+        };
+        let Some(slot) = slot else {
+            open.over("too many connections".into());
+            continue;
+        };
+        let stranger = shared.strangers.welcome(id, Instant::now());
+        let (stopping, serve) = (stopping.clone(), serve.clone());
+        tasks.spawn(async move {
+            let _slot = slot;
+            let reason = tokio::select! {
+                reason = connect(&open, tcp, stopping, serve) => reason,
+                () = stranger.sent_away() => "made room for another connection".into(),
+            };
+            open.over(reason);
+        });
+    }
+    drop(listener);
+    while tasks.join_next().await.is_some() {}
+}
+
+/// A connection that is open. Its end is told however it comes.
+struct Open {
+    shared: Arc<Shared>,
+    id: u64,
+    wire: Wire,
+    control: Arc<Control>,
+    /// Why it is over; `None` when it is dropped from outside.
+    reason: Option<String>,
+}
+
+impl Open {
+    fn over(mut self, reason: String) {
+        self.reason = Some(reason);
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let reason = self.reason.take().unwrap_or_else(|| STOPS.to_owned());
+        let (received, sent) = self.control.traffic();
+        self.shared.recorder.record(self.id, EventKind::Closed { reason, received, sent });
+    }
+}
+
+/// One connection from accept to close; says why it is over.
+async fn connect<F, S>(
+    open: &Open,
+    mut tcp: TcpStream,
+    mut stopping: watch::Receiver<bool>,
+    serve: F,
+) -> String
+where
+    F: Fn(Connection) -> S,
+    S: Future<Output = String>,
+{
+    let Open { shared, id, wire, control, .. } = open;
+    let (id, wire) = (*id, *wire);
+    tcp.set_nodelay(true).ok();
+    let fault = shared.connection_script().pop_front().unwrap_or(ConnectionFault::Pass);
+    match fault {
+        ConnectionFault::CloseOnAccept => return "scripted: closed on accept".into(),
+        ConnectionFault::HangOnAccept => {
+            swallow(&mut tcp, &mut stopping).await;
+            return "scripted: no TLS".into();
+        }
+        ConnectionFault::GarbageForTls => {
+            answer_garbage(&mut tcp).await;
+            return "scripted: garbage for TLS".into();
+        }
+        _ => {}
+    }
+    let handshake = tokio::time::timeout(shared.limits.handshake_timeout, shared.tls.accept(tcp));
+    let tls = tokio::select! {
+        handshake = handshake => handshake,
+        _ = stopping.wait_for(|stop| *stop) => return STOPS.into(),
+    };
+    let mut tls = match tls {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return tls_failed(shared, id, error.to_string()),
+        Err(_) => return tls_failed(shared, id, "the handshake took too long".into()),
+    };
+    let certificates = tls_established(shared, id, &tls);
+    match fault {
+        ConnectionFault::CloseAfterTls => return "scripted: closed after TLS".into(),
+        ConnectionFault::HangAfterTls => {
+            swallow(&mut tls, &mut stopping).await;
+            return "scripted: no answer".into();
+        }
+        _ => {}
+    }
+    let stream = Stream::new(tls, control.clone(), shared.limits.idle_timeout);
+    let (shared, control) = (shared.clone(), control.clone());
+    let peer = Peer { id, wire, shared, control, certificates, fault };
+    serve(Connection { peer, stream, stopping }).await
+}
+
+fn tls_failed(shared: &Shared, id: u64, reason: String) -> String {
+    let closed = format!("TLS failed: {reason}");
+    shared.recorder.record(id, EventKind::TlsFailed { reason });
+    closed
+}
+
+fn tls_established(
+    shared: &Shared,
+    id: u64,
+    tls: &TlsStream<TcpStream>,
+) -> Arc<[CertificateDer<'static>]> {
+    let (_, session) = tls.get_ref();
+    let certificates: Arc<[_]> = session.peer_certificates().unwrap_or_default().to_vec().into();
+    let version = session.protocol_version().map(|version| format!("{version:?}"));
+    shared.recorder.record(
+        id,
+        EventKind::TlsEstablished {
+            version: version.unwrap_or_default(),
+            server_name: session.server_name().map(str::to_owned),
+            client_certificates: certificates.len(),
+            thumbprint: certificates.first().map(|leaf| Thumbprint::of_der(leaf).to_string()),
+        },
+    );
+    certificates
+}
+
+/// Answers the first bytes with what is no TLS.
+async fn answer_garbage(tcp: &mut TcpStream) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let exchange = async {
+        // The hello is read first: bytes left unread would turn the close into a reset that eats the answer.
+        let mut hello = [0; 4096];
+        let _read = tcp.read(&mut hello).await?;
+        tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await?;
+        tcp.shutdown().await
+    };
+    tokio::time::timeout(Duration::from_secs(1), exchange).await.ok();
+}

@@ -1,0 +1,128 @@
+//! A connection that stays, as MQTT and AMQP have it. A wire gives its [`Conversation`], which knows no socket; this
+//! module moves the bytes and keeps the time.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use super::{Connection, Peer, STOPS, stream::see_out};
+
+/// One connection as a wire sees it: bytes in, bytes out.
+pub(crate) trait Conversation {
+    /// How its failures are told.
+    const NAME: &str;
+
+    fn new(peer: Peer) -> Self;
+
+    /// Takes in whole packets from the front of the bytes, as many as it wants before what answers them has gone
+    /// out; says how many bytes they had. 0 when there is no whole one.
+    fn take(&mut self, bytes: &[u8]) -> usize;
+
+    /// What is to be sent now, or a part of it; empty when all has gone out.
+    fn take_out(&mut self) -> Vec<u8>;
+
+    /// Whether it is over once all has gone out; nothing more is taken in then.
+    fn over(&mut self) -> Option<Over>;
+
+    /// How long the device may be silent.
+    fn patience(&self) -> Duration;
+
+    /// How often the device wants to hear from us.
+    fn heartbeat_every(&self) -> Option<Duration> {
+        None
+    }
+
+    fn put_heartbeat(&mut self) {}
+
+    /// Lets the device go, through no fault of its own.
+    fn dismiss(&mut self, reason: &str);
+}
+
+/// How a connection ends once all has gone out.
+pub(crate) enum Over {
+    /// In good order, for this reason.
+    Properly(String),
+    /// By a cut.
+    Cut,
+}
+
+/// Serves one connection until it is over; says why it is.
+pub(crate) async fn serve<C, S>(connection: Connection<S>) -> String
+where
+    C: Conversation,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Connection { peer, stream, stopping } = connection;
+    let mut driver = Driver { stream, buffer: Vec::new(), conversation: C::new(peer), stopping };
+    match driver.run().await {
+        Ok(reason) => reason,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the peer closed".into(),
+        Err(error) => format!("{} failed: {error}", C::NAME),
+    }
+}
+
+struct Driver<C, S> {
+    stream: S,
+    /// What came and is not a whole packet yet.
+    buffer: Vec<u8>,
+    conversation: C,
+    stopping: watch::Receiver<bool>,
+}
+
+impl<C: Conversation, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
+    async fn run(&mut self) -> io::Result<String> {
+        // When the last whole packet came: a peer that drips does not win time by it.
+        let mut heard = Instant::now();
+        let mut sent = heard;
+        loop {
+            let taken = self.conversation.take(&self.buffer);
+            self.buffer.drain(..taken);
+            if taken > 0 {
+                heard = Instant::now();
+            }
+            if self.send().await? {
+                sent = Instant::now();
+            }
+            match self.conversation.over() {
+                Some(Over::Properly(reason)) => {
+                    see_out(&mut self.stream, &mut self.stopping).await;
+                    return Ok(reason);
+                }
+                Some(Over::Cut) => return Ok("scripted".into()),
+                None if taken > 0 => continue,
+                None => {}
+            }
+            let patience = heard + self.conversation.patience();
+            let due = self.conversation.heartbeat_every().map(|every| sent + every);
+            self.buffer.reserve(4096);
+            tokio::select! {
+                read = self.stream.read_buf(&mut self.buffer) => if read? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                },
+                () = sleep_until(due.unwrap_or(patience)), if due.is_some() => {
+                    self.conversation.put_heartbeat();
+                }
+                () = sleep_until(patience) => self.conversation.dismiss("idle for too long"),
+                _ = self.stopping.wait_for(|stop| *stop) => self.conversation.dismiss(STOPS),
+            }
+        }
+    }
+
+    /// Sends all that there is to send; whether there was anything.
+    async fn send(&mut self) -> io::Result<bool> {
+        let mut any = false;
+        loop {
+            let out = self.conversation.take_out();
+            if out.is_empty() {
+                return Ok(any);
+            }
+            self.stream.write_all(&out).await?;
+            self.stream.flush().await?;
+            any = true;
+        }
+    }
+}

@@ -11,7 +11,10 @@ use crate::{
     keys::{CaCertificates, SymmetricKey},
 };
 
+mod error;
 mod file;
+
+pub use error::ConfigError;
 
 /// What an emulator is started with. Built from code with [`Emulator::builder`], or from a TOML file.
 ///
@@ -320,84 +323,5 @@ impl Limits {
     pub fn max_head_bytes(mut self, value: usize) -> Self {
         self.max_head_bytes = value;
         self
-    }
-}
-
-/// A setting that can't be used: whose, which one, and why.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigError {
-    enrolment: Option<String>,
-    field: String,
-    value: String,
-    reason: String,
-}
-
-impl ConfigError {
-    pub(crate) fn new(field: &str, reason: &str) -> Self {
-        Self {
-            enrolment: None,
-            field: field.to_owned(),
-            value: String::new(),
-            reason: reason.to_owned(),
-        }
-    }
-
-    pub(crate) fn value(mut self, value: impl IntoIterator<Item = char>) -> Self {
-        self.value = value.into_iter().collect();
-        self
-    }
-
-    pub(crate) fn field_named(mut self, field: &str) -> Self {
-        self.field = field.to_owned();
-        self
-    }
-
-    /// Says which list or table the field is in.
-    pub(crate) fn within(mut self, list: &str) -> Self {
-        self.field = format!("{list}, {}", self.field);
-        self
-    }
-
-    pub(crate) fn of(mut self, enrolment: &str) -> Self {
-        self.enrolment = Some(enrolment.to_owned());
-        self
-    }
-
-    /// The enrolment whose setting it is, if it is one's.
-    #[must_use]
-    pub fn enrolment(&self) -> Option<&str> {
-        self.enrolment.as_deref()
-    }
-
-    /// The setting.
-    #[must_use]
-    pub fn field(&self) -> &str {
-        &self.field
-    }
-
-    /// The value as given; empty when it is a secret or there was none.
-    #[must_use]
-    pub fn given(&self) -> &str {
-        &self.value
-    }
-
-    /// What is wrong and what would be right.
-    #[must_use]
-    pub fn reason(&self) -> &str {
-        &self.reason
-    }
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { enrolment, field, value, reason } = self;
-        if let Some(enrolment) = enrolment {
-            write!(f, "enrolment {enrolment:?}: ")?;
-        }
-        if value.is_empty() {
-            write!(f, "{field}: {reason}")
-        } else {
-            write!(f, "{field} {value:?}: {reason}")
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     sync::mpsc,
 };
 
-use dps_client::{Endpoint, Error};
+use dps_client::Error;
 use dps_emulator::{
     CaCertificates, Config, ConfigError, Emulator, Enrolment, GroupAttestation, SymmetricKey,
 };
@@ -158,18 +158,18 @@ impl Arguments {
                 }
             }
         };
-        for name in &self.name {
-            check_name(name)?;
-        }
         config = config.server_names(&self.name);
+        // What the file says was checked when it was read.
+        config.check().map_err(|error| match error.enrolment() {
+            None => misread(NAME, error.given(), &error),
+            Some("x509-group") => misread(GROUP_CA, "", &error),
+            Some(_) => misread(GROUP_KEY, "", &error),
+        })?;
         if !self.listen.is_empty() {
             config = config.bind(self.listen.iter().copied());
         }
         if let Some(port) = self.https_port {
             config = config.https_port(port);
-        }
-        if let Some(port) = self.mqtt_port {
-            config = config.mqtt_port(port);
         }
         if let Some(port) = self.mqtt_port {
             config = config.mqtt_port(port);
@@ -236,14 +236,6 @@ impl Write for AfterReady {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stdout().flush()
-    }
-}
-
-/// A host name or an address, as in an endpoint without a port.
-fn check_name(name: &str) -> Result<(), Error> {
-    match name.parse::<Endpoint>() {
-        Ok(endpoint) if endpoint.host() == name => Ok(()),
-        _ => Err(wrong(NAME, name, "give a host name or an IP address")),
     }
 }
 

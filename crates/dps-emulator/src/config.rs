@@ -2,6 +2,7 @@
 
 use std::{fmt, io::Write, net::IpAddr, path::Path, time::Duration};
 
+use dps_connect::Endpoint;
 use dps_state_machine::IdScope;
 
 use crate::{
@@ -198,6 +199,27 @@ impl Config {
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// Checks the server names and that the enrolments can stand beside each other, as [`Config::start`] and the readers
+    /// of TOML do before anything else.
+    ///
+    /// # Errors
+    /// [`ConfigError`] that names the setting, its value and what would be right.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        for name in &self.server_names {
+            // As in an endpoint without a port: what can't be connected to needs no certificate.
+            if !name.parse::<Endpoint>().is_ok_and(|endpoint| endpoint.host() == name) {
+                let wrong = ConfigError::new("server-names", "give a host name or an IP address");
+                return Err(wrong.value(name.chars()));
+            }
+        }
+        let mut rest = self.enrolments.as_slice();
+        while let Some((last, others)) = rest.split_last() {
+            last.check(others)?;
+            rest = others;
+        }
+        Ok(())
     }
 
     /// Starts the emulator. It serves when this returns.

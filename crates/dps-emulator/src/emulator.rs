@@ -55,6 +55,7 @@ impl Emulator {
     }
 
     pub(crate) async fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
         let id_scope = match config.id_scope {
             Some(id_scope) => id_scope,
             None => Config::DEFAULT_ID_SCOPE
@@ -64,10 +65,7 @@ impl Emulator {
         let service = Service::new(id_scope.clone(), config.enrolments, seed()?)?;
         let identity =
             Identity::make(&config.server_names, config.server_certificate, SystemTime::now())
-                .map_err(|error| {
-                    ConfigError::new("server-names", &error.to_string())
-                        .value(config.server_names.join(", ").chars())
-                })?;
+                .map_err(|error| ConfigError::new("server-certificate", &error.to_string()))?;
         let bound = |(address, source)| StartError::Bind { address, source };
         let (https_port, https) =
             server::bind(&config.bind, config.https_port).await.map_err(bound)?;

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::{
     behavior::Behavior,
+    config::ConfigError,
     keys::{CaCertificates, SymmetricKey, Thumbprint},
 };
 
@@ -64,6 +65,27 @@ impl Enrolment {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it has this name; case does not count.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+
+    /// Checks that it can stand beside the others.
+    pub(crate) fn check(&self, others: &[Self]) -> Result<(), ConfigError> {
+        let wrong = |field, reason| Err(ConfigError::new(field, reason).of(&self.name));
+        if self.name.is_empty() {
+            return wrong("group", "it has no name; give it one");
+        }
+        if others.iter().any(|other| other.is_named(&self.name)) {
+            let reason = "another enrolment has it already (case does not count); rename one";
+            return wrong("name", reason);
+        }
+        if self.hubs.is_empty() || self.hubs.iter().any(String::is_empty) {
+            return wrong("hub", "there is no hub to assign devices to; give a host name");
+        }
+        Ok(())
     }
 
     /// Sets the hub that devices are assigned to.

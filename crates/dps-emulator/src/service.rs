@@ -94,16 +94,7 @@ impl Service {
 
     /// Adds an enrolment whose name is not taken.
     pub(crate) fn add(&mut self, enrolment: Enrolment) -> Result<(), ConfigError> {
-        let wrong = |field, reason| Err(ConfigError::new(field, reason).of(&enrolment.name));
-        if enrolment.name.is_empty() {
-            return wrong("group", "it has no name");
-        }
-        if self.enrolment(&enrolment.name).is_some() {
-            return wrong("name", "another enrolment has it already (case does not count)");
-        }
-        if enrolment.hubs.is_empty() || enrolment.hubs.iter().any(String::is_empty) {
-            return wrong("hub", "there is no hub to assign devices to");
-        }
+        enrolment.check(&self.enrolments)?;
         self.enrolments.push(enrolment);
         Ok(())
     }
@@ -111,7 +102,7 @@ impl Service {
     /// Removes an enrolment; its devices are forgotten with it.
     pub(crate) fn remove(&mut self, name: &str) -> Result<(), ConfigError> {
         self.enrolment_mut(name)?;
-        self.enrolments.retain(|enrolment| !enrolment.name.eq_ignore_ascii_case(name));
+        self.enrolments.retain(|enrolment| !enrolment.is_named(name));
         self.devices.retain(|_, device| !device.enrolment.eq_ignore_ascii_case(name));
         Ok(())
     }
@@ -334,16 +325,13 @@ impl Service {
     }
 
     fn enrolment(&self, name: &str) -> Option<&Enrolment> {
-        self.enrolments.iter().find(|enrolment| enrolment.name.eq_ignore_ascii_case(name))
+        self.enrolments.iter().find(|enrolment| enrolment.is_named(name))
     }
 
     fn enrolment_mut(&mut self, name: &str) -> Result<&mut Enrolment, ConfigError> {
-        self.enrolments
-            .iter_mut()
-            .find(|enrolment| enrolment.name.eq_ignore_ascii_case(name))
-            .ok_or_else(|| {
-                ConfigError::new("enrolment", "there is none with this name").value(name.chars())
-            })
+        self.enrolments.iter_mut().find(|enrolment| enrolment.is_named(name)).ok_or_else(|| {
+            ConfigError::new("enrolment", "there is none with this name").value(name.chars())
+        })
     }
 }
 

@@ -126,16 +126,23 @@ fn bad_values_are_named_with_exit_code_2() {
     let toml = folder.file("bad.toml", "https-port = \"x\"");
     let typo =
         folder.file("typo.toml", "[[enrolment]]\nregistration-id = \"dev\"\nsymetric-key = \"a\"");
+    let named = folder.file("named.toml", "server-names = [\"a b\"]");
+    let grouped = folder.file(
+        "grouped.toml",
+        format!("[[enrolment]]\ngroup = \"group\"\nsymmetric-key = \"{KEY}\""),
+    );
     let cases: &[(&[&str], &[&str])] = &[
         (&["--https-port", &port], &[&port, "127.0.0.1"]),
-        (&["--mqtt-port", &port], &[&port, "127.0.0.1"]),
         (&["--mqtt-port", &port], &[&port, "127.0.0.1"]),
         (&["--amqp-port", &port], &[&port, "127.0.0.1"]),
         (&["--admin-port", &port], &[&port, "127.0.0.1"]),
         (&["--https-port", "65536"], &["65536", "--https-port"]),
         (&["--listen", "everywhere"], &["everywhere", "--listen"]),
         (&["--listen", "192.0.2.1"], &["192.0.2.1"]),
-        (&["--name", "a b"], &["a b"]),
+        (&["--name", "a b"], &["--name \"a b\": give a host name"]),
+        (&["--name", "[::1]"], &["--name \"[::1]\": give a host name"]),
+        (&["--config", &named], &["--config", &named, "server-names \"a b\": give a host name"]),
+        (&["--config", &grouped, "--group-key", KEY], &["--group-key", "\"group\"", "rename"]),
         (&["--config", &missing], &["--config", &missing, "No such file"]),
         (&["--config", &toml], &["--config", "https-port"]),
         (&["--config", &typo], &["--config", "symetric-key"]),

@@ -91,6 +91,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
     for (index, table) in file.enrolment.into_iter().enumerate() {
         config = config.enrolment(enrolment::read(table, index, folder)?);
     }
+    config.check()?;
     Ok(config)
 }
 

@@ -192,8 +192,11 @@ async fn the_server_certificate_is_wrong_where_it_was_asked_to_be() {
         let config = tls(&emulator, rustls::DEFAULT_VERSIONS, None);
         assert!(connect_with(&emulator, config, name).await.is_ok(), "{name}");
     }
-    let bad = Emulator::builder().server_names(["no\u{e9}"]).start().await.unwrap_err();
-    assert!(bad.to_string().contains("server-names"), "{bad}");
+    for name in ["no\u{e9}", "a b", "", "[::1]", "host:443", "https://host", "*.host", "a..b"] {
+        let bad = Emulator::builder().server_names([name]).start().await.unwrap_err().to_string();
+        let shown = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+        assert_eq!(bad, format!("server-names{shown}: give a host name or an IP address"));
+    }
 }
 
 #[tokio::test]

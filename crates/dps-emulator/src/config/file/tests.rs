@@ -132,6 +132,15 @@ fn a_wrong_setting_is_named_with_its_enrolment_and_what_would_be_right() {
         ("https-port = 70000", &["https-port", "70000"]),
         ("bind = [\"here\"]", &["bind", "address"]),
         ("server-certificate = \"bad\"", &["server-certificate", "\"bad\"", "wrong-name"]),
+        ("server-names = [\"a b\"]", &["server-names", "\"a b\"", "host name"]),
+        ("server-names = [\"\"]", &["server-names", "host name"]),
+        ("server-names = [7]", &["server-names", "7", "string"]),
+        (
+            "[[enrolment]]\ngroup = \"g\"\nsymmetric-key = \"a2V5\"\n\
+             [[enrolment]]\ngroup = \"G\"\nsymmetric-key = \"a2V5\"",
+            &["\"G\"", "name", "case does not count", "rename"],
+        ),
+        ("[[enrolment]]\ngroup = \"\"\nsymmetric-key = \"a2V5\"", &["\"\"", "group", "no name"]),
         ("connections = [\"bad\"]", &["connections", "\"bad\"", "hang-after-tls"]),
         ("connections = [7]", &["connections", "7", "{ mqtt = FAULT }"]),
         ("connections = [{ http = \"x\" }]", &["connections", "http", "{ amqp = FAULT }"]),

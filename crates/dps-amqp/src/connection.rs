@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use dps_connect::Config;
+use dps_connect::{Config, catch_up};
 use dps_state_machine::{RegistrationId, Response};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -173,6 +173,7 @@ impl Connection {
 
     /// Whether another request can follow on it. What came in the meantime is taken in; nothing is waited for.
     pub(crate) async fn is_usable(&mut self) -> bool {
+        catch_up().await;
         let idle = self.session.idle_time_out();
         if self.unsent.is_some()
             || !self.session.is_whole()

@@ -205,6 +205,16 @@ pub async fn resolve(
     Ok(addresses)
 }
 
+/// Lets the runtime take in what has come to its sockets. A stream knows no more than the runtime does: until then,
+/// one that the peer has closed may look open.
+///
+/// # Cancel safety
+/// Safe to drop.
+pub async fn catch_up() {
+    // Tokio takes a task up again that yields once it has looked at the sockets.
+    tokio::task::yield_now().await;
+}
+
 /// The first of the addresses to answer. Each gets its turn when the one before has failed or has let
 /// [`STAGGER`] pass; of several failures the first counts, the resolver having put the best address first.
 async fn dial(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {

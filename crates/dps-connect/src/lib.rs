@@ -20,7 +20,7 @@ mod tunnel;
 pub mod websocket;
 
 pub use config::{ApiVersion, Config};
-pub use connector::{Connector, Stream, resolve};
+pub use connector::{Connector, Stream, catch_up, resolve};
 pub use endpoint::Endpoint;
 pub use no_proxy::NoProxy;
 pub use proxy::{Proxy, ProxyChoice};

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use dps_connect::{Config, failure, tls_config};
+use dps_connect::{Config, catch_up, failure, tls_config};
 use dps_state_machine::{
     ConfigurationError, ConnectionError, Error, OperationId, ProtocolError, RegistrationRequest,
     Response, Stage, TransportHandlers,
@@ -57,6 +57,7 @@ impl HttpTransport {
         };
         if let Some(free) = link.free.take() {
             tokio::time::sleep_until(free).await;
+            catch_up().await;
         }
         let broken = |error| failed(stage, &link.watch, &self.config, error);
         let mut answer = link.client.execute(request).await.map_err(broken)?;

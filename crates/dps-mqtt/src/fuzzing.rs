@@ -45,7 +45,7 @@ pub async fn session(
             Ok(response) => answers.push(response),
             Err(error) => return Ok((answers, Some(error))),
         }
-        if link.refused || link.has_ended() {
+        if link.refused || link.has_ended().await {
             break;
         }
         question = Question::Status(request, operation);

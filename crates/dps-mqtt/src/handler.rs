@@ -83,7 +83,7 @@ impl MqttTransport {
             link.close().await;
             return None;
         }
-        (!link.has_ended()).then_some(link)
+        (!link.has_ended().await).then_some(link)
     }
 
     /// Makes a connection and asks on it.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use dps_connect::catch_up;
 #[cfg(feature = "websocket")]
 use dps_connect::{
     failure,
@@ -173,7 +174,8 @@ impl Link {
     }
 
     /// Whether the connection has ended by now.
-    pub(crate) fn has_ended(&mut self) -> bool {
+    pub(crate) async fn has_ended(&mut self) -> bool {
+        catch_up().await;
         let mut now = Context::from_waker(Waker::noop());
         loop {
             match pin!(self.next()).poll(&mut now) {

@@ -86,8 +86,10 @@ impl Peer {
                 let mut server =
                     Server { stream, buffer: vec![], seen: String::new(), last: vec![] };
                 server.follow(script).await;
+                let Server { stream, seen, .. } = server;
+                drop(stream);
                 // The test may be over.
-                let _ = tell.send(Event::Over(server.seen));
+                let _ = tell.send(Event::Over(seen));
             }
         })
         .await;

@@ -221,6 +221,33 @@ pub async fn open_proxy(to: SocketAddr) -> (SocketAddr, mpsc::UnboundedReceiver<
     (address, requests)
 }
 
+/// A way to the address given that the test can cut: each connection through it, as it is made.
+pub async fn cuttable(to: SocketAddr) -> (SocketAddr, mpsc::UnboundedReceiver<Cut>) {
+    let (tell, connections) = mpsc::unbounded_channel();
+    let address = listen(move |tcp| {
+        let tell = tell.clone();
+        async move {
+            let tcp = tcp.into_std().unwrap();
+            tell.send(Cut(tcp.try_clone().unwrap())).unwrap();
+            let mut tcp = TcpStream::from_std(tcp).unwrap();
+            let mut onward = TcpStream::connect(to).await.unwrap();
+            let _ = tokio::io::copy_bidirectional(&mut tcp, &mut onward).await;
+        }
+    })
+    .await;
+    (address, connections)
+}
+
+/// A connection to cut.
+pub struct Cut(std::net::TcpStream);
+
+impl Cut {
+    /// Closes it at once. No runtime has taken that in when this returns.
+    pub fn now(self) {
+        self.0.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+}
+
 /// An address where nobody listens, nor will before the test is over: it is taken.
 pub fn nobody() -> SocketAddr {
     let taken = TcpSocket::new_v4().unwrap();

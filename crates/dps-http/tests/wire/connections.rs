@@ -63,10 +63,25 @@ async fn a_connection_closed_while_idle_is_made_anew() {
     let mut wire = HttpTransport::new(config).unwrap();
     assert_eq!(register(&mut wire).await.unwrap().body, b"1");
     server.closed(1).await;
-    settle(&server).await;
     assert_eq!(query(&mut wire).await.unwrap().body, b"2");
     assert_eq!(query(&mut wire).await.unwrap().body, b"3");
     assert_eq!((server.request().await.0, server.request().await.0), (2, 3));
+}
+
+#[tokio::test]
+async fn a_connection_closed_right_before_a_request_is_made_anew() {
+    let (mut server, config) = start([Answer::ok("1"), Answer::ok("2")]).await;
+    let (address, mut connections) = cuttable(server.address).await;
+    let endpoint: Endpoint = localhost(address).parse().unwrap();
+    let mut wire = HttpTransport::new(config.endpoint(endpoint)).unwrap();
+    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    // The connection is back in its place: the next request waits for nothing.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::time::resume();
+    connections.recv().await.unwrap().now();
+    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
+    assert_eq!((server.request().await.0, server.request().await.0), (1, 2));
 }
 
 #[tokio::test]

@@ -20,11 +20,12 @@ use dps_state_machine::{
     Response, Stage, Step, TransportHandlers,
 };
 use rustls::version::{TLS12, TLS13};
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::io::AsyncReadExt;
 
 use server::{Answer, Server};
 use support::{
-    Authority, config, faults, listen, localhost, nobody, open_proxy, proxy, server_config, swallow,
+    Authority, config, cuttable, faults, listen, localhost, nobody, open_proxy, proxy,
+    server_config, swallow,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -66,9 +67,4 @@ fn protocol_error(outcome: Result<Response, Error>) -> ProtocolError {
         Err(Error::Protocol(error)) => *error,
         other => panic!("{other:?}"),
     }
-}
-
-/// Lets the runtime see all that has happened on its sockets.
-async fn settle(server: &Server) {
-    TcpStream::connect(server.address).await.unwrap();
 }

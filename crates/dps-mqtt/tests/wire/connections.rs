@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dps_connect::ProxyChoice;
+use dps_connect::{Endpoint, ProxyChoice};
 
 use super::{
-    support::{faults, open_proxy, proxy},
+    support::{cuttable, faults, open_proxy, proxy},
     *,
 };
 
@@ -66,6 +66,22 @@ async fn a_connection_closed_while_idle_is_made_anew() {
     assert_eq!(query(&mut wire).await.unwrap().body, b"2");
     let (connection, packets) = peer.flight().await;
     assert_eq!((connection, kinds(&packets).as_str()), (2, "CSP"));
+}
+
+#[tokio::test]
+async fn a_connection_closed_right_before_a_request_is_made_anew() {
+    let (mut peer, config) = start(service([ok("1"), ok("2")])).await;
+    let (address, mut connections) = cuttable(peer.address).await;
+    let endpoint: Endpoint = localhost(address).parse().unwrap();
+    let mut wire = MqttTransport::new(config.endpoint(endpoint)).unwrap();
+    // On a task: whatever the test's own future waits for, the runtime looks at its sockets first.
+    let session = tokio::spawn(async move {
+        assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+        connections.recv().await.unwrap().now();
+        assert_eq!(query(&mut wire).await.unwrap().body, b"2");
+    });
+    session.await.unwrap();
+    assert_eq!((peer.publication().await.0, peer.publication().await.0), (1, 2));
 }
 
 #[tokio::test]

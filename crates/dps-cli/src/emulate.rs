@@ -192,7 +192,7 @@ impl Arguments {
             Some("-") => config.events_to(AfterReady { wait: Some(wait) }),
             Some(path) => {
                 let file = File::create(path).map_err(|error| unwritable(EVENTS, path, &error))?;
-                config.events_to(file)
+                config.events_to(Told { file, path: path.to_owned() })
             }
         };
         Ok((config, ready))
@@ -217,6 +217,25 @@ impl Arguments {
         };
         // Strings and numbers: there is nothing that can fail to serialize.
         serde_json::to_string(&ready).unwrap_or_default() + "\n"
+    }
+}
+
+/// A file whose trouble is told: nobody may be looking at it when it can't be written any more.
+struct Told {
+    file: File,
+    path: String,
+}
+
+impl Write for Told {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.file.write(line).inspect_err(|error| {
+            let error = unwritable(EVENTS, &self.path, error);
+            let _ = writeln!(io::stderr(), "warning: {error}; no more events are written");
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 

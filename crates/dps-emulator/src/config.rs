@@ -14,8 +14,10 @@ use crate::{
 
 mod error;
 mod file;
+mod limits;
 
 pub use error::ConfigError;
+pub use limits::Limits;
 
 /// What an emulator is started with. Built from code with [`Emulator::builder`], or from a TOML file.
 ///
@@ -186,7 +188,7 @@ impl Config {
         self
     }
 
-    /// Sets how far the service's clock is ahead: a device whose clock is behind signs tokens that have expired,
+    /// Sets how far the service's clock is ahead, 100 years at most: a device whose clock is behind signs tokens that have expired,
     /// and shows certificates that have, too.
     #[must_use]
     pub fn clock_ahead(mut self, ahead: Duration) -> Self {
@@ -201,12 +203,13 @@ impl Config {
         self
     }
 
-    /// Checks the server names and that the enrolments can stand beside each other, as [`Config::start`] and the readers
-    /// of TOML do before anything else.
+    /// Checks the server names, the limits, the clock, and that the enrolments can stand beside each other, as
+    /// [`Config::start`] and the readers of TOML do before anything else.
     ///
     /// # Errors
     /// [`ConfigError`] that names the setting, its value and what would be right.
     pub fn check(&self) -> Result<(), ConfigError> {
+        const LONGEST_AHEAD: Duration = Duration::from_secs(100 * 365 * 86_400);
         for name in &self.server_names {
             // As in an endpoint without a port: what can't be connected to needs no certificate.
             if !name.parse::<Endpoint>().is_ok_and(|endpoint| endpoint.host() == name) {
@@ -214,6 +217,14 @@ impl Config {
                 return Err(wrong.value(name.chars()));
             }
         }
+        if self.clock_ahead > LONGEST_AHEAD {
+            let wrong = ConfigError::new(
+                "clock-ahead",
+                "it must be 3153600000 seconds (100 years) at most",
+            );
+            return Err(wrong.value(self.clock_ahead.as_secs_f64().to_string().chars()));
+        }
+        self.limits.check()?;
         let mut rest = self.enrolments.as_slice();
         while let Some((last, others)) = rest.split_last() {
             last.check(others)?;
@@ -278,72 +289,4 @@ pub enum ServerCertificate {
     WrongName,
     /// It was issued by another CA than the one that [`Emulator::ca_pem`] gives.
     WrongCa,
-}
-
-/// The bounds that keep a hostile or forgotten peer from using the emulator up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// How many connections are open at once. When there are more, each that has shown no valid credential for a
-    /// second (or a tenth of [`Limits::handshake_timeout`], if that is less) makes room for one that waits; when all
-    /// have shown one, those that come are closed on arrival. Default 1024.
-    pub max_connections: usize,
-    /// The time for the TLS handshake. Default 10 s.
-    pub handshake_timeout: Duration,
-    /// The time for a request to begin and for its head to arrive, and for which a peer may leave an answer
-    /// unread. Default 60 s.
-    pub idle_timeout: Duration,
-    /// The time for a request's body to arrive. Default 30 s.
-    pub body_timeout: Duration,
-    /// The largest request head, in bytes. Default and least 8192.
-    pub max_head_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_connections: 1024,
-            handshake_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(60),
-            body_timeout: Duration::from_secs(30),
-            max_head_bytes: 8192,
-        }
-    }
-}
-
-impl Limits {
-    /// Sets [`Limits::max_connections`].
-    #[must_use]
-    pub fn max_connections(mut self, value: usize) -> Self {
-        self.max_connections = value;
-        self
-    }
-
-    /// Sets [`Limits::handshake_timeout`].
-    #[must_use]
-    pub fn handshake_timeout(mut self, value: Duration) -> Self {
-        self.handshake_timeout = value;
-        self
-    }
-
-    /// Sets [`Limits::idle_timeout`].
-    #[must_use]
-    pub fn idle_timeout(mut self, value: Duration) -> Self {
-        self.idle_timeout = value;
-        self
-    }
-
-    /// Sets [`Limits::body_timeout`].
-    #[must_use]
-    pub fn body_timeout(mut self, value: Duration) -> Self {
-        self.body_timeout = value;
-        self
-    }
-
-    /// Sets [`Limits::max_head_bytes`].
-    #[must_use]
-    pub fn max_head_bytes(mut self, value: usize) -> Self {
-        self.max_head_bytes = value;
-        self
-    }
 }

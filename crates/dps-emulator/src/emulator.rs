@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -66,16 +66,19 @@ impl Emulator {
         let identity =
             Identity::make(&config.server_names, config.server_certificate, SystemTime::now())
                 .map_err(|error| ConfigError::new("server-certificate", &error.to_string()))?;
-        let bound = |(address, source)| StartError::Bind { address, source };
-        let (https_port, https) =
-            server::bind(&config.bind, config.https_port).await.map_err(bound)?;
-        let (mqtt_port, mqtts) =
-            server::bind(&config.bind, config.mqtt_port).await.map_err(bound)?;
-        let (amqp_port, amqps) =
-            server::bind(&config.bind, config.amqp_port).await.map_err(bound)?;
+        let bind = |setting, addresses: &[IpAddr], port| {
+            server::bind(addresses, port).map_err(|(address, source)| StartError::Bind {
+                setting,
+                address,
+                source,
+            })
+        };
+        let (https_port, https) = bind("https-port", &config.bind, config.https_port)?;
+        let (mqtt_port, mqtts) = bind("mqtt-port", &config.bind, config.mqtt_port)?;
+        let (amqp_port, amqps) = bind("amqp-port", &config.bind, config.amqp_port)?;
         let (admin_port, admin) = match config.admin_port {
             Some(port) => {
-                let (port, listeners) = server::bind(&[], port).await.map_err(bound)?;
+                let (port, listeners) = bind("admin-port", &[], port)?;
                 (Some(port), listeners)
             }
             None => (None, vec![]),
@@ -267,8 +270,10 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A port can't be had.
-    #[error("can't listen on {address}: {source}")]
+    #[error("{setting}: can't listen on {address}: {source}; {}", advice(source))]
     Bind {
+        /// The port's setting, for example `https-port`.
+        setting: &'static str,
         /// The address and port.
         address: SocketAddr,
         /// What the system says.
@@ -277,6 +282,15 @@ pub enum StartError {
     /// The thread that writes events can't be started.
     #[error("can't write events: {0}")]
     Events(#[source] io::Error),
+}
+
+/// What to do about a port that can't be had.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => "give an address of this machine",
+        io::ErrorKind::PermissionDenied => "take the right to it, or give a port from 1024 on",
+        _ => "give another port, or 0 for any free one",
+    }
 }
 
 fn seed() -> Result<[u8; 32], ConfigError> {

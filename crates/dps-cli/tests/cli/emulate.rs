@@ -106,6 +106,20 @@ fn events_are_lines_of_json_after_the_first_line_or_in_a_file() {
     assert!(events.lines().count() > 3 && !events.contains("sig="), "{events}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn events_that_can_no_longer_be_written_are_told_once_and_stop_nothing() {
+    let emulator = Emulator::start(Folder::new(), &["--group-key", KEY, "--events", "/dev/full"]);
+    let group = emulator.folder.file("group.key", KEY);
+    let device = ["--registration-id", "dev", "--group-key-file", &group];
+    run(&mut emulator.register(&device)).assigned();
+    emulator.running.signal("-TERM");
+    let ended = emulator.running.ended();
+    let told = "warning: --events \"/dev/full\": it can't be written: No space left";
+    assert_eq!((ended.code, ended.stderr.lines().count()), (0, 1), "{ended:?}");
+    assert!(ended.stderr.starts_with(told), "{ended:?}");
+}
+
 #[test]
 fn a_name_goes_into_the_certificate() {
     let emulator =
@@ -132,13 +146,13 @@ fn bad_values_are_named_with_exit_code_2() {
         format!("[[enrolment]]\ngroup = \"group\"\nsymmetric-key = \"{KEY}\""),
     );
     let cases: &[(&[&str], &[&str])] = &[
-        (&["--https-port", &port], &[&port, "127.0.0.1"]),
+        (&["--https-port", &port], &["https-port: ", &port, "127.0.0.1", "another port, or 0"]),
         (&["--mqtt-port", &port], &[&port, "127.0.0.1"]),
         (&["--amqp-port", &port], &[&port, "127.0.0.1"]),
-        (&["--admin-port", &port], &[&port, "127.0.0.1"]),
+        (&["--admin-port", &port], &["admin-port: ", &port, "127.0.0.1"]),
         (&["--https-port", "65536"], &["65536", "--https-port"]),
         (&["--listen", "everywhere"], &["everywhere", "--listen"]),
-        (&["--listen", "192.0.2.1"], &["192.0.2.1"]),
+        (&["--listen", "192.0.2.1"], &["192.0.2.1", "an address of this machine"]),
         (&["--name", "a b"], &["--name \"a b\": give a host name"]),
         (&["--name", "[::1]"], &["--name \"[::1]\": give a host name"]),
         (&["--config", &named], &["--config", &named, "server-names \"a b\": give a host name"]),

@@ -102,17 +102,34 @@ fn unreadable(text: &str, error: &toml::de::Error) -> ConfigError {
     let line = text.lines().nth(number).unwrap_or_default();
     // What stands before an equals sign may be base64 on a line of its own.
     let is_key = |key: &&str| key.bytes().all(|b| matches!(b, b'a'..=b'z' | b'-' | b'_'));
-    let key = line.split_once('=').map(|(key, _)| key.trim()).filter(is_key).unwrap_or_default();
+    let header = || line.trim().trim_start_matches('[').split_once(']');
+    let key = line.split_once('=').or_else(header).map(|(key, _)| key.trim());
+    let key = key.filter(is_key).unwrap_or_default();
     let field = format!("line {}{}{key}", number + 1, if key.is_empty() { "" } else { ", " });
-    ConfigError::new(&field, &discreet(error.message()))
+    ConfigError::new(&field, &in_plain_words(error.message()))
 }
 
-/// The parser's message. A key that was written where a name belongs is not repeated: no name is that long.
-fn discreet(message: &str) -> String {
-    match message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
-        Some((name, rest)) if name.len() >= 24 => format!("unknown field{rest}"),
-        _ => message.to_owned(),
-    }
+/// The parser's message, without its words for types. A key that was written where a name belongs is not repeated:
+/// no name is that long.
+fn in_plain_words(message: &str) -> String {
+    const WORDS: [(&str, &str); 8] = [
+        (
+            "invalid type: map, expected a sequence",
+            "it must be a list, as in [[enrolment]] or [{ .. }]",
+        ),
+        ("expected a sequence", "expected a list, as in [..]"),
+        ("expected a boolean", "expected true or false"),
+        ("expected f64", "expected a number"),
+        ("expected u8", "expected a number from 0 to 255"),
+        ("expected u16", "expected a number from 0 to 65535"),
+        ("expected u32", "expected a number, 0 or more"),
+        ("expected usize", "expected a number, 0 or more"),
+    ];
+    let message = match message.strip_prefix("unknown field `").and_then(|m| m.split_once('`')) {
+        Some((name, rest)) if name.len() >= 24 => &format!("unknown field{rest}"),
+        _ => message,
+    };
+    WORDS.iter().fold(message.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
 }
 
 fn limits(raw: RawLimits) -> Result<Limits, ConfigError> {
@@ -165,7 +182,10 @@ fn wrong(field: &str, value: &Value, wanted: &str) -> ConfigError {
 /// Like `Value::try_into`, with an error of one line.
 fn fields<T: serde::de::DeserializeOwned>(table: Table) -> Result<T, ConfigError> {
     Value::Table(table).try_into().map_err(|error: toml::de::Error| {
-        ConfigError::new("keys", &discreet(&error.to_string().trim().replace('\n', " ")))
+        // Where it knows the key, it tells it on a second line.
+        let told = error.to_string();
+        let key = told.trim().strip_suffix('`').and_then(|told| told.rsplit_once("\nin `"));
+        ConfigError::new(key.map_or("keys", |(_, key)| key), &in_plain_words(error.message()))
     })
 }
 

@@ -8,7 +8,7 @@ use std::{
 use tokio::net::{TcpListener, TcpSocket};
 
 /// Listens on one port of several addresses.
-pub(crate) async fn bind(
+pub(crate) fn bind(
     addresses: &[IpAddr],
     port: u16,
 ) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
@@ -21,7 +21,7 @@ pub(crate) async fn bind(
     let mut attempt = 0;
     loop {
         attempt += 1;
-        match bind_each(addresses, port, chosen).await {
+        match bind_each(addresses, port, chosen) {
             Err((_, error))
                 if port == 0 && attempt < ATTEMPTS && error.kind() == io::ErrorKind::AddrInUse => {}
             result => return result,
@@ -29,7 +29,7 @@ pub(crate) async fn bind(
     }
 }
 
-async fn bind_each(
+fn bind_each(
     addresses: &[IpAddr],
     mut port: u16,
     chosen: bool,

@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{choose, fields, json, wrong};
+use super::{choose, fields, in_plain_words, json, wrong};
 use crate::{
+    AmqpFault,
     behavior::{Body, ConnectionFault, Delivery, Fault, RetryAfter},
     config::ConfigError,
 };
@@ -57,8 +58,16 @@ pub(super) fn connection(value: Value) -> Result<ConnectionFault, ConfigError> {
         _ => None,
     });
     match read {
+        Some(Ok(ConnectionFault::Amqp(AmqpFault::Reject { condition, .. })))
+            if usize::from(condition) >= AmqpFault::CONDITIONS.len() =>
+        {
+            Err(wrong(FIELD, &shown, "one of the conditions 0 to 5"))
+        }
         Some(Ok(fault)) => Ok(fault),
-        Some(Err(error)) => Err(wrong(FIELD, &shown, error.message())),
+        Some(Err(error)) => {
+            let error = ConfigError::new(FIELD, &in_plain_words(error.message()));
+            Err(error.value(json(shown).to_string().chars()))
+        }
         None => Err(wrong(FIELD, &shown, WANTED)),
     }
 }
@@ -119,7 +128,11 @@ fn refusal(raw: &Raw) -> Result<Fault, ConfigError> {
         if let Some(message) = &raw.message {
             refusal.message.clone_from(message);
         }
-        http_status("error-code", refusal.status)?;
+        if raw.refuse.is_none() && http_status("error-code", refusal.status).is_err() {
+            let reason = "its HTTP status, a thousandth of it, must be between 200 and 999";
+            let code = refusal.error_code.to_string();
+            return Err(ConfigError::new("error-code", reason).value(code.chars()));
+        }
     }
     Ok(fault)
 }
@@ -152,7 +165,9 @@ pub(super) fn retry_after(value: Value) -> Result<RetryAfter, ConfigError> {
 }
 
 fn body(value: &Value) -> Result<Body, ConfigError> {
-    const WANTED: &str = "\"empty\", \"garbage\", \"html\", { text = TEXT }, { cut = BYTES } or { oversized = BYTES }";
+    const WANTED: &str = "\"empty\", \"garbage\", \"html\", { text = TEXT }, { cut = BYTES } or { oversized = BYTES }, \
+                          67108864 at most";
+    let fits = |bytes: &usize| *bytes <= Body::MAX_OVERSIZED;
     let read = match value {
         Value::String(word) => match word.as_str() {
             "empty" => Some(Body::Empty),
@@ -164,7 +179,7 @@ fn body(value: &Value) -> Result<Body, ConfigError> {
             let text = table.get("text").and_then(Value::as_str);
             text.map(|text| Body::Text(text.to_owned()))
                 .or_else(|| bytes(table.get("cut")).map(Body::Cut))
-                .or_else(|| bytes(table.get("oversized")).map(Body::Oversized))
+                .or_else(|| bytes(table.get("oversized")).filter(fits).map(Body::Oversized))
         }
         _ => None,
     };

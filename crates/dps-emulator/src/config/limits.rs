@@ -1,0 +1,94 @@
+//! What no peer may exceed.
+
+use std::time::Duration;
+
+use super::ConfigError;
+
+/// The bounds that keep a hostile or forgotten peer from using the emulator up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// How many connections are open at once. When there are more, each that has shown no valid credential for a
+    /// second (or a tenth of [`Limits::handshake_timeout`], if that is less) makes room for one that waits; when all
+    /// have shown one, those that come are closed on arrival. Default 1024.
+    pub max_connections: usize,
+    /// The time for the TLS handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// The time for a request to begin and for its head to arrive, and for which a peer may leave an answer
+    /// unread. Default 60 s.
+    pub idle_timeout: Duration,
+    /// The time for a request's body to arrive. Default 30 s.
+    pub body_timeout: Duration,
+    /// The largest request head, in bytes. Default and least 8192.
+    pub max_head_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 1024,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(30),
+            max_head_bytes: 8192,
+        }
+    }
+}
+
+impl Limits {
+    /// Sets [`Limits::max_connections`].
+    #[must_use]
+    pub fn max_connections(mut self, value: usize) -> Self {
+        self.max_connections = value;
+        self
+    }
+
+    /// Sets [`Limits::handshake_timeout`].
+    #[must_use]
+    pub fn handshake_timeout(mut self, value: Duration) -> Self {
+        self.handshake_timeout = value;
+        self
+    }
+
+    /// Sets [`Limits::idle_timeout`].
+    #[must_use]
+    pub fn idle_timeout(mut self, value: Duration) -> Self {
+        self.idle_timeout = value;
+        self
+    }
+
+    /// Sets [`Limits::body_timeout`].
+    #[must_use]
+    pub fn body_timeout(mut self, value: Duration) -> Self {
+        self.body_timeout = value;
+        self
+    }
+
+    /// Sets [`Limits::max_head_bytes`].
+    #[must_use]
+    pub fn max_head_bytes(mut self, value: usize) -> Self {
+        self.max_head_bytes = value;
+        self
+    }
+
+    /// Checks that each lets something through.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+        if self.max_connections == 0 {
+            let reason = "it must be more than 0, or nobody can connect";
+            return Err(ConfigError::new("max-connections", reason).value("0".chars()));
+        }
+        let times = [
+            ("handshake-timeout", self.handshake_timeout),
+            ("idle-timeout", self.idle_timeout),
+            ("body-timeout", self.body_timeout),
+        ];
+        match times.into_iter().find(|(_, time)| time.is_zero() || *time > LONGEST) {
+            Some((field, time)) => {
+                let reason = "it must be more than 0 seconds, and 31536000 (a year) at most";
+                Err(ConfigError::new(field, reason).value(time.as_secs_f64().to_string().chars()))
+            }
+            None => Ok(()),
+        }
+    }
+}

@@ -20,8 +20,8 @@ pub(crate) fn run(_: &[String]) -> Result {
         println!("\n== {}: {}", task.name, task.what);
         let begin = Instant::now();
         let outcome = (task.run)(&[]);
-        if let Err(failure) = &outcome {
-            println!("xtask {}: {failure:?}", task.name);
+        if let Some(why) = outcome.as_ref().err().and_then(|failure| failure.of(task.name)) {
+            println!("{why}");
         }
         ends.push(End { task: task.name, passed: outcome.is_ok(), took: begin.elapsed() });
     }

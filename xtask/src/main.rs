@@ -77,9 +77,7 @@ fn main() -> ExitCode {
     match enter_root().and_then(|()| (task.run)(&rest)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.is_told() {
-                eprintln!("xtask {name}: {failure:?}");
-            }
+            failure.of(&name).into_iter().for_each(|why| eprintln!("{why}"));
             ExitCode::FAILURE
         }
     }

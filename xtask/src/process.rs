@@ -25,8 +25,9 @@ impl Failure {
         Self(String::new())
     }
 
-    pub(crate) fn is_told(&self) -> bool {
-        self.0.is_empty()
+    /// What is still to be said of the task; nothing when it has told.
+    pub(crate) fn of(&self, task: &str) -> Option<String> {
+        (!self.0.is_empty()).then(|| format!("xtask {task}: {}", self.0))
     }
 }
 
@@ -314,6 +315,15 @@ fn cannot_run(shown: &str, error: &std::io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_is_told_once() {
+        assert_eq!(
+            Failure::from("no C++ compiler").of("fuzz").unwrap(),
+            "xtask fuzz: no C++ compiler"
+        );
+        assert_eq!(Failure::told().of("fuzz"), None);
+    }
 
     #[test]
     fn a_failing_program_is_a_failure_that_names_it() {

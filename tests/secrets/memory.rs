@@ -108,6 +108,7 @@ pub(crate) fn be_device() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+#[expect(clippy::panic, reason = "a test may fail")]
 fn register() -> Config {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [wire, id_scope, endpoint, folder] = arguments.as_slice() else {

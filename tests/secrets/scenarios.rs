@@ -28,9 +28,9 @@ pub(crate) async fn run(wire: Transport, identity: Identity) {
 
     let output = since(mark);
     // What says nothing gives nothing away.
+    let text = String::from_utf8_lossy(&output);
     for spoken in ["rustls", "Assigned", "registrationId", "***", "alert", "proxy", "Rejection"] {
-        let found = output.windows(spoken.len()).any(|part| part == spoken.as_bytes());
-        assert!(found, "{spoken} is not in {} bytes of output", output.len());
+        assert!(text.contains(spoken), "{spoken} is not in {} bytes of output", output.len());
     }
     let what = format!("{wire} with {identity:?}");
     canaries(&id_scope, started).assert_absent(&what, &output);
@@ -148,7 +148,7 @@ impl Bench {
     }
 
     async fn run_out_of_time(&self) {
-        let soon = Duration::from_millis(300);
+        let soon = Duration::from_millis(60);
         self.behaving(Behavior::new().on_register(Fault::deliver(Delivery::Never).forever()));
         assert!(!self.attempt(self.config.clone(), fast().request_timeout(soon)).await);
         self.behaving(Behavior::new().polls(u32::MAX));

@@ -58,9 +58,15 @@ impl Canaries {
     pub fn found_in(&self, output: &[u8]) -> Vec<String> {
         let escaped = unescaped(output);
         let twice = unescaped(&escaped);
+        let spaceless = without_space(output);
+        let lists = [
+            ("as a list of decimal numbers", listed(&spaceless, 10)),
+            ("as a list of hexadecimal numbers", listed(&spaceless, 16)),
+            ("in hexadecimal digits", unhexed(output)),
+        ];
         let mut texts = vec![("as it is", output.to_vec())];
         for (how, view) in [
-            ("without white space", without_space(output)),
+            ("without white space", spaceless),
             ("percent-encoded", percent_decoded(output)),
             ("escaped", escaped),
             ("escaped twice", twice),
@@ -70,11 +76,6 @@ impl Canaries {
                 texts.push((how, view));
             }
         }
-        let lists = [
-            ("as a list of decimal numbers", listed(output, 10)),
-            ("as a list of hexadecimal numbers", listed(output, 16)),
-            ("in hexadecimal digits", unhexed(output)),
-        ];
         let mut found = Vec::new();
         let mut look = |windows: &Windows, how: &str, view: &[u8]| {
             for (number, at) in windows.found_in(view) {
@@ -137,21 +138,21 @@ impl std::fmt::Debug for Canaries {
 struct Windows {
     length: usize,
     parts: HashMap<Vec<u8>, usize>,
-    /// Whether any part starts with these two bytes.
-    starts: Vec<bool>,
+    /// Whether four bytes with this [`digest`] are anywhere in a part.
+    fours: Vec<bool>,
 }
 
 impl Windows {
     fn new(length: usize) -> Self {
-        Self { length, parts: HashMap::new(), starts: vec![false; 1 << 16] }
+        Self { length, parts: HashMap::new(), fours: vec![false; 1 << DIGEST_BITS] }
     }
 
     fn add(&mut self, number: usize, bytes: &[u8]) {
         for part in bytes.windows(self.length) {
-            if let Some(start) = start_of(part).and_then(|start| self.starts.get_mut(start)) {
-                *start = true;
-            }
             self.parts.insert(part.to_vec(), number);
+        }
+        for four in bytes.windows(4).filter_map(digest) {
+            self.fours.get_mut(four).into_iter().for_each(|four| *four = true);
         }
     }
 
@@ -164,21 +165,34 @@ impl Windows {
         found
     }
 
-    /// Where parts of secrets are, and of which.
+    /// Where parts of secrets are, and of which. Only every so many bytes are looked at that no part fits between.
     fn hits(&self, view: &[u8]) -> impl Iterator<Item = (usize, usize)> {
-        view.windows(self.length).enumerate().filter_map(|(at, part)| {
-            let starts = start_of(part).and_then(|start| self.starts.get(start)) == Some(&true);
-            let number = if starts { self.parts.get(part) } else { None };
-            number.map(|number| (at, *number))
+        let step = self.length - 3;
+        let mut at = 0;
+        let landmarks = std::iter::from_fn(move || {
+            while let Some(four) = view.get(at..at + 4) {
+                let here = at;
+                at += step;
+                if digest(four).and_then(|four| self.fours.get(four)) == Some(&true) {
+                    return Some(here);
+                }
+            }
+            None
+        });
+        landmarks.flat_map(move |here| (here + 1).saturating_sub(step)..=here).filter_map(|start| {
+            let part = view.get(start..start + self.length)?;
+            self.parts.get(part).map(|number| (start, *number))
         })
     }
 }
 
-fn start_of(part: &[u8]) -> Option<usize> {
-    match part {
-        [first, second, ..] => Some(usize::from(*first) << 8 | usize::from(*second)),
-        _ => None,
-    }
+/// Few places of a table are taken by the parts of all secrets.
+const DIGEST_BITS: u32 = 20;
+
+/// A place in such a table for the first four bytes.
+fn digest(bytes: &[u8]) -> Option<usize> {
+    let four = u32::from_le_bytes(*bytes.first_chunk()?);
+    usize::try_from(four.wrapping_mul(0x9e37_79b1) >> (u32::BITS - DIGEST_BITS)).ok()
 }
 
 fn without_space(output: &[u8]) -> Vec<u8> {
@@ -189,72 +203,65 @@ fn digit(byte: Option<&u8>, radix: u32) -> Option<u8> {
     char::from(*byte?).to_digit(radix).and_then(|digit| u8::try_from(digit).ok())
 }
 
-fn percent_decoded(output: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(output.len());
+/// What stands behind the escapes that begin with `mark`. `escape` reads what follows it: a byte, and how many it
+/// took; `None` when that is no escape.
+fn decoded(output: &[u8], mark: u8, escape: fn(&[u8]) -> Option<(u8, usize)>) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(output.len());
     let mut rest = output;
-    while let Some((first, after)) = rest.split_first() {
-        match (first, digit(after.first(), 16), digit(after.get(1), 16)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push(high << 4 | low);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            _ => {
-                decoded.push(*first);
-                rest = after;
-            }
-        }
+    while let Some((before, [_, after @ ..])) =
+        rest.iter().position(|byte| *byte == mark).and_then(|at| rest.split_at_checked(at))
+    {
+        let (byte, used) = escape(after).unwrap_or((mark, 0));
+        plain.extend_from_slice(before);
+        plain.push(byte);
+        rest = after.get(used..).unwrap_or_default();
     }
-    decoded
+    plain.extend_from_slice(rest);
+    plain
+}
+
+fn percent_decoded(output: &[u8]) -> Vec<u8> {
+    decoded(output, b'%', two_digits)
+}
+
+fn two_digits(after: &[u8]) -> Option<(u8, usize)> {
+    Some((digit(after.first(), 16)? << 4 | digit(after.get(1), 16)?, 2))
 }
 
 /// What stands behind the escapes of Rust's and JSON's strings.
 fn unescaped(output: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(output.len());
-    let mut rest = output;
-    while let Some((first, after)) = rest.split_first() {
-        let (byte, used) = match (first, after.first()) {
-            (b'\\', Some(b'x')) => match (digit(after.get(1), 16), digit(after.get(2), 16)) {
-                (Some(high), Some(low)) => (high << 4 | low, 4),
-                _ => (*first, 1),
-            },
-            (b'\\', Some(b'u')) => {
+    decoded(output, b'\\', |after| {
+        let (kind, after) = after.split_first()?;
+        Some(match kind {
+            b'x' => two_digits(after).map(|(byte, used)| (byte, 1 + used))?,
+            b'u' => {
                 // \u{1b}, or \u001b
-                let digits: Vec<u8> = after
-                    .iter()
-                    .skip(1)
-                    .filter(|byte| **byte != b'{')
-                    .take(4)
-                    .map_while(|byte| digit(Some(byte), 16))
-                    .collect();
+                let braces = if after.first() == Some(&b'{') { 2 } else { 0 };
+                let digits = after.iter().filter(|byte| **byte != b'{').take(4);
+                let digits: Vec<u8> = digits.map_while(|byte| digit(Some(byte), 16)).collect();
                 let value =
                     digits.iter().fold(0_u32, |value, digit| value << 4 | u32::from(*digit));
-                let braces = if after.get(1) == Some(&b'{') { 2 } else { 0 };
-                (u8::try_from(value).unwrap_or(b'?'), 2 + digits.len() + braces)
+                (u8::try_from(value).unwrap_or(b'?'), 1 + digits.len() + braces)
             }
-            (b'\\', Some(b'n')) => (b'\n', 2),
-            (b'\\', Some(b'r')) => (b'\r', 2),
-            (b'\\', Some(b't')) => (b'\t', 2),
-            (b'\\', Some(b'0')) => (0, 2),
-            (b'\\', Some(other)) => (*other, 2),
-            _ => (*first, 1),
-        };
-        plain.push(byte);
-        rest = rest.get(used..).unwrap_or_default();
-    }
-    plain
+            b'n' => (b'\n', 1),
+            b'r' => (b'\r', 1),
+            b't' => (b'\t', 1),
+            b'0' => (0, 1),
+            other => (*other, 1),
+        })
+    })
 }
 
-/// The bytes that are written as numbers with commas between them, like `[12, 34]` or `[0xc, 0x22]`, on one line or
-/// several.
-fn listed(output: &[u8], radix: u32) -> Vec<u8> {
+/// The bytes that are written as numbers with commas between them, like `[12,34]` or `[0xc,0x22]`.
+fn listed(without_space: &[u8], radix: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for part in without_space(output).split(|byte| matches!(byte, b',' | b'[' | b']')) {
+    for part in without_space.split(|byte| matches!(byte, b',' | b'[' | b']')) {
         let text = str::from_utf8(part).unwrap_or_default();
         // What is no number parts one list from the next.
         match u8::from_str_radix(text.trim_start_matches("0x"), radix) {
             Ok(byte) => bytes.push(byte),
             Err(_) if part.is_empty() => {}
-            Err(_) => bytes.extend_from_slice(b"|"),
+            Err(_) => bytes.push(b'|'),
         }
     }
     bytes
@@ -263,24 +270,24 @@ fn listed(output: &[u8], radix: u32) -> Vec<u8> {
 /// The bytes that are written as pairs of hexadecimal digits, with or without colons and spaces between them.
 fn unhexed(output: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // From either digit on, since what comes before may look like one.
-    for skipped in 0..2 {
-        let mut digits = Vec::new();
-        let mut flush = |digits: &mut Vec<u8>| {
-            for pair in digits.get(skipped..).unwrap_or_default().chunks_exact(2) {
-                bytes.push(pair.iter().fold(0, |byte, digit| byte << 4 | digit));
-            }
-            bytes.push(b'|');
-            digits.clear();
-        };
-        for byte in output {
-            match digit(Some(byte), 16) {
-                Some(digit) => digits.push(digit),
-                None if matches!(byte, b':' | b' ' | b'-' | b'\n') => {}
-                None => flush(&mut digits),
+    let mut digits = Vec::new();
+    for byte in output.iter().chain(b"|") {
+        match digit(Some(byte), 16) {
+            Some(digit) => digits.push(digit),
+            None if matches!(byte, b':' | b' ' | b'-' | b'\n') => {}
+            None => {
+                // From either digit on, since what comes before may look like one.
+                for digits in [digits.as_slice(), digits.get(1..).unwrap_or_default()] {
+                    bytes.extend(
+                        digits.chunks_exact(2).flat_map(|two| {
+                            two.iter().copied().reduce(|high, low| high << 4 | low)
+                        }),
+                    );
+                    bytes.push(b'|');
+                }
+                digits.clear();
             }
         }
-        flush(&mut digits);
     }
     bytes
 }

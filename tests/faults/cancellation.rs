@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::{
     peers::{Credentials, DoorState, Mischief, Trouble},
-    report::Outcome,
+    report::{self, Outcome},
     resources::Resources,
     world::{Setup, Theatre, World, answers, request},
 };
@@ -68,12 +68,9 @@ pub(crate) struct DropReport {
 
 impl DropReport {
     pub(crate) fn to_line(&self) -> String {
-        let told = match &self.outcome {
-            Ok(()) => String::new(),
-            Err(why) => why.replace(['\t', '\n'], " "),
-        };
-        let Self { case, wire, polls, done, given_back, .. } = self;
-        format!("{case}\t{wire}\t{polls}\t{done}\t{}\t{told}", given_back.as_micros())
+        let Self { case, wire, polls, done, given_back, outcome } = self;
+        let (micros, told) = (given_back.as_micros(), report::told(outcome));
+        format!("{case}\t{wire}\t{polls}\t{done}\t{micros}\t{told}")
     }
 
     pub(crate) fn from_line(line: &str) -> Option<Self> {
@@ -82,8 +79,7 @@ impl DropReport {
         let (case, wire) = (next()?.to_owned(), next()?.parse().ok()?);
         let (polls, done) = (next()?.parse().ok()?, next()?.parse().ok()?);
         let given_back = Duration::from_micros(next()?.parse().ok()?);
-        let told = next()?;
-        let outcome = if told.is_empty() { Ok(()) } else { Err(told.to_owned()) };
+        let outcome = report::outcome(next()?);
         Some(Self { case, wire, polls, done, given_back, outcome })
     }
 }

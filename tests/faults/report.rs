@@ -4,8 +4,31 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use dps_client::{Stage, Transport};
 
+/// The steps of a registration, in order.
+pub(crate) const STEPS: [Stage; 9] = [
+    Stage::Resolve,
+    Stage::Connect,
+    Stage::Proxy,
+    Stage::Tls,
+    Stage::Websocket,
+    Stage::Authenticate,
+    Stage::Register,
+    Stage::Query,
+    Stage::EndSession,
+];
+
 /// Fine, or what is wrong.
 pub(crate) type Outcome = Result<(), String>;
+
+/// The last field of a line for another process: empty when it is fine.
+pub(crate) fn told(outcome: &Outcome) -> String {
+    outcome.as_ref().err().map_or_else(String::new, |why| why.replace(['\t', '\n'], " "))
+}
+
+/// Reads such a field.
+pub(crate) fn outcome(told: &str) -> Outcome {
+    if told.is_empty() { Ok(()) } else { Err(told.to_owned()) }
+}
 
 /// What one cell came to.
 #[derive(Clone, Debug)]
@@ -45,10 +68,7 @@ impl CellReport {
     /// One line, for another process.
     pub(crate) fn to_line(&self) -> String {
         let micros = [self.took, self.bound, self.given_back].map(|time| time.as_micros());
-        let told = match &self.outcome {
-            Ok(()) => String::new(),
-            Err(why) => why.replace(['\t', '\n'], " "),
-        };
+        let told = told(&self.outcome);
         format!(
             "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{told}",
             self.row, self.wire, self.step, micros[0], micros[1], micros[2], self.again
@@ -61,27 +81,14 @@ impl CellReport {
         let row = fields.next()?.to_owned();
         let wire = fields.next()?.parse().ok()?;
         let step = fields.next()?;
-        let step = STAGES.into_iter().find(|stage| stage.as_str() == step)?;
+        let step = STEPS.into_iter().find(|stage| stage.as_str() == step)?;
         let mut time = || Some(Duration::from_micros(fields.next()?.parse().ok()?));
         let (took, bound, given_back) = (time()?, time()?, time()?);
         let again = fields.next()?.parse().ok()?;
-        let told = fields.next()?.to_owned();
-        let outcome = if told.is_empty() { Ok(()) } else { Err(told) };
+        let outcome = outcome(fields.next()?);
         Some(Self { row, wire, step, outcome, took, bound, given_back, again })
     }
 }
-
-const STAGES: [Stage; 9] = [
-    Stage::Resolve,
-    Stage::Connect,
-    Stage::Proxy,
-    Stage::Tls,
-    Stage::Websocket,
-    Stage::Authenticate,
-    Stage::Register,
-    Stage::Query,
-    Stage::EndSession,
-];
 
 /// Rows of cells, a group of columns for each wire.
 #[derive(Debug)]

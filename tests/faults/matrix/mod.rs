@@ -19,11 +19,11 @@ use tokio::time::timeout;
 
 use crate::{
     peers::Trouble,
-    report::{CellReport, Outcome, Table},
+    report::{CellReport, Outcome, STEPS, Table},
     resources::Resources,
     world::{Setup, Theatre, World, answers, request},
 };
-use plan::{Cause, Expect, Plan, REASONS, Row, STEPS, Scenario};
+use plan::{Cause, Expect, Plan, REASONS, Row, Scenario};
 use rows::rows;
 
 /// A deadline may be passed by this much: other work shares the processors.

@@ -7,19 +7,6 @@ use dps_emulator::{Behavior, ConnectionFault};
 
 use crate::peers::{DoorState, Mischief, Trouble};
 
-/// The steps of a registration, in order.
-pub(crate) const STEPS: [Stage; 9] = [
-    Stage::Resolve,
-    Stage::Connect,
-    Stage::Proxy,
-    Stage::Tls,
-    Stage::Websocket,
-    Stage::Authenticate,
-    Stage::Register,
-    Stage::Query,
-    Stage::EndSession,
-];
-
 /// One fault, at every step.
 pub(super) struct Row {
     pub(super) name: &'static str,

@@ -98,6 +98,13 @@ async fn run(wire: &Wire, machine: &StateMachine<Wire>, acts: Vec<Act>) -> Vec<O
     tasks.join_all().await
 }
 
+/// On its clock, waiting takes no time.
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
+fn paused() -> tokio::runtime::Runtime {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().start_paused(true).build().unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -108,12 +115,7 @@ proptest! {
         goodbyes in prop::collection::vec(any_goodbye(), 0..6),
         jitter in 0_u8..=20,
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        paused().block_on(async {
             let wire = Wire::default();
             wire.answers.lock().unwrap().extend(answers);
             wire.goodbyes.lock().unwrap().extend(goodbyes);
@@ -158,12 +160,7 @@ proptest! {
         body in prop_oneof![".{0,64}", "\\{\"status\":\"[a-z]{0,10}\"(,\"operationId\":\"x\")?\\}"],
         retry_after in any::<Option<u64>>(),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        paused().block_on(async {
             let answer = Response::new(status, body).retry_after(retry_after.map(secs));
             let wire = Wire::answering((0..200).map(|_| Ok(answer.clone())));
             let started = Instant::now();

@@ -1,12 +1,14 @@
 //! The emulator that targets talk to.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use dps_emulator::{
     Config,
     fuzzing::{Fixture, Unconnected},
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+
+use crate::stream::{self, Scripted};
 
 /// The key of the device `pump-17`, then its second one, then the key of the group.
 pub(crate) const KEYS: [&str; 3] = ["ZGV2aWNlIGtleQ==", "c2Vjb25kIGtleQ==", "Z3JvdXAga2V5"];
@@ -51,8 +53,19 @@ pub(crate) fn emulator() -> Unconnected {
     FIXTURE.emulator(Config::from_toml(&file).expect("a configuration")).expect("an emulator")
 }
 
-/// What a device with a certificate shows; the input's first byte says whether it does.
-pub(crate) fn certificates(data: &[u8]) -> (&'static [CertificateDer<'static>], &[u8]) {
-    let (shown, rest) = data.split_first().unwrap_or((&0, &[]));
-    (if *shown == b'c' { &CERTIFICATES } else { &[] }, rest)
+/// Has a fresh one serve the input until it shows that silent peer out, and returns what it wrote. The first byte:
+/// `c` for a device with a certificate. The second: see [`Scripted`].
+pub(crate) fn served(
+    data: &[u8],
+    serve: impl AsyncFnOnce(&Unconnected, Scripted, &[CertificateDer<'static>]) -> String,
+) -> Vec<u8> {
+    let (shown, data) = data.split_first().unwrap_or((&0, &[]));
+    let certificates: &[_] = if *shown == b'c' { &CERTIFICATES } else { &[] };
+    let (stream, written) = Scripted::new(data);
+    let emulator = emulator();
+    let serving = serve(&emulator, stream, certificates);
+    let reason = stream::run(Duration::from_secs(48 * 3600), serving);
+    assert!(!reason.expect("a silent peer is shown out").is_empty());
+    let mut written = written.lock().expect("nobody panics with it");
+    std::mem::take(&mut written)
 }

@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use dps_client::{ConfigurationError, Error};
+use dps_client::{ConfigurationError, Error, IdScope, RegistrationId};
 
 /// A flag and the environment variable that stands in for it.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,36 @@ impl Setting {
         self.find(flag)?.ok_or_else(|| {
             wrong(self.flag, "", &format!("it is missing; give it, or set {}", self.variable))
         })
+    }
+}
+
+/// Which device of which instance of the service.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Device {
+    /// The instance of the service, like 0ne00AABBCC [env: DPS_ID_SCOPE]
+    #[arg(long, value_name = "SCOPE")]
+    id_scope: Option<String>,
+    /// The device's name at the service [env: DPS_REGISTRATION_ID]
+    #[arg(long, value_name = "ID")]
+    registration_id: Option<String>,
+}
+
+impl Device {
+    /// What was given of it.
+    pub(crate) fn find(&self) -> Result<(Option<IdScope>, Option<RegistrationId>), Error> {
+        let id_scope = ID_SCOPE.find(self.id_scope.as_ref())?;
+        let id = REGISTRATION_ID.find(self.registration_id.as_ref())?;
+        Ok((
+            id_scope.map(|given| given.parse()).transpose()?,
+            id.map(|given| given.parse()).transpose()?,
+        ))
+    }
+
+    /// All of it.
+    pub(crate) fn require(&self) -> Result<(IdScope, RegistrationId), Error> {
+        let id_scope = ID_SCOPE.require(self.id_scope.as_ref())?.parse()?;
+        let id = REGISTRATION_ID.require(self.registration_id.as_ref())?.parse()?;
+        Ok((id_scope, id))
     }
 }
 
@@ -79,7 +109,6 @@ pub(crate) fn named(from: &'static str, value: &str, error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dps_client::RegistrationId;
 
     #[test]
     fn a_bad_value_is_reported_under_the_name_of_its_source() {

@@ -55,12 +55,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = DETAILS)]
 pub(crate) struct Arguments {
-    /// The instance of the service, like 0ne00AABBCC [env: DPS_ID_SCOPE]
-    #[arg(long, value_name = "SCOPE")]
-    id_scope: Option<String>,
-    /// The device's name at the service [env: DPS_REGISTRATION_ID]
-    #[arg(long, value_name = "ID")]
-    registration_id: Option<String>,
+    #[command(flatten)]
+    device: given::Device,
     /// The wire: http, mqtt, mqtt-ws, amqp or amqp-ws; http without it [env: DPS_TRANSPORT]
     #[arg(long, value_name = "WIRE")]
     transport: Option<String>,
@@ -184,18 +180,14 @@ impl Arguments {
             Some(text) => Some(POLL_FLOOR.parse(text)?),
             None => None,
         };
-        let registration_id = given::REGISTRATION_ID.find(self.registration_id.as_ref())?;
-        let id_scope = given::ID_SCOPE.find(self.id_scope.as_ref())?;
         let mut settings = Settings::default();
         let (config, registration_id, emulator) = if self.emulator {
-            let id_scope = id_scope.map(|given| given.parse()).transpose()?;
-            let registration_id = registration_id.map(|given| given.parse()).transpose()?;
+            let (id_scope, registration_id) = self.device.find()?;
             settings = settings.poll_floor(embedded::POLL_FLOOR);
             let embedded = embedded::start(id_scope, registration_id, transport).await?;
             (embedded.config, embedded.registration_id, Some(embedded.emulator))
         } else {
-            let id_scope = given::ID_SCOPE.require(self.id_scope.as_ref())?.parse()?;
-            let id = given::REGISTRATION_ID.require(self.registration_id.as_ref())?.parse()?;
+            let (id_scope, id) = self.device.require()?;
             (self.config(id_scope, &id, deadline).await?, id, None)
         };
         let request = self.request(registration_id, deadline).await?;

@@ -29,12 +29,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = DETAILS)]
 pub(crate) struct Arguments {
-    /// The instance of the service, like 0ne00AABBCC [env: DPS_ID_SCOPE]
-    #[arg(long, value_name = "SCOPE")]
-    id_scope: Option<String>,
-    /// The device's name at the service [env: DPS_REGISTRATION_ID]
-    #[arg(long, value_name = "ID")]
-    registration_id: Option<String>,
+    #[command(flatten)]
+    device: given::Device,
     /// File with the device's symmetric key in base64; `-` reads standard input. DPS_SYMMETRIC_KEY can hold the
     /// key itself
     #[arg(long, value_name = "FILE")]
@@ -55,8 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn sign(arguments: &Arguments) -> Result<Zeroizing<String>, Error> {
-    let id_scope = given::ID_SCOPE.require(arguments.id_scope.as_ref())?.parse()?;
-    let id = given::REGISTRATION_ID.require(arguments.registration_id.as_ref())?.parse()?;
+    let (id_scope, id) = arguments.device.require()?;
     let expiry = arguments.expiry()?;
     let token = SasToken::sign(&arguments.key()?, &id_scope, &id, expiry);
     Ok(Zeroizing::new(format!("{}\n", token.expose())))

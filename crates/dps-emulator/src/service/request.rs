@@ -5,18 +5,23 @@ use serde_json::Value;
 
 use super::ServiceError;
 
-/// The api-versions that are served; those from the second list on may carry a certificate request.
-const API_VERSIONS: [&str; 4] = ["2018-11-01", "2019-03-31", "2021-06-01", "2021-10-01"];
-const CSR_API_VERSIONS: [&str; 4] =
-    ["2021-11-01-preview", "2025-07-01-preview", "2026-11-01", "2026-11-02-preview"];
+/// The api-versions that are served, and the field that carries a certificate request in them.
+const API_VERSIONS: [(&str, Option<&str>); 8] = [
+    ("2018-11-01", None),
+    ("2019-03-31", None),
+    ("2021-06-01", None),
+    ("2021-10-01", None),
+    ("2021-11-01-preview", Some("clientCertificateCsr")),
+    ("2025-07-01-preview", Some("csr")),
+    ("2026-11-01", Some("csr")),
+    ("2026-11-02-preview", Some("csr")),
+];
 
 /// Checks that an api-version was given and is served.
 pub(crate) fn check_api_version(version: Option<&str>) -> Result<(), ServiceError> {
     match version {
         None | Some("") => Err(ServiceError::bad_request("The api-version is missing")),
-        Some(version) if API_VERSIONS.contains(&version) || CSR_API_VERSIONS.contains(&version) => {
-            Ok(())
-        }
+        Some(version) if API_VERSIONS.iter().any(|(served, _)| *served == version) => Ok(()),
         Some(version) => {
             Err(ServiceError::bad_request(&format!("The api-version {version:?} is not supported")))
         }
@@ -68,19 +73,21 @@ impl Registration {
         if body.payload.as_ref().is_some_and(|payload| !payload.is_object()) {
             return Err(ServiceError::deserialization("payload must be a JSON object"));
         }
-        let csr = [("csr", body.csr), ("clientCertificateCsr", body.client_certificate_csr)];
-        if let Some((name, _)) = csr.iter().find(|(_, csr)| csr.is_some()) {
-            return Err(if CSR_API_VERSIONS.contains(&api_version) {
-                ServiceError::bad_request(
-                    "Certificate issuance is not configured for this enrolment",
-                )
-            } else {
-                ServiceError::deserialization(&format!(
-                    "unknown field `{name}` in api-version {api_version}"
-                ))
-            });
+        let known = API_VERSIONS.iter().find(|(served, _)| *served == api_version);
+        let known = known.and_then(|(_, field)| *field);
+        let csr = [
+            ("csr", body.csr.is_some()),
+            ("clientCertificateCsr", body.client_certificate_csr.is_some()),
+        ];
+        match csr.into_iter().find(|(_, given)| *given) {
+            None => Ok(Self { payload: body.payload, force }),
+            Some((field, _)) if known == Some(field) => Err(ServiceError::bad_request(
+                "Certificate issuance is not configured for this enrolment",
+            )),
+            Some((field, _)) => Err(ServiceError::deserialization(&format!(
+                "unknown field `{field}` in api-version {api_version}"
+            ))),
         }
-        Ok(Self { payload: body.payload, force })
     }
 
     /// The payload of a body for the event log, whatever else is wrong with it.
@@ -122,7 +129,10 @@ mod tests {
             (br#"{"payload":[1]}"#, "2021-06-01", 400_012),
             (br#"{"registrationId":"other"}"#, "2021-06-01", 400_000),
             (br#"{"csr":"x"}"#, "2021-06-01", 400_012),
+            (br#"{"csr":"x"}"#, "2021-11-01-preview", 400_012),
             (br#"{"csr":"x"}"#, "2026-11-01", 400_000),
+            (br#"{"clientCertificateCsr":"x"}"#, "2021-11-01-preview", 400_000),
+            (br#"{"clientCertificateCsr":"x"}"#, "2026-11-01", 400_012),
             (large.as_bytes(), "2021-06-01", 413_001),
         ] {
             assert_eq!(read(body, version), Err(code), "{}", String::from_utf8_lossy(body));
@@ -131,7 +141,7 @@ mod tests {
 
     #[test]
     fn an_api_version_must_be_given_and_known() {
-        for version in API_VERSIONS.iter().chain(&CSR_API_VERSIONS) {
+        for (version, _) in API_VERSIONS {
             assert_eq!(check_api_version(Some(version)), Ok(()));
         }
         for version in [None, Some(""), Some("2020-01-01"), Some("2021-06-01 ")] {

@@ -126,3 +126,86 @@ impl<C: Conversation, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says every byte again, one at a time, until one is `q`; `.` is a heartbeat, `!` the goodbye.
+    #[derive(Default)]
+    struct Echo {
+        out: Vec<u8>,
+        over: Option<Over>,
+    }
+
+    impl Conversation for Echo {
+        const NAME: &str = "Echo";
+
+        fn new(_: Peer) -> Self {
+            Self::default()
+        }
+
+        fn take(&mut self, bytes: &[u8]) -> usize {
+            let Some(byte) = bytes.first() else { return 0 };
+            assert!(self.out.is_empty(), "the last answer has gone out");
+            self.out.push(*byte);
+            if *byte == b'q' {
+                self.over = Some(Over::Properly("told to".into()));
+            }
+            1
+        }
+
+        fn take_out(&mut self) -> Vec<u8> {
+            std::mem::take(&mut self.out)
+        }
+
+        fn over(&mut self) -> Option<Over> {
+            self.over.take()
+        }
+
+        fn patience(&self) -> Duration {
+            Duration::from_secs(10)
+        }
+
+        fn heartbeat_every(&self) -> Option<Duration> {
+            Some(Duration::from_secs(3))
+        }
+
+        fn put_heartbeat(&mut self) {
+            self.out.push(b'.');
+        }
+
+        fn dismiss(&mut self, reason: &str) {
+            self.out.push(b'!');
+            self.over = Some(Over::Properly(reason.to_owned()));
+        }
+    }
+
+    /// What the device hears that says so much, and why the connection is over.
+    async fn heard(says: &[u8], stops: bool) -> (String, String) {
+        let (mut device, stream) = tokio::io::duplex(64);
+        let (stop, stopping) = watch::channel(stops);
+        device.write_all(says).await.unwrap();
+        let mut driver =
+            Driver { stream, buffer: Vec::new(), conversation: Echo::default(), stopping };
+        let mut heard = String::new();
+        let (reason, _) = tokio::join!(driver.run(), device.read_to_string(&mut heard));
+        drop(stop);
+        (heard, reason.unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_taken_in_before_the_last_answer_is_out_nor_after_the_end() {
+        assert_eq!(heard(b"abqcd", false).await, ("abq".into(), "told to".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_device_hears_that_we_are_there_until_its_time_is_over() {
+        assert_eq!(heard(b"", false).await, ("...!".into(), "idle for too long".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_connected_when_the_emulator_stops_is_told() {
+        assert_eq!(heard(b"", true).await, ("!".into(), STOPS.into()));
+    }
+}

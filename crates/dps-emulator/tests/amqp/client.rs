@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use dps_amqp::{AmqpConfig, AmqpTransport, Carrier};
+use dps_amqp::{AmqpConfig, AmqpTransport};
 use dps_attestation::X509Identity;
-use dps_connect::{Config, Endpoint, Roots};
+use dps_connect::{Carrier, Config, Endpoint, Roots};
 use dps_emulator::{
     AmqpFault, Attestation, Behavior, ConnectionFault, Delivery, Emulator, Enrolment, EventKind,
     Fault, InfoRetryAfter, RetryAfter, Thumbprint,

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use dps_connect::{Config, Endpoint, Roots};
+use dps_connect::{Carrier, Config, Endpoint, Roots};
 use dps_emulator::{Behavior, ConnectionFault, Emulator, EventKind, Fault, MqttFault};
-use dps_mqtt::{Carrier, MqttConfig, MqttTransport};
+use dps_mqtt::{MqttConfig, MqttTransport};
 use dps_state_machine::{
     Error, ErrorKind, Registered, RegistrationRequest, Settings, Stage, StateMachine,
 };

@@ -14,9 +14,13 @@ use std::{
     time::Duration,
 };
 
-use crate::process::{Cmd, Failure, Result, in_ci};
+use crate::{
+    missing::skip_unless_ci,
+    process::{Cmd, Failure, Result},
+};
 
 const FOLDER: &str = "tests/fuzz";
+pub(crate) const MANIFEST: &str = "tests/fuzz/Cargo.toml";
 
 /// How long each target searches when nobody says.
 const SHORT: Duration = Duration::from_secs(3);
@@ -44,14 +48,11 @@ const FLAGS: &[&str] = &[
 pub(crate) fn run(arguments: &[String]) -> Result {
     let all = targets()?;
     let Wish { time, targets } = Wish::read(arguments, &all)?;
-    if let Err(why) =
-        Cmd::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into())).args(["--version"]).read()
-    {
-        let why = format!("no C++ compiler, which libFuzzer needs (Debian: g++): {why:?}");
-        return if in_ci() { Err(why.into()) } else { skip(&why) };
+    if let Some(why) = no_compiler() {
+        return skip_unless_ci("fuzz", &why);
     }
     let place = Place::new();
-    Cmd::cargo(["fmt", "--check", "--manifest-path", &format!("{FOLDER}/Cargo.toml")]).run()?;
+    Cmd::cargo(["fmt", "--check", "--manifest-path", MANIFEST]).run()?;
     sync_lock()?;
     place.build()?;
 
@@ -76,9 +77,17 @@ fn take<'a>(todo: &Mutex<Vec<&'a String>>) -> Option<&'a String> {
     todo.lock().unwrap_or_else(|e| e.into_inner()).pop()
 }
 
-fn skip(why: &str) -> Result {
-    println!("SKIPPED fuzz: {why}");
-    Ok(())
+/// Why libFuzzer can't be built, if it can't.
+pub(crate) fn no_compiler() -> Option<String> {
+    let compiler = Cmd::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
+    let why = compiler.args(["--version"]).read().err()?;
+    Some(format!("no C++ compiler, which libFuzzer needs (Debian: g++): {why:?}"))
+}
+
+/// Where all that is built for fuzzing goes.
+pub(crate) fn folder() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+    std::path::absolute(target.join("fuzz")).unwrap_or(target)
 }
 
 /// What is asked for.
@@ -137,11 +146,10 @@ fn files_in(folder: &Path) -> usize {
 
 /// What is fuzzed is what is shipped: the same version of every crate that both lock files have. A lock file that is
 /// behind is made anew.
-fn sync_lock() -> Result {
+pub(crate) fn sync_lock() -> Result {
     let own = format!("{FOLDER}/Cargo.lock");
     let (main, fuzz) = (fs::read_to_string("Cargo.lock")?, fs::read_to_string(&own)?);
-    let manifest = format!("{FOLDER}/Cargo.toml");
-    let metadata = ["metadata", "--format-version=1", "--manifest-path", &manifest];
+    let metadata = ["metadata", "--format-version=1", "--manifest-path", MANIFEST];
     let complete = Cmd::cargo(metadata).args(["--locked"]).run_quietly().is_ok();
     if complete && differences(&main, &fuzz).is_empty() {
         return Ok(());
@@ -183,17 +191,14 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
-        let folder = std::path::absolute(target.join("fuzz")).unwrap_or(target);
         let version = Cmd::rustc(["-vV"]).read().unwrap_or_default();
         let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-        Self { folder, host: host.unwrap_or_default().to_owned() }
+        Self { folder: folder(), host: host.unwrap_or_default().to_owned() }
     }
 
     /// With a target named, so that the flags are not for build scripts and macros.
     fn build(&self) -> Result {
-        let manifest = format!("{FOLDER}/Cargo.toml");
-        Cmd::cargo(["build", "--release", "--bins", "--manifest-path", &manifest])
+        Cmd::cargo(["build", "--release", "--bins", "--manifest-path", MANIFEST])
             .args(["--target", &self.host])
             .env("CARGO_TARGET_DIR", &self.folder)
             .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"))

@@ -12,6 +12,7 @@ mod fuzz;
 mod licences;
 mod markdown;
 mod metadata;
+mod missing;
 mod no_std;
 mod peers;
 mod process;

@@ -57,11 +57,6 @@ pub(crate) fn all_of(results: impl IntoIterator<Item = Result>) -> Result {
     none_of(&failures.map(|failure| failure.0).collect::<Vec<_>>())
 }
 
-/// Whether this is CI: what is missing there is a failure, and a named skip elsewhere.
-pub(crate) fn in_ci() -> bool {
-    std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false")
-}
-
 /// A program with its arguments, about to run.
 #[derive(Debug)]
 pub(crate) struct Cmd {

@@ -2,7 +2,10 @@
 
 use std::{io::ErrorKind, net::TcpListener};
 
-use crate::process::{Cmd, Result, find, in_ci};
+use crate::{
+    missing::in_ci,
+    process::{Cmd, Result, find},
+};
 
 /// Makes sure that the programs are there and the ports free. In CI what is missing is installed, and a failure if
 /// it can't be; elsewhere the reason to skip is returned.

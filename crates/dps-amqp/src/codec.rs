@@ -17,11 +17,9 @@ pub(crate) use encode::{
     heartbeat, open, sasl_init, sasl_response, transfer,
 };
 
-/// The port of AMQP over TLS.
-pub const DEFAULT_PORT: u16 = 5671;
-
-/// The port of AMQP over WebSocket.
-pub const WEBSOCKET_PORT: u16 = 443;
+/// What AMQP is on either carrier.
+pub const PROTOCOL: dps_connect::Protocol =
+    dps_connect::Protocol { tls_port: 5671, subprotocol: "AMQPWSB10" };
 
 /// The largest frame that is taken, in bytes (64 KiB); the service is told so.
 pub const MAX_FRAME_SIZE: u32 = 64 * 1024;

@@ -1,9 +1,6 @@
 //! What the AMQP wire is made from.
 
-use dps_connect::Config;
-use dps_state_machine::{ConfigurationError, Error};
-
-use crate::codec;
+use dps_connect::{Carrier, Config};
 
 /// What every wire is made from, and what only AMQP knows.
 #[derive(Clone, Debug)]
@@ -17,28 +14,6 @@ pub struct AmqpConfig {
     /// waiting costs five round trips more with a SAS token and three more with a certificate. A connection that
     /// dies during such a start is tried once more step by step.
     pub pipelined: bool,
-}
-
-/// What AMQP is carried by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Carrier {
-    /// TLS, port 5671.
-    #[default]
-    Tls,
-    /// WebSocket over TLS, port 443. It needs the feature `websocket`.
-    WebSocket,
-}
-
-impl Carrier {
-    /// The port for an endpoint that names none.
-    #[must_use]
-    pub fn default_port(self) -> u16 {
-        match self {
-            Self::Tls => codec::DEFAULT_PORT,
-            Self::WebSocket => codec::WEBSOCKET_PORT,
-        }
-    }
 }
 
 impl AmqpConfig {
@@ -60,14 +35,6 @@ impl AmqpConfig {
     pub fn pipelined(mut self, pipelined: bool) -> Self {
         self.pipelined = pipelined;
         self
-    }
-
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.carrier == Carrier::WebSocket && !cfg!(feature = "websocket") {
-            let reason = "WebSocket is not compiled in; build with the feature websocket";
-            return Err(ConfigurationError::new("carrier", "WebSocket", reason).into());
-        }
-        Ok(())
     }
 }
 

@@ -1,7 +1,6 @@
 //! A session over a stream.
 
 use std::{
-    any::Any,
     fmt,
     future::poll_fn,
     io,
@@ -10,10 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use dps_connect::{Config, catch_up};
+use dps_connect::{Config, Io, catch_up};
 use dps_state_machine::{RegistrationId, Response};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
     time::{Instant, sleep_until},
 };
 use zeroize::Zeroize;
@@ -32,26 +31,6 @@ mod login;
 /// How long what the service said last may take to arrive once it reads no more.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What a connection runs over.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Any + Send + Sync + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Any + Send + Sync + Unpin> Io for T {}
-
-/// What the service said when it closed the WebSocket, if it is one and the service said something.
-fn last_words(io: &dyn Io) -> Option<String> {
-    #[cfg(feature = "websocket")]
-    {
-        let io: &dyn Any = io;
-        let websocket: &dps_connect::websocket::WsBytes<dps_connect::Stream> = io.downcast_ref()?;
-        websocket.close_reason().map(|said| format!("WebSocket close {said}"))
-    }
-    #[cfg(not(feature = "websocket"))]
-    {
-        let _ = io;
-        None
-    }
-}
-
 /// See the module.
 pub(crate) struct Connection {
     io: Box<dyn Io>,
@@ -66,8 +45,8 @@ pub(crate) struct Connection {
 /// Why a connection can't go on.
 #[derive(Debug)]
 pub(crate) enum Broken {
-    /// It is gone. What the service said last, if anything.
-    Lost(io::Error, Option<String>),
+    /// It is gone.
+    Lost(io::Error),
     /// The service let go of it without refusing anybody.
     Dismissed(String),
     /// What came makes no sense.
@@ -281,14 +260,14 @@ impl Connection {
                 read = self.io.read_buf(&mut self.buffer) => match read {
                     Ok(1..) => return Ok(()),
                     read => {
-                        let error = read.err().unwrap_or(io::ErrorKind::UnexpectedEof.into());
-                        let error = self.unsent.take().unwrap_or(error);
-                        return Err(Broken::Lost(error, last_words(&*self.io)));
+                        let error = read.err().or_else(|| self.unsent.take());
+                        let end = || io::ErrorKind::UnexpectedEof.into();
+                        return Err(Broken::Lost(error.unwrap_or_else(end)));
                     }
                 },
                 () = sleep_until(due.unwrap_or(self.last_sent)), if due.is_some() => {
                     if let Some(error) = self.unsent.take() {
-                        return Err(Broken::Lost(error, None));
+                        return Err(Broken::Lost(error));
                     }
                     self.session.put_heartbeat();
                     self.flush().await;

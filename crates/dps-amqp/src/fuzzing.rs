@@ -2,9 +2,8 @@
 
 use std::time::SystemTime;
 
-use dps_connect::Config;
+use dps_connect::{Config, Io};
 use dps_state_machine::{OperationId, RegistrationRequest, Response};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     connection::{Asked, Broken, Connection, Started},
@@ -15,7 +14,7 @@ use crate::{
 /// Starts a session over the stream, registers, asks for the status until nothing more comes, and says goodbye.
 /// All requests have the correlation id `id`. Returns the answers and, in words, how it ended.
 pub async fn session(
-    io: impl AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+    io: impl Io + 'static,
     config: &Config,
     request: &RegistrationRequest,
     operation: &OperationId,
@@ -49,7 +48,7 @@ pub async fn session(
 
 fn words(broken: &Broken) -> String {
     match broken {
-        Broken::Lost(error, _) => error.to_string(),
+        Broken::Lost(error) => error.to_string(),
         Broken::Dismissed(what) => what.clone(),
         Broken::Nonsense(reason) => reason.to_string(),
     }

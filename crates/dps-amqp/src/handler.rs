@@ -2,9 +2,10 @@
 
 use std::{fmt, time::SystemTime};
 
-#[cfg(feature = "websocket")]
-use dps_connect::websocket::Violation;
-use dps_connect::{Connector, failure, failure::Peer};
+use dps_connect::{
+    Carrier, Connector,
+    failure::{self, Peer},
+};
 use dps_state_machine::{
     ConfigurationError, ConnectionError, Error, OperationId, ProtocolError, RegistrationId,
     RegistrationRequest, Response, Stage, TransportHandlers,
@@ -12,8 +13,9 @@ use dps_state_machine::{
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{
-    config::{AmqpConfig, Carrier},
-    connection::{Asked, Broken, Connection, Io, Started},
+    codec::PROTOCOL,
+    config::AmqpConfig,
+    connection::{Asked, Broken, Connection, Started},
     message,
     sasl::Login,
     value::uuid_text,
@@ -39,11 +41,8 @@ impl AmqpTransport {
     /// # Errors
     /// [`Error::Configuration`] that names the setting that can't be used.
     pub fn new(config: impl Into<AmqpConfig>) -> Result<Self, Error> {
-        let AmqpConfig { connect, carrier, pipelined } = {
-            let config = config.into();
-            config.check()?;
-            config
-        };
+        let AmqpConfig { connect, carrier, pipelined } = config.into();
+        carrier.ensure_built()?;
         let connector = Connector::new(connect)?;
         Ok(Self { connector, carrier, pipelined, wants_sasl: false, connection: None })
     }
@@ -59,7 +58,7 @@ impl AmqpTransport {
     ) -> Result<Response, Error> {
         let correlation_id = fresh_uuid()?;
         let message = message(&correlation_id);
-        let peer = Peer::of(self.connector.config(), self.carrier.default_port())?;
+        let peer = Peer::of(self.connector.config(), PROTOCOL.port(self.carrier))?;
         let mut connection = match self.living().await {
             Some(connection) => connection,
             None => match self.connect(stage, &peer, registration_id).await? {
@@ -109,7 +108,7 @@ impl AmqpTransport {
             };
             tracing::debug!(?login, pipelined, "starting AMQP");
             let is_bare = matches!(login, Login::None);
-            let io = self.stream().await?;
+            let io = self.connector.open(&PROTOCOL, self.carrier).await?;
             match Connection::start(io, config, registration_id, login, pipelined).await {
                 Ok(Started::Ready(connection)) => return Ok(Ok(connection)),
                 Ok(Started::Refused(response)) => return Ok(Err(response)),
@@ -133,26 +132,6 @@ impl AmqpTransport {
                 }
             }
         }
-    }
-
-    async fn stream(&self) -> Result<Box<dyn Io>, Error> {
-        match self.carrier {
-            Carrier::Tls => {
-                Ok(Box::new(self.connector.connect(self.carrier.default_port()).await?))
-            }
-            Carrier::WebSocket => self.websocket().await,
-        }
-    }
-
-    #[cfg(feature = "websocket")]
-    async fn websocket(&self) -> Result<Box<dyn Io>, Error> {
-        Ok(Box::new(self.connector.websocket("AMQPWSB10").await?))
-    }
-
-    #[cfg(not(feature = "websocket"))]
-    async fn websocket(&self) -> Result<Box<dyn Io>, Error> {
-        // Refused when this wire was made.
-        Err(ConfigurationError::new("carrier", "WebSocket", "it is not compiled in").into())
     }
 
     fn hinted(&self, response: Response) -> Response {
@@ -204,17 +183,7 @@ impl fmt::Debug for AmqpTransport {
 
 fn explain(stage: Stage, peer: &Peer, broken: Broken) -> Error {
     match broken {
-        #[cfg(feature = "websocket")]
-        Broken::Lost(error, _) if failure::find::<Violation>(&error).is_some() => {
-            ProtocolError::unreadable(stage, error.to_string()).into()
-        }
-        Broken::Lost(error, said) => {
-            let mut lost = failure::lost(stage, peer, &error).source(error);
-            if let Some(said) = said {
-                lost.message = format!("{} ({said})", lost.message);
-            }
-            lost.into()
-        }
+        Broken::Lost(error) => failure::broken(stage, peer, error),
         Broken::Dismissed(what) => {
             ConnectionError::lost(stage, format!("{peer} ended {what}")).into()
         }

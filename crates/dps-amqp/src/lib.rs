@@ -20,7 +20,7 @@ mod sasl;
 mod session;
 mod value;
 
-pub use config::{AmqpConfig, Carrier};
+pub use config::AmqpConfig;
 pub use failure::Failure;
 pub use handler::AmqpTransport;
 pub use value::{Malformed, Value};

@@ -21,15 +21,15 @@
 mod transport;
 
 #[cfg(feature = "amqp")]
-pub use dps_amqp::{AmqpConfig, AmqpTransport, Carrier as AmqpCarrier};
+pub use dps_amqp::{AmqpConfig, AmqpTransport};
 pub use dps_attestation::{
     Attestation, GroupKey, SasToken, SymmetricKey, SymmetricKeyFile, X509Files, X509Identity,
 };
-pub use dps_connect::{ApiVersion, Config, Endpoint, NoProxy, Proxy, ProxyChoice, Roots};
+pub use dps_connect::{ApiVersion, Carrier, Config, Endpoint, NoProxy, Proxy, ProxyChoice, Roots};
 #[cfg(feature = "http")]
 pub use dps_http::HttpTransport;
 #[cfg(feature = "mqtt")]
-pub use dps_mqtt::{Carrier as MqttCarrier, MqttConfig, MqttTransport};
+pub use dps_mqtt::{MqttConfig, MqttTransport};
 pub use dps_state_machine::{
     BoxTransport, ConfigurationError, ConnectionError, Error, ErrorKind, IdScope, Next, Observer,
     OperationId, OperationStatus, OperationStatusEvents, Printable, ProtocolError, ProtocolResult,

@@ -12,7 +12,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 #[cfg(feature = "websocket")]
-use crate::websocket::{self, WsBytes};
+use crate::{
+    carrier::WEBSOCKET_PORT,
+    websocket::{self, WsBytes},
+};
 use crate::{
     config::Config,
     failure::{self, Peer},
@@ -85,7 +88,7 @@ impl Connector {
     /// As for [`connect`](Self::connect).
     #[cfg(feature = "websocket")]
     pub async fn websocket(&self, subprotocol: &str) -> Result<WsBytes<Stream>, Error> {
-        let peer = Peer::of(&self.config, websocket::DEFAULT_PORT)?;
+        let peer = Peer::of(&self.config, WEBSOCKET_PORT)?;
         let attempt = Attempt::new(&self.config, &peer);
         let stream = attempt.open(self).await?;
         self.config.observer.notify(&Step::Websocket);

@@ -2,12 +2,15 @@
 
 use std::{error::Error as StdError, fmt, io, time::Duration};
 
-use dps_state_machine::{ConnectionError, Error, Stage};
+use dps_state_machine::{ConnectionError, Error, ProtocolError, Stage};
 use rustls::{AlertDescription, PeerIncompatible};
 
 use crate::{config::Config, endpoint::host_and_port, proxy::Proxy};
 
 mod certificate;
+mod websocket;
+
+pub use websocket::{Closed, Violation};
 
 /// The service's end of a connection, as messages name it, and the proxy on the way there.
 #[derive(Clone, Debug)]
@@ -238,6 +241,16 @@ pub fn websocket_broke(peer: &Peer, error: &(dyn StdError + 'static)) -> Connect
     }
 }
 
+/// Reading from an established connection, or writing to it, failed: what came makes no sense as WebSocket, or the
+/// connection is [`lost`].
+#[must_use]
+pub fn broken(stage: Stage, peer: &Peer, error: io::Error) -> Error {
+    if let Some(violation) = find::<Violation>(&error) {
+        return ProtocolError::unreadable(stage, violation.to_string()).into();
+    }
+    lost(stage, peer, &error).source(error).into()
+}
+
 /// An established connection broke. With TLS 1.3 a server refuses the device's certificate only now: that is
 /// told apart, at the stage `tls`.
 #[must_use]
@@ -247,9 +260,10 @@ pub fn lost(stage: Stage, peer: &Peer, error: &(dyn StdError + 'static)) -> Conn
     {
         return alert_received(peer, *alert);
     }
-    let reason = match (find::<rustls::Error>(error), innermost_io(error)) {
-        (Some(error), _) => format!(": {error}"),
-        (None, Some(error)) if !is_close(error.kind()) => format!(": {error}"),
+    let reason = match (find::<Closed>(error), find::<rustls::Error>(error), innermost_io(error)) {
+        (Some(closed), ..) => format!(" ({closed})"),
+        (_, Some(error), _) => format!(": {error}"),
+        (.., Some(error)) if !is_close(error.kind()) => format!(": {error}"),
         _ => String::new(),
     };
     ConnectionError::lost(

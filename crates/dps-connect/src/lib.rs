@@ -1,10 +1,11 @@
 //! The one way out: TCP, proxy, TLS and WebSocket, with one rustls configuration for every wire.
 //!
 //! - [`Config`] says where to, who the device is, whom to trust and which proxy to use; every wire takes one.
-//! - [`Connector`] opens the TLS stream that the MQTT and AMQP wires speak over. The HTTPS wire has a client of
+//! - [`Connector`] opens the stream that the MQTT and AMQP wires speak over, by either [`Carrier`]. The HTTPS wire has a client of
 //!   its own underneath and shares everything else: [`tls_config`], [`resolve`], [`Config::chosen_proxy`] and the
 //!   reading of failures in [`failure`], so that one fault has one stage and one wording on every wire.
 
+mod carrier;
 mod config;
 mod connector;
 mod endpoint;
@@ -19,6 +20,7 @@ mod tunnel;
 #[cfg(feature = "websocket")]
 pub mod websocket;
 
+pub use carrier::{Carrier, Io, Protocol};
 pub use config::{ApiVersion, Config};
 pub use connector::{Connector, Stream, catch_up, resolve};
 pub use endpoint::Endpoint;

@@ -7,13 +7,14 @@
 //! frame with its content.
 
 use std::{
-    error::Error as StdError,
     fmt, io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::failure::Closed;
 
 mod frame;
 mod incoming;
@@ -26,9 +27,6 @@ use outgoing::Outgoing;
 pub use upgrade::accept_key;
 pub(crate) use upgrade::upgrade;
 
-/// The port of WebSocket over TLS.
-pub const DEFAULT_PORT: u16 = 443;
-
 /// Where the service takes WebSocket upgrades.
 pub const PATH: &str = "/$iothub/websocket";
 
@@ -36,15 +34,14 @@ pub const PATH: &str = "/$iothub/websocket";
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024 + 64 * 1024;
 
 /// A WebSocket as a stream of bytes: what is written goes out in binary messages, what binary messages bring is
-/// read. Pings are answered while somebody reads or writes. The peer's close is the end of the stream.
+/// read. Pings are answered while somebody reads or writes. The peer's close is the end of the stream; one that says
+/// why is an [`io::ErrorKind::UnexpectedEof`] with a [`Closed`] inside.
 ///
-/// A peer that breaks the rules of WebSocket, or sends text, gives an [`io::Error`] with a [`Violation`] inside.
+/// A peer that breaks the rules of WebSocket, or sends text, gives an [`io::Error`] with a [`Violation`](crate::failure::Violation) inside.
 pub struct WsBytes<S> {
     inner: S,
     incoming: Incoming,
     outgoing: Outgoing,
-    /// What the peer said when it closed.
-    close: Option<String>,
     /// Nothing more is read.
     ended: bool,
 }
@@ -66,7 +63,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WsBytes<S> {
             inner,
             incoming: Incoming::new(role, read_ahead),
             outgoing: Outgoing::new(role),
-            close: None,
             ended: false,
         }
     }
@@ -83,30 +79,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WsBytes<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            match ready!(self.incoming.poll_next(cx, &mut self.inner, buffer))? {
+            let end = match ready!(self.incoming.poll_next(cx, &mut self.inner, buffer))? {
                 Next::Read => return Poll::Ready(Ok(())),
-                Next::Ping(payload) => self.outgoing.pong(payload),
-                Next::Close(payload) => {
-                    self.close = frame::close_reason(&payload)?;
-                    self.outgoing.close(&payload)?;
-                    self.ended = true;
+                Next::Ping(payload) => {
+                    self.outgoing.pong(payload);
+                    None
                 }
-                Next::End => self.ended = true,
-            }
+                Next::Close(payload) => {
+                    let reason = frame::close_reason(&payload)?;
+                    self.outgoing.close(&payload)?;
+                    Some(reason.map_or(Ok(()), |reason| Err(Closed::new(reason).into())))
+                }
+                Next::End => Some(Ok(())),
+            };
             // The reply goes out if it can; nobody waits for it.
             let _ = self.outgoing.poll_flush(cx, &mut self.inner);
-            if self.ended {
-                return Poll::Ready(Ok(()));
+            if let Some(end) = end {
+                self.ended = true;
+                return Poll::Ready(end);
             }
         }
-    }
-}
-
-impl<S> WsBytes<S> {
-    /// What the peer said when it closed the WebSocket, for example `1008 (too many devices)`.
-    #[must_use]
-    pub fn close_reason(&self) -> Option<&str> {
-        self.close.as_deref()
     }
 }
 
@@ -158,31 +150,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WsBytes<S> {
 impl<S> fmt::Debug for WsBytes<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Neither what was sent nor what was received: secrets pass through here.
-        f.debug_struct("WsBytes").field("close", &self.close).finish_non_exhaustive()
-    }
-}
-
-/// The peer broke the rules of WebSocket. To be looked for inside of an [`io::Error`], see
-/// [`find`](crate::failure::find).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation(String);
-
-impl Violation {
-    fn new(what: impl Into<String>) -> Self {
-        Self(what.into())
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it breaks the rules of WebSocket: {}", self.0)
-    }
-}
-
-impl StdError for Violation {}
-
-impl From<Violation> for io::Error {
-    fn from(violation: Violation) -> Self {
-        Self::new(io::ErrorKind::InvalidData, violation)
+        f.debug_struct("WsBytes").field("ended", &self.ended).finish_non_exhaustive()
     }
 }

@@ -10,8 +10,9 @@ use std::{
 };
 
 use dps_connect::{
-    Connector, failure,
-    websocket::{MAX_MESSAGE_BYTES, Violation, WsBytes, accept_key},
+    Connector,
+    failure::{self, Closed, Violation},
+    websocket::{MAX_MESSAGE_BYTES, WsBytes, accept_key},
 };
 use dps_state_machine::{ConnectionError, Error, Observer, Stage, Step};
 use futures_util::{SinkExt, StreamExt};
@@ -153,8 +154,11 @@ async fn fragments_are_joined_pings_answered_and_a_close_is_the_end() {
         .write_all(b"\x02\x03one\x89\x02hi\x80\x04 two\x82\x00\x88\x07\x03\xf0later")
         .await
         .unwrap();
-    assert_eq!(read_all(&mut ws).await.unwrap(), b"one two");
-    assert_eq!(ws.close_reason(), Some("1008 (later)"));
+    let mut bytes = Vec::new();
+    let end = ws.read_to_end(&mut bytes).await.unwrap_err();
+    assert_eq!(bytes, b"one two");
+    assert_eq!(failure::find::<Closed>(&end).unwrap().to_string(), "WebSocket close 1008 (later)");
+    assert_eq!(read_all(&mut ws).await.unwrap(), b"", "an end is an end");
     drop(ws);
     let mut sent = Vec::new();
     server.read_to_end(&mut sent).await.unwrap();
@@ -169,7 +173,6 @@ async fn a_stream_that_ends_without_a_close_is_at_its_end_too() {
     server.write_all(b"\x82\x03one").await.unwrap();
     drop(server);
     assert_eq!(read_all(&mut ws).await.unwrap(), b"one");
-    assert_eq!(ws.close_reason(), None);
 }
 
 #[tokio::test]
@@ -200,12 +203,17 @@ async fn other(role: Role) {
     let mut theirs = WebSocketStream::from_raw_socket(theirs, role, None).await;
     let echoing = async {
         let (mut buffer, mut all) = (vec![0; 70_000], Vec::new());
-        while let read @ 1.. = ours.read(&mut buffer).await.unwrap() {
-            all.extend_from_slice(&buffer[..read]);
-            ours.write_all(&buffer[..read]).await.unwrap();
-            ours.flush().await.unwrap();
-        }
-        assert_eq!(ours.close_reason(), Some("1001 (going)"));
+        let end = loop {
+            match ours.read(&mut buffer).await {
+                Ok(read @ 1..) => {
+                    all.extend_from_slice(&buffer[..read]);
+                    ours.write_all(&buffer[..read]).await.unwrap();
+                    ours.flush().await.unwrap();
+                }
+                end => break end.unwrap_err(),
+            }
+        };
+        assert_eq!(end.to_string(), "WebSocket close 1001 (going)");
         all
     };
     let talking = async {

@@ -6,7 +6,7 @@
 use std::{fmt, time::SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use dps_connect::Config;
+use dps_connect::{Config, Protocol};
 use dps_state_machine::{
     ConfigurationError, Error, OperationId, ProtocolError, ProtocolResult, RegistrationId,
     RegistrationRequest, Response, Stage, retry_after,
@@ -22,14 +22,8 @@ use rumqttc::{
     },
 };
 
-/// The port of MQTT over TLS.
-pub const DEFAULT_PORT: u16 = 8883;
-
-/// The port of MQTT over WebSocket.
-pub const WEBSOCKET_PORT: u16 = 443;
-
-/// The WebSocket subprotocol.
-pub const SUBPROTOCOL: &str = "mqtt";
+/// What MQTT is on either carrier.
+pub const PROTOCOL: Protocol = Protocol { tls_port: 8883, subprotocol: "mqtt" };
 
 /// The largest body of an answer that is read, in bytes (1 MiB).
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;

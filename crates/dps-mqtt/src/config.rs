@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use dps_connect::Config;
+use dps_connect::{Carrier, Config};
 use dps_state_machine::{ConfigurationError, Error};
-
-use crate::codec;
 
 /// What every wire is made from, and what only MQTT knows.
 #[derive(Clone, Debug)]
@@ -22,28 +20,6 @@ pub struct MqttConfig {
     /// Whether the packets that begin a session leave in one flight, without waiting for the answer to each.
     /// Default true. A connection that dies before any answer to such a flight is tried once more step by step.
     pub pipelined: bool,
-}
-
-/// What MQTT is carried by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Carrier {
-    /// TLS, port 8883.
-    #[default]
-    Tls,
-    /// WebSocket over TLS, port 443. It needs the feature `websocket`.
-    WebSocket,
-}
-
-impl Carrier {
-    /// The port for an endpoint that names none.
-    #[must_use]
-    pub fn default_port(self) -> u16 {
-        match self {
-            Self::Tls => codec::DEFAULT_PORT,
-            Self::WebSocket => codec::WEBSOCKET_PORT,
-        }
-    }
 }
 
 impl MqttConfig {
@@ -86,9 +62,7 @@ impl MqttConfig {
     /// compiled in.
     pub(crate) fn check(&self) -> Result<u16, Error> {
         self.connect.check()?;
-        if self.carrier == Carrier::WebSocket && !cfg!(feature = "websocket") {
-            return Err(not_compiled_in());
-        }
+        self.carrier.ensure_built()?;
         match u16::try_from(self.keep_alive.as_secs()) {
             Ok(seconds @ 1..) if self.keep_alive.subsec_nanos() == 0 => Ok(seconds),
             _ => {
@@ -98,12 +72,6 @@ impl MqttConfig {
             }
         }
     }
-}
-
-/// There is no WebSocket in this build.
-pub(crate) fn not_compiled_in() -> Error {
-    let reason = "WebSocket is not compiled in; build with the feature websocket";
-    ConfigurationError::new("carrier", "WebSocket", reason).into()
 }
 
 impl From<Config> for MqttConfig {

@@ -9,18 +9,17 @@ use std::{
 
 use bytes::BytesMut;
 use dps_connect::{
-    Connector,
+    Carrier, Connector,
     failure::{self, Peer},
 };
 use dps_state_machine::{
-    ConnectionError, Error, OperationId, ProtocolError, RegistrationRequest, Response, Stage,
-    TransportHandlers,
+    Error, OperationId, ProtocolError, RegistrationRequest, Response, Stage, TransportHandlers,
 };
 
 use crate::{
-    codec::{self, Incoming},
-    config::{Carrier, MqttConfig},
-    link::{Fault, Io, Link, Parked},
+    codec::{self, Incoming, PROTOCOL},
+    config::MqttConfig,
+    link::{Fault, Link, Parked},
 };
 
 /// Registers over MQTT, with a SAS token as the password or with the device's certificate.
@@ -56,7 +55,7 @@ impl MqttTransport {
     async fn exchange(&mut self, question: Question<'_>) -> Result<Response, Error> {
         self.last_request_id = self.last_request_id.wrapping_add(1);
         let request_id = format!("{:08x}", self.last_request_id);
-        let peer = Peer::of(self.connector.config(), self.carrier.default_port())?;
+        let peer = Peer::of(self.connector.config(), PROTOCOL.port(self.carrier))?;
         let talk = Talk { question, request_id: &request_id, peer: &peer };
         // What no packet can carry is found out before any I/O.
         talk.append_question(&mut BytesMut::new(), 1)?;
@@ -119,13 +118,7 @@ impl MqttTransport {
         let password = token.as_ref().map(|token| token.expose());
         let mut connect = BytesMut::new();
         codec::connect(&mut connect, config, registration_id, self.keep_alive, password)?;
-        let io: Box<dyn Io> = match self.carrier {
-            Carrier::Tls => Box::new(self.connector.connect(codec::DEFAULT_PORT).await?),
-            #[cfg(feature = "websocket")]
-            Carrier::WebSocket => Box::new(self.connector.websocket(codec::SUBPROTOCOL).await?),
-            #[cfg(not(feature = "websocket"))]
-            Carrier::WebSocket => return Err(crate::config::not_compiled_in()),
-        };
+        let io = self.connector.open(&PROTOCOL, self.carrier).await?;
         Ok(Link::new(io, registration_id.clone(), self.keep_alive, connect))
     }
 }
@@ -264,13 +257,12 @@ impl Talk<'_> {
         let stage = self.question.stage();
         match fault {
             Fault::Unreadable(what) => ProtocolError::unreadable(stage, what).into(),
-            Fault::Lost(error, said) => {
-                let mut lost: ConnectionError = failure::lost(stage, self.peer, &error);
-                lost.request_may_have_been_sent = link.asked;
-                if let Some(said) = said {
-                    lost.message = format!("{} (WebSocket close {said})", lost.message);
+            Fault::Lost(error) => {
+                let mut error = failure::broken(stage, self.peer, error);
+                if let Error::Connection(lost) = &mut error {
+                    lost.request_may_have_been_sent = link.asked;
                 }
-                lost.source(error).into()
+                error
             }
         }
     }

@@ -12,5 +12,5 @@ pub mod fuzzing;
 mod handler;
 mod link;
 
-pub use config::{Carrier, MqttConfig};
+pub use config::MqttConfig;
 pub use handler::MqttTransport;

@@ -9,15 +9,10 @@ use std::{
 };
 
 use bytes::BytesMut;
-use dps_connect::catch_up;
-#[cfg(feature = "websocket")]
-use dps_connect::{
-    failure,
-    websocket::{Violation, WsBytes},
-};
+use dps_connect::{Io, catch_up};
 use dps_state_machine::RegistrationId;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt},
     select,
     sync::oneshot,
     task::JoinHandle,
@@ -29,28 +24,11 @@ use crate::codec::{self, Incoming};
 /// How much room is made for what comes, in bytes.
 const READ_CHUNK: usize = 4 * 1024;
 
-/// A stream of bytes to the service.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {
-    /// What the peer said when it closed.
-    fn close_reason(&self) -> Option<&str> {
-        None
-    }
-}
-
-impl Io for dps_connect::Stream {}
-
-#[cfg(feature = "websocket")]
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Io for WsBytes<S> {
-    fn close_reason(&self) -> Option<&str> {
-        Self::close_reason(self)
-    }
-}
-
 /// Why nothing more comes.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// The connection broke; beside it what the peer said, if it said something.
-    Lost(io::Error, Option<String>),
+    /// The connection broke.
+    Lost(io::Error),
     /// What came is no MQTT.
     Unreadable(String),
 }
@@ -139,7 +117,7 @@ impl Link {
                 match &packet {
                     Incoming::Accepted => self.accepted = true,
                     Incoming::Disconnected => {
-                        return Err(self.lost(io::Error::other("it sent DISCONNECT")));
+                        return Err(Fault::Lost(io::Error::other("it sent DISCONNECT")));
                     }
                     Incoming::Delivery(delivery) => {
                         if let Some(packet_id) = delivery.packet_id() {
@@ -155,15 +133,15 @@ impl Link {
             select! {
                 biased;
                 read = self.io.read_buf(&mut self.incoming) => match read {
-                    Ok(0) => return Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
+                    Ok(0) => return Err(Fault::Lost(io::ErrorKind::UnexpectedEof.into())),
                     // Any sign of life will do: an answer that drips in keeps that to a ping waiting.
                     Ok(_) => self.ping_unanswered = false,
-                    Err(error) => return Err(self.lost(error)),
+                    Err(error) => return Err(Fault::Lost(error)),
                 },
                 () = sleep_until(self.ping_due) => {
                     if self.ping_unanswered {
                         let error = "it does not answer pings";
-                        return Err(self.lost(io::Error::new(io::ErrorKind::TimedOut, error)));
+                        return Err(Fault::Lost(io::Error::new(io::ErrorKind::TimedOut, error)));
                     }
                     tracing::debug!("keeping MQTT alive");
                     codec::ping(&mut self.outgoing);
@@ -208,15 +186,6 @@ impl Link {
         self.io.flush().await?;
         self.unflushed = false;
         Ok(())
-    }
-
-    fn lost(&self, error: io::Error) -> Fault {
-        #[cfg(feature = "websocket")]
-        if let Some(what) = failure::find::<Violation>(&error) {
-            return Fault::Unreadable(what.to_string());
-        }
-        let said = self.io.close_reason().map(str::to_owned);
-        Fault::Lost(error, said)
     }
 
     /// Says goodbye and closes. A peer that is gone already needs no goodbye.

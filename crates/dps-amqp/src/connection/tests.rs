@@ -1,7 +1,7 @@
 //! What depends on the clock, over a stream in memory, and what the wire itself can't be made to do yet.
 
 use dps_attestation::SymmetricKey;
-use tokio::io::{DuplexStream, duplex};
+use tokio::io::{AsyncWrite, DuplexStream, duplex};
 use zeroize::Zeroizing;
 
 use super::*;
@@ -178,7 +178,7 @@ async fn a_service_that_reads_no_more_may_still_have_the_last_word() {
     let (read, _silent) = duplex(1024);
     let (io, login) = (tokio::io::join(read, Deaf), Login::of(&config, &id));
     let started = Connection::start(Box::new(io), &config, &id, login, true).await;
-    let Err(Broken::Lost(error, _)) = started else { panic!("it is lost") };
+    let Err(Broken::Lost(error)) = started else { panic!("it is lost") };
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
 
     // A no is said: it counts.

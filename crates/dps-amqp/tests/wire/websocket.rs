@@ -1,8 +1,7 @@
 //! AMQP over WebSocket.
 
-use dps_amqp::Carrier;
 use dps_connect::{
-    ProxyChoice,
+    Carrier, ProxyChoice,
     websocket::{WsBytes, accept_key},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,6 +1,7 @@
 //! Frames, as bytes. See <https://www.rfc-editor.org/rfc/rfc6455#section-5.2>.
 
-use super::{MAX_MESSAGE_BYTES, Violation};
+use super::MAX_MESSAGE_BYTES;
+use crate::failure::Violation;
 
 /// Which end this is: only a client's frames are masked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

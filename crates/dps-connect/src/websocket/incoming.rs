@@ -9,9 +9,10 @@ use std::{
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
-    MAX_MESSAGE_BYTES, Violation,
+    MAX_MESSAGE_BYTES,
     frame::{self, Header, Opcode, Role},
 };
+use crate::failure::Violation;
 
 /// How much is read at once when it is not known what comes, in bytes (4 KiB).
 const CHUNK: usize = 4 * 1024;

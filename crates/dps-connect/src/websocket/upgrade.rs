@@ -10,8 +10,9 @@ use ring::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{DEFAULT_PORT, PATH, WsBytes, frame::Role};
+use super::{PATH, WsBytes, frame::Role};
 use crate::{
+    carrier::WEBSOCKET_PORT,
     endpoint::host_and_port,
     failure::{self, Peer},
 };
@@ -54,8 +55,8 @@ pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
 
 fn request(peer: &Peer, key: &str, subprotocol: &str, user_agent: &str) -> String {
     let host = match peer.port() {
-        DEFAULT_PORT if peer.host().contains(':') => format!("[{}]", peer.host()),
-        DEFAULT_PORT => peer.host().to_owned(),
+        WEBSOCKET_PORT if peer.host().contains(':') => format!("[{}]", peer.host()),
+        WEBSOCKET_PORT => peer.host().to_owned(),
         port => host_and_port(peer.host(), port),
     };
     format!(

@@ -1,10 +1,9 @@
 //! MQTT over WebSocket.
 
 use dps_connect::{
-    ProxyChoice,
+    Carrier, ProxyChoice,
     websocket::{WsBytes, accept_key},
 };
-use dps_mqtt::Carrier;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{

@@ -1,0 +1,97 @@
+//! What carries a protocol to the service: TLS on a port of its own, or WebSocket on port 443.
+//!
+//! A wire says once what its [`Protocol`] is on either. [`Connector::open`] then gives it a stream of bytes, and from
+//! there on nothing depends on the carrier: what WebSocket has to say about an end is inside of the stream's errors,
+//! and [`failure::broken`](crate::failure::broken) reads it.
+
+use dps_state_machine::{ConfigurationError, Error};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::connector::Connector;
+
+/// The port of WebSocket over TLS.
+pub(crate) const WEBSOCKET_PORT: u16 = 443;
+
+/// What a protocol is carried by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Carrier {
+    /// TLS, on the protocol's own port: 8883 for MQTT, 5671 for AMQP.
+    #[default]
+    Tls,
+    /// WebSocket over TLS, port 443. It needs the feature `websocket`.
+    WebSocket,
+}
+
+impl Carrier {
+    /// Checks that it is compiled in.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`].
+    pub fn ensure_built(self) -> Result<(), Error> {
+        if self == Self::WebSocket && !cfg!(feature = "websocket") {
+            let reason = "WebSocket is not compiled in; build with the feature websocket";
+            return Err(ConfigurationError::new("carrier", "WebSocket", reason).into());
+        }
+        Ok(())
+    }
+}
+
+/// What a protocol is on either carrier.
+#[derive(Clone, Copy, Debug)]
+pub struct Protocol {
+    /// Its port over TLS.
+    pub tls_port: u16,
+    /// Its name as a WebSocket subprotocol.
+    pub subprotocol: &'static str,
+}
+
+impl Protocol {
+    /// The port for an endpoint that names none.
+    #[must_use]
+    pub fn port(&self, carrier: Carrier) -> u16 {
+        match carrier {
+            Carrier::Tls => self.tls_port,
+            Carrier::WebSocket => WEBSOCKET_PORT,
+        }
+    }
+}
+
+/// A stream of bytes to the service, whatever carries them.
+pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
+
+impl Connector {
+    /// Opens a stream for the protocol.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect), [`Error::Connection`] with the stage `websocket`, and
+    /// [`Error::Configuration`] when the carrier is not compiled in.
+    ///
+    /// # Cancel safety
+    /// As for [`connect`](Self::connect).
+    pub async fn open(&self, protocol: &Protocol, carrier: Carrier) -> Result<Box<dyn Io>, Error> {
+        carrier.ensure_built()?;
+        match carrier {
+            #[cfg(feature = "websocket")]
+            Carrier::WebSocket => Ok(Box::new(self.websocket(protocol.subprotocol).await?)),
+            _ => Ok(Box::new(self.connect(protocol.tls_port).await?)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_carrier_that_is_not_built_is_a_configuration_error() {
+        assert!(Carrier::Tls.ensure_built().is_ok());
+        let outcome = Carrier::WebSocket.ensure_built();
+        assert_eq!(outcome.is_ok(), cfg!(feature = "websocket"));
+        if let Err(error) = outcome {
+            assert!(error.to_string().contains("the feature websocket"), "{error}");
+        }
+    }
+}

@@ -38,14 +38,31 @@ pub(crate) enum Command {
 
 /// Prints what clap has to say: help and the version as they are, a usage error in the form that was asked for.
 pub(crate) fn explain(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
-    if error.exit_code() == 0 || !asks_for_json(arguments) {
+    let json = asks_for_json(arguments);
+    if let Some(message) = no_text(arguments).filter(|_| error.exit_code() != 0) {
+        return wrong(&message, json);
+    }
+    if error.exit_code() == 0 || !json {
         // Nobody may be listening.
         let _ = error.print();
         return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
     }
     let message = in_one_line(&error.render().to_string());
-    let error = ConfigurationError::new("command line", "", &message).into();
-    report::Reporter::new(true).failed(&error, None)
+    wrong(&message, true)
+}
+
+fn wrong(message: &str, json: bool) -> ExitCode {
+    let error = ConfigurationError::new("command line", "", message).into();
+    report::Reporter::new(json).failed(&error, None)
+}
+
+/// Which argument is no text, if one is: not what it says, which may be a secret.
+fn no_text(arguments: &[OsString]) -> Option<String> {
+    let place = arguments.iter().position(|word| word.to_str().is_none())?;
+    let before = place.checked_sub(1).and_then(|before| arguments.get(before)?.to_str());
+    let after = before.filter(|word| word.starts_with("--"));
+    let after = after.map(|flag| format!(", after {flag},")).unwrap_or_default();
+    Some(format!("argument {place}{after} is not UTF-8 text"))
 }
 
 fn asks_for_json(arguments: &[OsString]) -> bool {

@@ -40,6 +40,9 @@ impl Source {
 
     /// Reads it. Blocks for as long as whoever writes into a pipe takes.
     pub(crate) fn read(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
+        if self.path.is_empty() {
+            return Err(self.wrong("the path is empty; name a file, or - for standard input"));
+        }
         let bytes = if self.is_stdin() {
             capped(io::stdin().lock(), 0)
         } else {
@@ -81,10 +84,10 @@ impl Source {
         self.text(&self.read_until(deadline).await?)
     }
 
-    /// What was read, as text.
+    /// What was read, as text; without the byte-order mark that some editors put first.
     pub(crate) fn text(&self, bytes: &[u8]) -> Result<Zeroizing<String>, Error> {
         match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(Zeroizing::new(text.to_owned())),
+            Ok(text) => Ok(Zeroizing::new(text.trim_start_matches('\u{feff}').to_owned())),
             Err(_) if matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) => {
                 Err(self.wrong("it is UTF-16 text; save it as UTF-8"))
             }

@@ -106,8 +106,16 @@ pub(crate) struct Arguments {
 struct Prepared {
     client: Client,
     request: RegistrationRequest,
+    time: Time,
     /// Serves for as long as it is kept.
     _emulator: Option<Emulator>,
+}
+
+/// The time for the whole registration, and what is left of it once all is prepared.
+#[derive(Clone, Copy)]
+struct Time {
+    whole: Duration,
+    left: Duration,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
@@ -131,7 +139,7 @@ async fn session(
     reporter: Reporter,
     mut interrupts: Interrupts,
 ) -> Result<ExitCode, Error> {
-    let Prepared { client, request, _emulator } = tokio::select! {
+    let Prepared { client, request, time, _emulator } = tokio::select! {
         biased;
         () = interrupts.next() => return Err(Error::Cancelled),
         prepared = arguments.prepare(transport, start) => prepared?,
@@ -152,7 +160,7 @@ async fn session(
         Ok(registered) => {
             reporter.succeeded(&Success { registration_id, transport, registered, elapsed })
         }
-        Err(error) => reporter.failed(&error, Some(transport)),
+        Err(error) => reporter.failed(&in_given_terms(error, time), Some(transport)),
     };
     tokio::select! {
         ended = client.end_session() => if let Err(error) = ended {
@@ -161,6 +169,20 @@ async fn session(
         () = interrupts.next() => {}
     }
     Ok(code)
+}
+
+/// Says it of what was given on the command line: of the flag, and of all of the time.
+fn in_given_terms(error: Error, Time { whole, left }: Time) -> Error {
+    match error {
+        Error::Timeout(mut timeout) if timeout.after == left => {
+            timeout.after = whole;
+            Error::Timeout(timeout)
+        }
+        Error::Configuration(error) if error.field == "forceRegistration" => {
+            named("--force", "", Error::Configuration(error))
+        }
+        other => other,
+    }
 }
 
 impl Arguments {
@@ -191,14 +213,14 @@ impl Arguments {
             (self.config(id_scope, &id, deadline).await?, id, None)
         };
         let request = self.request(registration_id, deadline).await?;
-        let left = timeout.saturating_sub(start.elapsed());
+        let time = Time { whole: timeout, left: timeout.saturating_sub(start.elapsed()) };
         settings = settings
-            .request_timeout(settings.request_timeout.min(left))
-            .registration_timeout(left)
+            .request_timeout(settings.request_timeout.min(time.left))
+            .registration_timeout(time.left)
             .poll_floor(poll_floor.unwrap_or(settings.poll_floor));
         let config = if self.json { config } else { config.observer(progress::observer(start)) };
         let client = client(transport, config, settings)?;
-        Ok(Prepared { client, request, _emulator: emulator })
+        Ok(Prepared { client, request, time, _emulator: emulator })
     }
 
     async fn config(

@@ -67,7 +67,13 @@ impl Arguments {
         let at = text.parse::<u64>().ok().and_then(|seconds| from.checked_add(seconds));
         at.filter(|at| *at > from && *at <= LATEST)
             .and_then(|at| UNIX_EPOCH.checked_add(Duration::from_secs(at)))
-            .ok_or_else(|| wrong(flag, text, "give a whole number of seconds, at least 1"))
+            .ok_or_else(|| {
+                wrong(
+                    flag,
+                    text,
+                    "give a whole number of seconds, at least 1 and none past the year 9999",
+                )
+            })
     }
 
     fn key(&self) -> Result<SymmetricKey, Error> {

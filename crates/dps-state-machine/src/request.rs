@@ -128,7 +128,7 @@ impl RegistrationRequest {
                 "the request would have {size} bytes; the service takes at most {}",
                 Self::MAX_BODY_BYTES
             );
-            return Err(ConfigurationError::new("payload", "(too large to show)", &reason).into());
+            return Err(ConfigurationError::new("payload", "", &reason).into());
         }
         Ok(())
     }

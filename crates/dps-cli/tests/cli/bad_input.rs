@@ -48,7 +48,11 @@ fn each_flag_is_checked_and_named() {
         (&["--payload", "[1]"], &["--payload \"[1]\"", "an array", "object"]),
         (&["--payload", &at_missing], &["--payload", &missing, "No such file"]),
         (&["--payload", &at_list], &["--payload", "an array"]),
-        (&["--payload", &long], &["--payload", "98304"]),
+        (&["--payload", &long], &["--payload: the request", "98304"]),
+        (&["--payload", "@"], &["--payload: the path is empty", "standard input"]),
+        (&["--symmetric-key-file="], &["--symmetric-key-file: the path is empty"]),
+        (&["--ca-file="], &["--ca-file: the path is empty"]),
+        (&["--symmetric-key-file", "/"], &["--symmetric-key-file \"/\"", "directory"]),
         (&["--model-id", ""], &["--model-id", "empty"]),
         (&["--symmetric-key-file", &missing], &["--symmetric-key-file", &missing, "No such file"]),
         (&["--symmetric-key-file", &empty], &["--symmetric-key-file", &empty, "empty"]),
@@ -122,6 +126,19 @@ fn one_credential_at_a_time() {
 }
 
 #[test]
+fn what_is_no_text_is_told_by_its_place_and_not_repeated() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+    let proxy = OsStr::from_bytes(b"http://user:pass\xffword@proxy");
+    let ended = run(dps(&["register", "--json", "--proxy"]).arg(proxy));
+    refused(&ended, &["command line: argument 4, after --proxy, is not UTF-8"]);
+    let ended = run(dps(&["derive-key", "--group-key-file"]).arg(proxy));
+    assert_eq!((ended.code, ended.stdout.as_str()), (2, ""));
+    assert!(ended.stderr.contains("argument 3") && !ended.stderr.contains("word"), "{ended:?}");
+    let mut command = dps(&["register", "--json", "--id-scope", "0ne1"]);
+    refused(&run(command.env("DPS_REGISTRATION_ID", proxy)), &["DPS_REGISTRATION_ID: it is not"]);
+}
+
+#[test]
 fn standard_input_is_read_once() {
     let mut command =
         dps(&["register", "--json", "--id-scope", "0ne1", "--registration-id", "dev"]);
@@ -141,7 +158,7 @@ fn the_emulator_flag_refuses_what_makes_no_sense_with_it() {
 #[test]
 fn what_a_wire_can_not_carry_is_refused_by_name() {
     for wire in ["mqtt", "mqtt-ws"] {
-        refused(&register(&["--transport", wire, "--force"]), &["force", "http", "amqp"]);
+        refused(&register(&["--transport", wire, "--force"]), &["--force ", "http", "amqp"]);
     }
 }
 

@@ -149,6 +149,15 @@ fn a_wait_that_would_pass_the_timeout_fails_now_and_says_when_to_come_back() {
 }
 
 #[test]
+fn a_timeout_is_told_as_it_was_given() {
+    let silent = Silent::new();
+    for (timeout, says) in [("0.5", "within 0.5 s"), ("0.001", "within 0.001 s")] {
+        let error = run(&mut silent.register(&["--timeout", timeout])).failed("timeout");
+        assert!(text(&error, "message").contains(says), "{error}");
+    }
+}
+
+#[test]
 fn a_key_that_never_comes_ends_with_the_timeout() {
     let mut command =
         dps(&["register", "--json", "--id-scope", "0ne1", "--registration-id", "dev"]);

@@ -72,7 +72,10 @@ fn bad_values_are_named_and_keys_are_not_repeated() {
         ([&sign[..], &[&file]].concat(), "--symmetric-key-file"),
         ([&sign[..], &[&file, "--expires-in", "0"]].concat(), "--expires-in \"0\""),
         ([&sign[..], &[&file, "--expires-in", "1.5"]].concat(), "--expires-in \"1.5\""),
-        ([&sign[..], &[&file, "--expiry", "18446744073709551615"]].concat(), "--expiry"),
+        ([&sign[..], &[&file, "--expiry", "18446744073709551615"]].concat(), "9999"),
+        ([&derive[..], &["-"]].concat(), "--group-key-file \"-\": it is empty"),
+        ([&sign[..], &["-"]].concat(), "--symmetric-key-file \"-\": it is empty"),
+        ([&sign[..], &["/"]].concat(), "directory"),
         ([&sign[..], &[&file, "--expiry", "1", "--expires-in", "1"]].concat(), "--expires-in"),
         (vec!["sas-token", "--id-scope", "0ne1", "--registration-id", "dev"], "DPS_SYMMETRIC_KEY"),
     ];

@@ -153,7 +153,7 @@ fn the_result_is_told_to_the_letter_and_on_one_line() {
 #[test]
 fn payload_model_id_and_force_go_out() {
     let emulator = Emulator::behaving("payload = \"echo\"");
-    let file = emulator.folder.file("payload.json", "{\"site\": \"north\"}");
+    let file = emulator.folder.file("payload.json", "\u{feff}{\"site\": \"north\"}");
     let at_file = format!("@{file}");
     let object = run(&mut emulator.register_dev(&[
         "--payload",

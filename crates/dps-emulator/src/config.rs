@@ -118,10 +118,15 @@ impl Config {
     }
 
     /// Sets the addresses to listen on; without it, `127.0.0.1` and, where there is one, `::1`. The admin port
-    /// stays on loopback whatever is set here.
+    /// stays on loopback whatever is set here. An address that comes twice counts once.
     #[must_use]
     pub fn bind(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        self.bind = addresses.into_iter().collect();
+        self.bind.clear();
+        for address in addresses {
+            if !self.bind.contains(&address) {
+                self.bind.push(address);
+            }
+        }
         self
     }
 

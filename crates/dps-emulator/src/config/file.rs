@@ -112,12 +112,13 @@ fn unreadable(text: &str, error: &toml::de::Error) -> ConfigError {
 /// The parser's message, without its words for types. A key that was written where a name belongs is not repeated:
 /// no name is that long.
 fn in_plain_words(message: &str) -> String {
-    const WORDS: [(&str, &str); 8] = [
+    const WORDS: [(&str, &str); 9] = [
         (
             "invalid type: map, expected a sequence",
             "it must be a list, as in [[enrolment]] or [{ .. }]",
         ),
         ("expected a sequence", "expected a list, as in [..]"),
+        ("expected a map", "expected a table, as in { .. }"),
         ("expected a boolean", "expected true or false"),
         ("expected f64", "expected a number"),
         ("expected u8", "expected a number from 0 to 255"),

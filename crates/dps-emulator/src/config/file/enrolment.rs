@@ -50,16 +50,9 @@ pub(super) fn read(table: Table, index: usize, folder: &Path) -> Result<Enrolmen
 }
 
 fn build(raw: Raw, folder: &Path) -> Result<Enrolment, ConfigError> {
-    let load = |field: &str, text: &Option<String>, file: &Option<String>| match (text, file) {
-        (Some(_), Some(_)) => {
-            Err(ConfigError::new(field, "give it as text or as a file, not both"))
-        }
-        (Some(text), None) => Ok(Some(text.clone())),
-        (None, Some(file)) => super::super::file::read(&folder.join(file), field).map(Some),
-        (None, None) => Ok(None),
-    };
-    let certificate = load("certificate", &raw.certificate, &raw.certificate_file)?;
-    let ca = load("ca", &raw.ca, &raw.ca_file)?;
+    let certificate = (&raw.certificate, &raw.certificate_file);
+    let certificate = load("certificate", certificate, folder, Thumbprint::of_pem)?;
+    let ca = load("ca", (&raw.ca, &raw.ca_file), folder, CaCertificates::from_pem)?;
     let keys = Keys::read(&raw)?;
     let enrolment = match (&raw.registration_id, &raw.group) {
         (Some(id), None) => {
@@ -92,6 +85,27 @@ fn build(raw: Raw, folder: &Path) -> Result<Enrolment, ConfigError> {
     settings(enrolment, raw)
 }
 
+/// What a PEM says that is given as text or as a file.
+fn load<T>(
+    field: &str,
+    (text, file): (&Option<String>, &Option<String>),
+    folder: &Path,
+    parse: impl Fn(&str) -> Result<T, ConfigError>,
+) -> Result<Option<T>, ConfigError> {
+    match (text, file) {
+        (Some(_), Some(_)) => {
+            Err(ConfigError::new(field, "give it as text or as a file, not both"))
+        }
+        (Some(text), None) => parse(text).map(Some),
+        (None, Some(file)) => {
+            let field = format!("{field}-file");
+            let pem = super::read(&folder.join(file), &field)?;
+            parse(&pem).map(Some).map_err(|error| error.field_named(&field).value(file.chars()))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
 /// Symmetric keys, if any were given.
 struct Keys(Option<(SymmetricKey, Option<SymmetricKey>)>);
 
@@ -115,7 +129,7 @@ impl Keys {
 
 fn individual(
     keys: Keys,
-    certificate: Option<String>,
+    certificate: Option<Thumbprint>,
     raw: &Raw,
 ) -> Result<Attestation, ConfigError> {
     let thumbprint = |field: &str, text: &Option<String>| {
@@ -123,7 +137,6 @@ fn individual(
     };
     let given: Option<Thumbprint> = thumbprint("thumbprint", &raw.thumbprint)?;
     let secondary = thumbprint("secondary-thumbprint", &raw.secondary_thumbprint)?;
-    let certificate = certificate.map(|pem| Thumbprint::of_pem(&pem)).transpose()?;
     let primary = match (given, certificate) {
         (Some(_), Some(_)) => {
             return Err(ConfigError::new("thumbprint", "give thumbprint or certificate, not both"));
@@ -146,12 +159,12 @@ fn individual(
     }
 }
 
-fn group(keys: Keys, ca: Option<String>) -> Result<GroupAttestation, ConfigError> {
+fn group(keys: Keys, ca: Option<CaCertificates>) -> Result<GroupAttestation, ConfigError> {
     match (keys.0, ca) {
         (Some((primary, secondary)), None) => {
             Ok(GroupAttestation::SymmetricKey { primary, secondary })
         }
-        (None, Some(pem)) => Ok(GroupAttestation::X509(CaCertificates::from_pem(&pem)?)),
+        (None, Some(ca)) => Ok(GroupAttestation::X509(ca)),
         (None, None) => Err(ConfigError::new("symmetric-key", "give symmetric-key, ca or ca-file")),
         _ => Err(ConfigError::new("symmetric-key", "give symmetric-key or ca, not both")),
     }

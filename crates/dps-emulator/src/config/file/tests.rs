@@ -187,10 +187,14 @@ fn a_wrong_setting_is_named_with_its_enrolment_and_what_would_be_right() {
         ("[[enrolment]]\nregistration-id = \"d\"\ncertificate = \"x\"", &["\"d\"", "certificate"]),
         (
             "[[enrolment]]\nregistration-id = \"d\"\ncertificate-file = \"/no/such\"",
-            &["\"d\"", "certificate", "/no/such"],
+            &["\"d\"", "certificate-file", "/no/such"],
         ),
         ("[[enrolment]]\ngroup = \"g\"\nthumbprint = \"12\"", &["\"g\"", "ca"]),
-        ("[[enrolment]]\ngroup = \"g\"\nca = \"x\"", &["\"g\"", "ca", "no certificate"]),
+        ("[[enrolment]]\ngroup = \"g\"\nca = \"x\"", &["\"g\"", "ca: ", "no certificate"]),
+        (
+            "[[enrolment]]\ngroup = \"g\"\nca-file = \"Cargo.toml\"",
+            &["\"g\"", "ca-file \"Cargo.toml\": ", "no certificate"],
+        ),
         (
             "[[enrolment]]\ngroup = \"g\"\nsymmetric-key = \"secret!\"",
             &["\"g\"", "symmetric-key", "base64"],
@@ -215,6 +219,7 @@ fn a_wrong_setting_is_named_with_its_enrolment_and_what_would_be_right() {
         ("register = [{ refuse = 99 }]", &["register", "refuse", "99"]),
         ("register = [{ refuse = 99999 }]", &["register, refuse: ", "`99999`", "65535"]),
         ("register = [{ error-code = 7 }]", &["register, error-code \"7\"", "200 and 999"]),
+        ("register = [5]", &["register: ", "`5`", "a table, as in { .. }"]),
         ("register = { refuse = 400 }", &["register: it must be a list", "[{ .. }]"]),
         ("query = [{ body = { oversized = 67108865 } }]", &["query, body", "67108864 at most"]),
         ("enabled = \"no\"", &["enabled: ", "\"no\"", "true or false"]),

@@ -60,8 +60,11 @@ impl Registration {
         if body.len() > Self::MAX_BYTES {
             return Err(ServiceError::too_large());
         }
-        if body.trim_ascii().is_empty() {
-            return Ok(Self { payload: None, force });
+        match body.trim_ascii().first() {
+            None => return Ok(Self { payload: None, force }),
+            Some(b'{') => {}
+            // The library would take a list of all fields, too.
+            Some(_) => return Err(ServiceError::deserialization("it must be a JSON object")),
         }
         let body: Body = serde_json::from_slice(body)
             .map_err(|error| ServiceError::deserialization(&error.to_string()))?;
@@ -124,6 +127,9 @@ mod tests {
         for (body, version, code) in [
             (&b"{"[..], "2019-03-31", 400_012),
             (b"[]", "2019-03-31", 400_012),
+            (br#"["dev-1",{"a":1},null,null,null]"#, "2019-03-31", 400_012),
+            (b"\"text\"", "2019-03-31", 400_012),
+            (b"null", "2019-03-31", 400_012),
             (b"\xff", "2019-03-31", 400_012),
             (br#"{"modelId":"m"}"#, "2021-06-01", 400_012),
             (br#"{"payload":[1]}"#, "2021-06-01", 400_012),

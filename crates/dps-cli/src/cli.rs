@@ -39,7 +39,7 @@ pub(crate) enum Command {
 /// Prints what clap has to say: help and the version as they are, a usage error in the form that was asked for.
 pub(crate) fn explain(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let json = asks_for_json(arguments);
-    if let Some(message) = no_text(arguments).filter(|_| error.exit_code() != 0) {
+    if let Some(message) = unfit(arguments).filter(|_| error.exit_code() != 0) {
         return wrong(&message, json);
     }
     if error.exit_code() == 0 || !json {
@@ -56,13 +56,20 @@ fn wrong(message: &str, json: bool) -> ExitCode {
     report::Reporter::new(json).failed(&error, None)
 }
 
-/// Which argument is no text, if one is: not what it says, which may be a secret.
-fn no_text(arguments: &[OsString]) -> Option<String> {
-    let place = arguments.iter().position(|word| word.to_str().is_none())?;
+/// Which argument can't be one, if there is such: not what it says, which may be a secret.
+fn unfit(arguments: &[OsString]) -> Option<String> {
+    let (place, what) = arguments.iter().enumerate().find_map(|(place, word)| {
+        let what = match word.to_str() {
+            None => "is not UTF-8 text",
+            Some(text) if text.contains("-----BEGIN ") => "is PEM text; name a file that holds it",
+            Some(_) => return None,
+        };
+        Some((place, what))
+    })?;
     let before = place.checked_sub(1).and_then(|before| arguments.get(before)?.to_str());
     let after = before.filter(|word| word.starts_with("--"));
     let after = after.map(|flag| format!(", after {flag},")).unwrap_or_default();
-    Some(format!("argument {place}{after} is not UTF-8 text"))
+    Some(format!("argument {place}{after} {what}"))
 }
 
 fn asks_for_json(arguments: &[OsString]) -> bool {

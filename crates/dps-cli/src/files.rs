@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use dps_client::Error;
+use dps_client::{Error, SymmetricKey};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
@@ -52,6 +52,10 @@ impl Source {
             })
         };
         let bytes = bytes.map_err(|error| {
+            if self.is_content() {
+                let reason = "this is what the file should hold; write it to a file and name that";
+                return wrong(self.from, "", reason);
+            }
             let what = if self.is_stdin() { "standard input" } else { "the file" };
             self.wrong(&format!("{what} can't be read: {error}"))
         })?;
@@ -61,12 +65,19 @@ impl Source {
         Ok(bytes)
     }
 
+    /// Whether somebody gave a key or PEM text in place of the file's path. It may be a secret.
+    fn is_content(&self) -> bool {
+        let is_padded = self.path.ends_with('=') || self.path.len() >= 40;
+        self.path.contains("-----BEGIN ")
+            || (is_padded && self.path.parse::<SymmetricKey>().is_ok())
+    }
+
     /// As [`Self::read`], but no longer than until the deadline. What can be slow is read aside.
     pub(crate) async fn read_until(&self, deadline: Deadline) -> Result<Zeroizing<Vec<u8>>, Error> {
         if !self.is_stdin() && Path::new(&self.path).metadata().is_ok_and(|m| m.is_file()) {
             return self.read();
         }
-        tracing::debug!(path = self.path, "reading");
+        tracing::debug!(from = self.from, "reading");
         let source = self.clone();
         let reading = tokio::task::spawn_blocking(move || source.read());
         match timeout_at(deadline.at, reading).await {

@@ -126,6 +126,25 @@ fn one_credential_at_a_time() {
 }
 
 #[test]
+fn a_key_in_place_of_its_file_is_not_repeated() {
+    for flag in ["--symmetric-key-file", "--group-key-file"] {
+        refused(&register(&[flag, KEY]), &[&format!("{flag}: this is what the file should hold")]);
+    }
+    let pem = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let lines: Vec<&str> = pem.lines().collect();
+    let [cert, ca_file] = ["cert", "ca-file"].map(|flag| format!("--{flag}={pem}"));
+    for (arguments, says) in [
+        (&["--cert", "c", "--key", &pem][..], "argument 12, after --key, is PEM text"),
+        (&[&cert, "--key", "k"], "--cert: this is what the file should hold"),
+        (&[&ca_file], "--ca-file: this is what the file should hold"),
+    ] {
+        let ended = register(arguments);
+        refused(&ended, &[says]);
+        assert!(!ended.stdout.contains(lines[1]), "{ended:?}");
+    }
+}
+
+#[test]
 fn what_is_no_text_is_told_by_its_place_and_not_repeated() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
     let proxy = OsStr::from_bytes(b"http://user:pass\xffword@proxy");

@@ -142,21 +142,16 @@ impl Arguments {
             None => None,
         };
         let mut config = match &self.config {
-            None => Config::new()
-                .with_any_device(group_key, group_ca)
-                .map_err(|error| misread(GROUP_KEY, "", &error))?,
-            Some(path) => {
-                let config = Config::from_toml_file(path).map_err(|e| misread(CONFIG, path, &e))?;
-                match (group_key, group_ca) {
-                    (Some(key), ca) => config
-                        .with_any_device(Some(key), ca)
-                        .map_err(|error| misread(GROUP_KEY, "", &error))?,
-                    (None, Some(ca)) => {
-                        config.enrolment(Enrolment::group("x509-group", GroupAttestation::X509(ca)))
-                    }
-                    (None, None) => config,
-                }
+            None => Config::new(),
+            Some(path) => Config::from_toml_file(path).map_err(|e| misread(CONFIG, path, &e))?,
+        };
+        config = match (group_key, group_ca) {
+            // The file has enrolments of its own: there is no need for a key that nobody asked for.
+            (None, None) if self.config.is_some() => config,
+            (None, Some(ca)) if self.config.is_some() => {
+                config.enrolment(Enrolment::group("x509-group", GroupAttestation::X509(ca)))
             }
+            (key, ca) => config.with_any_device(key, ca).map_err(|e| misread(GROUP_KEY, "", &e))?,
         };
         config = config.server_names(&self.name);
         // What the file says was checked when it was read.

@@ -14,7 +14,7 @@ use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Connection, STOPS, conversation,
+    Connection, STOPS,
     websocket::{Subprotocol, Upgrade},
 };
 use crate::{
@@ -66,19 +66,15 @@ where
             }
         }
     }
-    match upgrade.stream().await {
-        None => "the peer closed".into(),
-        Some(Ok((Subprotocol::Mqtt, stream))) => {
-            let peer = super::Peer { wire: Wire::MqttWs, ..end };
-            conversation::serve::<mqtt::Conversation, _>(Connection { peer, stream, stopping })
-                .await
-        }
-        Some(Ok((Subprotocol::Amqp, stream))) => {
-            let peer = super::Peer { wire: Wire::AmqpWs, ..end };
-            conversation::serve::<amqp::Conversation, _>(Connection { peer, stream, stopping })
-                .await
-        }
-        Some(Err(error)) => format!("the upgrade failed: {error}"),
+    let (subprotocol, stream) = match upgrade.stream().await {
+        None => return "the peer closed".into(),
+        Some(Ok(upgraded)) => upgraded,
+        Some(Err(error)) => return format!("the upgrade failed: {error}"),
+    };
+    let over = |wire| Connection { peer: super::Peer { wire, ..end }, stream, stopping };
+    match subprotocol {
+        Subprotocol::Mqtt => super::serve::<mqtt::Conversation, _>(over(Wire::MqttWs)).await,
+        Subprotocol::Amqp => super::serve::<amqp::Conversation, _>(over(Wire::AmqpWs)).await,
     }
 }
 

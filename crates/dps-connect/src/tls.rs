@@ -36,9 +36,12 @@ pub fn tls_config(config: &Config) -> Result<ClientConfig, Error> {
         }
         _ => builder.with_no_client_auth(),
     };
-    if !resumes_sessions(&config.attestation) {
-        tls.resumption = Resumption::disabled();
-    }
+    tls.resumption = if resumes_sessions(&config.attestation) {
+        // The library would make room for 32 servers; there is one.
+        Resumption::in_memory_sessions(1)
+    } else {
+        Resumption::disabled()
+    };
     Ok(tls)
 }
 

@@ -1,12 +1,12 @@
 //! Through to the service, and what is said when there is no way.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 mod support;
 
 use std::sync::{Arc, Mutex};
 
 use dps_connect::{Connector, NoProxy, Roots, Stream, failure};
-use dps_state_machine::{ConnectionError, Error, Observer, Stage, Step};
+use dps_state_machine::{Observer, Stage, Step};
 use rustls::{
     ProtocolVersion,
     version::{TLS12, TLS13},
@@ -18,15 +18,8 @@ use tokio::{
 
 use support::{
     Authority, config, echo, faults, head, listen, listen_tls, localhost, nobody, open_proxy,
-    proxy, server_config,
+    proxy, server_config, wire::connection_error,
 };
-
-fn connection_error(outcome: Result<Stream, Error>) -> ConnectionError {
-    match outcome.unwrap_err() {
-        Error::Connection(error) => *error,
-        other => panic!("{other:?}"),
-    }
-}
 
 async fn says_hello(mut stream: Stream) -> bool {
     stream.write_all(b"hello").await.unwrap();

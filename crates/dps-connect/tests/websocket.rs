@@ -14,7 +14,7 @@ use dps_connect::{
     failure::{self, Closed, Violation},
     websocket::{MAX_MESSAGE_BYTES, WsBytes, accept_key},
 };
-use dps_state_machine::{ConnectionError, Error, Observer, Stage, Step};
+use dps_state_machine::{ConnectionError, Observer, Stage, Step};
 use futures_util::{SinkExt, StreamExt};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -54,13 +54,10 @@ fn switching(key: &str, protocol: &str) -> String {
     )
 }
 
-async fn refused(ca: &Authority, answer: fn(&str) -> String) -> Box<ConnectionError> {
+async fn refused(ca: &Authority, answer: fn(&str) -> String) -> ConnectionError {
     let address = upgrading(ca, answer).await;
     let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
-    match connector.websocket("mqtt").await {
-        Err(Error::Connection(error)) => error,
-        other => panic!("{other:?}"),
-    }
+    wire::connection_error(connector.websocket("mqtt").await)
 }
 
 #[tokio::test]

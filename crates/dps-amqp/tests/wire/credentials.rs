@@ -91,16 +91,8 @@ async fn a_refused_certificate_comes_with_the_chain_that_was_sent() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_tls_refuses_is_told_at_once() {
-    let authority = Authority::new("Test CA");
-    let tls =
-        server_config(&authority.server(|_| ()), Some(&Authority::new("Another CA")), &[&TLS13]);
-    let peer = Peer::start(tls, vec![]).await;
-    let mut config = config(&localhost(peer.address), authority.roots());
-    config.attestation = authority.device("pump-17").attestation();
-    let error = connection_error(register(&mut AmqpTransport::new(config).unwrap()).await);
-    assert_eq!(error.stage, Stage::Tls);
-    assert!(!error.retryable, "{error:?}");
+async fn a_device_certificate_that_the_server_refuses_is_named() {
+    names_a_refused_certificate(|config| AmqpTransport::new(config).unwrap()).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dps_connect::Endpoint;
+use dps_connect::{Endpoint, ProxyChoice};
 
 use super::{peer::*, support::cuttable, *};
 
@@ -111,4 +111,12 @@ async fn the_goodbye_is_said_once_and_nobody_waits_for_its_answer() {
     wire.end_session().await.unwrap();
     wire.end_session().await.unwrap();
     assert_eq!(peer.over_next().await, "SiHobaaftdxxc");
+}
+
+#[tokio::test]
+async fn every_fault_on_the_way_is_the_same_as_on_the_other_wires() {
+    let mut faults = faults::all().await;
+    // Those of proxies name the port of HTTPS: see the tests over WebSocket.
+    faults.retain(|fault| matches!(fault.config.proxy, ProxyChoice::None));
+    meets(faults, |config| AmqpTransport::new(config).unwrap()).await;
 }

@@ -14,25 +14,17 @@ mod websocket;
 
 use dps_amqp::{AmqpConfig, AmqpTransport};
 use dps_connect::Config;
-use dps_state_machine::{
-    ConnectionError, Error, OperationId, ProtocolError, RegistrationRequest, Response, Stage,
-    TransportHandlers,
-};
+use dps_state_machine::{Error, RegistrationRequest, Response, Stage, TransportHandlers};
 use rustls::version::TLS13;
 
 use peer::{Peer, Turn, usual_start};
-use support::{Authority, config, localhost, server_config};
-
-fn request() -> RegistrationRequest {
-    RegistrationRequest::new("pump-17".parse().unwrap())
-}
+use support::{Authority, config, faults, localhost, server_config, wire::*};
 
 /// A server with a script for each connection, and the configuration of a device that trusts it.
 async fn start(scripts: Vec<Vec<Turn>>) -> (Peer, Config) {
-    let authority = Authority::new("Test CA");
-    let tls = server_config(&authority.server(|_| ()), None, &[&TLS13]);
+    let (tls, roots) = trusted_tls();
     let peer = Peer::start(tls, scripts).await;
-    let config = config(&localhost(peer.address), authority.roots());
+    let config = config(&localhost(peer.address), roots);
     (peer, config)
 }
 
@@ -44,26 +36,4 @@ async fn started_with(turns: Vec<Turn>) -> (Peer, AmqpTransport) {
 
 fn step_by_step(config: Config) -> AmqpTransport {
     AmqpTransport::new(AmqpConfig::new(config).pipelined(false)).unwrap()
-}
-
-async fn register(wire: &mut AmqpTransport) -> Result<Response, Error> {
-    wire.registration_request(&request()).await
-}
-
-async fn query(wire: &mut AmqpTransport) -> Result<Response, Error> {
-    wire.query_operation_status(&request(), &OperationId::new("4.op").unwrap()).await
-}
-
-fn connection_error(outcome: Result<Response, Error>) -> ConnectionError {
-    match outcome {
-        Err(Error::Connection(error)) => *error,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn protocol_error(outcome: Result<Response, Error>) -> ProtocolError {
-    match outcome {
-        Err(Error::Protocol(error)) => *error,
-        other => panic!("{other:?}"),
-    }
 }

@@ -8,6 +8,7 @@
 #![allow(
     missing_debug_implementations,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "test support"
 )]
@@ -33,6 +34,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 pub mod faults;
+pub mod wire;
 
 pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 

@@ -22,19 +22,8 @@ async fn a_device_certificate_goes_out_with_its_chain_and_without_a_token() {
 }
 
 #[tokio::test]
-async fn a_device_certificate_that_the_server_refuses_is_named_in_both_versions() {
-    let known = Authority::new("Known CA");
-    let device = Authority::new("Unknown CA").device("pump-17");
-    for version in [&TLS12, &TLS13] {
-        let tls = server_config(&known.server(|_| ()), Some(&known), &[version]);
-        let server = Server::start(tls, []).await;
-        let config =
-            config(&localhost(server.address), known.roots()).attestation(device.attestation());
-        let error = connection_error(register(&mut HttpTransport::new(config).unwrap()).await);
-        assert_eq!(error.stage, Stage::Tls, "{error}");
-        assert!(error.message.contains("does not know the authority"), "{error}");
-        assert!(!error.retryable && !error.lost);
-    }
+async fn a_device_certificate_that_the_server_refuses_is_named() {
+    names_a_refused_certificate(|config| HttpTransport::new(config).unwrap()).await;
 }
 
 #[tokio::test]

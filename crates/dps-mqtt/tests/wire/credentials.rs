@@ -38,19 +38,8 @@ async fn a_session_refused_to_a_certificate_says_which_chain_was_sent() {
 }
 
 #[tokio::test]
-async fn a_device_certificate_that_the_server_refuses_is_named_in_both_versions() {
-    let known = Authority::new("Known CA");
-    let device = Authority::new("Unknown CA").device("pump-17");
-    for version in [&TLS12, &TLS13] {
-        let tls = server_config(&known.server(|_| ()), Some(&known), &[version]);
-        let peer = Peer::start(tls, service([])).await;
-        let config =
-            config(&localhost(peer.address), known.roots()).attestation(device.attestation());
-        let error = connection_error(register(&mut MqttTransport::new(config).unwrap()).await);
-        assert_eq!(error.stage, Stage::Tls, "{error}");
-        assert!(error.message.contains("does not know the authority"), "{error}");
-        assert!(!error.retryable && !error.lost);
-    }
+async fn a_device_certificate_that_the_server_refuses_is_named() {
+    names_a_refused_certificate(|config| MqttTransport::new(config).unwrap()).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use alloc::{
 };
 use core::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::Error as _};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
@@ -49,10 +49,11 @@ pub(crate) fn judge(response: Response, stage: Stage, known: Option<&OperationId
 /// See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration/operation-status-lookup>.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Body {
+struct Body<'a> {
     operation_id: Option<String>,
     status: Option<String>,
-    registration_state: Option<StateBody>,
+    #[serde(borrow)]
+    registration_state: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -66,9 +67,25 @@ struct StateBody {
     error_message: Option<String>,
 }
 
+/// The service's words out of a success.
+fn read(body: &[u8]) -> serde_json::Result<(Body<'_>, StateBody)> {
+    let body: Body<'_> = object(serde_json::from_slice(body)?)?;
+    let state = body.registration_state.map(object).transpose()?;
+    Ok((body, state.unwrap_or_default()))
+}
+
+/// An object, and not the list of its fields' values that the library would take too.
+fn object<'a, T: Deserialize<'a>>(json: &'a RawValue) -> serde_json::Result<T> {
+    if json.get().starts_with('{') {
+        serde_json::from_str(json.get())
+    } else {
+        Err(serde_json::Error::custom("no object where one belongs"))
+    }
+}
+
 fn judge_success(response: Response, stage: Stage, known: Option<&OperationId>) -> Verdict {
-    let body: Body = match serde_json::from_slice(&response.body) {
-        Ok(body) => body,
+    let (body, state) = match read(&response.body) {
+        Ok(read) => read,
         Err(error) => {
             let reason = if response.body.is_empty() {
                 "it is empty".to_string()
@@ -79,7 +96,6 @@ fn judge_success(response: Response, stage: Stage, known: Option<&OperationId>) 
         }
     };
     let operation_id = body.operation_id.and_then(OperationId::new).or_else(|| known.cloned());
-    let state = body.registration_state.unwrap_or_default();
     let Some(status) = body.status else {
         return Verdict::Failed(nonsense(response, stage, "it has no status".into()));
     };
@@ -338,7 +354,12 @@ mod tests {
 
     #[test]
     fn junk_in_a_success_is_nonsense_and_kept() {
-        for body in ["", "{", "null", "[]", "\"assigned\"", "{\"status\":5}", "<html></html>"] {
+        let list = r#"["an operation", "assigned", {"assignedHub": "h", "deviceId": "d"}]"#;
+        let state =
+            r#"{"status": "assigned", "registrationState": ["h", "d", null, null, null, null]}"#;
+        for body in
+            ["", "{", "null", "[]", "\"assigned\"", "{\"status\":5}", "<html></html>", list, state]
+        {
             let Error::Protocol(error) = error(200, body) else { panic!("{body}") };
             assert_eq!(error.body, body.as_bytes());
         }

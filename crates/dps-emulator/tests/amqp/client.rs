@@ -4,54 +4,26 @@ use std::time::Duration;
 
 use dps_amqp::{AmqpConfig, AmqpTransport};
 use dps_attestation::X509Identity;
-use dps_connect::{Carrier, Config, Endpoint, Roots};
+use dps_connect::Carrier;
 use dps_emulator::{
     AmqpFault, Attestation, Behavior, ConnectionFault, Delivery, Emulator, Enrolment, EventKind,
     Fault, InfoRetryAfter, RetryAfter, Thumbprint,
 };
-use dps_state_machine::{
-    Error, ErrorKind, Registered, RegistrationRequest, Settings, Stage, StateMachine,
-};
+use dps_state_machine::{ErrorKind, Stage, StateMachine};
 
-use crate::device::{key, started};
-
-const CARRIERS: [Carrier; 2] = [Carrier::Tls, Carrier::WebSocket];
+use crate::one_device::*;
 
 fn client_of(
     emulator: &Emulator,
     carrier: Carrier,
     attestation: dps_attestation::Attestation,
 ) -> StateMachine<AmqpTransport> {
-    let port = match carrier {
-        Carrier::Tls => emulator.amqp_port(),
-        _ => emulator.https_port(),
-    };
-    let config = Config::new(emulator.id_scope().clone(), attestation)
-        .endpoint(format!("localhost:{port}").parse::<Endpoint>().unwrap())
-        .roots(Roots::empty().with_pem(emulator.ca_pem().as_bytes()).unwrap());
-    let settings = Settings::default()
-        .request_timeout(Duration::from_secs(2))
-        .poll_interval(Duration::from_millis(20))
-        .poll_floor(Duration::from_millis(10))
-        .max_backoff(Duration::from_millis(50));
-    StateMachine::new(
-        AmqpTransport::new(AmqpConfig::new(config).carrier(carrier)).unwrap(),
-        settings,
-    )
+    let config = configured(emulator, carrier, emulator.amqp_port(), attestation);
+    impatient(AmqpTransport::new(AmqpConfig::new(config).carrier(carrier)).unwrap())
 }
 
 fn client(emulator: &Emulator, carrier: Carrier) -> StateMachine<AmqpTransport> {
-    let key: dps_attestation::SymmetricKey = key().to_base64().parse().unwrap();
-    client_of(emulator, carrier, key.into())
-}
-
-async fn register(client: &StateMachine<AmqpTransport>) -> Result<Registered, Error> {
-    client.register(RegistrationRequest::new("dev-1".parse().unwrap())).await
-}
-
-fn secure_connections(emulator: &Emulator) -> usize {
-    let events = emulator.events().snapshot();
-    events.iter().filter(|event| matches!(event.kind, EventKind::TlsEstablished { .. })).count()
+    client_of(emulator, carrier, device_key())
 }
 
 struct Met {

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use dps_emulator::{Attestation, Behavior, Config, Emulator, Enrolment, SymmetricKey};
+use dps_emulator::Emulator;
 use fe2o3_amqp_types::{
     definitions::{Handle, Role},
     messaging::{ApplicationProperties, MessageId, Properties, Source, Target, TargetArchetype},
@@ -22,26 +22,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+pub(crate) use crate::one_device::*;
 use crate::support::{PATIENCE, tls, token};
 
 pub(crate) const AMQP: &[u8] = b"AMQP\x00\x01\x00\x00";
 pub(crate) const SASL: &[u8] = b"AMQP\x03\x01\x00\x00";
-pub(crate) const BODY: &str = r#"{"registrationId":"dev-1"}"#;
-
-pub(crate) fn key() -> SymmetricKey {
-    "c29tZSBkZXZpY2Uga2V5".parse().unwrap()
-}
-
-/// An emulator with one device, `dev-1`.
-pub(crate) async fn behaving(behavior: Behavior) -> Emulator {
-    started(behavior, |config| config).await
-}
-
-pub(crate) async fn started(behavior: Behavior, change: impl FnOnce(Config) -> Config) -> Emulator {
-    let enrolment =
-        Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
-    change(Emulator::builder().enrolment(enrolment.behavior(behavior))).start().await.unwrap()
-}
 
 pub(crate) fn frame_of(kind: u8, performative: &impl Serialize, payload: &[u8]) -> Vec<u8> {
     let body = serde_amqp::to_vec(performative).unwrap();

@@ -7,6 +7,9 @@ mod device;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+#[path = "../emulator/one_device.rs"]
+mod one_device;
+#[cfg(test)]
 mod peers;
 #[cfg(test)]
 #[path = "../emulator/support.rs"]

@@ -1,43 +1,16 @@
 //! Our own client against everything that can go wrong on an MQTT connection: what it makes of it.
 
-use std::time::Duration;
-
-use dps_connect::{Carrier, Config, Endpoint, Roots};
-use dps_emulator::{Behavior, ConnectionFault, Emulator, EventKind, Fault, MqttFault};
+use dps_connect::Carrier;
+use dps_emulator::{Behavior, ConnectionFault, Emulator, Fault, MqttFault};
 use dps_mqtt::{MqttConfig, MqttTransport};
-use dps_state_machine::{
-    Error, ErrorKind, Registered, RegistrationRequest, Settings, Stage, StateMachine,
-};
+use dps_state_machine::{ErrorKind, Stage, StateMachine};
 
-use crate::device::{key, started};
-
-const CARRIERS: [Carrier; 2] = [Carrier::Tls, Carrier::WebSocket];
+use crate::one_device::*;
 
 fn client(emulator: &Emulator, carrier: Carrier, pipelined: bool) -> StateMachine<MqttTransport> {
-    let port = match carrier {
-        Carrier::Tls => emulator.mqtt_port(),
-        _ => emulator.https_port(),
-    };
-    let key: dps_attestation::SymmetricKey = key().to_base64().parse().unwrap();
-    let config = Config::new(emulator.id_scope().clone(), key.into())
-        .endpoint(format!("localhost:{port}").parse::<Endpoint>().unwrap())
-        .roots(Roots::empty().with_pem(emulator.ca_pem().as_bytes()).unwrap());
+    let config = configured(emulator, carrier, emulator.mqtt_port(), device_key());
     let config = MqttConfig::new(config).carrier(carrier).pipelined(pipelined);
-    let settings = Settings::default()
-        .request_timeout(Duration::from_secs(2))
-        .poll_interval(Duration::from_millis(20))
-        .poll_floor(Duration::from_millis(10))
-        .max_backoff(Duration::from_millis(50));
-    StateMachine::new(MqttTransport::new(config).unwrap(), settings)
-}
-
-async fn register(client: &StateMachine<MqttTransport>) -> Result<Registered, Error> {
-    client.register(RegistrationRequest::new("dev-1".parse().unwrap())).await
-}
-
-async fn secure_connections(emulator: &Emulator) -> usize {
-    let events = emulator.events().snapshot();
-    events.iter().filter(|event| matches!(event.kind, EventKind::TlsEstablished { .. })).count()
+    impatient(MqttTransport::new(config).unwrap())
 }
 
 struct Met {
@@ -98,7 +71,7 @@ async fn every_fault_of_a_connection_ends_as_it_should() {
                 }
                 (outcome, _) => panic!("{carrier:?} {fault:?}: {outcome:?}"),
             }
-            let made = secure_connections(&emulator).await;
+            let made = secure_connections(&emulator);
             assert_eq!(made, *connections, "{carrier:?} {fault:?}");
             // Whatever it was, the same client works with the next connection.
             register(&client).await.unwrap();
@@ -113,7 +86,7 @@ async fn step_by_step_is_refused_nowhere() {
         let faults = [ConnectionFault::Mqtt(MqttFault::RefusePipelining)];
         let emulator = started(Behavior::new(), |c| c.connection_faults(faults)).await;
         register(&client(&emulator, carrier, false)).await.unwrap();
-        assert_eq!(secure_connections(&emulator).await, 1);
+        assert_eq!(secure_connections(&emulator), 1);
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use dps_emulator::{
-    Attestation, Behavior, Config, Emulator, Enrolment, Event, EventKind, SymmetricKey,
-};
+use dps_emulator::{Emulator, Event, EventKind};
 use mqtt_proto::{
     Pid, Protocol, QoS, QosPid, TopicFilter, TopicName,
     v3::{Connect, Packet, Publish, Subscribe},
@@ -16,26 +14,11 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+pub(crate) use crate::one_device::*;
 use crate::support::{PATIENCE, tls, token};
 
 pub(crate) const ANSWERS: &str = "$dps/registrations/res/#";
 pub(crate) const REGISTER: &str = "$dps/registrations/PUT/iotdps-register/?$rid=";
-pub(crate) const BODY: &str = r#"{"registrationId":"dev-1"}"#;
-
-pub(crate) fn key() -> SymmetricKey {
-    "c29tZSBkZXZpY2Uga2V5".parse().unwrap()
-}
-
-/// An emulator with one device, `dev-1`.
-pub(crate) async fn behaving(behavior: Behavior) -> Emulator {
-    started(behavior, |config| config).await
-}
-
-pub(crate) async fn started(behavior: Behavior, change: impl FnOnce(Config) -> Config) -> Emulator {
-    let enrolment =
-        Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
-    change(Emulator::builder().enrolment(enrolment.behavior(behavior))).start().await.unwrap()
-}
 
 /// CONNECT of `dev-1` with the right token.
 pub(crate) fn connect(emulator: &Emulator) -> Connect {

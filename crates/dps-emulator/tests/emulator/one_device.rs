@@ -1,0 +1,71 @@
+//! An emulator with one device, `dev-1`, and our own client for it: what the tests of MQTT and AMQP begin with.
+
+use std::time::Duration;
+
+use dps_connect::{Carrier, Endpoint, Roots};
+use dps_emulator::{Attestation, Behavior, Config, Emulator, Enrolment, EventKind, SymmetricKey};
+use dps_state_machine::{
+    Error, Registered, RegistrationRequest, Settings, StateMachine, TransportHandlers,
+};
+
+pub(crate) const BODY: &str = r#"{"registrationId":"dev-1"}"#;
+pub(crate) const CARRIERS: [Carrier; 2] = [Carrier::Tls, Carrier::WebSocket];
+
+pub(crate) fn key() -> SymmetricKey {
+    "c29tZSBkZXZpY2Uga2V5".parse().unwrap()
+}
+
+/// The same key as the client takes it.
+pub(crate) fn device_key() -> dps_attestation::Attestation {
+    let key: dps_attestation::SymmetricKey = key().to_base64().parse().unwrap();
+    key.into()
+}
+
+pub(crate) async fn behaving(behavior: Behavior) -> Emulator {
+    started(behavior, |config| config).await
+}
+
+pub(crate) async fn started(behavior: Behavior, change: impl FnOnce(Config) -> Config) -> Emulator {
+    let enrolment =
+        Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
+    change(Emulator::builder().enrolment(enrolment.behavior(behavior))).start().await.unwrap()
+}
+
+/// The configuration of a client that goes to this port over TLS.
+pub(crate) fn configured(
+    emulator: &Emulator,
+    carrier: Carrier,
+    tls_port: u16,
+    attestation: dps_attestation::Attestation,
+) -> dps_connect::Config {
+    let port = match carrier {
+        Carrier::Tls => tls_port,
+        _ => emulator.https_port(),
+    };
+    dps_connect::Config::new(emulator.id_scope().clone(), attestation)
+        .endpoint(format!("localhost:{port}").parse::<Endpoint>().unwrap())
+        .roots(Roots::empty().with_pem(emulator.ca_pem().as_bytes()).unwrap())
+}
+
+/// A client that doesn't wait long.
+pub(crate) fn impatient<W: TransportHandlers>(wire: W) -> StateMachine<W> {
+    let settings = Settings::default()
+        .request_timeout(Duration::from_secs(2))
+        .poll_interval(Duration::from_millis(20))
+        .poll_floor(Duration::from_millis(10))
+        .max_backoff(Duration::from_millis(50));
+    StateMachine::new(wire, settings)
+}
+
+pub(crate) async fn register<W>(client: &StateMachine<W>) -> Result<Registered, Error>
+where
+    W: TransportHandlers + 'static,
+{
+    client.register(RegistrationRequest::new("dev-1".parse().unwrap())).await
+}
+
+/// How many connections got as far as TLS.
+pub(crate) fn secure_connections(emulator: &Emulator) -> usize {
+    let events = emulator.events().snapshot();
+    events.iter().filter(|event| matches!(event.kind, EventKind::TlsEstablished { .. })).count()
+}

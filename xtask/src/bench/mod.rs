@@ -80,8 +80,9 @@ pub(crate) fn run(arguments: &[String]) -> Result {
     Ok(())
 }
 
+/// Its package alone: features that only tests need stay out of what it is built from.
 fn build_command(target: &Path) -> Result<PathBuf> {
-    Cmd::cargo(["build", "--release", "--locked", "--bin", "dps"]).run()?;
+    Cmd::cargo(["build", "--release", "--locked", "--package", "dps-cli"]).run()?;
     Ok(target.join("release/dps"))
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::{
     failure::Failure,
+    fields::Fields,
     value::{Malformed, Value},
 };
 
@@ -270,10 +271,10 @@ fn amqp(mut body: &[u8]) -> Result<Body, Malformed> {
         }
         0x16 => Body::Detach {
             handle: fields.u32(0).ok_or_else(|| missing("a detach", "handle"))?,
-            failure: fields.failure(2),
+            failure: failure(&fields, 2),
         },
-        0x17 => Body::End { failure: fields.failure(0) },
-        0x18 => Body::Close { failure: fields.failure(0) },
+        0x17 => Body::End { failure: failure(&fields, 0) },
+        0x18 => Body::Close { failure: failure(&fields, 0) },
         _ => Body::Unknown,
     })
 }
@@ -299,7 +300,7 @@ fn outcome(state: Value<'_>) -> Option<Outcome> {
     let fields = Fields(fields.into_list());
     Some(match code {
         0x24 => Outcome::Accepted,
-        0x25 => Outcome::Rejected(fields.failure(0)),
+        0x25 => Outcome::Rejected(failure(&fields, 0)),
         0x26 => Outcome::Released,
         0x27 => Outcome::Modified { undeliverable_here: fields.flag(1) },
         _ => return None,
@@ -313,48 +314,12 @@ fn open_error(properties: Value<'_>) -> Option<Failure> {
     Some(Failure::read(value.clone()).unwrap_or_else(|| Failure::said(value.to_string())))
 }
 
-fn missing(what: &str, field: &str) -> Malformed {
-    Malformed::new(format!("{what} has no {field}"))
+fn failure(fields: &Fields<'_>, place: usize) -> Option<Failure> {
+    fields.get(place).cloned().and_then(Failure::read)
 }
 
-/// The fields of a performative by their places. What is missing at the end is absent.
-pub(crate) struct Fields<'a>(pub(crate) Vec<Value<'a>>);
-
-impl<'a> Fields<'a> {
-    /// Reads a described list and moves `bytes` to what comes after it.
-    pub(crate) fn read(bytes: &mut &'a [u8]) -> Result<(u64, Self), Malformed> {
-        match Value::read(bytes)? {
-            Value::Described(code, fields) => Ok((code, Self(fields.into_list()))),
-            _ => Err(Malformed::new("a frame does not say what it is")),
-        }
-    }
-
-    pub(crate) fn get(&self, place: usize) -> Option<&Value<'a>> {
-        self.0.get(place).filter(|value| **value != Value::Null)
-    }
-
-    fn u32(&self, place: usize) -> Option<u32> {
-        self.get(place)?.as_u64().and_then(|number| u32::try_from(number).ok())
-    }
-
-    fn flag(&self, place: usize) -> bool {
-        matches!(self.get(place), Some(Value::Bool(true)))
-    }
-
-    fn text(&self, place: usize) -> Option<String> {
-        self.get(place)?.as_text().map(str::to_owned)
-    }
-
-    fn binary(&self, place: usize) -> Vec<u8> {
-        match self.get(place) {
-            Some(Value::Binary(bytes)) => bytes.to_vec(),
-            _ => Vec::new(),
-        }
-    }
-
-    fn failure(&self, place: usize) -> Option<Failure> {
-        self.get(place).cloned().and_then(Failure::read)
-    }
+fn missing(what: &str, field: &str) -> Malformed {
+    Malformed::new(format!("{what} has no {field}"))
 }
 
 #[cfg(test)]

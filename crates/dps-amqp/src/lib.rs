@@ -10,6 +10,7 @@ pub mod codec;
 mod config;
 mod connection;
 mod failure;
+mod fields;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod handler;

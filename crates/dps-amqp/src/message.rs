@@ -7,7 +7,8 @@ use dps_state_machine::{OperationId, RegistrationRequest, Response, retry_after}
 use fe2o3_amqp_types::messaging::{ApplicationProperties, Data, Properties};
 
 use crate::{
-    codec::{Fields, encoded},
+    codec::encoded,
+    fields::Fields,
     value::{Malformed, Value},
 };
 

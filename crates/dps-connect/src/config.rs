@@ -9,7 +9,11 @@ use std::{
 use dps_attestation::{Attestation, SasToken};
 use dps_state_machine::{ConfigurationError, Error, IdScope, Observer, RegistrationId};
 
-use crate::{endpoint::Endpoint, proxy::ProxyChoice, roots::Roots};
+use crate::{
+    endpoint::Endpoint,
+    proxy::{Proxy, ProxyChoice},
+    roots::Roots,
+};
 
 /// A token that lives longer than a century is cut to that: a date must stay a date.
 const LONGEST_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -106,6 +110,16 @@ impl Config {
             Some(identity) => identity.preflight(registration_id, SystemTime::now()),
             None => Ok(()),
         }
+    }
+
+    /// The proxy through which the endpoint is reached, decided in this one place for every wire.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when the environment names a proxy that can't be used: going around it would be
+    /// the wrong answer.
+    pub fn chosen_proxy(&self, default_port: u16) -> Result<Option<Proxy>, Error> {
+        let (host, port) = (self.endpoint.host(), self.endpoint.port_or(default_port));
+        self.proxy.on_the_way_to(host, port, &|name| std::env::var(name).ok())
     }
 
     /// A SAS token, signed now; `None` when the device proves itself otherwise.

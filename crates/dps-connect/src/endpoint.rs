@@ -107,7 +107,7 @@ pub(crate) fn parse(text: &str) -> Result<(String, Option<u16>), String> {
         return Err("it is empty; give HOST or HOST:PORT".to_owned());
     }
     if let Some((scheme, _)) = text.split_once("://") {
-        return Err(format!("leave {scheme:?}:// out; give HOST or HOST:PORT"));
+        return Err(format!("leave {scheme:?} and :// out; give HOST or HOST:PORT"));
     }
     if let Some(bad) = text.chars().find(|c| c.is_whitespace() || c.is_control()) {
         return Err(format!("the character {bad:?} is not allowed in a host name"));

@@ -1,6 +1,6 @@
 //! The HTTP proxy on the way out.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use dps_state_machine::{ConfigurationError, Error};
@@ -8,7 +8,6 @@ use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
 use crate::{
-    config::Config,
     endpoint::{self, host_and_port},
     no_proxy::NoProxy,
 };
@@ -122,8 +121,22 @@ impl FromStr for Proxy {
             let reason = format!("{scheme:?} is not supported; give an http:// proxy");
             return Err(wrong(&reason));
         }
-        let (host, port) = endpoint::parse(authority.strip_suffix('/').unwrap_or(authority))
-            .map_err(|e| wrong(&e))?;
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        // A password whose host was forgotten stands where a port would.
+        if user_info.is_none()
+            && let Some((user, password)) = authority.split_once(':')
+            && password
+                .split(['/', ':'])
+                .next()
+                .is_some_and(|port| !port.bytes().all(|b| b.is_ascii_digit()))
+            && !authority.starts_with('[')
+            && authority.parse::<Ipv6Addr>().is_err()
+        {
+            let shown = format!("{scheme}://{user}:***");
+            let reason = "no port follows the colon; a user and password stand before @HOST";
+            return Err(ConfigurationError::new("proxy", shown, reason).into());
+        }
+        let (host, port) = endpoint::parse(authority).map_err(|e| wrong(&e))?;
         if rustls::pki_types::ServerName::try_from(host.as_str()).is_err() {
             return Err(wrong("the host is neither a name nor an IP address"));
         }
@@ -165,41 +178,31 @@ impl fmt::Debug for Proxy {
     }
 }
 
-impl Config {
-    /// The proxy through which the endpoint is reached, decided in this one place for every wire.
-    ///
-    /// # Errors
-    /// [`Error::Configuration`] when the environment names a proxy that can't be used: going around it would be
-    /// the wrong answer.
-    pub fn chosen_proxy(&self, default_port: u16) -> Result<Option<Proxy>, Error> {
-        self.chosen_proxy_given(default_port, &|name| std::env::var(name).ok())
-    }
-
-    fn chosen_proxy_given(
+impl ProxyChoice {
+    /// The proxy on the way to a host, given how the environment's variables are read.
+    pub(crate) fn on_the_way_to(
         &self,
-        default_port: u16,
+        host: &str,
+        port: u16,
         variable: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Option<Proxy>, Error> {
-        let proxy = match &self.proxy {
-            ProxyChoice::None => return Ok(None),
-            ProxyChoice::Url(proxy) => proxy.clone(),
-            ProxyChoice::Environment => {
+        let proxy = match self {
+            Self::None => return Ok(None),
+            Self::Url(proxy) => proxy.clone(),
+            Self::Environment => {
                 let set = |name: &&str| variable(name).filter(|value| !value.is_empty());
                 let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
                 let Some(url) = names.iter().find_map(set) else { return Ok(None) };
                 url.parse::<Proxy>()?.except(NoProxy::from_variables(variable))
             }
         };
-        let direct =
-            proxy.except.matches(self.endpoint.host(), self.endpoint.port_or(default_port));
-        Ok((!direct).then_some(proxy))
+        Ok((!proxy.except.matches(host, port)).then_some(proxy))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dps_attestation::{Attestation, SymmetricKey};
 
     #[test]
     fn a_proxy_is_read_and_shown_without_its_password() {
@@ -228,6 +231,12 @@ mod tests {
             ("http://p.example:3128/path", "'/'"),
             ("http://u:secret@p.example:0", "\"0\""),
             ("http://u:secret@", "empty"),
+            ("http://u:secret", "before @HOST"),
+            ("http://u:secret/", "before @HOST"),
+            ("u:12345678secret", "before @HOST"),
+            ("u:secret:secret", "before @HOST"),
+            ("2001:db8::x", "before @HOST"),
+            ("p.example:99999", "65535"),
             ("http://u:secret%FF@p.example", "UTF-8"),
             ("http://u:secret%0d%0a@p.example", "control character"),
             ("http://u%3A:secret@p.example", "colon"),
@@ -243,16 +252,13 @@ mod tests {
 
     #[test]
     fn the_environment_counts_only_when_it_is_asked() {
-        let key = Attestation::SymmetricKey(SymmetricKey::from_bytes(b"key").unwrap());
-        let config = Config::new("0ne00AABBCC".parse().unwrap(), key);
         let chosen = |choice: ProxyChoice, variables: &[(&str, &str)]| {
             let variable = |name: &str| {
                 let found = variables.iter().find(|(key, _)| *key == name);
                 found.map(|(_, value)| (*value).to_owned())
             };
-            let config = config.clone().proxy(choice);
-            config
-                .chosen_proxy_given(443, &variable)
+            choice
+                .on_the_way_to("global.azure-devices-provisioning.net", 443, &variable)
                 .map(|proxy| proxy.map(|p| p.address()))
                 .map_err(|error| error.to_string())
         };

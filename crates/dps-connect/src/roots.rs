@@ -7,7 +7,7 @@ use rustls::{
     RootCertStore,
     pki_types::{
         CertificateDer,
-        pem::{PemObject, SectionKind},
+        pem::{self, PemObject, SectionKind},
     },
 };
 
@@ -63,7 +63,7 @@ impl Roots {
                     add(store, der.into(), certificates)?;
                 }
                 Ok((kind, _)) => others.push(describe(kind)),
-                Err(error) => return Err(wrong(&format!("the PEM can't be read: {error}"))),
+                Err(error) => return Err(wrong(&unreadable(&error))),
             }
         }
         if certificates == 0 {
@@ -124,6 +124,17 @@ fn wrong(reason: &str) -> Error {
     ConfigurationError::new("roots", "", reason).into()
 }
 
+/// The library shows the bytes that it met, or missed, as numbers.
+fn unreadable(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "a block has no END line; was the file cut off?".to_owned()
+        }
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line in it is damaged".to_owned(),
+        other => format!("the PEM can't be read: {other}"),
+    }
+}
+
 fn describe(kind: SectionKind) -> &'static str {
     match kind {
         SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey => {
@@ -180,12 +191,13 @@ mod tests {
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let cut = &certificate().pem()[..80];
         let der = certificate().der().to_vec();
-        let cases: [(&[u8], &str); 6] = [
+        let cases: [(&[u8], &str); 7] = [
             (b"", "empty"),
             (b"hello", "no PEM"),
             (key.as_bytes(), "a private key"),
             (broken.as_bytes(), "certificate 1"),
-            (cut.as_bytes(), "can't be read"),
+            (cut.as_bytes(), "cut off"),
+            (b"-----BEGIN CERT", "damaged"),
             (&der, "DER"),
         ];
         for (pem, says) in cases {

@@ -4,17 +4,13 @@
 //! The frames are made by hand on the library's codec and not by its acceptor: that one can't misbehave as scripts
 //! want it, nor answer frames that came together in one flight.
 
-use crate::server::Peer;
-
 mod answer;
 mod codec;
 mod conversation;
 mod device;
-mod fault;
 mod guard;
 mod mischief;
 mod session;
 mod write;
 
 pub(crate) use conversation::Conversation;
-pub use fault::{AmqpFault, InfoRetryAfter};

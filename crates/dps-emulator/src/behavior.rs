@@ -2,12 +2,14 @@
 
 use serde::Serialize;
 
-use crate::{amqp::AmqpFault, mqtt::MqttFault};
-
+mod amqp;
 mod fault;
+mod mqtt;
 
+pub use amqp::{AmqpFault, InfoRetryAfter};
 pub use fault::{Body, Delivery, Fault};
 pub(crate) use fault::{Refusal, Times};
+pub use mqtt::MqttFault;
 
 /// How the service treats the devices of one enrolment. The default is a service in good health that assigns
 /// at once.

@@ -7,19 +7,18 @@ use dps_state_machine::IdScope;
 
 use crate::{
     behavior::ConnectionFault,
-    emulator::{Emulator, StartError},
+    config_error::ConfigError,
     enrolment::{Enrolment, GroupAttestation},
     keys::{CaCertificates, SymmetricKey},
 };
 
-mod error;
 mod file;
 mod limits;
 
-pub use error::ConfigError;
 pub use limits::Limits;
 
-/// What an emulator is started with. Built from code with [`Emulator::builder`], or from a TOML file.
+/// What an emulator is started with. Built from code with [`Emulator::builder`](crate::Emulator::builder), or from a
+/// TOML file.
 ///
 /// Without any setting it has no enrolments, serves each wire on a free port of the loopback addresses, and no
 /// admin port.
@@ -44,7 +43,7 @@ impl Config {
     /// The ID scope that is served unless another is set.
     pub const DEFAULT_ID_SCOPE: &str = "0ne00E4A9D1";
 
-    /// A configuration without enrolments. The same as [`Emulator::builder`].
+    /// A configuration without enrolments. The same as [`Emulator::builder`](crate::Emulator::builder).
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -85,7 +84,8 @@ impl Config {
     }
 
     /// Adds what takes any device: a symmetric-key group named `group`, with the key given or a fresh one
-    /// ([`Emulator::group_key`] tells it), and, with CA certificates, an X.509 group named `x509-group`.
+    /// ([`Emulator::group_key`](crate::Emulator::group_key) tells it), and, with CA certificates, an X.509 group named
+    /// `x509-group`.
     ///
     /// # Errors
     /// [`ConfigError`] when the system has no randomness for a fresh key.
@@ -237,20 +237,6 @@ impl Config {
         }
         Ok(())
     }
-
-    /// Starts the emulator. It serves when this returns.
-    ///
-    /// # Errors
-    /// [`StartError`]: a setting that can't be used, or a port that can't be had.
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves nothing behind.
-    ///
-    /// # Panics
-    /// When it is called outside of a tokio runtime.
-    pub async fn start(self) -> Result<Emulator, StartError> {
-        Emulator::start(self).await
-    }
 }
 
 impl Default for Config {
@@ -292,6 +278,6 @@ pub enum ServerCertificate {
     /// It has none of the loopback names, only those given with [`Config::server_names`], or
     /// `other.invalid`.
     WrongName,
-    /// It was issued by another CA than the one that [`Emulator::ca_pem`] gives.
+    /// It was issued by another CA than the one that [`Emulator::ca_pem`](crate::Emulator::ca_pem) gives.
     WrongCa,
 }

@@ -14,7 +14,8 @@ use tokio::{sync::watch, task::JoinSet};
 use crate::{
     amqp,
     behavior::{Behavior, ConnectionFault},
-    config::{Config, ConfigError},
+    config::Config,
+    config_error::ConfigError,
     enrolment::Enrolment,
     events::{EventLog, Recorder, Sink, SinkEnd, Wire},
     keys::SymmetricKey,
@@ -23,6 +24,22 @@ use crate::{
     service::Service,
     tls::Identity,
 };
+
+impl Config {
+    /// Starts the emulator. It serves when this returns.
+    ///
+    /// # Errors
+    /// [`StartError`]: a setting that can't be used, or a port that can't be had.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    ///
+    /// # Panics
+    /// When it is called outside of a tokio runtime.
+    pub async fn start(self) -> Result<Emulator, StartError> {
+        Emulator::start(self).await
+    }
+}
 
 /// The provisioning service on loopback: real sockets, real TLS, real credential checks.
 ///
@@ -54,7 +71,7 @@ impl Emulator {
         Config::new()
     }
 
-    pub(crate) async fn start(config: Config) -> Result<Self, StartError> {
+    async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
         let id_scope = match config.id_scope {
             Some(id_scope) => id_scope,

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     behavior::Behavior,
-    config::ConfigError,
+    config_error::ConfigError,
     keys::{CaCertificates, SymmetricKey, Thumbprint},
 };
 

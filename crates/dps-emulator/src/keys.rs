@@ -11,7 +11,7 @@ use ring::{digest, hmac, rand::SecureRandom};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use zeroize::Zeroizing;
 
-use crate::config::ConfigError;
+use crate::config_error::ConfigError;
 
 /// Base64 as the service reads it: with or without its padding, whatever the unused bits of the last character are.
 pub(crate) const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(

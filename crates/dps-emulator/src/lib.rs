@@ -40,6 +40,7 @@ mod amqp;
 mod behavior;
 mod clock;
 mod config;
+mod config_error;
 mod emulator;
 mod enrolment;
 mod events;
@@ -51,11 +52,13 @@ mod server;
 mod service;
 mod tls;
 
-pub use amqp::{AmqpFault, InfoRetryAfter};
-pub use behavior::{Behavior, Body, ConnectionFault, Delivery, Fault, Outcome, RetryAfter};
-pub use config::{Config, ConfigError, Limits, ServerCertificate};
+pub use behavior::{
+    AmqpFault, Behavior, Body, ConnectionFault, Delivery, Fault, InfoRetryAfter, MqttFault,
+    Outcome, RetryAfter,
+};
+pub use config::{Config, Limits, ServerCertificate};
+pub use config_error::ConfigError;
 pub use emulator::{Emulator, StartError};
 pub use enrolment::{Attestation, Enrolment, GroupAttestation, Reprovisioning, ReturnedPayload};
 pub use events::{Event, EventKind, EventLog, Method, Operation, Wire};
 pub use keys::{CaCertificates, SymmetricKey, Thumbprint};
-pub use mqtt::MqttFault;

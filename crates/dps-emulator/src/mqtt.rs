@@ -1,12 +1,8 @@
 //! The MQTT wire of the service, over TLS and over WebSocket.
 //! See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html>.
 
-use crate::server::Peer;
-
 mod codec;
 mod conversation;
 mod device;
-mod fault;
 
 pub(crate) use conversation::Conversation;
-pub use fault::MqttFault;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     behavior::{Behavior, Outcome},
     clock,
-    config::ConfigError,
+    config_error::ConfigError,
     enrolment::{Enrolment, ReturnedPayload},
 };
 

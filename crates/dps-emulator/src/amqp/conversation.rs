@@ -3,15 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    AmqpFault, Peer,
     codec::{self, Frame},
     device::{Claim, condition},
     session::{Context, Session},
     write::{self, AMQP_HEADER, OpenAs, SASL_HEADER},
 };
 use crate::{
-    behavior::ConnectionFault,
-    server::{self, Conversation as _, Over},
+    behavior::{AmqpFault, ConnectionFault},
+    server::{self, Conversation as _, Over, Peer},
     service::{Credential, ServiceError},
 };
 

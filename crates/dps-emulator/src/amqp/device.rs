@@ -6,13 +6,14 @@ use fe2o3_amqp_types::{definitions::Error, primitives::SimpleValue};
 use serde_amqp::Value;
 
 use super::{
-    AmqpFault, InfoRetryAfter, Peer,
     codec::{Message, text},
     session::Context,
     write,
 };
 use crate::{
+    behavior::{AmqpFault, InfoRetryAfter},
     events::{EventKind, Operation},
+    server::Peer,
     service::{Authenticated, Credential, Registration, Reply, ServiceError, check_api_version},
 };
 

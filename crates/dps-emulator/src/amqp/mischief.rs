@@ -1,12 +1,11 @@
 //! What scripts want instead of an answer.
 
 use super::{
-    AmqpFault,
     device::{bare_rejection, rejection},
     session::Context,
     write::{self, Verdict},
 };
-use crate::{server::Over, service::ServiceError};
+use crate::{behavior::AmqpFault, server::Over, service::ServiceError};
 
 /// What a script wants instead of an answer. Whether that was it.
 pub(super) fn misbehave(context: &mut Context<'_>, handle: u32, delivery_id: u32) -> bool {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_amqp::Value;
 
 use super::{
-    AmqpFault, Peer,
     answer::{Answer, Sending, another_id, message_id, reject},
     codec::{Frame, Message},
     device::{Claim, Device, application_properties, claimed, parse_address, rejection},
@@ -13,8 +12,8 @@ use super::{
     write::{self, AttachAs, FlowAs, Verdict},
 };
 use crate::{
-    behavior::Delivery,
-    server::Over,
+    behavior::{AmqpFault, Delivery},
+    server::{Over, Peer},
     service::{Reply, ServiceError},
 };
 

@@ -5,7 +5,8 @@ use std::{net::IpAddr, path::Path, time::Duration};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Config, ConfigError, Limits, ServerCertificate};
+use super::{Config, Limits, ServerCertificate};
+use crate::config_error::ConfigError;
 
 mod enrolment;
 mod fault;

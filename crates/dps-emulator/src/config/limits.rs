@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ConfigError;
+use crate::config_error::ConfigError;
 
 /// The bounds that keep a hostile or forgotten peer from using the emulator up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,13 +8,12 @@ use mqtt_proto::{
 };
 
 use super::{
-    MqttFault, Peer,
     codec::{self, Malformed},
     device::{Device, UserName},
 };
 use crate::{
-    behavior::{ConnectionFault, Delivery},
-    server::{self, Over},
+    behavior::{ConnectionFault, Delivery, MqttFault},
+    server::{self, Over, Peer},
     service::{Credential, Registration, Reply, ServiceError},
 };
 

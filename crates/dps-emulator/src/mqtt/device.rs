@@ -8,9 +8,10 @@ use mqtt_proto::{
 };
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::{MqttFault, Peer};
 use crate::{
+    behavior::MqttFault,
     events::{EventKind, Operation},
+    server::Peer,
     service::{Authenticated, Credential, Registration, Reply, ServiceError, check_api_version},
 };
 

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::{choose, fault, fields, from_parser, json, wrong};
 use crate::{
     behavior::{Behavior, Outcome},
-    config::ConfigError,
+    config_error::ConfigError,
     enrolment::{Attestation, Enrolment, GroupAttestation, Reprovisioning, ReturnedPayload},
     keys::{CaCertificates, SymmetricKey, Thumbprint},
 };

@@ -9,7 +9,7 @@ use super::{choose, fields, in_plain_words, json, wrong};
 use crate::{
     AmqpFault,
     behavior::{Body, ConnectionFault, Delivery, Fault, RetryAfter},
-    config::ConfigError,
+    config_error::ConfigError,
 };
 
 #[derive(Deserialize)]

@@ -18,7 +18,8 @@ use tokio::{
 use crate::{
     amqp,
     behavior::ConnectionFault,
-    config::{Config, ConfigError, ServerCertificate},
+    config::{Config, ServerCertificate},
+    config_error::ConfigError,
     events::{Recorder, Wire},
     mqtt,
     server::{

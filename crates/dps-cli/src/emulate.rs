@@ -44,7 +44,8 @@ Examples:
   # The ports and the name that devices have built in; events on standard output.
   dps emulate --https-port 443 --mqtt-port 8883 --amqp-port 5671 --ca-out ca.pem --events - \\
       --name global.azure-devices-provisioning.net
-  # Enrolments, faults and limits from a file.
+  # Enrolments, faults and limits from a file, beginning with one that has every key.
+  dps emulate --example-config > emulator.toml
   dps emulate --config emulator.toml --https-port 8443 --ca-out ca.pem";
 
 #[derive(Debug, clap::Args)]
@@ -71,6 +72,9 @@ pub(crate) struct Arguments {
     /// TOML file with enrolments and how the service behaves; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
+    /// Prints a file for --config that has every key, explained, and does nothing else
+    #[arg(long)]
+    example_config: bool,
     /// Key of the enrolment group `group` in base64, a throwaway; a fresh one without it
     #[arg(long, value_name = "B64")]
     group_key: Option<String>,
@@ -103,6 +107,9 @@ struct Ready<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    if arguments.example_config {
+        return print(Config::EXAMPLE);
+    }
     arguments.verbosity.start();
     match runtime::block_on(|interrupts| serve(arguments, interrupts)) {
         Ok(()) => ExitCode::SUCCESS,

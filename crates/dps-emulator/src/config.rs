@@ -40,6 +40,9 @@ pub struct Config {
 }
 
 impl Config {
+    /// A TOML file that has every key, explained. Its keys and certificates are made up.
+    pub const EXAMPLE: &str = include_str!("../emulator.toml");
+
     /// The ID scope that is served unless another is set.
     pub const DEFAULT_ID_SCOPE: &str = "0ne00E4A9D1";
 

@@ -32,7 +32,7 @@
 //!
 //! # The configuration file
 //!
-//! [`Config::from_toml_file`] reads all that can be said in code:
+//! [`Config::from_toml_file`] reads all that can be said in code; this is [`Config::EXAMPLE`]:
 //!
 #![doc = concat!("```toml\n", include_str!("../emulator.toml"), "```\n")]
 

@@ -88,6 +88,16 @@ fn a_configuration_file_counts_and_flags_win_over_it() {
 }
 
 #[test]
+fn the_example_of_a_configuration_is_one() {
+    let example = run(&mut dps(&["emulate", "--example-config"]));
+    assert_eq!((example.code, example.stderr.as_str()), (0, ""));
+    let folder = Folder::new();
+    let config = folder.file("emulator.toml", example.stdout);
+    let emulator = Emulator::start(folder, &["--config", &config]);
+    assert_eq!(text(&emulator.ready, "idScope"), "0ne00AABBCC");
+}
+
+#[test]
 fn events_are_lines_of_json_after_the_first_line_or_in_a_file() {
     let mut emulator = Emulator::start(Folder::new(), &["--group-key", KEY, "--events", "-"]);
     let group = emulator.folder.file("group.key", KEY);

@@ -20,7 +20,7 @@ fn one(keys: &str) -> Result<Enrolment, ConfigError> {
 
 #[test]
 fn the_documented_example_is_read_and_means_what_it_says() {
-    let config = parse(include_str!("../../../emulator.toml"), Path::new("")).unwrap();
+    let config = parse(Config::EXAMPLE, Path::new("")).unwrap();
     assert_eq!(config.id_scope.unwrap().as_str(), "0ne00AABBCC");
     assert_eq!((config.https_port, config.admin_port), (0, Some(0)));
     assert_eq!((config.mqtt_port, config.amqp_port), (0, 0));

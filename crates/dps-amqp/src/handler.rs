@@ -108,7 +108,10 @@ impl AmqpTransport {
             };
             tracing::debug!(?login, pipelined, "starting AMQP");
             let is_bare = matches!(login, Login::None);
-            let io = self.connector.open(&PROTOCOL, self.carrier).await?;
+            let io = match self.connector.open(&PROTOCOL, self.carrier).await? {
+                Ok(io) => io,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
             match Connection::start(io, config, registration_id, login, pipelined).await {
                 Ok(Started::Ready(connection)) => return Ok(Ok(connection)),
                 Ok(Started::Refused(response)) => return Ok(Err(response)),

@@ -1,10 +1,10 @@
 //! What carries a protocol to the service: TLS on a port of its own, or WebSocket on port 443.
 //!
-//! A wire says once what its [`Protocol`] is on either. [`Connector::open`] then gives it a stream of bytes, and from
-//! there on nothing depends on the carrier: what WebSocket has to say about an end is inside of the stream's errors,
+//! A wire says once what its [`Protocol`] is on either. [`Connector::open`] then gives it a stream of bytes, or the
+//! service's no if that was said on the way, and from there on nothing depends on the carrier: what WebSocket has to say about an end is inside of the stream's errors,
 //! and [`failure::broken`](crate::failure::broken) reads it.
 
-use dps_state_machine::{ConfigurationError, Error};
+use dps_state_machine::{ConfigurationError, Error, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connector::Connector;
@@ -63,7 +63,8 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
 
 impl Connector {
-    /// Opens a stream for the protocol.
+    /// Opens a stream for the protocol. What comes may be the service's no instead, where the carrier has a way to
+    /// say it: WebSocket has.
     ///
     /// # Errors
     /// As for [`connect`](Self::connect), [`Error::Connection`] with the stage `websocket`, and
@@ -71,12 +72,19 @@ impl Connector {
     ///
     /// # Cancel safety
     /// As for [`connect`](Self::connect).
-    pub async fn open(&self, protocol: &Protocol, carrier: Carrier) -> Result<Box<dyn Io>, Error> {
+    pub async fn open(
+        &self,
+        protocol: &Protocol,
+        carrier: Carrier,
+    ) -> Result<Result<Box<dyn Io>, Response>, Error> {
         carrier.ensure_built()?;
         match carrier {
             #[cfg(feature = "websocket")]
-            Carrier::WebSocket => Ok(Box::new(self.websocket(protocol.subprotocol).await?)),
-            _ => Ok(Box::new(self.connect(protocol.tls_port).await?)),
+            Carrier::WebSocket => {
+                let opened = self.websocket(protocol.subprotocol).await?;
+                Ok(opened.map(|stream| Box::new(stream) as _))
+            }
+            _ => Ok(Ok(Box::new(self.connect(protocol.tls_port).await?))),
         }
     }
 }

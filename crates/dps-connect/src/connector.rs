@@ -23,6 +23,8 @@ use crate::{
     tls::tls_config,
     tunnel,
 };
+#[cfg(feature = "websocket")]
+use dps_state_machine::Response;
 
 /// The TLS stream that a wire speaks over.
 pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
@@ -81,21 +83,29 @@ impl Connector {
     /// Does what [`connect`](Self::connect) does, and then the WebSocket upgrade on the stream, within the same
     /// [`Config::connect_timeout`]. The server must speak the given subprotocol, in any spelling.
     ///
+    /// What comes may be the service's no instead: an upgrade answered with 429, with 5xx, or with another status
+    /// from 300 on and an error of the service for a body.
+    ///
     /// # Errors
     /// As for [`connect`](Self::connect), and [`Error::Connection`] with the stage `websocket`.
     ///
     /// # Cancel safety
     /// As for [`connect`](Self::connect).
     #[cfg(feature = "websocket")]
-    pub async fn websocket(&self, subprotocol: &str) -> Result<WsBytes<Stream>, Error> {
+    pub async fn websocket(
+        &self,
+        subprotocol: &str,
+    ) -> Result<Result<WsBytes<Stream>, Response>, Error> {
         let peer = Peer::of(&self.config, WEBSOCKET_PORT)?;
         let attempt = Attempt::new(&self.config, &peer);
         let stream = attempt.open(self).await?;
         self.config.observer.notify(&Step::Websocket);
         let upgrade = websocket::upgrade(stream, &peer, subprotocol, attempt.user_agent);
-        let stream = attempt.bound(Stage::Websocket, upgrade).await?;
-        self.config.observer.notify(&Step::Connected);
-        Ok(stream)
+        let upgraded = attempt.bound(Stage::Websocket, upgrade).await?;
+        if upgraded.is_ok() {
+            self.config.observer.notify(&Step::Connected);
+        }
+        Ok(upgraded)
     }
 }
 

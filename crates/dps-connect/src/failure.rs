@@ -206,8 +206,8 @@ pub fn tls(peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
 const WEBSOCKET_HINT: &str =
     "check the host and the port, and that nothing in between answers instead of the service";
 
-/// No WebSocket, because the peer answered the upgrade with another status than 101. `line` is the status with
-/// the words after it.
+/// No WebSocket, because somebody who is not the service answered the upgrade with another status than 101. `line`
+/// is the status with the words after it.
 #[must_use]
 pub fn websocket_refused(peer: &Peer, status: u16, line: &str) -> ConnectionError {
     let refused = websocket(peer, &format!("it answered {line:.128?}"));
@@ -215,7 +215,7 @@ pub fn websocket_refused(peer: &Peer, status: u16, line: &str) -> ConnectionErro
         401 | 403 => refused
             .hint("check that the network, the proxy and the service let this device in")
             .permanent(),
-        408 | 429 | 500.. => refused.hint("the service is in trouble; try again later"),
+        408 => refused.hint("the connection is too slow; try again later"),
         _ => refused.permanent(),
     }
 }

@@ -1,6 +1,6 @@
 //! The inside of the connector, for the fuzz targets only: what it says and hears before TLS and after.
 
-use dps_state_machine::ConnectionError;
+use dps_state_machine::{ConnectionError, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
@@ -30,6 +30,6 @@ pub async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: &Peer,
     subprotocol: &str,
-) -> Result<WsBytes<S>, ConnectionError> {
+) -> Result<Result<WsBytes<S>, Response>, ConnectionError> {
     websocket::upgrade(stream, peer, subprotocol, "dps").await
 }

@@ -17,8 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::failure::Closed;
 
 mod frame;
+mod head;
 mod incoming;
 mod outgoing;
+mod refusal;
 mod upgrade;
 
 use frame::Role;

@@ -54,6 +54,11 @@ fn switching(key: &str, protocol: &str) -> String {
     )
 }
 
+fn answered(status: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nRetry-After: 3\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
 async fn refused(ca: &Authority, answer: fn(&str) -> String) -> ConnectionError {
     let address = upgrading(ca, answer).await;
     let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
@@ -68,7 +73,7 @@ async fn bytes_flow_once_the_server_has_switched_however_it_spells_the_subprotoc
     let seen = Arc::clone(&steps);
     let observer = Observer::new(move |step| seen.lock().unwrap().push(step.clone()));
     let config = config(&localhost(address), ca.roots()).observer(observer);
-    let mut ws = Connector::new(config).unwrap().websocket("mqtt").await.unwrap();
+    let mut ws = Connector::new(config).unwrap().websocket("mqtt").await.unwrap().unwrap();
     ws.write_all(b"hello").await.unwrap();
     ws.flush().await.unwrap();
     let mut echoed = [0; 5];
@@ -84,11 +89,13 @@ async fn bytes_flow_once_the_server_has_switched_however_it_spells_the_subprotoc
 async fn every_refusal_says_what_the_server_answered() {
     let ca = Authority::new("ca");
     type Case = (fn(&str) -> String, &'static str, bool);
-    let cases: [Case; 10] = [
-        (|_| "HTTP/1.1 403 Forbidden\r\n\r\n".into(), "403 Forbidden", false),
-        (|_| "HTTP/1.0 401 Unauthorized\r\n\r\n".into(), "401 Unauthorized", false),
-        (|_| "HTTP/1.1 404 Not Found\r\nA: b\r\n\r\nbody".into(), "404 Not Found", false),
-        (|_| "HTTP/1.1 503 Busy\r\nRetry-After: 3\r\n\r\n".into(), "503 Busy", true),
+    let cases: [Case; 12] = [
+        (|_| answered("403 Forbidden", "<html>no</html>"), "403 Forbidden", false),
+        (|_| answered("401 Unauthorized", "{}"), "401 Unauthorized", false),
+        (|_| answered("404 Not Found", "[\"errorCode\"]"), "404 Not Found", false),
+        (|_| answered("302 Found", ""), "302 Found", false),
+        (|_| answered("408 Slow", ""), "408 Slow", true),
+        (|_| answered("200 OK", r#"{"errorCode":401002}"#), "200 OK", false),
         (|_| "SSH-2.0-server\r\n".into(), "not HTTP", true),
         (|_| format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(20_000)), "too long", true),
         (
@@ -110,6 +117,50 @@ async fn every_refusal_says_what_the_server_answered() {
         assert!(error.to_string().contains(says), "{error} should say {says}");
         assert_eq!(error.retryable, retryable, "{error}");
         assert!(error.hint.is_some() && !error.lost, "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_by_the_service_is_an_answer() {
+    const JSON: &str = r#"{"errorCode":401002,"trackingId":"t-1"}"#;
+    let ca = Authority::new("ca");
+    let chunks = "8;a=b\r\n{\"errorC\r\n1f\r\node\":401002,\"trackingId\":\"t-1\"}\r\n0\r\n\r\n";
+    let chunked = format!("HTTP/1.1 401 No\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+    let long = "x".repeat(100_000);
+    let cases = [
+        (answered("429 Busy", JSON), 429, JSON, Some(3)),
+        (answered("503 Busy", ""), 503, "", Some(3)),
+        (answered("502 Bad Gateway", "<html>"), 502, "<html>", Some(3)),
+        (answered("500 Oh", &long), 500, &long[..16 * 1024], Some(3)),
+        (answered("401 No", JSON), 401, JSON, Some(3)),
+        (answered("409 Both", &[JSON, "  "].concat()), 409, &[JSON, "  "].concat(), Some(3)),
+        (format!("{}HTTP/1.1 200 OK", answered("400 No", JSON)), 400, JSON, Some(3)),
+        (chunked, 401, JSON, None),
+        // Its end is that of the connection.
+        (format!("HTTP/1.0 403 No\r\n\r\n{JSON}"), 403, JSON, None),
+    ];
+    for (answer, status, body, seconds) in cases {
+        let server = server_config(&ca.server(|_| {}), None, TLS);
+        let address = listen_tls(server, move |mut tls| {
+            let answer = answer.clone();
+            async move {
+                head(&mut tls).await;
+                // In two parts, and the client may have read enough before the end.
+                let (first, rest) = answer.split_at(answer.len() / 2);
+                tls.write_all(first.as_bytes()).await.unwrap();
+                tls.flush().await.unwrap();
+                let _ = tls.write_all(rest.as_bytes()).await;
+                let _ = tls.shutdown().await;
+            }
+        })
+        .await;
+        let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
+        let response = connector.websocket("mqtt").await.unwrap().unwrap_err();
+        assert_eq!(response.status, status);
+        assert_eq!(String::from_utf8(response.body).unwrap(), body, "{status}");
+        assert_eq!(response.retry_after.map(|time| time.as_secs()), seconds, "{status}");
+        assert_eq!(response.protocol_result.get("status"), Some(&*status.to_string()));
+        assert_eq!(response.protocol_result.get("retry-after").is_some(), seconds.is_some());
     }
 }
 

@@ -63,13 +63,11 @@ impl MqttTransport {
         let (link, response) = match self.kept(question.request()).await {
             Some(mut link) => {
                 let response = talk.ask(&mut link).await?;
-                (link, response)
+                (Some(link), response)
             }
             None => self.start(&talk).await?,
         };
-        if !link.refused {
-            self.parked = Some(Parked::new(link));
-        }
+        self.parked = link.filter(|link| !link.refused).map(Parked::new);
         let hint = self.connector.config().credential_hint();
         let refused = response.status == 401;
         Ok(response.hint(hint.filter(|_| refused)))
@@ -85,41 +83,47 @@ impl MqttTransport {
         (!link.has_ended().await).then_some(link)
     }
 
-    /// Makes a connection and asks on it.
-    async fn start(&mut self, talk: &Talk<'_>) -> Result<(Link, Response), Error> {
+    /// Makes a connection and asks on it. There is none when the service says no before it stands.
+    async fn start(&mut self, talk: &Talk<'_>) -> Result<(Option<Link>, Response), Error> {
         if self.pipelined {
-            let mut link = self.open(talk.question.request()).await?;
+            let mut link = match self.open(talk.question.request()).await? {
+                Ok(link) => link,
+                Err(refusal) => return Ok((None, refusal)),
+            };
             talk.append_subscribe(&mut link)?;
             match talk.ask(&mut link).await {
                 Err(Error::Connection(error)) if error.lost && !link.heard => {
                     tracing::debug!(%error, "no answer to a flight of packets: now step by step");
                 }
-                outcome => return Ok((link, outcome?)),
+                outcome => return Ok((Some(link), outcome?)),
             }
         }
-        let mut link = self.open(talk.question.request()).await?;
+        let mut link = match self.open(talk.question.request()).await? {
+            Ok(link) => link,
+            Err(refusal) => return Ok((None, refusal)),
+        };
         if let Said::Answer(refusal) = talk.listen(&mut link).await? {
-            return Ok((link, refusal));
+            return Ok((Some(link), refusal));
         }
         talk.append_subscribe(&mut link)?;
         if let Said::Answer(refusal) = talk.listen(&mut link).await? {
-            return Ok((link, refusal));
+            return Ok((Some(link), refusal));
         }
         let response = talk.ask(&mut link).await?;
         self.pipelined = false;
-        Ok((link, response))
+        Ok((Some(link), response))
     }
 
-    /// A new connection, with CONNECT ready to leave.
-    async fn open(&self, request: &RegistrationRequest) -> Result<Link, Error> {
+    /// A new connection, with CONNECT ready to leave, or the service's no.
+    async fn open(&self, request: &RegistrationRequest) -> Result<Result<Link, Response>, Error> {
         let (config, registration_id) = (self.connector.config(), request.registration_id());
         // Signed anew for each connection.
         let token = config.sas_token(registration_id);
         let password = token.as_ref().map(|token| token.expose());
         let mut connect = BytesMut::new();
         codec::connect(&mut connect, config, registration_id, self.keep_alive, password)?;
-        let io = self.connector.open(&PROTOCOL, self.carrier).await?;
-        Ok(Link::new(io, registration_id.clone(), self.keep_alive, connect))
+        let opened = self.connector.open(&PROTOCOL, self.carrier).await?;
+        Ok(opened.map(|io| Link::new(io, registration_id.clone(), self.keep_alive, connect)))
     }
 }
 

@@ -194,11 +194,11 @@ fn proxies() -> Vec<Row> {
 }
 
 fn websockets() -> Vec<Row> {
-    let says = |name, reply: &'static [u8], retryable| {
+    let says = |name, reply: &'static [u8], expect: fn() -> Expect| {
         row(name, move |column: Column| match column.step {
             Websocket => {
                 let trouble = Trouble::at(Websocket, Mischief::Say(reply));
-                Scenario::trouble(trouble, fails(Connection, Websocket, retryable)).into()
+                Scenario::trouble(trouble, expect()).into()
             }
             _ => Plan::Not(UPGRADE_ONLY),
         })
@@ -207,12 +207,13 @@ fn websockets() -> Vec<Row> {
         says(
             "WebSocket refused (403)",
             b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
-            false,
+            || fails(Connection, Websocket, false),
         ),
+        // The service's own no, as on every wire.
         says(
             "WebSocket not now (503)",
             b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
-            true,
+            || fails(Rejected, Register, true),
         ),
         row("WebSocket closed (1011)", |column| match column.step {
             Websocket => Plan::Not(OTHER_STEP),

@@ -48,7 +48,11 @@ pub fn run(data: &[u8]) {
 async fn upgrade(data: &[u8]) {
     let (stream, _) = Scripted::new(data);
     match fuzzing::upgrade(Accepting { inner: stream, seen: Vec::new() }, &PEER, "mqtt").await {
-        Ok(stream) => {
+        Ok(Err(refusal)) => {
+            assert!((300..600).contains(&refusal.status), "{refusal:?}");
+            assert!(refusal.body.len() < 32 * 1024, "{} bytes", refusal.body.len());
+        }
+        Ok(Ok(stream)) => {
             let text = String::from_utf8_lossy(data).to_lowercase();
             assert!(text.contains("http/1.") && text.contains(" 101"), "{text:?}");
             assert!(

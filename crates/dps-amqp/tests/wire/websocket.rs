@@ -40,6 +40,16 @@ async fn what_is_no_websocket_message_of_bytes_is_nonsense() {
 }
 
 #[tokio::test]
+async fn a_refusal_by_the_service_is_judged_as_on_every_wire() {
+    let (tls, roots) = trusted_tls();
+    let assigned = r#"{"operationId":"o","status":"assigned","registrationState":{"assignedHub":"hub","deviceId":"d"}}"#;
+    let script = [usual_start(), vec![answers(0, assigned), Turn::ReadOn]].concat();
+    let busy_at_first = |tls| upgrade::busy_at_first(tls, "AMQPWSB10");
+    let peer = Peer::over(tls, vec![vec![], script], busy_at_first).await;
+    upgrade::is_tried_again(over_websocket(config(&localhost(peer.address), roots))).await;
+}
+
+#[tokio::test]
 async fn every_fault_on_the_way_is_the_same_as_on_the_other_wires() {
     meets(faults::all().await, over_websocket).await;
 }

@@ -3,14 +3,19 @@
 use std::io;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use dps_state_machine::ConnectionError;
+use dps_state_machine::{ConnectionError, Response};
 use ring::{
     digest,
     rand::{SecureRandom, SystemRandom},
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{PATH, WsBytes, frame::Role};
+use super::{
+    PATH, WsBytes,
+    frame::Role,
+    head::{Head, NotHttp},
+    refusal::refusal,
+};
 use crate::{
     carrier::WEBSOCKET_PORT,
     endpoint::host_and_port,
@@ -20,7 +25,7 @@ use crate::{
 /// The largest head of an answer to the upgrade, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// Asks for the upgrade and checks the answer.
+/// Asks for the upgrade and checks the answer, which may be the service's no.
 ///
 /// See <https://www.rfc-editor.org/rfc/rfc6455#section-4.1>.
 pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
@@ -28,7 +33,7 @@ pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &Peer,
     subprotocol: &str,
     user_agent: &str,
-) -> Result<WsBytes<S>, ConnectionError> {
+) -> Result<Result<WsBytes<S>, Response>, ConnectionError> {
     let broke = |error: io::Error| failure::websocket_broke(peer, &error).source(error);
     let key = fresh_key()
         .ok_or_else(|| failure::websocket(peer, "this system gave no random numbers"))?;
@@ -42,9 +47,12 @@ pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
         }
         match Head::parse(&answer) {
             Ok(Some((head, length))) => {
-                head.check(peer, &key, subprotocol)?;
-                let read_ahead = answer.split_off(length);
-                return Ok(WsBytes::new(stream, read_ahead, Role::Client));
+                let read_ahead = answer.get(length..).unwrap_or_default().to_vec();
+                if head.status != 101 {
+                    return refusal(&mut stream, peer, &head, read_ahead).await.map(Err);
+                }
+                check(&head, peer, &key, subprotocol)?;
+                return Ok(Ok(WsBytes::new(stream, read_ahead, Role::Client)));
             }
             Ok(None) if answer.len() < MAX_HEAD => {}
             Ok(None) => return Err(failure::websocket(peer, "its answer is too long")),
@@ -82,78 +90,35 @@ pub fn accept_key(key: &str) -> String {
     STANDARD.encode(sha1.finish())
 }
 
-/// The head of the answer to the upgrade.
-#[derive(Debug, PartialEq, Eq)]
-struct Head<'a> {
-    status: u16,
-    /// The line after `HTTP/1.1`.
-    line: &'a str,
-    fields: Vec<(&'a str, &'a str)>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct NotHttp;
-
-impl<'a> Head<'a> {
-    /// The head and its length; `None` while more is to come.
-    fn parse(answer: &'a [u8]) -> Result<Option<(Self, usize)>, NotHttp> {
-        const VERSION: &[u8] = b"HTTP/1.";
-        if !VERSION.iter().zip(answer).all(|(expected, byte)| expected == byte) {
-            return Err(NotHttp);
-        }
-        let Some(end) = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
-            return Ok(None);
-        };
-        let text = answer.get(..end).and_then(|head| str::from_utf8(head).ok()).ok_or(NotHttp)?;
-        let mut lines = text.split("\r\n");
-        let (_, line) = lines.next().and_then(|line| line.split_once(' ')).ok_or(NotHttp)?;
-        let code = line.split(' ').next().filter(|code| code.len() == 3);
-        let status = code.and_then(|code| code.parse().ok()).ok_or(NotHttp)?;
-        let fields = lines
-            .map(|line| line.split_once(':').map(|(name, value)| (name, value.trim())))
-            .collect::<Option<_>>()
-            .ok_or(NotHttp)?;
-        Ok(Some((Self { status, line, fields }, end + 4)))
+/// Whether the upgrade is the one that was asked for.
+fn check(
+    head: &Head<'_>,
+    peer: &Peer,
+    key: &str,
+    subprotocol: &str,
+) -> Result<(), ConnectionError> {
+    if !head.has("Upgrade", "websocket") || !head.has("Connection", "upgrade") {
+        return Err(failure::websocket(peer, "its answer upgrades to something else"));
     }
-
-    fn values(&self, name: &str) -> impl Iterator<Item = &'a str> {
-        self.fields
-            .iter()
-            .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
-            .flat_map(|(_, value)| value.split(',').map(str::trim))
+    if !head.values("Sec-WebSocket-Accept").eq([accept_key(key).as_str()]) {
+        return Err(failure::websocket(peer, "its answer does not belong to our request"));
     }
-
-    fn has(&self, name: &str, token: &str) -> bool {
-        self.values(name).any(|value| value.eq_ignore_ascii_case(token))
+    if let Some(extension) = head.values("Sec-WebSocket-Extensions").next() {
+        let reason = format!("it uses the extension {extension:?}, which was not asked for");
+        return Err(failure::websocket(peer, &reason));
     }
-
-    fn check(&self, peer: &Peer, key: &str, subprotocol: &str) -> Result<(), ConnectionError> {
-        if self.status != 101 {
-            return Err(failure::websocket_refused(peer, self.status, self.line));
+    // Servers differ in how they spell it.
+    let spoken: Vec<_> = head.values("Sec-WebSocket-Protocol").collect();
+    match spoken.as_slice() {
+        [spoken] if spoken.eq_ignore_ascii_case(subprotocol) => Ok(()),
+        [] => {
+            let reason = format!("it does not say that it speaks {subprotocol:?}");
+            Err(failure::websocket(peer, &reason).permanent())
         }
-        if !self.has("Upgrade", "websocket") || !self.has("Connection", "upgrade") {
-            return Err(failure::websocket(peer, "its answer upgrades to something else"));
-        }
-        if !self.values("Sec-WebSocket-Accept").eq([accept_key(key).as_str()]) {
-            return Err(failure::websocket(peer, "its answer does not belong to our request"));
-        }
-        if let Some(extension) = self.values("Sec-WebSocket-Extensions").next() {
-            let reason = format!("it uses the extension {extension:?}, which was not asked for");
-            return Err(failure::websocket(peer, &reason));
-        }
-        // Servers differ in how they spell it.
-        let spoken: Vec<_> = self.values("Sec-WebSocket-Protocol").collect();
-        match spoken.as_slice() {
-            [spoken] if spoken.eq_ignore_ascii_case(subprotocol) => Ok(()),
-            [] => {
-                let reason = format!("it does not say that it speaks {subprotocol:?}");
-                Err(failure::websocket(peer, &reason).permanent())
-            }
-            spoken => {
-                let spoken = spoken.join(", ");
-                let reason = format!("it speaks {spoken:?}, not {subprotocol:?}");
-                Err(failure::websocket(peer, &reason).permanent())
-            }
+        spoken => {
+            let spoken = spoken.join(", ");
+            let reason = format!("it speaks {spoken:?}, not {subprotocol:?}");
+            Err(failure::websocket(peer, &reason).permanent())
         }
     }
 }
@@ -168,26 +133,5 @@ mod tests {
         assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         let (one, other) = (fresh_key().unwrap(), fresh_key().unwrap());
         assert!(one != other && one.len() == 24, "{one} {other}");
-    }
-
-    #[test]
-    fn a_head_is_read_up_to_its_end_and_no_further() {
-        let answer = b"HTTP/1.1 101 Switching Protocols\r\nA:b\r\nC: d , e\r\n\r\nrest";
-        let (head, length) = Head::parse(answer).unwrap().unwrap();
-        assert_eq!((head.status, head.line), (101, "101 Switching Protocols"));
-        assert_eq!(head.fields, [("A", "b"), ("C", "d , e")]);
-        assert!(head.values("c").eq(["d", "e"]) && head.has("c", "E") && !head.has("A", "c"));
-        assert_eq!(&answer[length..], b"rest");
-        for partial in ["", "HT", "HTTP/1.1 101", "HTTP/1.1 101 Sure\r\nA: b\r\n"] {
-            assert_eq!(Head::parse(partial.as_bytes()), Ok(None), "{partial}");
-        }
-        for junk in [
-            "SSH-2.0",
-            "HTTP/1.1\r\n\r\n",
-            "HTTP/1.1 1o1 No\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nA\r\n\r\n",
-        ] {
-            assert_eq!(Head::parse(junk.as_bytes()), Err(NotHttp), "{junk}");
-        }
     }
 }

@@ -1,13 +1,20 @@
 //! A server's end of the upgrade to WebSocket. The tests of the wires that go over it include this file.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
 use dps_connect::{
     Config,
     websocket::{WsBytes, accept_key},
 };
+use dps_state_machine::{Settings, StateMachine, TransportHandlers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{
-    ServerStream, config, head, listen_tls, localhost, swallow, wire::trusted_tls,
+    ServerStream, config, head, listen_tls, localhost, swallow,
+    wire::{request, trusted_tls},
 };
 
 /// Takes the upgrade to the subprotocol, and answers with it in another spelling.
@@ -43,4 +50,35 @@ pub(crate) async fn saying(subprotocol: &'static str, bytes: &'static [u8]) -> C
     })
     .await;
     config(&localhost(address), roots)
+}
+
+static BUSY: AtomicBool = AtomicBool::new(true);
+
+/// Refuses the first upgrade of the process as the service does when it is busy, and takes the others.
+pub(crate) async fn busy_at_first(
+    mut tls: ServerStream,
+    subprotocol: &str,
+) -> Option<WsBytes<ServerStream>> {
+    if !BUSY.swap(false, Ordering::SeqCst) {
+        return accept(tls, subprotocol).await;
+    }
+    head(&mut tls).await;
+    let body = r#"{"errorCode":429001,"trackingId":"t-1","message":"Too many"}"#;
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    tls.write_all(answer.as_bytes()).await.ok()?;
+    swallow(tls).await;
+    None
+}
+
+/// An upgrade that the service refuses because it is busy is waited for and tried again, as on every wire.
+pub(crate) async fn is_tried_again(wire: impl TransportHandlers + 'static) {
+    let begin = std::time::Instant::now();
+    let settings = Settings::default().poll_floor(Duration::ZERO);
+    let registered = StateMachine::new(wire, settings).register(request()).await.unwrap();
+    assert_eq!(registered.assigned_hub, "hub");
+    assert!(!BUSY.load(Ordering::SeqCst), "it was refused once");
+    assert!(begin.elapsed() >= Duration::from_secs(1), "{:?}", begin.elapsed());
 }

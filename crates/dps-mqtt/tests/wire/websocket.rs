@@ -58,13 +58,22 @@ async fn a_refused_upgrade_is_told_with_its_status() {
     let (tls, roots) = trusted_tls();
     let address = listen_tls(tls, |mut tls| async move {
         head(&mut tls).await;
-        tls.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").await.unwrap();
+        tls.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await.unwrap();
     })
     .await;
     let mut wire = over_websocket(config(&localhost(address), roots));
     let error = connection_error(register(&mut wire).await);
     assert_eq!(error.stage, Stage::Websocket);
     assert!(error.message.contains("404 Not Found"), "{error}");
+}
+
+#[tokio::test]
+async fn a_refusal_by_the_service_is_judged_as_on_every_wire() {
+    let (tls, roots) = trusted_tls();
+    let assigned = r#"{"operationId":"o","status":"assigned","registrationState":{"assignedHub":"hub","deviceId":"d"}}"#;
+    let busy_at_first = |tls| upgrade::busy_at_first(tls, "mqtt");
+    let peer = Peer::over(tls, service([ok(assigned)]), busy_at_first).await;
+    upgrade::is_tried_again(over_websocket(config(&localhost(peer.address), roots))).await;
 }
 
 #[tokio::test]

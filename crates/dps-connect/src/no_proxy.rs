@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, net::IpAddr, str::FromStr};
 
-/// A list of hosts to reach directly, as `NO_PROXY` has it: separated by commas, each a name (`example.com` or
+/// A list of hosts to reach directly, as `NO_PROXY` has it: separated by commas or spaces, each a name (`example.com` or
 /// `.example.com`, both with everything below it), an IP address, a network like `10.0.0.0/8`, or `*` for all.
 /// `:PORT` after an entry restricts it to that port. Case does not matter; what can't be read matches nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,8 @@ impl NoProxy {
     }
 
     fn read(list: &str) -> Self {
-        Self(list.split(',').map(str::trim).filter(|e| !e.is_empty()).map(Entry::read).collect())
+        let separates = |character: char| character == ',' || character.is_whitespace();
+        Self(list.split(separates).filter(|entry| !entry.is_empty()).map(Entry::read).collect())
     }
 }
 
@@ -140,6 +141,8 @@ mod tests {
             ("dps.example.", "dps.example", true),
             ("ps.example", "dps.example", false),
             ("other, dps.example ,x", "dps.example", true),
+            ("other dps.example", "dps.example", true),
+            (" other\tdps.example:443, x", "dps.example", true),
             ("localhost", "127.0.0.1", false),
             ("127.0.0.1", "127.0.0.1", true),
             ("127.0.0.0/8", "127.1.2.3", true),

@@ -168,7 +168,7 @@ impl TransportHandlers for AmqpTransport {
         let Some(connection) = self.connection.take() else { return Ok(()) };
         connection.end().await.map_err(|error| {
             let message = format!("the goodbye could not be sent: {error}");
-            ConnectionError::lost(Stage::EndSession, message).source(error).into()
+            ConnectionError::lost(Stage::EndSession, message).into()
         })
     }
 }

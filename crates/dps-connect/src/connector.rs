@@ -18,7 +18,7 @@ use crate::{
 };
 use crate::{
     config::Config,
-    failure::{self, Peer},
+    failure::{self, Peer, because},
     proxy::Proxy,
     tls::tls_config,
     tunnel,
@@ -147,8 +147,9 @@ impl<'a> Attempt<'a> {
         let lookup = resolve(self.peer.host(), self.peer.port(), self.observer);
         let addresses = self.bound(Stage::Resolve, lookup).await?;
         self.observer.notify(&Step::Connecting { address: self.peer.address() });
-        let dial =
-            async { dial(addresses).await.map_err(|e| failure::connect(self.peer, &e).source(e)) };
+        let dial = async {
+            dial(addresses).await.map_err(|e| because(failure::connect(self.peer, &e), e))
+        };
         self.bound(Stage::Connect, dial).await
     }
 
@@ -161,7 +162,7 @@ impl<'a> Attempt<'a> {
                 .map_err(|error| failure::proxy_unresolved(proxy, error))?;
             let mut tcp = dial(addresses)
                 .await
-                .map_err(|e| failure::proxy_unreachable(proxy, &e).source(e))?;
+                .map_err(|e| because(failure::proxy_unreachable(proxy, &e), e))?;
             tunnel::open(&mut tcp, proxy, self.peer, self.user_agent).await?;
             Ok(tcp)
         };
@@ -175,7 +176,7 @@ impl<'a> Attempt<'a> {
             TlsConnector::from(Arc::clone(tls))
                 .connect(server_name.clone(), tcp)
                 .await
-                .map_err(|e| failure::tls(self.peer, &e).source(e))
+                .map_err(|e| because(failure::tls(self.peer, &e), e))
         };
         self.bound(Stage::Tls, handshake).await
     }
@@ -210,7 +211,7 @@ pub async fn resolve(
     observer.notify(&Step::Resolving { host: host.to_owned() });
     let addresses: Vec<_> = match tokio::net::lookup_host((host, port)).await {
         Ok(addresses) => addresses.collect(),
-        Err(error) => return Err(failure::resolve(host, &error).source(error)),
+        Err(error) => return Err(failure::resolve(host, &error)),
     };
     if addresses.is_empty() {
         return Err(failure::resolve(host, &"it has no address"));

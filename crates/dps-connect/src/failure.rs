@@ -1,6 +1,6 @@
 //! What went wrong on the way to the service, in the same words on every wire.
 
-use std::{error::Error as StdError, fmt, io, time::Duration};
+use std::{error::Error as StdError, fmt, io, iter, sync::Arc, time::Duration};
 
 use dps_state_machine::{ConnectionError, Error, ProtocolError, Stage};
 use rustls::{AlertDescription, PeerIncompatible};
@@ -81,6 +81,21 @@ pub fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> O
         };
     }
     None
+}
+
+/// Keeps the error below, for logs; not one whose words the message has already, which would be shown twice.
+#[must_use]
+pub fn because(
+    mut error: ConnectionError,
+    below: impl Into<Box<dyn StdError + Send + Sync>>,
+) -> ConnectionError {
+    let below = below.into();
+    let first: &(dyn StdError + 'static) = &*below;
+    let mut chain = iter::successors(Some(first), |&error| error.source());
+    if !chain.any(|below| error.message.contains(&below.to_string())) {
+        error.source = Some(Arc::from(below));
+    }
+    error
 }
 
 /// The innermost [`io::Error`] of a chain: the one that the system, or the TLS stream, made.
@@ -248,7 +263,7 @@ pub fn broken(stage: Stage, peer: &Peer, error: io::Error) -> Error {
     if let Some(violation) = find::<Violation>(&error) {
         return ProtocolError::unreadable(stage, violation.to_string()).into();
     }
-    lost(stage, peer, &error).source(error).into()
+    because(lost(stage, peer, &error), error).into()
 }
 
 /// An established connection broke. With TLS 1.3 a server refuses the device's certificate only now: that is

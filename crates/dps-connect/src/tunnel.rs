@@ -23,7 +23,8 @@ pub(crate) async fn open(
     peer: &Peer,
     user_agent: &str,
 ) -> Result<(), ConnectionError> {
-    let broke = |error: io::Error| failure::proxy_unreachable(proxy, &error).source(error);
+    let broke =
+        |error: io::Error| failure::because(failure::proxy_unreachable(proxy, &error), error);
     let refused = |reason: &str| failure::proxy_refused(proxy, peer, reason);
     stream
         .write_all(request(proxy, &peer.address(), user_agent).as_bytes())

@@ -135,14 +135,13 @@ fn failed(stage: Stage, watch: &Watch, config: &Config, error: reqwest::Error) -
     }
     if error.is_connect() {
         let peer = watch.peer();
-        return failure::timed_out(watch.stage(), peer, config.connect_timeout)
-            .source(error)
-            .into();
+        let timed_out = failure::timed_out(watch.stage(), peer, config.connect_timeout);
+        return failure::because(timed_out, error).into();
     }
     if let Some(reason) = nonsense(&error) {
         return ProtocolError::unreadable(stage, reason).into();
     }
-    failure::lost(stage, watch.peer(), &error).source(error).into()
+    failure::because(failure::lost(stage, watch.peer(), &error), error).into()
 }
 
 /// Whether what came is not HTTP, rather than that something did not come.

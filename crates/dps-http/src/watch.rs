@@ -96,15 +96,14 @@ impl Watch {
     /// What the failure of a connection being made means.
     fn explain(&self, error: BoxError) -> ConnectionError {
         let peer = self.peer();
-        let mut explained = match (failure::find::<ConnectionError>(&*error), peer.proxy()) {
+        let explained = match (failure::find::<ConnectionError>(&*error), peer.proxy()) {
             (Some(known), Some(proxy)) => return failure::proxy_unresolved(proxy, known.clone()),
             (Some(known), None) => return known.clone(),
             _ if self.stage() == Stage::Tls => failure::tls(peer, &*error),
             (None, Some(proxy)) => no_tunnel(proxy, peer, &*error),
             (None, None) => failure::connect(peer, &*error),
         };
-        explained.source = Some(Arc::from(error));
-        explained
+        failure::because(explained, error)
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     subprotocol: &str,
     user_agent: &str,
 ) -> Result<Result<WsBytes<S>, Response>, ConnectionError> {
-    let broke = |error: io::Error| failure::websocket_broke(peer, &error).source(error);
+    let broke = |error: io::Error| failure::because(failure::websocket_broke(peer, &error), error);
     let key = fresh_key()
         .ok_or_else(|| failure::websocket(peer, "this system gave no random numbers"))?;
     let request = request(peer, &key, subprotocol, user_agent);

@@ -38,8 +38,20 @@ pub async fn query(wire: &mut impl TransportHandlers) -> Result<Response, Error>
 
 pub fn connection_error(outcome: Result<impl Debug, Error>) -> ConnectionError {
     match outcome.unwrap_err() {
-        Error::Connection(error) => *error,
+        Error::Connection(error) => {
+            repeats_nothing(&*error);
+            *error
+        }
         other => panic!("{other:?}"),
+    }
+}
+
+/// Whoever prints an error with all that is below it reads nothing twice.
+fn repeats_nothing(error: &(dyn std::error::Error + 'static)) {
+    let chain = std::iter::successors(Some(error), |&error| error.source());
+    let texts: Vec<_> = chain.map(ToString::to_string).collect();
+    for (place, text) in texts.iter().enumerate() {
+        assert!(!texts[..place].iter().any(|above| above.contains(text)), "{texts:?}");
     }
 }
 

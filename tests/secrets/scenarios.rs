@@ -3,13 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 use dps_client::{
-    Client, Config, Observer, Proxy, RegistrationRequest, Roots, Settings, Step, Transport, client,
+    Client, Config, Observer, Printable, Proxy, RegistrationRequest, Roots, SasToken, Settings,
+    Step, Transport, client,
 };
 use dps_conformance::{Authority, ProxyScript, TestProxy, config_for, drop_after, fast, settle};
-use dps_emulator::{Behavior, Body, ConnectionFault, Delivery, Emulator, Fault};
+use dps_emulator::{Behavior, Body, ConnectionFault, Delivery, Emulator, Fault, RetryAfter};
 
 use crate::{
-    canaries::{Factory, Identity, LIFETIME, PROXY_PASSWORD, canaries, device},
+    canaries::{DEVICE_KEY, Factory, Identity, LIFETIME, PROXY_PASSWORD, canaries, device},
     capture::{Output, mark, show, show_error, since},
 };
 
@@ -18,6 +19,7 @@ pub(crate) async fn run(wire: Transport, identity: Identity) {
     let bench = Bench::new(wire, identity).await;
     bench.succeed().await;
     bench.be_refused().await;
+    bench.be_echoed().await;
     bench.trust_nobody().await;
     bench.go_through_proxies().await;
     bench.run_out_of_time().await;
@@ -77,7 +79,7 @@ impl Bench {
             Ok(registered) => show(registered),
             Err(error) => {
                 show_error(error);
-                show(&(error.hint(), error.stage(), error.tracking_id()));
+                show(&(error.hint(), error.stage(), error.tracking_id().map(Printable::brief)));
             }
         }
         settle(&client).await;
@@ -115,6 +117,37 @@ impl Bench {
         self.behaving(Behavior::new());
         let _refused_if_there_is_a_token = self.attempt(expired, fast()).await;
         assert!(self.emulator.events().len() > stranger);
+    }
+
+    /// A peer says the device's token back to it, wherever it can say something.
+    async fn be_echoed(&self) {
+        let key = DEVICE_KEY.parse().unwrap();
+        let token =
+            SasToken::sign(&key, self.emulator.id_scope(), &device(), SystemTime::now() + LIFETIME);
+        let (token, shown) = (token.expose(), token.expose().replace("%3D", "\\u003d"));
+        for fault in [
+            Fault::error(400_001, token).and_with("trackingId", token),
+            Fault::error(503_001, token).and_with("timestampUtc", token).forever(),
+            Fault::refuse(400).body(Body::Text(token.to_owned())),
+            Fault::refuse(404).body(Body::Text(format!(r#"{{"message":"no {shown}"}}"#))),
+            Fault::with_body(Body::Text(format!("<p>{token}</p>"))),
+            Fault::with("status", token),
+            // Too late to ask: the service itself would tell of the question.
+            Fault::with("operationId", token)
+                .and_with("status", "assigning")
+                .retry_after(RetryAfter::raw("3600")),
+        ] {
+            self.behaving(Behavior::new().on_register(fault));
+            let soon = fast().registration_timeout(Duration::from_secs(1));
+            assert!(!self.attempt(self.config.clone(), soon).await, "it should have failed");
+        }
+        let assigned = Fault::with("registrationState.substatus", token)
+            .and_with("registrationState.payload", token);
+        self.behaving(Behavior::new().polls(1).on_query(assigned));
+        self.succeeds(self.config.clone()).await;
+        let line: &'static str = format!("502 {token}").leak();
+        let proxy = TestProxy::start(ProxyScript::Refuse(line)).await;
+        self.fails(self.config.clone().proxy(proxy.choice(""))).await;
     }
 
     async fn trust_nobody(&self) {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use dps_connect::{Config, Io, catch_up};
-use dps_state_machine::{RegistrationId, Response};
+use dps_state_machine::{Printable, RegistrationId, Response};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
     time::{Instant, sleep_until},
@@ -338,7 +338,8 @@ impl fmt::Debug for Briefly<'_> {
                 write!(f, "Transfer({} bytes, more: {more})", payload.len())
             }
             Body::Challenge(_) => f.write_str("Challenge"),
-            body => body.fmt(f),
+            // The peer may have put anything into its reasons.
+            body => fmt::Display::fmt(&Printable::brief(&format!("{body:?}")), f),
         }
     }
 }

@@ -33,8 +33,8 @@ struct SuccessJson<'a> {
     registration_id: &'a str,
     device_id: &'a str,
     assigned_hub: &'a str,
-    operation_id: Option<&'a str>,
-    substatus: Option<&'a str>,
+    operation_id: Option<String>,
+    substatus: Option<String>,
     payload: Option<Box<RawValue>>,
     transport: &'static str,
     polls: u32,
@@ -42,19 +42,19 @@ struct SuccessJson<'a> {
 }
 
 #[derive(Serialize)]
-struct FailureJson<'a> {
-    error: ErrorJson<'a>,
+struct FailureJson {
+    error: ErrorJson,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ErrorJson<'a> {
+struct ErrorJson {
     kind: &'static str,
     stage: Option<&'static str>,
     transport: Option<&'static str>,
     http_status: Option<u16>,
     error_code: Option<u32>,
-    tracking_id: Option<&'a str>,
+    tracking_id: Option<String>,
     message: String,
     retryable: bool,
     retry_after_seconds: Option<u64>,
@@ -123,6 +123,10 @@ fn seconds(length: Duration) -> f64 {
     (length.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
+fn shown(text: &str) -> String {
+    Printable::whole(text).to_string()
+}
+
 impl Success {
     fn json(&self) -> String {
         let Self { registration_id, transport, registered, elapsed } = self;
@@ -131,8 +135,8 @@ impl Success {
             registration_id: registration_id.as_str(),
             device_id: &registered.device_id,
             assigned_hub: &registered.assigned_hub,
-            operation_id: registered.operation_id.as_ref().map(|id| id.as_str()),
-            substatus: registered.substatus.as_ref().map(|substatus| substatus.as_str()),
+            operation_id: registered.operation_id.as_ref().map(|id| shown(id.as_str())),
+            substatus: registered.substatus.as_ref().map(|word| shown(word.as_str())),
             payload: registered.payload.as_deref().and_then(in_one_line),
             transport: transport.as_str(),
             polls: registered.polls,
@@ -162,15 +166,15 @@ impl Success {
     }
 }
 
-impl<'a> ErrorJson<'a> {
-    fn new(error: &'a Error, transport: Option<Transport>) -> Self {
+impl ErrorJson {
+    fn new(error: &Error, transport: Option<Transport>) -> Self {
         Self {
             kind: error.kind().as_str(),
             stage: error.stage().map(|stage| stage.as_str()),
             transport: transport.map(Transport::as_str),
             http_status: error.status(),
             error_code: error.error_code(),
-            tracking_id: error.tracking_id(),
+            tracking_id: error.tracking_id().map(|id| Printable::brief(id).to_string()),
             message: error.to_string(),
             retryable: error.is_retryable(),
             retry_after_seconds: error.retry_after().map(whole_seconds),

@@ -7,7 +7,10 @@ use alloc::{
 };
 use core::{fmt, str::FromStr};
 
-use crate::error::{ConfigurationError, Error};
+use crate::{
+    error::{ConfigurationError, Error},
+    printable::Printable,
+};
 
 /// The device's name at the provisioning service: 1 to 128 ASCII letters, digits and `- . _ :`,
 /// starting with a letter or a digit and not ending in `.`, `_` or `:`.
@@ -133,7 +136,7 @@ macro_rules! print_as_text {
         }
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:?}", self.0)
+                Printable::brief(&self.0).fmt(f)
             }
         }
     )+};

@@ -5,10 +5,14 @@ use core::fmt::{self, Write as _};
 /// A text that somebody else wrote, as it can stand in one line of a log or of a terminal.
 ///
 /// What would break the line, move the cursor, change colours or turn the direction of reading is shown as an
-/// escape like `\n` or `\u{1b}`. Errors show in this way whatever a peer wrote; their fields have it as it came.
-#[derive(Clone, Copy, Debug)]
+/// escape like `\n` or `\u{1b}`; bytes that are no UTF-8 as U+FFFD. The signature of a SAS token, which a peer may
+/// repeat to us, is shown as `sig=***`, and nothing of what follows it up to a space or a quote. Errors show in this
+/// way whatever a peer wrote, as `Debug` too; their fields have it as it came.
+///
+/// As `Debug` it is the same between quotes.
+#[derive(Clone, Copy)]
 pub struct Printable<'a> {
-    text: &'a str,
+    text: &'a [u8],
     at_most: usize,
 }
 
@@ -18,34 +22,73 @@ impl<'a> Printable<'a> {
 
     /// All of the text.
     #[must_use]
-    pub fn whole(text: &'a str) -> Self {
-        Self { text, at_most: usize::MAX }
+    pub fn whole(text: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        Self { text: text.as_ref(), at_most: usize::MAX }
     }
 
     /// The text up to [`Self::BRIEF`] characters, and how long it is when that is not all.
     #[must_use]
-    pub fn brief(text: &'a str) -> Self {
-        Self { text, at_most: Self::BRIEF }
+    pub fn brief(text: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
+        Self { at_most: Self::BRIEF, ..Self::whole(text) }
     }
 }
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut left = self.at_most;
-        for c in self.text.chars() {
-            let escape = is_unfit(c).then(|| c.escape_default());
-            let Some(rest) = left.checked_sub(escape.as_ref().map_or(1, ExactSizeIterator::len))
-            else {
-                return write!(f, "... ({} bytes in all)", self.text.len());
-            };
-            left = rest;
-            match escape {
-                Some(escape) => write!(f, "{escape}")?,
-                None => f.write_char(c)?,
+        let (mut left, mut rest) = (self.at_most, self.text);
+        while !rest.is_empty() {
+            let (open, after) = rest.split_at_checked(before_signature(rest)).unwrap_or_default();
+            let hidden = after.iter().position(|byte| ends_token(*byte)).unwrap_or(after.len());
+            let mask = if hidden > 0 { "***" } else { "" };
+            for c in lossy(open).chain(mask.chars()) {
+                let escape = is_unfit(c).then(|| c.escape_default());
+                let length = escape.as_ref().map_or(1, ExactSizeIterator::len);
+                let Some(room) = left.checked_sub(length) else {
+                    return write!(f, "... ({} bytes in all)", self.text.len());
+                };
+                left = room;
+                match escape {
+                    Some(escape) => write!(f, "{escape}")?,
+                    None => f.write_char(c)?,
+                }
             }
+            rest = after.get(hidden..).unwrap_or_default();
         }
         Ok(())
     }
+}
+
+impl fmt::Debug for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+fn lossy(text: &[u8]) -> impl Iterator<Item = char> {
+    text.utf8_chunks().flat_map(|chunk| {
+        let odd = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
+        chunk.valid().chars().chain(odd)
+    })
+}
+
+/// How much stands before the value of a token's signature: all of the text when there is none. A token goes through
+/// URLs and JSON, so that its `=` is written in several ways.
+fn before_signature(text: &[u8]) -> usize {
+    const NAME: &[u8] = b"sig";
+    const EQUALS: [&[u8]; 5] = [b"=", b"%3d", b"%253d", b"\\u003d", b"\":\""];
+    fn after<'a>(text: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
+        let (first, rest) = text.split_at_checked(start.len())?;
+        first.eq_ignore_ascii_case(start).then_some(rest)
+    }
+    (0..text.len())
+        .filter_map(|at| after(text.get(at..)?, NAME))
+        .find_map(|rest| EQUALS.into_iter().find_map(|equals| after(rest, equals)))
+        .map_or(text.len(), |value| text.len() - value.len())
+}
+
+/// No byte of a token is one of these, however it is encoded.
+fn ends_token(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'<' | b'>')
 }
 
 /// Control characters, separators of lines and paragraphs, and what turns the direction of reading
@@ -128,6 +171,54 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_signature_of_a_token_is_not_shown_however_it_is_written() {
+        for (text, shown) in [
+            ("sr=a&sig=Ab%2Fc%3D&se=1&skn=r no", "sr=a&sig=*** no"),
+            ("sr%3Da%26sig%3DAb%252Fc%26se%3D1", "sr%3Da%26sig%3D***"),
+            ("%2526SIG%253dAb", "%2526SIG%253d***"),
+            (
+                r#"{"token":"sig\u003dAb/c=\u0026se","id":"t"}"#,
+                r#"{"token":"sig\u003d***","id":"t"}"#,
+            ),
+            (r#"{"sig":"Ab"}"#, r#"{"sig":"***"}"#),
+            ("<b>sig=Ab</b> 'sig=Cd' sig=", "<b>sig=***</b> 'sig=***' sig="),
+            ("signature sig: sigh", "signature sig: sigh"),
+        ] {
+            assert_eq!(Printable::whole(text).to_string(), shown);
+            assert_eq!(
+                alloc::format!("{:?}", Printable::brief(text)),
+                alloc::format!("\"{shown}\"")
+            );
+        }
+        let long = "x".repeat(Printable::BRIEF - 5) + "sig=secret";
+        assert!(!Printable::brief(&long).to_string().contains("se"), "cut in the mask");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_shown_as_such() {
+        assert_eq!(Printable::whole(b"gr\xf6\xdfe\x80").to_string(), "gr\u{fffd}\u{fffd}e\u{fffd}");
+    }
+
+    #[test]
+    fn no_debug_shows_a_token_or_fills_a_log() {
+        let echo = "SharedAccessSignature sr=a&sig=SECRET&se=1 ".repeat(50);
+        for error in errors(&echo) {
+            for text in [alloc::format!("{error:?}"), alloc::format!("{error:#x?}")] {
+                let shown = !matches!(error, Error::Configuration(_));
+                assert!(!(shown && text.contains("SECRET")), "{text}");
+                assert!(text.len() < 6 * Printable::BRIEF, "{}", text.len());
+            }
+        }
+        let response = Response::new(200, echo.as_str())
+            .protocol_result([("authorization", echo.as_str())].into_iter().collect())
+            .hint(Some(echo.clone()));
+        let shown = alloc::format!("{response:?}");
+        assert!(shown.contains("sig=***") && !shown.contains("SECRET"), "{shown}");
+        let id = crate::OperationId::new(echo).unwrap();
+        assert!(!alloc::format!("{id:?}").contains("SECRET"));
     }
 
     #[test]

@@ -5,11 +5,11 @@ use core::{fmt, time::Duration};
 
 use serde_json::value::RawValue;
 
-use crate::{ids::OperationId, response::ProtocolResult};
+use crate::{ids::OperationId, printable::Printable, response::ProtocolResult};
 
 /// A device's assignment. Keep it: a device need not register at each boot, only when its hub refuses it
 /// (401, 403, 404) or it is to move.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Registered {
     /// The host name of the hub, for example `contoso.azure-devices.net`.
@@ -30,8 +30,24 @@ pub struct Registered {
     pub protocol_result: ProtocolResult,
 }
 
+impl fmt::Debug for Registered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let payload = self.payload.as_ref().map(|payload| Printable::brief(payload.get()));
+        f.debug_struct("Registered")
+            .field("assigned_hub", &Printable::brief(&self.assigned_hub))
+            .field("device_id", &Printable::brief(&self.device_id))
+            .field("operation_id", &self.operation_id)
+            .field("substatus", &self.substatus)
+            .field("payload", &payload)
+            .field("polls", &self.polls)
+            .field("body", &Printable::brief(&self.body))
+            .field("protocol_result", &self.protocol_result)
+            .finish()
+    }
+}
+
 /// How an assignment came about. New words may appear.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Substatus {
     /// `initialAssignment`
@@ -74,6 +90,12 @@ impl From<String> for Substatus {
     }
 }
 
+impl fmt::Debug for Substatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Printable::brief(self.as_str()).fmt(f)
+    }
+}
+
 impl fmt::Display for Substatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -81,7 +103,7 @@ impl fmt::Display for Substatus {
 }
 
 /// An `operationStatus` event: one for each answer that says assigning, one for assigned.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OperationStatus {
     /// The service works on it.
@@ -100,4 +122,22 @@ pub enum OperationStatus {
         /// The answer as it came.
         body: Vec<u8>,
     },
+}
+
+impl fmt::Debug for OperationStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Assigning { operation_id, next_poll, body } => f
+                .debug_struct("Assigning")
+                .field("operation_id", operation_id)
+                .field("next_poll", next_poll)
+                .field("body", &Printable::brief(body))
+                .finish(),
+            Self::Assigned { operation_id, body } => f
+                .debug_struct("Assigned")
+                .field("operation_id", operation_id)
+                .field("body", &Printable::brief(body))
+                .finish(),
+        }
+    }
 }

@@ -5,6 +5,7 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
+use core::fmt;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -27,7 +28,7 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct RegistrationRequest {
     registration_id: RegistrationId,
     payload: Option<Map<String, Value>>,
@@ -134,6 +135,17 @@ impl RegistrationRequest {
     }
 }
 
+/// Without the payload: it may be large, and it is the caller's own.
+impl fmt::Debug for RegistrationRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrationRequest")
+            .field("registration_id", &self.registration_id)
+            .field("has_payload", &self.payload.is_some())
+            .field("force_registration", &self.force_registration)
+            .finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,6 +172,12 @@ mod tests {
             let message = request().payload(payload).unwrap_err().to_string();
             assert!(message.contains(kind), "{message}");
         }
+    }
+
+    #[test]
+    fn a_payload_stays_out_of_logs() {
+        let shown = format!("{:?}", request().payload(json!({"own": "affair"})).unwrap());
+        assert!(shown.contains("dev-1") && !shown.contains("affair"), "{shown}");
     }
 
     #[test]

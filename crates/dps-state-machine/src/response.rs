@@ -4,10 +4,12 @@ use alloc::{
     string::{String, ToString},
     vec::Vec,
 };
-use core::time::Duration;
+use core::{fmt, time::Duration};
+
+use crate::printable::Printable;
 
 /// The service's answer to one request, whatever it says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Response {
     /// The status as HTTP counts it: the HTTP status itself, the status in an MQTT topic, an AMQP error code
@@ -60,11 +62,24 @@ impl Response {
     }
 }
 
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("status", &self.status)
+            .field("body", &Printable::brief(&self.body))
+            .field("retry_after", &self.retry_after)
+            .field("protocol_result", &self.protocol_result)
+            .field("reason", &self.reason.as_ref().map(Printable::brief))
+            .field("hint", &self.hint.as_ref().map(Printable::brief))
+            .finish()
+    }
+}
+
 /// What came beside the body, as names and values: HTTP's status and headers, MQTT's topic, AMQP's properties.
 ///
 /// It is one type for every wire, so that errors and results need no type parameter and a wire can be chosen
 /// at run time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct ProtocolResult(Vec<(String, String)>);
 
 impl ProtocolResult {
@@ -77,6 +92,13 @@ impl ProtocolResult {
     /// All names and values in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl fmt::Debug for ProtocolResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |text| Printable::brief(text);
+        f.debug_map().entries(self.iter().map(|(name, value)| (shown(name), shown(value)))).finish()
     }
 }
 

@@ -203,3 +203,15 @@ fn what_a_peer_says_does_not_reach_the_terminal_as_a_command() {
     assert_eq!(ended.code, 3);
     assert!(ended.stderr.contains("red \\u{1b}[31m and\\na line"), "{}", ended.stderr);
 }
+
+#[test]
+fn a_token_that_the_service_repeats_is_not_printed() {
+    let token = "SharedAccessSignature sr=a%2Fb&sig=SECRET%3D&se=1";
+    let toml = format!("outcome = {{ error-code = 400207, message = \"{token}\" }}");
+    let emulator = Emulator::behaving(&toml);
+    for wire in WIRES {
+        let ended = run(&mut emulator.register_dev_over(wire, &["-vv"]));
+        assert!(text(&ended.failed("rejected"), "message").contains("sig=***"), "{ended:?}");
+        assert!(!format!("{}{}", ended.stdout, ended.stderr).contains("SECRET"), "{ended:?}");
+    }
+}

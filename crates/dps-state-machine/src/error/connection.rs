@@ -1,13 +1,13 @@
 //! Connections that can't be made or that break.
 
-use alloc::{string::String, sync::Arc};
+use alloc::{format, string::String, sync::Arc};
 use core::fmt;
 
 use super::Stage;
 use crate::printable::Printable;
 
 /// A connection that could not be made or that broke.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ConnectionError {
     /// Where it broke.
@@ -67,6 +67,21 @@ impl ConnectionError {
     pub fn source(mut self, source: impl core::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
+    }
+}
+
+impl fmt::Debug for ConnectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = self.source.as_ref().map(|source| format!("{source:?}"));
+        f.debug_struct("ConnectionError")
+            .field("stage", &self.stage)
+            .field("message", &Printable::brief(&self.message))
+            .field("hint", &self.hint.as_ref().map(Printable::brief))
+            .field("retryable", &self.retryable)
+            .field("lost", &self.lost)
+            .field("request_may_have_been_sent", &self.request_may_have_been_sent)
+            .field("source", &source.as_ref().map(Printable::brief))
+            .finish()
     }
 }
 

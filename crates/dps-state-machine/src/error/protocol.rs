@@ -7,7 +7,7 @@ use super::Stage;
 use crate::{printable::Printable, response::ProtocolResult};
 
 /// An answer that makes no sense. What came is kept.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ProtocolError {
     /// Which request it answers.
@@ -36,6 +36,19 @@ impl ProtocolError {
             body: Vec::new(),
             protocol_result: ProtocolResult::default(),
         }
+    }
+}
+
+impl fmt::Debug for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProtocolError")
+            .field("stage", &self.stage)
+            .field("reason", &Printable::brief(&self.reason))
+            .field("status", &self.status)
+            .field("unknown_status", &self.unknown_status.as_ref().map(Printable::brief))
+            .field("body", &Printable::brief(&self.body))
+            .field("protocol_result", &self.protocol_result)
+            .finish()
     }
 }
 

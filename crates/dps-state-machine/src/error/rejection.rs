@@ -7,7 +7,7 @@ use super::Stage;
 use crate::{printable::Printable, response::ProtocolResult};
 
 /// The service's refusal.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Rejection {
     /// `authenticate` when the credential was refused, otherwise which request it answers.
@@ -47,6 +47,25 @@ pub enum RejectionCause {
     Failed,
     /// The registration ended with the status `disabled`.
     Disabled,
+}
+
+impl fmt::Debug for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejection")
+            .field("stage", &self.stage)
+            .field("cause", &self.cause)
+            .field("status", &self.status)
+            .field("error_code", &self.error_code)
+            .field("tracking_id", &self.tracking_id.as_ref().map(Printable::brief))
+            .field("message", &Printable::brief(&self.message))
+            .field("timestamp", &self.timestamp.as_ref().map(Printable::brief))
+            .field("retry_after", &self.retry_after)
+            .field("hint", &self.hint.as_ref().map(Printable::brief))
+            .field("retryable", &self.retryable)
+            .field("body", &Printable::brief(&self.body))
+            .field("protocol_result", &self.protocol_result)
+            .finish()
+    }
 }
 
 impl fmt::Display for Rejection {

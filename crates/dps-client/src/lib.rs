@@ -16,7 +16,8 @@
 //! Each feature adds a wire: `http`, `mqtt`, `amqp`, and `websocket` lets MQTT and AMQP go through port 443. None is
 //! there by default, and none hides anything: asking for a wire that is not compiled in is a configuration error. An
 //! application that knows its wire at compile time, or that has settings for it, can use that wire's own type with
-//! [`StateMachine`] instead.
+//! [`StateMachine`] instead; so can one that brings a wire of its own, like a fake for its tests: it implements
+//! [`TransportHandlers`].
 
 mod transport;
 
@@ -33,8 +34,9 @@ pub use dps_mqtt::{MqttConfig, MqttTransport};
 pub use dps_state_machine::{
     BoxTransport, ConfigurationError, ConnectionError, Error, ErrorKind, IdScope, Next, Observer,
     OperationId, OperationStatus, OperationStatusEvents, Printable, ProtocolError, ProtocolResult,
-    Registered, RegistrationId, RegistrationRequest, Rejection, RejectionCause, Settings, Stage,
-    StateMachine, Step, Substatus, TimeoutError, TimeoutScope, TransportHandlers,
+    Registered, RegistrationId, RegistrationRequest, Rejection, RejectionCause, Response, Settings,
+    Stage, StateMachine, Step, Substatus, TimeoutError, TimeoutScope, TransportHandlers,
+    retry_after, serde_json,
 };
 pub use transport::{Transport, client};
 

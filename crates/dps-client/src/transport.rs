@@ -145,7 +145,7 @@ mod tests {
         for wire in Transport::ALL.into_iter().filter(|wire| !wire.is_built()) {
             let message = not_built(wire).to_string();
             assert!(message.contains(wire.as_str()), "{message}");
-            assert_eq!(message.contains("http"), cfg!(feature = "http"), "{message}");
+            assert_eq!(message.contains("there is http"), cfg!(feature = "http"), "{message}");
         }
     }
 }

@@ -38,5 +38,8 @@ pub use printable::Printable;
 pub use registered::{OperationStatus, Registered, Substatus};
 pub use request::RegistrationRequest;
 pub use response::{ProtocolResult, Response};
+/// The library whose [`Value`](serde_json::Value) is a payload that goes out and whose
+/// [`RawValue`](serde_json::value::RawValue) is one that comes back.
+pub use serde_json;
 pub use settings::Settings;
 pub use transport::{BoxTransport, TransportHandlers};

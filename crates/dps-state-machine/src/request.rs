@@ -103,6 +103,12 @@ impl RegistrationRequest {
         &self.registration_id
     }
 
+    /// The payload's fields, the model id among them as `modelId`; `None` without a payload.
+    #[must_use]
+    pub fn payload_fields(&self) -> Option<&Map<String, Value>> {
+        self.payload.as_ref()
+    }
+
     /// Whether the assignment is to be made anew.
     #[must_use]
     pub fn is_forced(&self) -> bool {

@@ -59,7 +59,8 @@ async fn cancelled_while_the_service_is_silent(cell: Cell) {
         seen(&bench).await;
         client.cancel();
     });
-    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
+    let error = outcome.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Cancelled, false));
     works_again(&bench, &client).await;
 }
 
@@ -132,7 +133,8 @@ async fn a_second_registration_at_once_is_refused(cell: Cell) {
     let client = bench.client();
     let second = client.clone();
     let (first, second) = join!(client.register(bench.request()), second.register(bench.request()));
-    assert_eq!(second.unwrap_err().kind(), ErrorKind::InvalidOperation);
+    let error = second.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::InvalidOperation, false));
     first.unwrap();
     settle(&client).await;
     assert_eq!(bench.requests(), [Operation::Register, Operation::Query]);

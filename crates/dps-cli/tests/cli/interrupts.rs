@@ -12,7 +12,7 @@ fn an_interrupt_cancels_a_connection_that_hangs() {
         let _hanging = silent.accept();
         running.signal(signal);
         let error = running.ended().failed("cancelled");
-        assert_eq!(error["transport"], "http");
+        assert_eq!((&error["transport"], &error["retryable"]), (&"http".into(), &false.into()));
         assert!(text(&error, "message").contains("cancelled"), "{error}");
     }
 }

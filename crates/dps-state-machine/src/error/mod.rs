@@ -82,18 +82,28 @@ impl Error {
         }
     }
 
-    /// Whether the same registration can succeed if it is tried again later.
+    /// Whether the same registration can succeed if it is tried again later. What the caller itself did is not:
+    /// neither [`Error::Cancelled`], so that a loop does not undo a shutdown, nor [`Error::InvalidOperation`].
+    ///
+    /// A loop waits before each try for [`retry_after`](Self::retry_after). Where that is `None` it waits for a time
+    /// of its own: some seconds at first, twice as long after each failure up to some minutes, and a random share of
+    /// it more, so that a fleet that lost its network does not come back all at once.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Rejected(e) => e.retryable,
             Self::Connection(e) => e.retryable,
-            Self::Timeout(_) | Self::Cancelled | Self::InvalidOperation => true,
-            Self::Configuration(_) | Self::Protocol(_) => false,
+            Self::Timeout(_) => true,
+            Self::Configuration(_)
+            | Self::Protocol(_)
+            | Self::Cancelled
+            | Self::InvalidOperation => false,
         }
     }
 
-    /// How long to wait before trying again, when the service said so.
+    /// How long to wait at least before trying again: what the service asked for, or, when a wait of the machine's
+    /// own would have passed the deadline, that wait. `None` says nothing of when to try again; what a caller does
+    /// then, see [`is_retryable`](Self::is_retryable).
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

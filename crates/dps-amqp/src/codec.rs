@@ -173,8 +173,6 @@ pub enum Body {
         /// What the service adds.
         additional_data: Vec<u8>,
     },
-    /// A frame that means nothing here.
-    Unknown,
 }
 
 /// What became of a delivery.
@@ -197,7 +195,10 @@ pub enum Outcome {
 /// Takes one frame from the front of `bytes`: the frame and its size in bytes. `None` while it is not whole.
 ///
 /// # Errors
-/// [`Malformed`] when it is no frame, or larger than [`MAX_FRAME_SIZE`].
+/// [`Malformed`] when it is no frame, larger than [`MAX_FRAME_SIZE`], or none that the standard knows: it has two types
+/// of frames ([2.3.1](https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-transport-v1.0-os.html#section-framing)),
+/// and what either says must be on its list (2.3.2, and
+/// [5.3.1](https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-security-v1.0-os.html#section-sasl)).
 pub fn decode(bytes: &[u8]) -> Result<Option<(Frame, usize)>, Malformed> {
     let Some((size, _)) = bytes.split_first_chunk() else { return Ok(None) };
     let size = u32::from_be_bytes(*size);
@@ -218,7 +219,7 @@ pub fn decode(bytes: &[u8]) -> Result<Option<(Frame, usize)>, Malformed> {
     let body = match kind {
         0 => amqp(body)?,
         1 => sasl(body)?,
-        _ => Body::Unknown,
+        _ => return Err(Malformed::new(format!("a frame of the unknown type {kind}"))),
     };
     Ok(Some((Frame { channel: u16::from_be_bytes(*channel), body }, size)))
 }
@@ -275,7 +276,7 @@ fn amqp(mut body: &[u8]) -> Result<Body, Malformed> {
         },
         0x17 => Body::End { failure: failure(&fields, 0) },
         0x18 => Body::Close { failure: failure(&fields, 0) },
-        _ => Body::Unknown,
+        _ => return Err(Malformed::new(format!("a frame that says the unknown {code:#x}"))),
     })
 }
 
@@ -291,7 +292,9 @@ fn sasl(mut body: &[u8]) -> Result<Body, Malformed> {
             code: fields.u32(0).and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX),
             additional_data: fields.binary(1),
         },
-        _ => Body::Unknown,
+        _ => {
+            return Err(Malformed::new(format!("a frame of SASL that says the unknown {code:#x}")));
+        }
     })
 }
 

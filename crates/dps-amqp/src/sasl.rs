@@ -121,14 +121,30 @@ impl Mechanism for Certificate {
 pub(crate) fn choose(offered: &[String], hostname: &str) -> Result<Box<dyn Mechanism>, Malformed> {
     let name = ["EXTERNAL", "ANONYMOUS"]
         .into_iter()
-        .find(|name| offered.iter().any(|offer| offer.eq_ignore_ascii_case(name)))
+        .find(|name| check(name, offered).is_ok())
         .ok_or_else(|| {
-            Malformed::new(format!(
-                "it wants SASL with one of {:?}; a device with a certificate can do EXTERNAL or ANONYMOUS",
-                offered.join(", ")
-            ))
+            unfit(offered, "a device with a certificate can do EXTERNAL or ANONYMOUS")
         })?;
     Ok(Box::new(Certificate { name, hostname: hostname.to_owned() }))
+}
+
+/// Checks that a mechanism is among those on offer.
+///
+/// # Errors
+/// [`Malformed`] that names what is on offer.
+pub(crate) fn check(name: &str, offered: &[String]) -> Result<(), Malformed> {
+    if offered.iter().any(|offer| offer.eq_ignore_ascii_case(name)) {
+        return Ok(());
+    }
+    Err(unfit(offered, &format!("this device does {name}")))
+}
+
+fn unfit(offered: &[String], instead: &str) -> Malformed {
+    let offer = match offered {
+        [] => "no mechanism at all".to_owned(),
+        some => format!("{:.256?}", some.join(", ")),
+    };
+    Malformed::new(format!("it wants SASL and offers {offer}; {instead}"))
 }
 
 /// The answer that a SASL outcome other than success is.
@@ -166,6 +182,8 @@ mod tests {
         assert_eq!(name(&["plain", "anonymous"]), Ok("ANONYMOUS"));
         let reason = name(&["PLAIN", "SCRAM-SHA-256"]).unwrap_err().to_string();
         assert!(reason.contains("SCRAM-SHA-256"), "{reason}");
+        let reason = name(&[]).unwrap_err().to_string();
+        assert!(reason.contains("no mechanism at all"), "{reason}");
     }
 
     #[test]

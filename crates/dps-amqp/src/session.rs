@@ -219,6 +219,9 @@ impl Session {
                 let failure = failure.or_else(|| self.open_error());
                 return Ok(Some(self.lose("connection", failure)));
             }
+            Body::Mechanisms(_) | Body::Challenge(_) | Body::SaslOutcome { .. } => {
+                return Err(Malformed::new("a frame of SASL's after its end"));
+            }
             _ => {}
         }
         Ok(None)

@@ -34,7 +34,11 @@ impl Connection {
         };
         let announced = known.is_some() && pipelined;
         let mut mechanism = match known {
-            Some(mechanism) => mechanism,
+            Some(mechanism) => {
+                // It may have been announced, but who does not take it need not answer.
+                sasl::check(mechanism.name(), &offered)?;
+                mechanism
+            }
             None => sasl::choose(&offered, hostname)?,
         };
         if !announced {

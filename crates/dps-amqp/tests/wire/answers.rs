@@ -100,11 +100,15 @@ async fn an_answer_past_the_cap_is_nonsense_whether_it_ends_or_not() {
 
 #[tokio::test]
 async fn what_makes_no_sense_is_nonsense_and_the_next_request_connects_anew() {
-    let junk: [(&[u8], &str); 7] = [
+    let junk: [(&[u8], &str); 11] = [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "between 8 and 65536"),
         (&[0, 0, 0, 9, 2, 0, 0, 0, 0x40], "does not say what it is"),
         (&[0, 1, 0, 1, 2, 0, 0, 0], "between 8 and 65536"),
         (&[0, 0, 0, 12, 2, 0, 0, 0, 0, 0x53, 0x14, 0x45], "a transfer has no handle"),
+        (&[0, 0, 0, 8, 2, 7, 0, 0], "the unknown type 7"),
+        (&[0, 0, 0, 12, 2, 0, 0, 0, 0, 0x53, 0x60, 0x45], "the unknown 0x60"),
+        (&[0, 0, 0, 12, 2, 1, 0, 0, 0, 0x53, 0x10, 0x45], "SASL that says the unknown 0x10"),
+        (&[0, 0, 0, 12, 2, 1, 0, 0, 0, 0x53, 0x44, 0x45], "SASL's after its end"),
         // By the link for requests.
         (&[0, 0, 0, 16, 2, 0, 0, 0, 0, 0x53, 0x14, 0xc0, 3, 1, 0x52, 5], "brings none"),
         (&[0, 0, 0, 16, 2, 0, 0, 0, 0, 0x53, 0x14, 0xc0, 3, 1, 0x52, 6], "has no number"),

@@ -71,11 +71,33 @@ async fn a_server_that_insists_on_sasl_gets_external_or_anonymous() {
 
 #[tokio::test]
 async fn a_server_that_offers_nothing_for_a_certificate_is_told_apart() {
-    let insists = vec![Turn::Read("Hobaaf"), Turn::Send(SASL.to_vec()), Turn::Cut];
-    let offers = vec![Turn::Read("S"), Turn::Send([SASL, &mechanisms(&["PLAIN"])].concat())];
-    let (_peer, mut wire) = certified(vec![insists, offers]).await;
-    let error = protocol_error(register(&mut wire).await);
-    assert!(error.reason.contains("PLAIN") && error.reason.contains("EXTERNAL"), "{error}");
+    for (offer, says) in [(&["PLAIN"][..], "PLAIN"), (&[], "no mechanism at all")] {
+        let insists = vec![Turn::Read("Hobaaf"), Turn::Send(SASL.to_vec()), Turn::Cut];
+        let offers = [SASL, &mechanisms(offer)].concat();
+        let offers = vec![Turn::Read("S"), Turn::Send(offers), Turn::ReadOn];
+        let (_peer, mut wire) = certified(vec![insists, offers]).await;
+        let error = protocol_error(register(&mut wire).await);
+        assert!(error.reason.contains(says) && error.reason.contains("EXTERNAL"), "{error}");
+    }
+}
+
+/// Nor does it have to say more than what it offers.
+#[tokio::test]
+async fn a_server_that_offers_nothing_for_a_token_is_told_apart() {
+    for (offer, says) in [
+        (&["EXTERNAL"][..], "EXTERNAL"),
+        (&["ANONYMOUS", "SCRAM-SHA-256"], "ANONYMOUS, SCRAM-SHA-256"),
+        (&[], "no mechanism at all"),
+    ] {
+        for (pipelined, first) in [(true, "Si"), (false, "S")] {
+            let offers = Turn::Send([SASL, &mechanisms(offer)].concat());
+            let (_peer, config) = start(vec![vec![Turn::Read(first), offers, Turn::ReadOn]]).await;
+            let config = AmqpConfig::new(config).pipelined(pipelined);
+            let mut wire = AmqpTransport::new(config).unwrap();
+            let error = protocol_error(register(&mut wire).await);
+            assert!(error.reason.contains(says) && error.reason.contains("PLAIN"), "{error}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -25,6 +25,10 @@ use crate::{
 /// How far a device's clock may be behind: new certificates meet clocks that were not set to the second.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
 
+/// The most certificates that a chain may have, the device's own among them. Those of devices have two to four; peers
+/// break off handshakes that bring many.
+const MAX_CHAIN: usize = 10;
+
 /// What a device shows in the TLS handshake: its certificate, the chain up to what the enrolment knows, and the
 /// private key. Cheap to clone; the key is wiped from memory with the last clone and never printed.
 ///
@@ -60,8 +64,9 @@ impl X509Identity {
     /// blocks and what stands around them are skipped; DER is taken too, a single certificate then.
     ///
     /// # Errors
-    /// [`Error::Configuration`] when there is no certificate or not one key, when the key is encrypted, of a kind
-    /// that can't be used or not the first certificate's.
+    /// [`Error::Configuration`] when there is no certificate or not one key, when a certificate stands twice in the
+    /// chain or more than ten are in it, when the key is encrypted, of a kind that can't be used or not the first
+    /// certificate's.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, Error> {
         Self::new(file::certificates(certificates)?, &file::private_key(key)?)
     }
@@ -76,10 +81,25 @@ impl X509Identity {
     }
 
     fn new(chain: Vec<Vec<u8>>, key: &[u8]) -> Result<Self, Error> {
-        let mut certificates = Vec::with_capacity(chain.len());
+        let mut certificates = Vec::with_capacity(chain.len().min(MAX_CHAIN));
         for (index, der) in chain.iter().enumerate() {
-            certificates
-                .push(Certificate::parse(der).ok_or_else(|| not_a_certificate(index, der))?);
+            let certificate =
+                Certificate::parse(der).ok_or_else(|| not_a_certificate(index, der))?;
+            let (subject, number) = (certificate.subject.to_string(), index + 1);
+            if let Some(earlier) = chain.iter().take(index).position(|earlier| earlier == der) {
+                let earlier = earlier + 1;
+                let reason = format!(
+                    "it stands twice in the chain, as number {earlier} and {number}; leave it in once"
+                );
+                return Err(wrong("certificate", &subject, &reason));
+            }
+            if number > MAX_CHAIN {
+                let reason = format!(
+                    "it is number {number} of the chain, which may have {MAX_CHAIN}; leave only those between the device's and the one that the enrolment knows"
+                );
+                return Err(wrong("certificate", &subject, &reason));
+            }
+            certificates.push(certificate);
         }
         let mut certificates = certificates.into_iter();
         let Some(leaf) = certificates.next() else {

@@ -1,6 +1,7 @@
 //! What an answer means, decided once for every wire.
 
 use alloc::{
+    borrow::ToOwned,
     boxed::Box,
     format,
     string::{String, ToString},
@@ -8,10 +9,10 @@ use alloc::{
 };
 use core::time::Duration;
 
-use serde::{Deserialize, de::Error as _};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
 use crate::{
+    body::{self, Object},
     error::{Error, ProtocolError, Rejection, RejectionCause, Stage},
     ids::OperationId,
     registered::{Registered, Substatus},
@@ -47,58 +48,55 @@ pub(crate) fn judge(response: Response, stage: Stage, known: Option<&OperationId
 }
 
 /// See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration/operation-status-lookup>.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Body<'a> {
-    operation_id: Option<String>,
-    status: Option<String>,
-    #[serde(borrow)]
-    registration_state: Option<&'a RawValue>,
+fn judge_success(response: Response, stage: Stage, known: Option<&OperationId>) -> Verdict {
+    match read_success(&response, known) {
+        Ok(success) => conclude(response, stage, success),
+        Err(reason) => Verdict::Failed(nonsense(response, stage, reason)),
+    }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
-struct StateBody {
+/// What a success must say, and the rest of it.
+struct Success {
+    status: String,
+    operation_id: Option<OperationId>,
+    state: State,
+}
+
+/// What became of the registration, as far as the answer says.
+struct State {
     assigned_hub: Option<String>,
     device_id: Option<String>,
     substatus: Option<String>,
     payload: Option<Box<RawValue>>,
-    error_code: Option<Value>,
+    error_code: Option<u32>,
     error_message: Option<String>,
 }
 
-/// The service's words out of a success.
-fn read(body: &[u8]) -> serde_json::Result<(Body<'_>, StateBody)> {
-    let body: Body<'_> = object(serde_json::from_slice(body)?)?;
-    let state = body.registration_state.map(object).transpose()?;
-    Ok((body, state.unwrap_or_default()))
-}
-
-/// An object, and not the list of its fields' values that the library would take too.
-fn object<'a, T: Deserialize<'a>>(json: &'a RawValue) -> serde_json::Result<T> {
-    if json.get().starts_with('{') {
-        serde_json::from_str(json.get())
-    } else {
-        Err(serde_json::Error::custom("no object where one belongs"))
+/// The service's words out of a success, or what is wrong with it.
+fn read_success(response: &Response, known: Option<&OperationId>) -> Result<Success, String> {
+    if response.body.is_empty() {
+        return Err("it is empty".to_string());
     }
+    let text = body::text(&response.body);
+    let body = Object::read(&text).map_err(|e| format!("it is not the JSON expected: {e}"))?;
+    let state = body.object("registrationState");
+    let operation_id = body.exact_text("operationId")?.and_then(OperationId::new);
+    Ok(Success {
+        status: body.exact_text("status")?.ok_or("it has no status")?,
+        operation_id: operation_id.or_else(|| known.cloned()),
+        state: State {
+            assigned_hub: state.exact_text("assignedHub")?,
+            device_id: state.exact_text("deviceId")?,
+            substatus: state.text("substatus"),
+            payload: state.get("payload").map(ToOwned::to_owned),
+            error_code: state.code("errorCode"),
+            error_message: state.text("errorMessage"),
+        },
+    })
 }
 
-fn judge_success(response: Response, stage: Stage, known: Option<&OperationId>) -> Verdict {
-    let (body, state) = match read(&response.body) {
-        Ok(read) => read,
-        Err(error) => {
-            let reason = if response.body.is_empty() {
-                "it is empty".to_string()
-            } else {
-                format!("it is not the JSON expected: {error}")
-            };
-            return Verdict::Failed(nonsense(response, stage, reason));
-        }
-    };
-    let operation_id = body.operation_id.and_then(OperationId::new).or_else(|| known.cloned());
-    let Some(status) = body.status else {
-        return Verdict::Failed(nonsense(response, stage, "it has no status".into()));
-    };
+fn conclude(response: Response, stage: Stage, success: Success) -> Verdict {
+    let Success { status, operation_id, state } = success;
     match (status.to_ascii_lowercase().as_str(), operation_id) {
         ("assigned", operation_id) => assigned(response, stage, operation_id, state),
         ("assigning" | "unassigned", Some(operation_id)) => Verdict::Assigning {
@@ -125,7 +123,7 @@ fn assigned(
     response: Response,
     stage: Stage,
     operation_id: Option<OperationId>,
-    state: StateBody,
+    state: State,
 ) -> Verdict {
     let given = |field: Option<String>| field.filter(|text| !text.is_empty());
     match (given(state.assigned_hub), given(state.device_id)) {
@@ -148,8 +146,8 @@ fn assigned(
 }
 
 /// The registration came to an end that is no success.
-fn ended(response: Response, stage: Stage, state: StateBody, cause: RejectionCause) -> Verdict {
-    let error_code = state.error_code.as_ref().and_then(code_of);
+fn ended(response: Response, stage: Stage, state: State, cause: RejectionCause) -> Verdict {
+    let error_code = state.error_code;
     let message = state.error_message.unwrap_or_else(|| "the service gives no reason".to_string());
     Verdict::Failed(
         Rejection {
@@ -171,24 +169,23 @@ fn ended(response: Response, stage: Stage, state: StateBody, cause: RejectionCau
 }
 
 fn judge_refusal(response: Response, stage: Stage) -> Verdict {
-    // By hand and field by field: an error body of another shape still gives what it has.
-    let body: Option<Value> = serde_json::from_slice(&response.body).ok();
-    let field = |name: &str| body.as_ref().and_then(|body| body.get(name));
-    let text = |name: &str| field(name).and_then(Value::as_str).map(ToString::to_string);
-
-    let error_code = field("errorCode").and_then(code_of);
+    let text = body::text(&response.body);
+    // An error body of another shape still gives what it has.
+    let body = Object::read(&text).unwrap_or_default();
+    let error_code = body.code("errorCode");
     let retryable = is_transient(response.status, error_code);
-    let message = text("message")
+    let message = body
+        .text("message")
         .or_else(|| response.reason.clone())
-        .unwrap_or_else(|| describe_body(response.status, &response.body));
+        .unwrap_or_else(|| describe_body(response.status, &text));
     let rejection = Box::new(Rejection {
         stage: if response.status == 401 { Stage::Authenticate } else { stage },
         cause: RejectionCause::Refused,
         status: response.status,
         error_code,
-        tracking_id: text("trackingId").filter(|id| !id.is_empty()),
+        tracking_id: body.text("trackingId").filter(|id| !id.is_empty()),
         message,
-        timestamp: text("timestampUtc"),
+        timestamp: body.text("timestampUtc"),
         retry_after: response.retry_after,
         hint: response.hint,
         retryable,
@@ -211,18 +208,9 @@ fn status_of(error_code: u32) -> u16 {
     u16::try_from(error_code / 1000).unwrap_or(0)
 }
 
-/// A number, or a text that is one.
-fn code_of(value: &Value) -> Option<u32> {
-    match value {
-        Value::String(text) => text.parse().ok(),
-        other => other.as_u64().and_then(|code| u32::try_from(code).ok()),
-    }
-}
-
 /// Enough of an unexpected body to recognise a proxy's page by.
-fn describe_body(status: u16, body: &[u8]) -> String {
+fn describe_body(status: u16, text: &str) -> String {
     const SHOWN: usize = 120;
-    let text = String::from_utf8_lossy(body);
     let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if words.is_empty() {
         return format!("status {status} without a body");
@@ -302,6 +290,57 @@ mod tests {
             let error = error(403, body);
             assert_eq!((error.status(), error.error_code()), (Some(403), None), "{body}");
             assert!(error.to_string().contains("403"), "{error}");
+        }
+    }
+
+    #[test]
+    fn one_odd_byte_does_not_make_a_refusal_fatal() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for odd in [
+            br#"{"message":"\ud800","#.to_vec(),
+            b"{\"message\":\"gr\xf6\xdfe\",".to_vec(),
+            b"\xef\xbb\xbf{".to_vec(),
+            format!("{{\"info\":{deep},").into_bytes(),
+        ] {
+            let body = [odd, br#""errorCode":409203,"trackingId":"t-1"}"#.to_vec()].concat();
+            let response = Response::new(409, body.as_slice());
+            let Verdict::Transient(rejection) = judge(response, Stage::Register, None) else {
+                panic!("{}", String::from_utf8_lossy(&body))
+            };
+            assert_eq!(rejection.tracking_id.as_deref(), Some("t-1"));
+            assert_eq!(rejection.body, body);
+        }
+    }
+
+    #[test]
+    fn an_odd_field_costs_no_assignment() {
+        for odd in [
+            r#""substatus":5"#,
+            r#""errorMessage":5,"errorCode":{}"#,
+            r#""errorCode":"no number","lastUpdatedDateTimeUtc":"\ud800""#,
+            r#""etag":[[[]]],"payload":null"#,
+        ] {
+            let body = format!(
+                r#"{{"status":"assigned","registrationState":{{"assignedHub":"h","deviceId":"d",{odd}}}}}"#
+            );
+            let Verdict::Assigned(registered) = judged(200, &body) else { panic!("{body}") };
+            assert_eq!((registered.substatus, registered.payload.is_none()), (None, true));
+        }
+    }
+
+    #[test]
+    fn what_counts_must_be_exact() {
+        for (body, says) in [
+            (r#"{"status":5}"#, "its status is no text"),
+            (r#"{"status":"assigning","operationId":5}"#, "its operationId is no text"),
+            (
+                r#"{"status":"assigned","registrationState":{"assignedHub":[],"deviceId":"d"}}"#,
+                "its assignedHub is no text",
+            ),
+            ("[]", "expected a JSON object"),
+        ] {
+            let error = error(200, body).to_string();
+            assert!(error.contains(says) && !error.contains("struct"), "{error}");
         }
     }
 

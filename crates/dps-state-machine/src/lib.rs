@@ -11,6 +11,7 @@ extern crate alloc;
 extern crate std;
 
 mod answer;
+mod body;
 #[cfg(feature = "std")]
 mod driver;
 mod error;

@@ -20,7 +20,8 @@ pub struct Registered {
     pub operation_id: Option<OperationId>,
     /// How the assignment came about, when the service says so.
     pub substatus: Option<Substatus>,
-    /// What a custom allocation webhook or the enrolment returns, to the letter.
+    /// What a custom allocation webhook or the enrolment returns, to the letter; bytes that are no UTF-8 are
+    /// U+FFFD here.
     pub payload: Option<Box<RawValue>>,
     /// How many times the operation's status was asked for.
     pub polls: u32,

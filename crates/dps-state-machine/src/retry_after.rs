@@ -6,10 +6,17 @@ use std::time::SystemTime;
 /// What the service's `retry-after` values mean, all of them taken together.
 ///
 /// Whole seconds, or an HTTP date counted from `now` (a date in the past is zero). Absent, negative or junk is
-/// `None`: the default interval applies. Too large to represent saturates. Of several values the largest holds.
+/// `None`: the default interval applies. Too large to represent saturates. Of several values the largest holds, and
+/// so it does of several that a proxy joined with commas.
 /// See <https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>.
 pub fn parse<'a>(values: impl IntoIterator<Item = &'a str>, now: SystemTime) -> Option<Duration> {
-    values.into_iter().filter_map(|value| parse_one(value.trim(), now)).max()
+    values.into_iter().filter_map(|value| parse_joined(value, now)).max()
+}
+
+/// A date has a comma of its own: so first as one, then as several.
+fn parse_joined(value: &str, now: SystemTime) -> Option<Duration> {
+    let several = || value.split(',').filter_map(|one| parse_one(one.trim(), now)).max();
+    parse_one(value.trim(), now).or_else(several)
 }
 
 fn parse_one(value: &str, now: SystemTime) -> Option<Duration> {
@@ -41,7 +48,13 @@ mod tests {
             (&["1.5"], None),
             (&[""], None),
             (&["soon"], None),
-            (&["5, 7"], None),
+            (&["5, 7"], secs(7)),
+            (&["7,5"], secs(7)),
+            (&["soon, 4,"], secs(4)),
+            (&["-9, 0"], secs(0)),
+            (&[", "], None),
+            (&["Sun Nov  6 08:49:47 1994, 3"], secs(10)),
+            (&["1, 2", "3"], secs(3)),
             (&["18446744073709551615"], secs(u64::MAX)),
             (&["99999999999999999999999"], secs(u64::MAX)),
             (&["3", "7"], secs(7)),

@@ -155,6 +155,17 @@ proptest! {
     }
 
     #[test]
+    fn values_of_retry_after_mean_the_same_joined_or_not(
+        values in prop::collection::vec("-?[0-9]{1,20}|soon|", 0..5),
+        space in " {0,2}",
+    ) {
+        let now = std::time::SystemTime::UNIX_EPOCH;
+        let apart = dps_state_machine::retry_after::parse(values.iter().map(String::as_str), now);
+        let joined = values.join(&format!("{space},{space}"));
+        prop_assert_eq!(dps_state_machine::retry_after::parse([joined.as_str()], now), apart);
+    }
+
+    #[test]
     fn any_answer_at_all_ends_in_an_outcome(
         status in any::<u16>(),
         body in prop_oneof![".{0,64}", "\\{\"status\":\"[a-z]{0,10}\"(,\"operationId\":\"x\")?\\}"],

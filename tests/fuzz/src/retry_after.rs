@@ -22,7 +22,12 @@ pub fn run(data: &[u8]) {
     assert!(later <= all, "the wait for a date does not grow");
 
     for (value, wait) in values.iter().zip(each) {
+        let joined = value.split(',').filter_map(|one| parse([one], now)).max();
         let value = value.trim();
+        if value.contains(',') && joined.is_some() {
+            assert!(wait.is_some(), "{value:?} has a value");
+            continue;
+        }
         let digits = value.strip_prefix('+').unwrap_or(value);
         if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
             let seconds = digits.parse().unwrap_or(u64::MAX);

@@ -467,3 +467,19 @@ fn the_wire_can_be_chosen_at_run_time_and_the_machine_moved_between_threads() {
     let registered = std::thread::spawn(move || runtime.block_on(registration)).join().unwrap();
     assert_eq!(registered.unwrap().assigned_hub, "hub-1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_tells_what_the_service_asked_from_what_the_machine_would_have_waited() {
+    let asked = |wait: Option<u64>| assigning().map(|answer| answer.retry_after(wait.map(secs)));
+    for (answer, interval, says) in [
+        (asked(Some(100)), secs(2), "the service asked to wait 100 s more, past the 60 s for"),
+        (asked(None), secs(61), "the next poll would be due in 61 s, past the 60 s for"),
+        (asked(None), Duration::MAX, "the next poll would be due in 18446744073709551615 s, past"),
+    ] {
+        let wire = Wire::answering([answer]);
+        let machine = wire.machine_with(settings().poll_interval(interval));
+        let error = machine.register(request()).await.unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(error.retry_after().is_some_and(|wait| wait >= secs(60)), "{error:?}");
+    }
+}

@@ -10,7 +10,10 @@ pub(super) fn of(error: &Error) -> Option<String> {
         Error::Rejected(e) => e.hint.clone().or_else(|| of_rejection(e).map(Into::into)),
         Error::Connection(e) => e.hint.clone(),
         Error::Timeout(e) => Some(match e.retry_after {
-            Some(wait) => format!("register again after {} s, or allow more time", Seconds(wait)),
+            Some(wait) if e.asked_by_service => {
+                format!("register again after {} s, or allow more time", Seconds::rounded_up(wait))
+            }
+            Some(_) => "allow more time for the whole registration, or poll sooner".into(),
             None => "check the network path to the service, or allow more time".into(),
         }),
         Error::Protocol(_) => {

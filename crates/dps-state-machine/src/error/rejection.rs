@@ -25,7 +25,9 @@ pub struct Rejection {
     pub message: String,
     /// When the service says that it answered.
     pub timestamp: Option<String>,
-    /// How long the service asked to wait before trying again.
+    /// How long the service asked to wait before trying again; where the machine would have tried again by itself
+    /// and its wait would have passed the deadline, that wait, which is longer when the service asked for less than
+    /// [`Settings::poll_floor`](crate::Settings::poll_floor) or for nothing.
     pub retry_after: Option<Duration>,
     /// What to do about it, where the wire knows more than the status says.
     pub hint: Option<String>,

@@ -15,13 +15,15 @@ pub struct TimeoutError {
     pub scope: TimeoutScope,
     /// The bound that was reached.
     pub after: Duration,
-    /// When the service would have been ready to be asked again, if that is what passed the bound.
+    /// The wait until the next poll, if that is what would have passed the bound.
     pub retry_after: Option<Duration>,
+    /// Whether that wait is what the service asked for, and not the machine's own interval.
+    pub asked_by_service: bool,
 }
 
 impl TimeoutError {
     pub(crate) fn new(stage: Stage, scope: TimeoutScope, after: Duration) -> Self {
-        Self { stage, scope, after, retry_after: None }
+        Self { stage, scope, after, retry_after: None, asked_by_service: false }
     }
 }
 
@@ -54,11 +56,15 @@ impl fmt::Display for TimeoutError {
             (TimeoutScope::EndSession, _) => {
                 write!(f, "the session did not end within {seconds} s; the connection was dropped")
             }
-            (TimeoutScope::Registration, Some(wait)) => write!(
-                f,
-                "still assigning: the service asked to wait {} s more, past the {seconds} s for the whole registration",
-                Seconds(wait)
-            ),
+            (TimeoutScope::Registration, Some(wait)) => {
+                let wait = Seconds::rounded_up(wait);
+                if self.asked_by_service {
+                    write!(f, "still assigning: the service asked to wait {wait} s more")?;
+                } else {
+                    write!(f, "still assigning: the next poll would be due in {wait} s")?;
+                }
+                write!(f, ", past the {seconds} s for the whole registration")
+            }
             (TimeoutScope::Registration, None) => write!(
                 f,
                 "the registration did not finish within {seconds} s (stage {})",
@@ -70,15 +76,27 @@ impl fmt::Display for TimeoutError {
 
 impl core::error::Error for TimeoutError {}
 
-/// A time in seconds, to the millisecond.
-pub(super) struct Seconds(pub(super) Duration);
+/// A time in seconds, as it is.
+pub(super) struct Seconds(Duration);
+
+impl Seconds {
+    /// To the millisecond, or to the second where that makes no difference to anybody. Never less than it is.
+    pub(super) fn rounded_up(time: Duration) -> Self {
+        const LONG: Duration = Duration::from_secs(24 * 3600);
+        let unit = if time < LONG { 1_000_000 } else { 1_000_000_000 };
+        let over = u64::from(time.subsec_nanos() % unit);
+        let rest = if over > 0 { u64::from(unit) - over } else { 0 };
+        let up = time.checked_add(Duration::from_nanos(rest));
+        Self(up.unwrap_or(Duration::from_secs(u64::MAX)))
+    }
+}
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = self.0.as_secs();
-        match self.0.subsec_millis() {
+        match self.0.subsec_nanos() {
             0 => write!(f, "{whole}"),
-            millis => f.write_str(format!("{whole}.{millis:03}").trim_end_matches('0')),
+            nanos => f.write_str(format!("{whole}.{nanos:09}").trim_end_matches('0')),
         }
     }
 }
@@ -89,11 +107,24 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn times_are_shown_to_the_millisecond() {
+    fn a_setting_is_shown_as_it_was_given() {
         for (nanos, shown) in
-            [(0, "0"), (2_000_000_000, "2"), (1_999_397_972, "1.999"), (500_000_000, "0.5")]
+            [(0, "0"), (4_000_000_000, "4"), (500_000_000, "0.5"), (100_000, "0.0001")]
         {
             assert_eq!(Seconds(Duration::from_nanos(nanos)).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_wait_is_never_shown_shorter_than_it_is() {
+        for (wait, shown) in [
+            (Duration::from_secs(2), "2"),
+            (Duration::from_nanos(1_999_397_972), "2"),
+            (Duration::from_nanos(1_234_000_001), "1.235"),
+            (Duration::from_millis(86_400_001), "86401"),
+            (Duration::MAX, "18446744073709551615"),
+        ] {
+            assert_eq!(Seconds::rounded_up(wait).to_string(), shown);
         }
     }
 }

@@ -198,6 +198,7 @@ impl Machine {
                 let Some(until) = until else {
                     let mut timeout = self.out_of_time(Stage::Query);
                     timeout.retry_after = Some(wait);
+                    timeout.asked_by_service = retry_after == Some(wait);
                     return (State::Idle, vec![event, Output::Complete(Err(timeout.into()))]);
                 };
                 let registration = Registration { backoffs: 0, ..registration };

@@ -345,6 +345,21 @@ mod tests {
     }
 
     #[test]
+    fn only_what_no_service_says_is_taken_for_a_proxys_page() {
+        for (body, is_page) in [
+            ("<html></html>", true),
+            ("", true),
+            ("[]", true),
+            ("{}", false),
+            (r#"{"status":"enchanted"}"#, false),
+            (r#"{"status":"assigning","operationId":5}"#, false),
+            (r#"{"status":"assigned"}"#, false),
+        ] {
+            assert_eq!(error(200, body).hint().is_some(), is_page, "{body}");
+        }
+    }
+
+    #[test]
     fn a_long_body_is_shown_in_part_and_kept_whole() {
         let body = format!("<html>{}</html>", "é".repeat(5000));
         let Error::Rejected(rejection) = error(400, &body) else { panic!("a refusal") };

@@ -3,6 +3,7 @@
 use alloc::{format, string::String};
 
 use super::{Error, Rejection, RejectionCause, timeout::Seconds};
+use crate::body::{self, Object};
 
 /// In a sentence. What the wire said comes first: it knows more.
 pub(super) fn of(error: &Error) -> Option<String> {
@@ -16,10 +17,14 @@ pub(super) fn of(error: &Error) -> Option<String> {
             Some(_) => "allow more time for the whole registration, or poll sooner".into(),
             None => "check the network path to the service, or allow more time".into(),
         }),
-        Error::Protocol(_) => {
+        // A proxy's page is no JSON object; what is one comes from a service.
+        Error::Protocol(e) if Object::read(&body::text(&e.body)).is_err() => {
             Some("check that the endpoint is a provisioning service and not a proxy's page".into())
         }
-        Error::Configuration(_) | Error::Cancelled | Error::InvalidOperation => None,
+        Error::Protocol(_)
+        | Error::Configuration(_)
+        | Error::Cancelled
+        | Error::InvalidOperation => None,
     }
 }
 

@@ -13,6 +13,10 @@
 //! # }
 //! ```
 //!
+//! It runs on tokio: in a runtime of any flavour with its I/O and its timer enabled (`#[tokio::main]` does so; by hand,
+//! `enable_all`), which takes tokio's features `rt`, `net` and `time`. Outside of one, `register` is a configuration
+//! error.
+//!
 //! Each feature adds a wire: `http`, `mqtt`, `amqp`, and `websocket` lets MQTT and AMQP go through port 443. None is
 //! there by default, and none hides anything: asking for a wire that is not compiled in is a configuration error. An
 //! application that knows its wire at compile time, or that has settings for it, can use that wire's own type with

@@ -483,3 +483,15 @@ async fn a_timeout_tells_what_the_service_asked_from_what_the_machine_would_have
         assert!(error.retry_after().is_some_and(|wait| wait >= secs(60)), "{error:?}");
     }
 }
+
+#[test]
+fn outside_of_a_runtime_it_is_a_configuration_error() {
+    let wire = Wire::answering([assigned()]);
+    let machine = wire.machine();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let polled = std::pin::pin!(machine.register(request())).poll(&mut context);
+    let std::task::Poll::Ready(Err(error)) = polled else { panic!("{polled:?}") };
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().contains("tokio"), "{error}");
+    assert!(wire.calls().is_empty());
+}

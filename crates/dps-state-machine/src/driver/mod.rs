@@ -16,9 +16,10 @@ use std::{
 
 pub use events::OperationStatusEvents;
 use shared::{Ending, Registering, Shared};
+use tokio::runtime::Handle;
 
 use crate::{
-    error::Error,
+    error::{ConfigurationError, Error},
     machine::{Input, Machine},
     observer::Observer,
     registered::Registered,
@@ -60,7 +61,8 @@ impl<T: TransportHandlers> StateMachine<T> {
     /// While a session is being ended it waits for the end and then starts.
     ///
     /// # Errors
-    /// - [`Error::Configuration`] before any I/O: the request can't be sent, on this wire or at all.
+    /// - [`Error::Configuration`] before any I/O: the request can't be sent, on this wire or at all, or the future is
+    ///   polled outside of a tokio runtime.
     /// - [`Error::InvalidOperation`] at once: another registration is in progress; it is left untouched.
     /// - [`Error::Connection`], [`Error::Rejected`], [`Error::Protocol`]: what the wire or the service made of it.
     /// - [`Error::Timeout`]: one request or the whole registration took too long (see [`Settings`]).
@@ -68,10 +70,18 @@ impl<T: TransportHandlers> StateMachine<T> {
     ///
     /// After any of them the machine can register again.
     ///
+    /// # Panics
+    /// In a tokio runtime that was built without its timer (see
+    /// [`enable_time`](tokio::runtime::Builder::enable_time)).
+    ///
     /// # Cancel safety
     /// Dropping the future cancels the registration: the wire drops the exchange under way, nothing is left
     /// behind, and the machine can register again.
     pub async fn register(&self, request: RegistrationRequest) -> Result<Registered, Error> {
+        if Handle::try_current().is_err() {
+            let reason = "there is none here; register from within a tokio runtime";
+            return Err(ConfigurationError::new("runtime", "", reason).into());
+        }
         request.check()?;
         let request = Arc::new(request);
         let (mut task, mut running) = loop {

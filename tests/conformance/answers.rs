@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use dps_client::{Error, ErrorKind, Stage};
+use dps_client::{
+    Error, ErrorKind, Stage,
+    serde_json::{Map, Value, from_slice},
+};
 use dps_conformance::{Bench, Cell};
 use dps_emulator::{Behavior, Body, Delivery, Fault};
 
@@ -24,6 +27,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_poll_without_an_operation_id_keeps_the_known_one),
         case!(a_slow_answer_is_read),
         case!(a_page_of_html_with_an_error_status_is_a_rejection),
+        case!(an_odd_field_costs_no_assignment),
+        case!(an_odd_byte_does_not_make_a_refusal_fatal),
         case!(an_operation_id_of_any_characters_is_asked_about),
     ]
 }
@@ -35,12 +40,12 @@ async fn protocol_error(
 ) -> Box<dps_client::ProtocolError> {
     let bench = Bench::new(cell, behavior).await;
     let error = bench.register().await.unwrap_err();
-    assert!(!error.is_retryable() && error.hint().is_some());
-    assert_eq!(error.stage(), Some(stage), "{error}");
-    match error {
-        Error::Protocol(error) => error,
-        other => panic!("{other:?}"),
-    }
+    assert_eq!((error.stage(), error.is_retryable()), (Some(stage), false), "{error}");
+    let hint = error.hint();
+    let Error::Protocol(error) = error else { panic!("{error:?}") };
+    let is_object = from_slice::<Map<String, Value>>(&error.body).is_ok();
+    assert_eq!(hint.is_none(), is_object, "only what is no object may be a proxy's page: {hint:?}");
+    error
 }
 
 fn answering(body: Body) -> Behavior {
@@ -127,6 +132,21 @@ async fn a_page_of_html_with_an_error_status_is_a_rejection(cell: Cell) {
     let status = error.status().filter(|status| if amqp { *status < 500 } else { *status == 403 });
     assert!(error.kind() == ErrorKind::Rejected && status.is_some(), "{error:?}");
     assert!(!error.is_retryable() && error.error_code().is_none());
+}
+
+async fn an_odd_field_costs_no_assignment(cell: Cell) {
+    let odd = Fault::with("registrationState.substatus", 5)
+        .and_with("registrationState.errorMessage", 5)
+        .and_with("registrationState.errorCode", "none");
+    let bench = Bench::new(cell, Behavior::new().polls(1).on_query(odd)).await;
+    assert_eq!(bench.register().await.unwrap().substatus, None);
+}
+
+async fn an_odd_byte_does_not_make_a_refusal_fatal(cell: Cell) {
+    let body = r#"{"info":"\ud800","errorCode":409203,"trackingId":"t-1"}"#;
+    let conflict = Fault::refuse(409).body(Body::Text(body.to_owned()));
+    let bench = Bench::new(cell, Behavior::new().on_register(conflict)).await;
+    bench.register().await.unwrap();
 }
 
 async fn an_operation_id_of_any_characters_is_asked_about(cell: Cell) {

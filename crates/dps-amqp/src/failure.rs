@@ -58,25 +58,20 @@ impl Failure {
         let asked = self.info.iter().filter(|(name, _)| name.eq_ignore_ascii_case("retry-after"));
         let retry_after = retry_after::parse(asked.map(|(_, value)| value.as_str()), now);
         let mut response = match &self.description {
-            Some(description) if json(description).is_some() => {
-                Response::new(status, description.clone())
-            }
+            Some(words) if said(words).is_some() => Response::new(status, words.clone()),
             _ => Response::refusal(status, self.to_string()),
         };
         response = response.retry_after(retry_after);
         response.protocol_result(self.into_protocol_result())
     }
 
-    fn error_code(&self) -> Option<u64> {
+    fn error_code(&self) -> Option<u32> {
         let description = self.description.as_deref()?;
         // A bare number stands for itself: the property of OPEN may be one.
         if let Ok(code) = description.parse() {
             return Some(code);
         }
-        match json(description)?.get("errorCode")? {
-            serde_json::Value::String(text) => text.parse().ok(),
-            other => other.as_u64(),
-        }
+        said(description)?
     }
 
     fn status(&self) -> u16 {
@@ -112,8 +107,9 @@ impl std::fmt::Display for Failure {
     }
 }
 
-fn json(text: &str) -> Option<serde_json::Value> {
-    serde_json::from_str(text).ok().filter(serde_json::Value::is_object)
+/// The error code in the service's JSON; the outer `None` when it is none.
+fn said(words: &str) -> Option<Option<u32>> {
+    Response::new(0, words).error_code()
 }
 
 #[cfg(test)]

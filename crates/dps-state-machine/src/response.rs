@@ -6,7 +6,10 @@ use alloc::{
 };
 use core::{fmt, time::Duration};
 
-use crate::printable::Printable;
+use crate::{
+    body::{self, Object},
+    printable::Printable,
+};
 
 /// The service's answer to one request, whatever it says.
 #[derive(Clone, Default)]
@@ -38,6 +41,14 @@ impl Response {
     #[must_use]
     pub fn refusal(status: u16, reason: impl Into<String>) -> Self {
         Self { status, reason: Some(reason.into()), ..Self::default() }
+    }
+
+    /// The service's own error code in the body; the outer `None` when the body is no JSON object. It is read as
+    /// leniently as a refusal is.
+    #[must_use]
+    pub fn error_code(&self) -> Option<Option<u32>> {
+        let text = body::text(&self.body);
+        Object::read(&text).ok().map(|body| body.code("errorCode"))
     }
 
     /// Sets how long the service asked to wait.

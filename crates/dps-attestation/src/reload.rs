@@ -153,7 +153,8 @@ impl Found {
             found.modified = found.modified.max(modified);
             found.contents.push(content);
         }
-        found.digest = digest.finalize().into();
+        // In its place: one that is moved leaves a copy behind, and the end of a key's text is in it.
+        found.digest = digest.finalize_reset().into();
         Ok(found)
     }
 }

@@ -6,6 +6,7 @@
 
 mod events;
 mod shared;
+mod waiting;
 
 use std::{
     collections::hash_map::RandomState,

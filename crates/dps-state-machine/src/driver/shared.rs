@@ -9,12 +9,15 @@ use std::{
 };
 
 use tokio::{
-    sync::{Mutex as AsyncMutex, Notify, futures::Notified, mpsc, oneshot},
+    sync::{Mutex as AsyncMutex, Notify, mpsc, oneshot},
     time::{Instant, sleep_until, timeout_at},
 };
 use tracing::debug;
 
-use super::events::OperationStatusEvents;
+use super::{
+    events::OperationStatusEvents,
+    waiting::{EndInSight, Joined, Running},
+};
 use crate::{
     error::Error,
     ids::OperationId,
@@ -175,6 +178,16 @@ impl<T> Shared<T> {
         let mut book = self.book();
         let outputs = book.step(self.now(), input);
         self.carry_out(book, outputs)
+    }
+
+    /// Tells the machine that nobody drives any more, unless the outcome has come. That is asked under the lock:
+    /// either it has, or it comes because of this step.
+    pub(super) fn abandon_unless(&self, has_come: impl FnOnce() -> bool) {
+        let mut book = self.book();
+        if !has_come() {
+            let outputs = book.step(self.now(), Input::Abandon);
+            self.carry_out(book, outputs);
+        }
     }
 
     fn carry_out(&self, mut book: MutexGuard<'_, Book>, outputs: Vec<Output>) -> Option<Task> {
@@ -355,73 +368,6 @@ impl Book {
     fn request(&self) -> Option<Arc<RegistrationRequest>> {
         self.registrant.as_ref().map(|registrant| Arc::clone(&registrant.request))
     }
-}
-
-/// Somebody who drives a registration or the end of a session. Dropped before the outcome came, the machine
-/// learns that nobody drives any more.
-pub(super) struct Running<'a, T, V> {
-    shared: &'a Shared<T>,
-    outcome: oneshot::Receiver<Result<V, Error>>,
-}
-
-impl<T, V> Running<'_, T, V> {
-    /// The outcome. It is safe to drop this future and call again.
-    pub(super) async fn outcome(&mut self) -> Result<V, Error> {
-        settled((&mut self.outcome).await)
-    }
-}
-
-impl<T, V> Drop for Running<'_, T, V> {
-    fn drop(&mut self) {
-        let mut book = self.shared.book();
-        // Under the lock: the outcome either has come, or it comes because of this step.
-        if !matches!(self.outcome.try_recv(), Err(oneshot::error::TryRecvError::Empty)) {
-            return;
-        }
-        let outputs = book.step(self.shared.now(), Input::Abandon);
-        self.shared.carry_out(book, outputs);
-    }
-}
-
-/// Somebody who waits for the end of a session that somebody else carries out.
-pub(super) struct Joined<'a, T> {
-    shared: &'a Shared<T>,
-    outcome: oneshot::Receiver<Result<(), Error>>,
-    until: Instant,
-}
-
-impl<T> Joined<'_, T> {
-    /// Waits, and gives the goodbye up in the other's place when its time is over.
-    pub(super) async fn outcome(mut self) -> Result<(), Error> {
-        tokio::select! {
-            biased;
-            outcome = &mut self.outcome => return settled(outcome),
-            () = sleep_until(self.until) => {}
-        }
-        self.shared.step(Input::Tick);
-        settled(self.outcome.await)
-    }
-}
-
-/// Somebody who registers as soon as the session that is being ended has ended.
-pub(super) struct EndInSight<'a, T> {
-    shared: &'a Shared<T>,
-    changed: Notified<'a>,
-    until: Instant,
-}
-
-impl<T> EndInSight<'_, T> {
-    /// Waits until the state has changed, or gives the end up in the other's place when its time is over.
-    pub(super) async fn wait(self) {
-        if timeout_at(self.until, self.changed).await.is_err() {
-            self.shared.step(Input::Tick);
-        }
-    }
-}
-
-/// The machine always settles what it began; should a bug break that, the caller gets an error and no hang.
-fn settled<V>(outcome: Result<Result<V, Error>, oneshot::error::RecvError>) -> Result<V, Error> {
-    outcome.unwrap_or(Err(Error::Cancelled))
 }
 
 fn lock<V>(mutex: &Mutex<V>) -> MutexGuard<'_, V> {

@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use dps_state_machine::{ConnectionError, Response};
-use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     time::timeout,
@@ -45,8 +44,11 @@ pub(super) async fn refusal(
         if chunked {
             body = unchunk(&body).0;
         }
-        if matches!(head.status, 429 | 500..) || is_service_error(&body) {
-            return Ok(head.response(body, SystemTime::now()));
+        // With an error code it is the service's own.
+        // See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration/register-device>.
+        let response = head.response(body, SystemTime::now());
+        if matches!(head.status, 429 | 500..) || response.error_code().flatten().is_some() {
+            return Ok(response);
         }
     }
     Err(failure::websocket_refused(peer, head.status, head.line))
@@ -70,11 +72,6 @@ fn unchunk(mut rest: &[u8]) -> (Vec<u8>, bool) {
         }
     }
     (content, false)
-}
-
-/// See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration/register-device>.
-fn is_service_error(body: &[u8]) -> bool {
-    serde_json::from_slice::<Value>(body).is_ok_and(|body| body.get("errorCode").is_some())
 }
 
 #[cfg(test)]

@@ -128,7 +128,8 @@ async fn a_page_of_html_with_an_error_status_is_a_rejection(cell: Cell) {
     let bench = Bench::new(cell, Behavior::new().on_register(page)).await;
     let error = bench.register().await.unwrap_err();
     // Without the service's JSON an AMQP rejection has a condition only, and no condition says 403.
-    let amqp = matches!(cell.wire, dps_client::Transport::Amqp | dps_client::Transport::AmqpWs);
+    let amqp =
+        matches!(cell.transport, dps_client::Transport::Amqp | dps_client::Transport::AmqpWs);
     let status = error.status().filter(|status| if amqp { *status < 500 } else { *status == 403 });
     assert!(error.kind() == ErrorKind::Rejected && status.is_some(), "{error:?}");
     assert!(!error.is_retryable() && error.error_code().is_none());

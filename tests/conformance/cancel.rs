@@ -47,7 +47,7 @@ async fn answered(bench: &Bench) {
 }
 
 async fn works_again(bench: &Bench, client: &dps_client::Client) {
-    bench.emulator.set_behavior(bench.enrolment, Behavior::new()).unwrap();
+    bench.emulator.set_behavior(bench.enrollment, Behavior::new()).unwrap();
     client.register(bench.request()).await.unwrap();
     settle(client).await;
 }
@@ -151,10 +151,10 @@ async fn usable_after_every_kind_of_failure(cell: Cell) {
         (Fault::deliver(Delivery::Never), ErrorKind::Timeout),
     ];
     for (fault, kind) in failures {
-        bench.emulator.set_behavior(bench.enrolment, Behavior::new().on_register(fault)).unwrap();
+        bench.emulator.set_behavior(bench.enrollment, Behavior::new().on_register(fault)).unwrap();
         let error = client.register(bench.request()).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error:?}");
-        bench.emulator.set_behavior(bench.enrolment, Behavior::new()).unwrap();
+        bench.emulator.set_behavior(bench.enrollment, Behavior::new()).unwrap();
         client.register(bench.request()).await.unwrap();
     }
     settle(&client).await;

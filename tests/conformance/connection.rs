@@ -36,7 +36,7 @@ pub(crate) fn cases() -> Vec<Case> {
 async fn error_of(bench: &Bench) -> Error {
     let error = bench.register().await.unwrap_err();
     // Whatever broke: the same client works again as soon as the service does.
-    bench.emulator.set_behavior(bench.enrolment, Behavior::new()).unwrap();
+    bench.emulator.set_behavior(bench.enrollment, Behavior::new()).unwrap();
     error
 }
 
@@ -53,7 +53,7 @@ async fn times_out(bench: &Bench, bounds: dps_client::Settings) -> (Error, Durat
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
     // The machine is usable afterwards, on the same client.
     bench.emulator.set_connection_faults([]);
-    bench.emulator.set_behavior(bench.enrolment, Behavior::new()).unwrap();
+    bench.emulator.set_behavior(bench.enrollment, Behavior::new()).unwrap();
     bench.emulator.forget_devices();
     client.register(bench.request()).await.unwrap();
     settle(&client).await;
@@ -187,7 +187,7 @@ async fn a_name_that_does_not_exist_is_a_resolve_error(cell: Cell) {
 async fn with_certificate(cell: Cell, certificate: ServerCertificate) -> Error {
     let bench = Bench::with_service(
         cell,
-        |enrolment| enrolment,
+        |enrollment| enrollment,
         |service| service.server_certificate(certificate),
     )
     .await;
@@ -232,7 +232,7 @@ async fn a_server_that_restarts_is_found_again(cell: Cell) {
     client.register(bench.request()).await.unwrap();
     // Every connection of the session is gone; the next registration makes its own.
     let fault = Fault::deliver(Delivery::CloseAfter);
-    bench.emulator.set_behavior(bench.enrolment, Behavior::new().on_register(fault)).unwrap();
+    bench.emulator.set_behavior(bench.enrollment, Behavior::new().on_register(fault)).unwrap();
     client.register(bench.request()).await.unwrap();
     client.register(bench.request()).await.unwrap();
     settle(&client).await;

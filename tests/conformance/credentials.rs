@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dps_client::{Config, Error, ErrorKind, Roots, Stage, Transport, client};
 use dps_conformance::{Authority, Bench, Cell, DEVICE, config_for, fast, settle};
-use dps_emulator::{Attestation, Emulator, Enrolment, EventKind, Thumbprint};
+use dps_emulator::{Attestation, Emulator, Enrollment, EventKind, Thumbprint};
 
 use crate::{Case, case};
 
@@ -36,7 +36,7 @@ fn assert_refused(error: &Error) {
 /// The bench's configuration with a credential of somebody else's.
 async fn stranger(bench: &Bench) -> Config {
     let other = Bench::healthy(bench.cell).await;
-    config_for(&bench.emulator, bench.cell.wire, other.config.attestation.clone())
+    config_for(&bench.emulator, bench.cell.transport, other.config.attestation.clone())
 }
 
 async fn a_wrong_credential_is_rejected(cell: Cell) {
@@ -54,7 +54,7 @@ async fn a_wrong_credential_is_rejected(cell: Cell) {
 
 async fn an_unknown_device_is_rejected(cell: Cell) {
     let bench = Bench::healthy(cell).await;
-    bench.emulator.remove_enrolment(bench.enrolment).unwrap();
+    bench.emulator.remove_enrollment(bench.enrollment).unwrap();
     let error = bench.register().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected);
     assert!(matches!(error.status(), Some(401 | 404)), "{error}");
@@ -95,19 +95,19 @@ async fn a_secondary_key_is_taken(cell: Cell) {
     let key = dps_emulator::SymmetricKey::random().unwrap();
     let primary = dps_emulator::SymmetricKey::random().unwrap();
     let attestation = Attestation::SymmetricKey { primary, secondary: Some(key.clone()) };
-    let enrolment = Enrolment::individual(DEVICE.parse().unwrap(), attestation);
+    let enrollment = Enrollment::individual(DEVICE.parse().unwrap(), attestation);
     let bench = Bench::healthy(cell).await;
-    bench.emulator.remove_enrolment(bench.enrolment).unwrap();
-    bench.emulator.add_enrolment(enrolment).unwrap();
+    bench.emulator.remove_enrollment(bench.enrollment).unwrap();
+    bench.emulator.add_enrollment(enrollment).unwrap();
     let device_key: dps_client::SymmetricKey = key.to_base64().parse().unwrap();
-    let config = config_for(&bench.emulator, cell.wire, device_key.into());
+    let config = config_for(&bench.emulator, cell.transport, device_key.into());
     bench.register_with(config).await.unwrap();
 }
 
 async fn an_expired_certificate_is_refused_before_any_io(cell: Cell) {
     let bench = Bench::healthy(cell).await;
     let device = Authority::root("Factory root").expired_device(DEVICE);
-    let config = config_for(&bench.emulator, cell.wire, device.identity().into());
+    let config = config_for(&bench.emulator, cell.transport, device.identity().into());
     let error = bench.register_with(config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("expired"), "{error}");
@@ -119,13 +119,13 @@ async fn a_chain_that_was_not_sent_is_named(cell: Cell) {
     let line = root.intermediate("Line 4");
     let ca = dps_emulator::CaCertificates::from_pem(&root.pem).unwrap();
     let emulator = Emulator::builder()
-        .enrolment(Enrolment::group("factory", dps_emulator::GroupAttestation::X509(ca)))
+        .enrollment(Enrollment::group("factory", dps_emulator::GroupAttestation::X509(ca)))
         .start()
         .await
         .unwrap();
     let attempt = async |device: dps_conformance::Device| {
-        let config = config_for(&emulator, cell.wire, device.identity().into());
-        let client = client(cell.wire, config, fast()).unwrap();
+        let config = config_for(&emulator, cell.transport, device.identity().into());
+        let client = client(cell.transport, config, fast()).unwrap();
         let outcome =
             client.register(dps_client::RegistrationRequest::new(DEVICE.parse().unwrap())).await;
         settle(&client).await;
@@ -142,11 +142,11 @@ async fn a_chain_that_was_not_sent_is_named(cell: Cell) {
 async fn a_certificate_known_by_its_thumbprint_is_taken(cell: Cell) {
     let device = Authority::root("Somebody").device(DEVICE);
     let thumbprint = Thumbprint::of_pem(&device.certificate).unwrap();
-    let enrolment =
-        Enrolment::individual(DEVICE.parse().unwrap(), Attestation::thumbprint(thumbprint));
-    let emulator = Emulator::builder().enrolment(enrolment).start().await.unwrap();
-    let config = config_for(&emulator, cell.wire, device.identity().into());
-    let client = client(cell.wire, config, fast()).unwrap();
+    let enrollment =
+        Enrollment::individual(DEVICE.parse().unwrap(), Attestation::thumbprint(thumbprint));
+    let emulator = Emulator::builder().enrollment(enrollment).start().await.unwrap();
+    let config = config_for(&emulator, cell.transport, device.identity().into());
+    let client = client(cell.transport, config, fast()).unwrap();
     let request = dps_client::RegistrationRequest::new(DEVICE.parse().unwrap());
     client.register(request).await.unwrap();
     settle(&client).await;
@@ -166,5 +166,5 @@ async fn no_secret_is_in_any_error(cell: Cell) {
     let shown = format!("{error}{error:?}{no_trust}{no_trust:?}{config:?}{:?}", bench.client());
     assert!(!shown.contains(&secret), "a secret is shown");
     assert!(!shown.contains("sig="), "a token is shown");
-    assert!(Transport::ALL.contains(&cell.wire));
+    assert!(Transport::ALL.contains(&cell.transport));
 }

@@ -79,8 +79,8 @@ async fn events_come_for_each_status(cell: Cell) {
 }
 
 async fn hub_device_id_and_substatus_are_read(cell: Cell) {
-    let bench = Bench::with(cell, |enrolment| {
-        enrolment.assign_to("hub-7.azure-devices.net").device_id("pump-7")
+    let bench = Bench::with(cell, |enrollment| {
+        enrollment.assign_to("hub-7.azure-devices.net").device_id("pump-7")
     })
     .await;
     let registered = bench.register().await.unwrap();
@@ -90,7 +90,7 @@ async fn hub_device_id_and_substatus_are_read(cell: Cell) {
 }
 
 async fn a_payload_reaches_the_service_and_its_answer_comes_back_untouched(cell: Cell) {
-    let bench = Bench::with(cell, |enrolment| enrolment.payload(ReturnedPayload::Echo)).await;
+    let bench = Bench::with(cell, |enrollment| enrollment.payload(ReturnedPayload::Echo)).await;
     let payload =
         json!({"site": "Málaga", "n": 1.5, "deep": {"list": [1, null, true, "\u{1F600}"]}});
     let client = bench.client();
@@ -105,7 +105,7 @@ async fn a_payload_reaches_the_service_and_its_answer_comes_back_untouched(cell:
 async fn a_fixed_payload_comes_back(cell: Cell) {
     let fixed = json!({"role": "pump"});
     let payload = ReturnedPayload::Fixed(fixed.clone());
-    let bench = Bench::with(cell, |enrolment| enrolment.payload(payload)).await;
+    let bench = Bench::with(cell, |enrollment| enrollment.payload(payload)).await;
     let registered = bench.register().await.unwrap();
     let returned: Value = serde_json::from_str(registered.payload.unwrap().get()).unwrap();
     assert_eq!(returned, fixed);
@@ -130,7 +130,7 @@ async fn unknown_fields_survive(cell: Cell) {
 }
 
 async fn a_large_payload_goes_both_ways(cell: Cell) {
-    let bench = Bench::with(cell, |enrolment| enrolment.payload(ReturnedPayload::Echo)).await;
+    let bench = Bench::with(cell, |enrollment| enrollment.payload(ReturnedPayload::Echo)).await;
     let text = "x".repeat(RegistrationRequest::MAX_BODY_BYTES - 100);
     let client = bench.client();
     let request = bench.request().payload(json!({ "text": text })).unwrap();
@@ -155,8 +155,8 @@ async fn registering_again_moves_the_device_when_the_allocation_says_so(cell: Ce
         (Reprovisioning::MigrateData, Substatus::DeviceDataMigrated),
         (Reprovisioning::ResetData, Substatus::DeviceDataReset),
     ] {
-        let bench = Bench::with(cell, |enrolment| {
-            enrolment.assign_to_each(["hub-a", "hub-b"]).reprovisioning(policy)
+        let bench = Bench::with(cell, |enrollment| {
+            enrollment.assign_to_each(["hub-a", "hub-b"]).reprovisioning(policy)
         })
         .await;
         assert_eq!(bench.register().await.unwrap().assigned_hub, "hub-a");
@@ -166,8 +166,8 @@ async fn registering_again_moves_the_device_when_the_allocation_says_so(cell: Ce
 }
 
 async fn registering_again_keeps_the_device_when_told_to(cell: Cell) {
-    let bench = Bench::with(cell, |enrolment| {
-        enrolment.assign_to_each(["hub-a", "hub-b"]).reprovisioning(Reprovisioning::Never)
+    let bench = Bench::with(cell, |enrollment| {
+        enrollment.assign_to_each(["hub-a", "hub-b"]).reprovisioning(Reprovisioning::Never)
     })
     .await;
     for _ in 0..2 {

@@ -1,6 +1,6 @@
-//! The conformance suite: each case once, in every cell of wire and credential.
+//! The conformance suite: each case once, in every cell of transport and credential.
 //!
-//! A test is named `case::wire::credential`. A case that can't run in a cell names the reason, and the cell is listed
+//! A test is named `case::transport::credential`. A case that can't run in a cell names the reason, and the cell is listed
 //! as ignored with it; a reason that matches no cell fails, and so does a suite without cases.
 #![expect(
     clippy::expect_used,

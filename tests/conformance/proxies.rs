@@ -65,7 +65,7 @@ async fn a_proxy_that_wants_a_password_is_named(cell: Cell) {
 async fn a_proxy_that_refuses_is_named(cell: Cell) {
     let error = refused(cell, ProxyScript::Refuse("403 Forbidden"), Stage::Proxy).await;
     // The HTTP client below doesn't tell which refusal it was.
-    let said = if cell.wire == dps_client::Transport::Http { "refusal" } else { "403" };
+    let said = if cell.transport == dps_client::Transport::Http { "refusal" } else { "403" };
     assert!(error.to_string().contains(said), "{error}");
     refused(cell, ProxyScript::Refuse("502 Bad Gateway"), Stage::Proxy).await;
 }

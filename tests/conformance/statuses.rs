@@ -10,7 +10,7 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(failed_is_an_error_with_code_and_message),
         case!(failed_after_polls_is_the_same_error),
-        case!(disabled_enrolment_is_an_error_of_its_own),
+        case!(disabled_enrollment_is_an_error_of_its_own),
         case!(disabled_outcome_is_an_error_of_its_own),
         case!(unknown_status_keeps_body_and_result),
         case!(unknown_status_of_a_query_keeps_body_and_result),
@@ -19,7 +19,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-async fn rejection(cell: Cell, behavior: Behavior) -> Box<dps_client::Rejection> {
+async fn rejection(cell: Cell, behavior: Behavior) -> Box<dps_client::RejectionError> {
     let bench = Bench::new(cell, behavior).await;
     match bench.register().await {
         Err(Error::Rejected(rejection)) => rejection,
@@ -45,8 +45,8 @@ async fn failed_after_polls_is_the_same_error(cell: Cell) {
     assert_eq!(failed.stage, Stage::Query);
 }
 
-async fn disabled_enrolment_is_an_error_of_its_own(cell: Cell) {
-    let bench = Bench::with(cell, dps_emulator::Enrolment::disabled).await;
+async fn disabled_enrollment_is_an_error_of_its_own(cell: Cell) {
+    let bench = Bench::with(cell, dps_emulator::Enrollment::disabled).await;
     let error = bench.register().await.unwrap_err();
     let Error::Rejected(rejection) = &error else { panic!("{error:?}") };
     assert_eq!(rejection.cause, RejectionCause::Disabled);

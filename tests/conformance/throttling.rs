@@ -20,14 +20,19 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(an_assigning_past_the_deadline_fails_at_once),
         case!(retry_after_in_seconds_is_never_undercut),
         case!(retry_after_as_a_date_is_never_undercut)
-            .skip("dates are HTTP's: the other wires carry seconds", |cell| {
-                cell.wire != dps_client::Transport::Http
+            .skip("dates are HTTP's: the other transports carry seconds", |cell| {
+                cell.transport != dps_client::Transport::Http
             }),
         case!(junk_in_retry_after_means_the_default_interval),
-        case!(the_larger_of_two_retry_afters_holds)
-            .skip("a map of properties has one value a name", |cell| {
-                matches!(cell.wire, dps_client::Transport::Amqp | dps_client::Transport::AmqpWs)
-            }),
+        case!(the_larger_of_two_retry_afters_holds).skip(
+            "a map of properties has one value a name",
+            |cell| {
+                matches!(
+                    cell.transport,
+                    dps_client::Transport::Amqp | dps_client::Transport::AmqpWs
+                )
+            },
+        ),
         case!(other_refusals_fail_at_once),
     ]
 }

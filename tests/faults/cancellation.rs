@@ -1,6 +1,6 @@
 //! The register future dropped after each of its polls.
 //!
-//! For every case and wire: how many polls a registration takes is found out as it goes, and it is dropped after the
+//! For every case and transport: how many polls a registration takes is found out as it goes, and it is dropped after the
 //! first, the second, and so on. Each time the same client must register afterwards, on the session that is left or
 //! on a new one, and everything must be given back; also if the client itself is dropped.
 
@@ -57,7 +57,7 @@ const HANG: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub(crate) struct DropReport {
     pub(crate) case: String,
-    pub(crate) wire: Transport,
+    pub(crate) transport: Transport,
     /// After how many polls.
     pub(crate) polls: usize,
     /// Whether the registration was done by then: the last of its case.
@@ -68,19 +68,19 @@ pub(crate) struct DropReport {
 
 impl DropReport {
     pub(crate) fn to_line(&self) -> String {
-        let Self { case, wire, polls, done, given_back, outcome } = self;
+        let Self { case, transport, polls, done, given_back, outcome } = self;
         let (micros, told) = (given_back.as_micros(), report::told(outcome));
-        format!("{case}\t{wire}\t{polls}\t{done}\t{micros}\t{told}")
+        format!("{case}\t{transport}\t{polls}\t{done}\t{micros}\t{told}")
     }
 
     pub(crate) fn from_line(line: &str) -> Option<Self> {
         let mut fields = line.splitn(6, '\t');
         let mut next = || fields.next();
-        let (case, wire) = (next()?.to_owned(), next()?.parse().ok()?);
+        let (case, transport) = (next()?.to_owned(), next()?.parse().ok()?);
         let (polls, done) = (next()?.parse().ok()?, next()?.parse().ok()?);
         let given_back = Duration::from_micros(next()?.parse().ok()?);
         let outcome = report::outcome(next()?);
-        Some(Self { case, wire, polls, done, given_back, outcome })
+        Some(Self { case, transport, polls, done, given_back, outcome })
     }
 }
 
@@ -139,9 +139,9 @@ fn settings() -> Settings {
         .max_backoff(Duration::from_millis(5))
 }
 
-/// Runs all cases on a wire that fall to this shard, and tells each drop.
+/// Runs all cases on a transport that fall to this shard, and tells each drop.
 pub(crate) fn run(
-    wire: Transport,
+    transport: Transport,
     shard: crate::matrix::Shard,
     only: Option<&str>,
     mut tell: impl FnMut(DropReport),
@@ -155,11 +155,11 @@ pub(crate) fn run(
             continue;
         }
         let panics = crate::panics();
-        runtime.block_on(run_case(&theatre, wire, &case, &mut tell));
+        runtime.block_on(run_case(&theatre, transport, &case, &mut tell));
         if crate::panics() > panics {
             tell(DropReport {
                 case: case.name.to_owned(),
-                wire,
+                transport,
                 polls: 0,
                 done: false,
                 given_back: Duration::ZERO,
@@ -171,13 +171,13 @@ pub(crate) fn run(
 
 async fn run_case(
     theatre: &Theatre,
-    wire: Transport,
+    transport: Transport,
     case: &Case,
     tell: &mut impl FnMut(DropReport),
 ) {
     let setup = Setup {
         proxy: matches!(case.middle, Some(Middle::Proxy)),
-        ..Setup::new(wire, Behavior::new())
+        ..Setup::new(transport, Behavior::new())
     };
     let mut world = World::start(theatre, &setup).await;
     if case.middle.is_none() {
@@ -196,7 +196,7 @@ async fn run_case(
         };
         let mut report = DropReport {
             case: case.name.to_owned(),
-            wire,
+            transport,
             polls,
             done: false,
             given_back: Duration::ZERO,
@@ -226,8 +226,8 @@ async fn one_drop(
     }
     let emulator = &world.bench.emulator;
     emulator
-        .set_behavior(world.bench.enrolment, case.behavior.clone())
-        .expect("the enrolment is there");
+        .set_behavior(world.bench.enrollment, case.behavior.clone())
+        .expect("the enrollment is there");
     match case.middle {
         Some(Middle::Trouble(trouble)) => world.meddler.make(trouble),
         Some(Middle::Door(state)) => world.meddler.turn(state).await,
@@ -261,7 +261,7 @@ async fn one_drop(
 async fn registered(
     client: &Client,
     number: u32,
-) -> Result<Result<dps_client::Registered, dps_client::Error>, String> {
+) -> Result<Result<dps_client::RegistrationResult, dps_client::Error>, String> {
     let outcome = timeout(HANG, client.register(request(number))).await;
     outcome.map_err(|_| "a healthy registration hangs".to_owned())
 }

@@ -34,7 +34,7 @@ pub(crate) fn outcome(told: &str) -> Outcome {
 #[derive(Clone, Debug)]
 pub(crate) struct CellReport {
     pub(crate) row: String,
-    pub(crate) wire: Transport,
+    pub(crate) transport: Transport,
     pub(crate) step: Stage,
     pub(crate) outcome: Outcome,
     /// How long the registration (or the end of the session) took, and how long it might.
@@ -47,10 +47,10 @@ pub(crate) struct CellReport {
 }
 
 impl CellReport {
-    pub(crate) fn new(row: &str, wire: Transport, step: Stage) -> Self {
+    pub(crate) fn new(row: &str, transport: Transport, step: Stage) -> Self {
         Self {
             row: row.to_owned(),
-            wire,
+            transport,
             step,
             outcome: Err("it was not run".to_owned()),
             took: Duration::ZERO,
@@ -71,7 +71,7 @@ impl CellReport {
         let told = told(&self.outcome);
         format!(
             "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{told}",
-            self.row, self.wire, self.step, micros[0], micros[1], micros[2], self.again
+            self.row, self.transport, self.step, micros[0], micros[1], micros[2], self.again
         )
     }
 
@@ -79,36 +79,41 @@ impl CellReport {
     pub(crate) fn from_line(line: &str) -> Option<Self> {
         let mut fields = line.splitn(8, '\t');
         let row = fields.next()?.to_owned();
-        let wire = fields.next()?.parse().ok()?;
+        let transport = fields.next()?.parse().ok()?;
         let step = fields.next()?;
         let step = STEPS.into_iter().find(|stage| stage.as_str() == step)?;
         let mut time = || Some(Duration::from_micros(fields.next()?.parse().ok()?));
         let (took, bound, given_back) = (time()?, time()?, time()?);
         let again = fields.next()?.parse().ok()?;
         let outcome = outcome(fields.next()?);
-        Some(Self { row, wire, step, outcome, took, bound, given_back, again })
+        Some(Self { row, transport, step, outcome, took, bound, given_back, again })
     }
 }
 
-/// Rows of cells, a group of columns for each wire.
+/// Rows of cells, a group of columns for each transport.
 #[derive(Debug)]
 pub(crate) struct Table {
-    wires: Vec<Transport>,
+    transports: Vec<Transport>,
     steps: Vec<Stage>,
     rows: Vec<(String, BTreeMap<usize, String>)>,
     pub(crate) legend: Vec<(char, &'static str)>,
 }
 
 impl Table {
-    pub(crate) fn new(wires: &[Transport], steps: &[Stage]) -> Self {
-        Self { wires: wires.into(), steps: steps.into(), rows: Vec::new(), legend: Vec::new() }
+    pub(crate) fn new(transports: &[Transport], steps: &[Stage]) -> Self {
+        Self {
+            transports: transports.into(),
+            steps: steps.into(),
+            rows: Vec::new(),
+            legend: Vec::new(),
+        }
     }
 
     /// Adds a row; the letter says why a cell can't be run.
     pub(crate) fn row(&mut self, name: &str, why_not: impl Fn(Transport, Stage) -> Option<char>) {
         let mut cells = BTreeMap::new();
-        for (place, (wire, step)) in self.columns().into_iter().enumerate() {
-            if let Some(letter) = why_not(wire, step) {
+        for (place, (transport, step)) in self.columns().into_iter().enumerate() {
+            if let Some(letter) = why_not(transport, step) {
                 cells.insert(place, letter.to_string());
             }
         }
@@ -117,7 +122,7 @@ impl Table {
 
     /// Enters what a cell came to. A cell that failed once stays failed.
     pub(crate) fn enter(&mut self, report: &CellReport) {
-        let column = (report.wire, report.step);
+        let column = (report.transport, report.step);
         let Some(place) = self.columns().iter().position(|other| *other == column) else { return };
         let Some((_, cells)) = self.rows.iter_mut().find(|(name, _)| *name == report.row) else {
             return;
@@ -140,13 +145,17 @@ impl Table {
 
     /// How many cells should have been run and were not.
     pub(crate) fn missing(&self) -> usize {
-        let columns = self.wires.len() * self.steps.len();
+        let columns = self.transports.len() * self.steps.len();
         self.rows.iter().map(|(_, cells)| columns - cells.len()).sum()
     }
 
     fn columns(&self) -> Vec<(Transport, Stage)> {
-        let steps = |wire: &Transport| self.steps.iter().map(|step| (*wire, *step)).collect();
-        self.wires.iter().flat_map(|wire: &Transport| -> Vec<_> { steps(wire) }).collect()
+        let steps =
+            |transport: &Transport| self.steps.iter().map(|step| (*transport, *step)).collect();
+        self.transports
+            .iter()
+            .flat_map(|transport: &Transport| -> Vec<_> { steps(transport) })
+            .collect()
     }
 
     /// Whether a row has a cell that was run; those that were not wanted are left out.
@@ -160,11 +169,11 @@ impl Table {
         let width = self.rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
         let group = self.steps.len() * 3;
         let mut text = format!("{:width$}", "");
-        for wire in &self.wires {
-            write!(text, " | {:group$}", wire.as_str()).ok();
+        for transport in &self.transports {
+            write!(text, " | {:group$}", transport.as_str()).ok();
         }
         write!(text, "\n{:width$}", "").ok();
-        for _ in &self.wires {
+        for _ in &self.transports {
             text.push_str(" | ");
             for step in &self.steps {
                 write!(text, "{:3}", short(*step)).ok();
@@ -172,7 +181,7 @@ impl Table {
         }
         for (name, cells) in self.rows.iter().filter(|(_, cells)| self.shows(cells)) {
             write!(text, "\n{name:width$}").ok();
-            for place in 0..self.wires.len() * self.steps.len() {
+            for place in 0..self.transports.len() * self.steps.len() {
                 if place % self.steps.len() == 0 {
                     text.push_str(" | ");
                 }

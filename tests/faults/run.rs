@@ -21,7 +21,7 @@ use crate::{
 const USAGE: &str = "\
 usage: cargo xtask faults [OPTIONS]
   --only SECTION   matrix, cancellation, retry-after or schedules
-  --wire WIRE      one wire
+  --transport TRANSPORT      one transport
   --row WORDS      rows of the matrix, or cases of the cancellation, whose name has these words
   --step STEP      one step of the matrix
   --seeds N        how many random schedules (default 5000)
@@ -32,7 +32,7 @@ usage: cargo xtask faults [OPTIONS]
 #[derive(Debug)]
 struct Options {
     section: Option<String>,
-    wires: Vec<Transport>,
+    transports: Vec<Transport>,
     only: Only,
     seeds: u64,
     seed: Option<u64>,
@@ -41,10 +41,11 @@ struct Options {
 
 impl Options {
     fn parse(arguments: &[String]) -> Result<Self, String> {
-        let wires = Transport::ALL.into_iter().filter(|wire| wire.is_built()).collect();
+        let transports =
+            Transport::ALL.into_iter().filter(|transport| transport.is_built()).collect();
         let mut options = Self {
             section: None,
-            wires,
+            transports,
             only: Only::default(),
             seeds: 5000,
             seed: None,
@@ -60,8 +61,8 @@ impl Options {
             let number = || value.parse::<u64>().map_err(|e| format!("{name} {value:?}: {e}"));
             match name.as_str() {
                 "--only" => options.section = Some(value.clone()),
-                "--wire" => {
-                    options.wires = vec![value.parse().map_err(|e| format!("{e}"))?];
+                "--transport" => {
+                    options.transports = vec![value.parse().map_err(|e| format!("{e}"))?];
                 }
                 "--row" => options.only.row = Some(value.clone()),
                 "--step" => options.only.step = Some(value.clone()),
@@ -78,16 +79,16 @@ impl Options {
     }
 
     fn shares(&self, section: &'static str, shards: usize) -> Vec<Share> {
-        let share = |wire| {
+        let share = |transport| {
             let only = self.only.clone();
             (0..shards).map(move |number| Share {
                 section,
-                wire,
+                transport,
                 shard: Shard { number, of: shards },
                 only: only.clone(),
             })
         };
-        self.wires.iter().copied().flat_map(share).collect()
+        self.transports.iter().copied().flat_map(share).collect()
     }
 }
 
@@ -148,13 +149,13 @@ pub(crate) fn run(arguments: &[String]) -> ExitCode {
 }
 
 fn fault_matrix(options: &Options, verdict: &mut Verdict) {
-    println!("== Fault matrix: what goes wrong x every step of each wire\n");
+    println!("== Fault matrix: what goes wrong x every step of each transport\n");
     let begin = Instant::now();
     if let Err(why) = matrix::check() {
         verdict.add(format!("matrix: FAIL: {why}"), 1);
         return;
     }
-    let mut table = matrix::table(&options.wires);
+    let mut table = matrix::table(&options.transports);
     let mut reports = Vec::new();
     let shared = share_out(options.shares("matrix", 4), |line| match CellReport::from_line(line) {
         Some(report) => {
@@ -171,7 +172,7 @@ fn fault_matrix(options: &Options, verdict: &mut Verdict) {
     for report in &reports {
         if let Err(why) = &report.outcome {
             failures += 1;
-            println!("FAIL {} on {} at {}: {why}", report.row, report.wire, report.step);
+            println!("FAIL {} on {} at {}: {why}", report.row, report.transport, report.step);
         }
     }
     if let Err(why) = shared {
@@ -213,7 +214,7 @@ fn cancellations(options: &Options, verdict: &mut Verdict) {
             failures += 1;
             println!(
                 "FAIL {} on {}, dropped after {} polls: {why}",
-                report.case, report.wire, report.polls
+                report.case, report.transport, report.polls
             );
         }
     }
@@ -221,12 +222,12 @@ fn cancellations(options: &Options, verdict: &mut Verdict) {
         failures += 1;
         println!("FAIL {why}");
     }
-    print_cancellations(&options.wires, &reports);
+    print_cancellations(&options.transports, &reports);
     let (max, median) = max_and_median(reports.iter().map(|report| report.given_back).collect());
     let done = reports.iter().filter(|report| report.done).count();
     verdict.add(
         format!(
-            "cancellation: {done} cases x wires, {} drops, {failures} failed; all given back within {} (median {}); {}",
+            "cancellation: {done} cases x transports, {} drops, {failures} failed; all given back within {} (median {}); {}",
             reports.len(),
             millis(max),
             millis(median),
@@ -236,23 +237,23 @@ fn cancellations(options: &Options, verdict: &mut Verdict) {
     );
 }
 
-/// For each case and wire: the drops, and how long it took at most until all was given back.
-fn print_cancellations(wires: &[Transport], reports: &[DropReport]) {
+/// For each case and transport: the drops, and how long it took at most until all was given back.
+fn print_cancellations(transports: &[Transport], reports: &[DropReport]) {
     let mut cells: BTreeMap<(&str, &str), (usize, Duration)> = BTreeMap::new();
     for report in reports {
-        let cell = cells.entry((&report.case, report.wire.as_str())).or_default();
+        let cell = cells.entry((&report.case, report.transport.as_str())).or_default();
         cell.0 += 1;
         cell.1 = cell.1.max(report.given_back);
     }
     print!("{:26}", "drops, slowest give-back");
-    for wire in wires {
-        print!("  {:16}", wire.as_str());
+    for transport in transports {
+        print!("  {:16}", transport.as_str());
     }
     println!();
     for case in cancellation::cases() {
         print!("{:26}", case.name);
-        for wire in wires {
-            let cell = cells.get(&(case.name, wire.as_str()));
+        for transport in transports {
+            let cell = cells.get(&(case.name, transport.as_str()));
             let text = cell.map_or("--".to_owned(), |(drops, slowest)| {
                 format!("{drops:3}, {}", millis(*slowest))
             });
@@ -264,18 +265,18 @@ fn print_cancellations(wires: &[Transport], reports: &[DropReport]) {
 }
 
 fn retry_afters(options: &Options, verdict: &mut Verdict) {
-    println!("== Retry-after: what the service asks x wires, in every answer that can ask\n");
+    println!("== Retry-after: what the service asks x transports, in every answer that can ask\n");
     let begin = Instant::now();
     let total = retry_after::run();
     println!("{}\n", total.table);
-    let (registrations, over_sockets) = retry_after::sockets::run(&options.wires);
+    let (registrations, over_sockets) = retry_after::sockets::run(&options.transports);
     for failure in total.failures.iter().chain(&over_sockets) {
         println!("FAIL {failure}");
     }
     let failures = total.failures.len() + over_sockets.len();
     verdict.add(
         format!(
-            "retry-after: {} inputs x {} wires, {} checks in virtual time and {registrations} registrations over sockets, {failures} failed; {}",
+            "retry-after: {} inputs x {} transports, {} checks in virtual time and {registrations} registrations over sockets, {failures} failed; {}",
             total.inputs,
             Transport::ALL.len(),
             total.checks,
@@ -330,7 +331,7 @@ fn random_schedules(seeds: u64, verdict: &mut Verdict) {
     let rate = seeds as f64 / begin.elapsed().as_secs_f64();
     verdict.add(
         format!(
-            "schedules: {seeds} seeds, {} failed; {calls} calls to the wire in {hours:.0} h of virtual time; {rate:.0} seeds/s; {}",
+            "schedules: {seeds} seeds, {} failed; {calls} calls to the transport in {hours:.0} h of virtual time; {rate:.0} seeds/s; {}",
             failures.len(),
             took(begin),
         ),
@@ -343,7 +344,7 @@ fn replay(seed: u64) -> ExitCode {
     println!("{}", schedules::describe(seed));
     match schedules::play(seed) {
         Ok(played) => {
-            println!("calls to the wire:");
+            println!("calls to the transport:");
             for call in &played.calls {
                 println!("  {call:?}");
             }

@@ -1,11 +1,11 @@
 //! Random schedules: somebody registers, drops, cancels, ends sessions and waits, in any order and at once, while
-//! the wire answers, delays, fails or is silent, as a seed says. Whatever the seed, some things must hold.
+//! the transport answers, delays, fails or is silent, as a seed says. Whatever the seed, some things must hold.
 //!
 //! The clock is paused, so that a schedule of hours takes no time, and the same seed gives the same schedule, step by
 //! step.
 
 mod random;
-mod wire;
+mod transport;
 
 use std::{
     fmt::Write as _,
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use dps_client::{Error, ErrorKind, OperationStatus, Registered, Settings, StateMachine};
+use dps_client::{Error, ErrorKind, OperationStatus, RegistrationResult, Settings, StateMachine};
 use dps_conformance::drop_after;
 use tokio::{
     task::JoinSet,
@@ -21,8 +21,8 @@ use tokio::{
 };
 
 use random::Random;
-pub(crate) use wire::Call;
-use wire::{Script, Wire};
+pub(crate) use transport::Call;
+use transport::{Script, Transport};
 
 use crate::world::{answers, request};
 
@@ -85,7 +85,7 @@ impl Schedule {
 /// How one call ended, and when it began and ended.
 #[derive(Debug)]
 enum End {
-    Register(u32, Duration, Duration, Option<Result<Registered, Error>>),
+    Register(u32, Duration, Duration, Option<Result<RegistrationResult, Error>>),
     Session(Duration, Duration, Option<Result<(), Error>>),
     /// Somebody watched, and called nothing.
     Watched,
@@ -132,8 +132,8 @@ pub(crate) struct Played {
 
 async fn perform(schedule: &Schedule) -> Result<Played, String> {
     let settings = schedule.settings;
-    let wire = Wire::new(&schedule.script);
-    let machine = StateMachine::new(wire.clone(), settings);
+    let transport = Transport::new(&schedule.script);
+    let machine = StateMachine::new(transport.clone(), settings);
     let mut events = machine.operation_status();
     let assigned = Arc::new(Mutex::new(0_usize));
     let counter = Arc::clone(&assigned);
@@ -220,9 +220,9 @@ async fn perform(schedule: &Schedule) -> Result<Played, String> {
     if ended != calls {
         return Err(format!("{ended} outcomes of {calls} calls"));
     }
-    wire.check(&settings, suspended)?;
-    check_answers(&ends, &wire)?;
-    afterwards(&machine, &wire).await?;
+    transport.check(&settings, suspended)?;
+    check_answers(&ends, &transport)?;
+    afterwards(&machine, &transport).await?;
     drop(machine);
     watching.await.map_err(|error| format!("the watcher: {error}"))?;
     let events = *assigned.lock().expect("nobody panics");
@@ -230,7 +230,7 @@ async fn perform(schedule: &Schedule) -> Result<Played, String> {
     if events != successes + 1 {
         return Err(format!("{events} events say assigned, of {} registrations", successes + 1));
     }
-    Ok(Played { calls: wire.calls(), outcomes, virtual_time: origin.elapsed() })
+    Ok(Played { calls: transport.calls(), outcomes, virtual_time: origin.elapsed() })
 }
 
 /// Every call ends in its time, with an outcome that it may have.
@@ -238,7 +238,8 @@ fn check_end(end: &End, settings: &Settings, suspended: Duration) -> Result<Stri
     match end {
         End::Register(number, begin, over, outcome) => {
             // It may have to wait for one end of session after another; each has its own bound.
-            let bound = settings.registration_timeout + settings.goodbye_timeout * 16 + suspended;
+            let bound =
+                settings.registration_timeout + settings.end_session_timeout * 16 + suspended;
             if *over - *begin > bound {
                 return Err(format!("registration {number} took {:?}", *over - *begin));
             }
@@ -258,7 +259,7 @@ fn check_end(end: &End, settings: &Settings, suspended: Duration) -> Result<Stri
             }
         }
         End::Session(begin, over, outcome) => {
-            let bound = settings.goodbye_timeout * 16 + suspended;
+            let bound = settings.end_session_timeout * 16 + suspended;
             if *over - *begin > bound {
                 return Err(format!("an end of session took {:?}", *over - *begin));
             }
@@ -278,15 +279,15 @@ fn check_end(end: &End, settings: &Settings, suspended: Duration) -> Result<Stri
 }
 
 /// The result counts the very questions that were asked for it.
-fn check_answers(ends: &[End], wire: &Wire) -> Result<(), String> {
+fn check_answers(ends: &[End], transport: &Transport) -> Result<(), String> {
     for end in ends {
         let End::Register(number, _, _, Some(outcome)) = end else { continue };
-        let queries = wire.queries_of(*number);
+        let queries = transport.queries_of(*number);
         match outcome {
             Ok(registered) if registered.polls as usize != queries => {
                 return Err(format!("{} polls, {queries} questions", registered.polls));
             }
-            Err(Error::InvalidOperation) if wire.was_called_for(*number) => {
+            Err(Error::InvalidOperation) if transport.was_called_for(*number) => {
                 return Err(format!("registration {number} was refused and sent all the same"));
             }
             _ => {}
@@ -296,16 +297,19 @@ fn check_answers(ends: &[End], wire: &Wire) -> Result<(), String> {
 }
 
 /// Whatever came before: the next registration works, and the session ends.
-async fn afterwards(machine: &StateMachine<Wire>, wire: &Wire) -> Result<(), String> {
-    if wire.under_way() > 0 {
-        return Err("a call to the wire was left behind".to_owned());
+async fn afterwards(
+    machine: &StateMachine<Transport>,
+    transport: &Transport,
+) -> Result<(), String> {
+    if transport.under_way() > 0 {
+        return Err("a call to the transport was left behind".to_owned());
     }
-    wire.be_healthy();
+    transport.be_healthy();
     let registered = machine.register(request(999)).await;
     answers(&registered, 999).map_err(|why| format!("the next registration: {why}"))?;
     machine.end_session().await.map_err(|error| format!("the last end: {error:?}"))?;
-    match wire.calls().last() {
+    match transport.calls().last() {
         Some(Call::End { .. }) => Ok(()),
-        other => Err(format!("the last end did not reach the wire: {other:?}")),
+        other => Err(format!("the last end did not reach the transport: {other:?}")),
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct Share {
     /// `matrix` or `cancellation`.
     pub(crate) section: &'static str,
-    pub(crate) wire: Transport,
+    pub(crate) transport: Transport,
     pub(crate) shard: Shard,
     pub(crate) only: Only,
 }
@@ -60,7 +60,7 @@ fn start(share: &Share, lines: &mpsc::Sender<String>) -> Result<(), String> {
     let told = |error: std::io::Error| format!("{share:?}: {error}");
     let program = std::env::current_exe().map_err(told)?;
     let mut process = Command::new(program)
-        .args(["work", share.section, share.wire.as_str()])
+        .args(["work", share.section, share.transport.as_str()])
         .args([share.shard.number.to_string(), share.shard.of.to_string()])
         .args([share.only.row.clone(), share.only.step.clone()].map(Option::unwrap_or_default))
         .stdin(Stdio::null())
@@ -79,17 +79,17 @@ fn start(share: &Share, lines: &mpsc::Sender<String>) -> Result<(), String> {
 
 /// Does one share, in the process that was started for it.
 pub(crate) fn work(arguments: &[String]) -> ExitCode {
-    let [section, wire, number, of, row, step] = arguments else { return ExitCode::from(2) };
+    let [section, transport, number, of, row, step] = arguments else { return ExitCode::from(2) };
     let given = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     let only = Only { row: given(row), step: given(step) };
-    let wire: Transport = wire.parse().expect("a wire");
+    let transport: Transport = transport.parse().expect("a transport");
     let shard =
         Shard { number: number.parse().expect("a number"), of: of.parse().expect("a number") };
     if section == "matrix" {
-        matrix::run(wire, shard, &only, |report| println!("{}", report.to_line()));
+        matrix::run(transport, shard, &only, |report| println!("{}", report.to_line()));
     } else {
         let only = only.row.as_deref();
-        cancellation::run(wire, shard, only, |report| println!("{}", report.to_line()));
+        cancellation::run(transport, shard, only, |report| println!("{}", report.to_line()));
     }
     ExitCode::SUCCESS
 }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use dps_client::{
-    Client, Config, Endpoint, Error, Observer, Proxy, ProxyChoice, Registered, RegistrationRequest,
-    Roots, Settings, Step, Transport, client,
+    Client, Config, Endpoint, Error, Observer, Proxy, ProxyChoice, RegistrationRequest,
+    RegistrationResult, Roots, Settings, Step, Transport, client,
 };
 use dps_conformance::{Bench, Cell, Credential};
 use dps_emulator::{Behavior, ReturnedPayload};
@@ -43,8 +43,8 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    pub(crate) fn new(wire: Transport, behavior: Behavior) -> Self {
-        let cell = Cell { wire, credential: Credential::SymmetricKey };
+    pub(crate) fn new(transport: Transport, behavior: Behavior) -> Self {
+        let cell = Cell { transport, credential: Credential::SymmetricKey };
         Self { cell, behavior, proxy: false, clock_ahead: Duration::ZERO }
     }
 }
@@ -64,14 +64,14 @@ impl World {
             let Setup { cell, behavior, proxy, clock_ahead } = setup;
             let bench = Bench::with_service(
                 cell,
-                |enrolment| enrolment.behavior(behavior).payload(ReturnedPayload::Echo),
+                |enrollment| enrollment.behavior(behavior).payload(ReturnedPayload::Echo),
                 |service| service.clock_ahead(clock_ahead),
             )
             .await;
             let port = bench.config.endpoint.port_or(0);
             let service = SocketAddr::from(([127, 0, 0, 1], port));
             let ca = bench.emulator.ca_pem();
-            let meddler = Meddler::start(cell.wire, proxy, Arc::clone(&pki), service, ca)
+            let meddler = Meddler::start(cell.transport, proxy, Arc::clone(&pki), service, ca)
                 .await
                 .expect("a man in the middle");
             (bench, meddler, pki)
@@ -105,7 +105,7 @@ impl World {
     }
 
     pub(crate) fn client(&self, settings: Settings) -> Client {
-        client(self.bench.cell.wire, self.config.clone(), settings).expect("a client")
+        client(self.bench.cell.transport, self.config.clone(), settings).expect("a client")
     }
 
     /// Asks for a service, or a proxy, that has no address.
@@ -123,8 +123,8 @@ impl World {
     pub(crate) async fn lift(&self) {
         let emulator = &self.bench.emulator;
         emulator
-            .set_behavior(self.bench.enrolment, Behavior::new())
-            .expect("the enrolment is there");
+            .set_behavior(self.bench.enrollment, Behavior::new())
+            .expect("the enrollment is there");
         emulator.forget_devices();
         emulator.set_connection_faults([]);
         emulator.set_clock_ahead(Duration::ZERO);
@@ -140,7 +140,10 @@ pub(crate) fn request(number: u32) -> RegistrationRequest {
 }
 
 /// Whether it is the answer to the request of this number.
-pub(crate) fn answers(outcome: &Result<Registered, Error>, number: u32) -> Result<(), String> {
+pub(crate) fn answers(
+    outcome: &Result<RegistrationResult, Error>,
+    number: u32,
+) -> Result<(), String> {
     let registered = outcome.as_ref().map_err(|error| format!("{error} ({error:?})"))?;
     let expected = format!("{{\"number\":{number}}}");
     let payload = registered.payload.as_ref().map(|payload| payload.get());

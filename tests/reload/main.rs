@@ -1,5 +1,5 @@
 //! Certificates and keys that are replaced on disk while the program runs: the next handshake takes them, and what is
-//! half written takes nothing away. Each case runs on every wire; the emulator tells which certificate it was shown.
+//! half written takes nothing away. Each case runs on every transport; the emulator tells which certificate it was shown.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::{
@@ -14,25 +14,25 @@ use dps_client::{
     SymmetricKeyFile, Transport, X509Files, client,
 };
 use dps_conformance::{
-    Authority, DEVICE, Device, config_for, fast, run_on_every_wire, settle, wire_case,
+    Authority, DEVICE, Device, config_for, fast, run_on_every_transport, settle, transport_case,
 };
 use dps_emulator::{
-    Behavior, CaCertificates, Delivery, Emulator, Enrolment, EventKind, Fault, GroupAttestation,
+    Behavior, CaCertificates, Delivery, Emulator, Enrollment, EventKind, Fault, GroupAttestation,
     Operation, SymmetricKey, Thumbprint,
 };
 
 fn main() -> ExitCode {
     // Most of a case's time is waiting.
-    run_on_every_wire(
+    run_on_every_transport(
         8,
         [
-            wire_case!(a_replaced_pair_is_shown_at_the_next_handshake),
-            wire_case!(a_half_written_pair_leaves_the_old_one_in_use),
-            wire_case!(a_deleted_pair_leaves_the_old_one_in_use),
-            wire_case!(renamed_files_are_taken),
-            wire_case!(a_session_that_loses_its_connection_goes_on_with_the_new_pair),
-            wire_case!(what_would_be_sent_is_checked_before_any_io),
-            wire_case!(a_replaced_symmetric_key_signs_the_next_token),
+            transport_case!(a_replaced_pair_is_shown_at_the_next_handshake),
+            transport_case!(a_half_written_pair_leaves_the_old_one_in_use),
+            transport_case!(a_deleted_pair_leaves_the_old_one_in_use),
+            transport_case!(renamed_files_are_taken),
+            transport_case!(a_session_that_loses_its_connection_goes_on_with_the_new_pair),
+            transport_case!(what_would_be_sent_is_checked_before_any_io),
+            transport_case!(a_replaced_symmetric_key_signs_the_next_token),
         ],
         [],
     )
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 
 /// A service that knows a factory, and a device whose identity is in two files.
 struct Bench {
-    wire: Transport,
+    transport: Transport,
     line: Authority,
     emulator: Emulator,
     chain: PathBuf,
@@ -51,24 +51,24 @@ struct Bench {
 }
 
 impl Bench {
-    async fn new(wire: Transport, case: &str) -> Self {
-        Self::behaving(wire, case, Behavior::new()).await
+    async fn new(transport: Transport, case: &str) -> Self {
+        Self::behaving(transport, case, Behavior::new()).await
     }
 
-    async fn behaving(wire: Transport, case: &str, behavior: Behavior) -> Self {
+    async fn behaving(transport: Transport, case: &str, behavior: Behavior) -> Self {
         let root = Authority::root("Factory root");
         let line = root.intermediate("Line 4");
         let ca = CaCertificates::from_pem(&root.pem).unwrap();
-        let factory = Enrolment::group("factory", GroupAttestation::X509(ca)).behavior(behavior);
-        let emulator = Emulator::builder().enrolment(factory).start().await.unwrap();
+        let factory = Enrollment::group("factory", GroupAttestation::X509(ca)).behavior(behavior);
+        let emulator = Emulator::builder().enrollment(factory).start().await.unwrap();
         let first = line.device(DEVICE).with_chain([&line]);
-        let folder = folder(wire, case);
+        let folder = folder(transport, case);
         let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
         fs::write(&chain, first.chain_pem()).unwrap();
         fs::write(&key, first.key_pem()).unwrap();
         let attestation: Attestation = X509Files::open(&chain, &key).unwrap().into();
-        let config = config_for(&emulator, wire, attestation);
-        Self { wire, line, emulator, chain, key, config, first }
+        let config = config_for(&emulator, transport, attestation);
+        Self { transport, line, emulator, chain, key, config, first }
     }
 
     fn another_device(&self) -> Device {
@@ -76,7 +76,7 @@ impl Bench {
     }
 
     fn client(&self) -> Client {
-        client(self.wire, self.config.clone(), fast()).unwrap()
+        client(self.transport, self.config.clone(), fast()).unwrap()
     }
 
     /// Registers on a connection of its own, and says which certificates were shown.
@@ -99,14 +99,14 @@ impl Bench {
     }
 }
 
-fn folder(wire: Transport, case: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{case}-{wire}"));
+fn folder(transport: Transport, case: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{case}-{transport}"));
     let _none_yet = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
     folder
 }
 
-async fn register(client: &Client) -> Result<dps_client::Registered, Error> {
+async fn register(client: &Client) -> Result<dps_client::RegistrationResult, Error> {
     client.register(RegistrationRequest::new(DEVICE.parse().unwrap())).await
 }
 
@@ -115,8 +115,8 @@ fn only(device: &Device) -> Vec<String> {
     vec![Thumbprint::of_pem(&device.certificate).unwrap().to_string()]
 }
 
-async fn a_replaced_pair_is_shown_at_the_next_handshake(wire: Transport) {
-    let bench = Bench::new(wire, "replaced").await;
+async fn a_replaced_pair_is_shown_at_the_next_handshake(transport: Transport) {
+    let bench = Bench::new(transport, "replaced").await;
     let client = bench.client();
     assert_eq!(bench.shown_by(&client).await, only(&bench.first));
     assert_eq!(bench.shown_by(&client).await, only(&bench.first));
@@ -131,8 +131,8 @@ async fn a_replaced_pair_is_shown_at_the_next_handshake(wire: Transport) {
     }
 }
 
-async fn a_half_written_pair_leaves_the_old_one_in_use(wire: Transport) {
-    let bench = Bench::new(wire, "half").await;
+async fn a_half_written_pair_leaves_the_old_one_in_use(transport: Transport) {
+    let bench = Bench::new(transport, "half").await;
     let client = bench.client();
     assert_eq!(bench.shown_by(&client).await, only(&bench.first));
     let second = bench.another_device();
@@ -159,8 +159,8 @@ async fn a_half_written_pair_leaves_the_old_one_in_use(wire: Transport) {
     assert_eq!(bench.shown_by(&client).await, only(&second));
 }
 
-async fn a_deleted_pair_leaves_the_old_one_in_use(wire: Transport) {
-    let bench = Bench::new(wire, "deleted").await;
+async fn a_deleted_pair_leaves_the_old_one_in_use(transport: Transport) {
+    let bench = Bench::new(transport, "deleted").await;
     let client = bench.client();
     fs::remove_file(&bench.chain).unwrap();
     assert_eq!(bench.shown_by(&client).await, only(&bench.first));
@@ -173,8 +173,8 @@ async fn a_deleted_pair_leaves_the_old_one_in_use(wire: Transport) {
     assert_eq!(bench.shown_by(&client).await, only(&second));
 }
 
-async fn renamed_files_are_taken(wire: Transport) {
-    let bench = Bench::new(wire, "renamed").await;
+async fn renamed_files_are_taken(transport: Transport) {
+    let bench = Bench::new(transport, "renamed").await;
     let client = bench.client();
     let second = bench.another_device();
     for (file, content) in
@@ -187,9 +187,9 @@ async fn renamed_files_are_taken(wire: Transport) {
     assert_eq!(bench.shown_by(&client).await, only(&second));
 }
 
-async fn a_session_that_loses_its_connection_goes_on_with_the_new_pair(wire: Transport) {
+async fn a_session_that_loses_its_connection_goes_on_with_the_new_pair(transport: Transport) {
     let lost = Behavior::new().polls(2).on_register(Fault::deliver(Delivery::CloseAfter));
-    let mut bench = Bench::behaving(wire, "lost", lost).await;
+    let mut bench = Bench::behaving(transport, "lost", lost).await;
     let second = bench.another_device();
     // Written while the first connection stands: it keeps the identity that it was made with.
     let files = (bench.chain.clone(), bench.key.clone());
@@ -208,8 +208,8 @@ async fn a_session_that_loses_its_connection_goes_on_with_the_new_pair(wire: Tra
     assert!(queries.iter().any(|event| event.is_request(Operation::Query)), "it was polled");
 }
 
-async fn what_would_be_sent_is_checked_before_any_io(wire: Transport) {
-    let bench = Bench::new(wire, "preflight").await;
+async fn what_would_be_sent_is_checked_before_any_io(transport: Transport) {
+    let bench = Bench::new(transport, "preflight").await;
     let client = bench.client();
     let stranger = bench.line.device("dev-2").with_chain([&bench.line]);
     fs::write(&bench.chain, stranger.chain_pem()).unwrap();
@@ -224,17 +224,17 @@ async fn what_would_be_sent_is_checked_before_any_io(wire: Transport) {
     assert_eq!(bench.shown_by(&client).await, only(&bench.first));
 }
 
-async fn a_replaced_symmetric_key_signs_the_next_token(wire: Transport) {
+async fn a_replaced_symmetric_key_signs_the_next_token(transport: Transport) {
     let enrolled = |key: &SymmetricKey| {
         let attestation = dps_emulator::Attestation::symmetric_key(key.clone());
-        Enrolment::individual(DEVICE.parse().unwrap(), attestation)
+        Enrollment::individual(DEVICE.parse().unwrap(), attestation)
     };
     let (old, new) = (SymmetricKey::random().unwrap(), SymmetricKey::random().unwrap());
-    let emulator = Emulator::builder().enrolment(enrolled(&old)).start().await.unwrap();
-    let file = folder(wire, "key").join("device.key");
+    let emulator = Emulator::builder().enrollment(enrolled(&old)).start().await.unwrap();
+    let file = folder(transport, "key").join("device.key");
     fs::write(&file, &*old.to_base64()).unwrap();
     let attestation = SymmetricKeyFile::open(&file).unwrap().into();
-    let client = client(wire, config_for(&emulator, wire, attestation), fast()).unwrap();
+    let client = client(transport, config_for(&emulator, transport, attestation), fast()).unwrap();
     let attempt = async || {
         let outcome = register(&client).await;
         settle(&client).await;
@@ -242,15 +242,15 @@ async fn a_replaced_symmetric_key_signs_the_next_token(wire: Transport) {
     };
     attempt().await.unwrap();
     let text = new.to_base64();
-    for spoilt in ["", &text[..43], &text[..44], &text[..text.len() - 1]] {
-        fs::write(&file, spoilt).unwrap();
+    for spoiled in ["", &text[..43], &text[..44], &text[..text.len() - 1]] {
+        fs::write(&file, spoiled).unwrap();
         attempt().await.unwrap();
     }
     fs::remove_file(&file).unwrap();
     attempt().await.unwrap();
 
-    emulator.remove_enrolment(DEVICE).unwrap();
-    emulator.add_enrolment(enrolled(&new)).unwrap();
+    emulator.remove_enrollment(DEVICE).unwrap();
+    emulator.add_enrollment(enrolled(&new)).unwrap();
     let error = attempt().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
     fs::write(&file, &*text).unwrap();

@@ -12,7 +12,7 @@ use dps_client::{
     X509Files, X509Identity,
 };
 use dps_conformance::{Canaries, DEVICE};
-use dps_emulator::{CaCertificates, Enrolment, GroupAttestation};
+use dps_emulator::{CaCertificates, Enrollment, GroupAttestation};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
 };
@@ -54,9 +54,9 @@ impl Identity {
     ];
 
     /// The device's credential.
-    pub(crate) fn attestation(self, factory: &Factory, wire: Transport) -> Attestation {
+    pub(crate) fn attestation(self, factory: &Factory, transport: Transport) -> Attestation {
         let folder =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("secrets-{self:?}-{wire}"));
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("secrets-{self:?}-{transport}"));
         fs::create_dir_all(&folder).unwrap();
         let file = |name: &str, content: &str| {
             fs::write(folder.join(name), content).unwrap();
@@ -79,19 +79,19 @@ impl Identity {
     }
 
     /// What the service knows the device by.
-    pub(crate) fn enrolment(self, factory: &Factory) -> Enrolment {
+    pub(crate) fn enrollment(self, factory: &Factory) -> Enrollment {
         let key = |text: &str| text.parse::<dps_emulator::SymmetricKey>().unwrap();
         match self {
             Self::Key | Self::KeyFile => {
                 let attestation = dps_emulator::Attestation::symmetric_key(key(DEVICE_KEY));
-                Enrolment::individual(device(), attestation)
+                Enrollment::individual(device(), attestation)
             }
             Self::GroupKey => {
-                Enrolment::group(DEVICE, GroupAttestation::symmetric_key(key(GROUP_KEY)))
+                Enrollment::group(DEVICE, GroupAttestation::symmetric_key(key(GROUP_KEY)))
             }
             Self::EcKey | Self::RsaKey | Self::KeyAndCertificateFiles => {
                 let ca = CaCertificates::from_pem(&factory.ca).unwrap();
-                Enrolment::group(DEVICE, GroupAttestation::X509(ca))
+                Enrollment::group(DEVICE, GroupAttestation::X509(ca))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Secrets stay secret: keys, tokens and passwords of known value go through every path on every wire, while all that
+//! Secrets stay secret: keys, tokens and passwords of known value go through every path on every transport, while all that
 //! can be traced, logged, formatted and recorded is kept; and none of it, in no encoding, may hold a part of them.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -12,7 +12,7 @@ mod scenarios;
 
 use std::process::ExitCode;
 
-use dps_conformance::{WireCase, run_on_every_wire};
+use dps_conformance::{TransportCase, run_on_every_transport};
 use libtest_mimic::Trial;
 
 use canaries::Identity;
@@ -23,10 +23,10 @@ fn main() -> ExitCode {
         return memory::be_device();
     }
     capture::start();
-    let mut cases: Vec<WireCase> = Vec::new();
+    let mut cases: Vec<TransportCase> = Vec::new();
     for identity in Identity::ALL {
         let name = format!("nothing_gives_away_{identity:?}").to_lowercase();
-        cases.push(WireCase::new(name, move |wire| scenarios::run(wire, identity)));
+        cases.push(TransportCase::new(name, move |transport| scenarios::run(transport, identity)));
     }
     #[cfg(target_os = "linux")]
     cases.extend(memory::cases());
@@ -36,5 +36,5 @@ fn main() -> ExitCode {
         Ok(())
     }));
     // One at a time: what all of them say is kept in one place.
-    run_on_every_wire(1, cases, others)
+    run_on_every_transport(1, cases, others)
 }

@@ -13,8 +13,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dps_client::{
     Config, Endpoint, RegistrationRequest, Roots, SymmetricKeyFile, Transport, client,
 };
-use dps_conformance::{Canaries, WireCase, config_for, fast, settle, wire_case};
-use dps_emulator::{Attestation, Emulator, Enrolment, SymmetricKey};
+use dps_conformance::{Canaries, TransportCase, config_for, fast, settle, transport_case};
+use dps_emulator::{Attestation, Emulator, Enrollment, SymmetricKey};
 
 use crate::canaries::device;
 
@@ -23,38 +23,43 @@ const DEVICE: &str = "SECRETS_DEVICE";
 const KEEP: &str = "keep";
 const DROP: &str = "drop";
 
-pub(crate) fn cases() -> [WireCase; 2] {
-    [wire_case!(a_dropped_key_is_gone_from_memory), wire_case!(a_kept_key_is_found_in_memory)]
+pub(crate) fn cases() -> [TransportCase; 2] {
+    [
+        transport_case!(a_dropped_key_is_gone_from_memory),
+        transport_case!(a_kept_key_is_found_in_memory),
+    ]
 }
 
-async fn a_dropped_key_is_gone_from_memory(wire: Transport) {
-    let found = found_after_registration(wire, DROP).await;
+async fn a_dropped_key_is_gone_from_memory(transport: Transport) {
+    let found = found_after_registration(transport, DROP).await;
     assert!(found.is_empty(), "still in the memory of the process: {found:?}");
 }
 
 /// The search can find.
-async fn a_kept_key_is_found_in_memory(wire: Transport) {
-    let found = found_after_registration(wire, KEEP).await;
+async fn a_kept_key_is_found_in_memory(transport: Transport) {
+    let found = found_after_registration(transport, KEEP).await;
     assert!(found.contains(&"the key".to_owned()), "{found:?}");
 }
 
-async fn found_after_registration(wire: Transport, what_then: &str) -> Vec<String> {
+async fn found_after_registration(transport: Transport, what_then: &str) -> Vec<String> {
     let key = SymmetricKey::random().unwrap();
     let text = key.to_base64();
-    let enrolment = Enrolment::individual(device(), Attestation::symmetric_key(key));
-    let emulator = Emulator::builder().enrolment(enrolment).start().await.unwrap();
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("memory-{wire}-{what_then}"));
+    let enrollment = Enrollment::individual(device(), Attestation::symmetric_key(key));
+    let emulator = Emulator::builder().enrollment(enrollment).start().await.unwrap();
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("memory-{transport}-{what_then}"));
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("device.key"), &*text).unwrap();
     fs::write(folder.join("ca.pem"), emulator.ca_pem()).unwrap();
-    let own = config_for(&emulator, wire, text.parse::<dps_client::SymmetricKey>().unwrap().into());
+    let own =
+        config_for(&emulator, transport, text.parse::<dps_client::SymmetricKey>().unwrap().into());
 
     let mut canaries = Canaries::new();
     canaries.add("the key", STANDARD.decode(&*text).unwrap());
     canaries.add("the key's text", text.as_bytes());
     let child = Command::new(std::env::current_exe().unwrap())
         .env(DEVICE, what_then)
-        .args([wire.as_str(), own.id_scope.as_str(), &own.endpoint.to_string()])
+        .args([transport.as_str(), own.id_scope.as_str(), &own.endpoint.to_string()])
         .arg(&folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -111,7 +116,7 @@ pub(crate) fn be_device() -> ExitCode {
 #[expect(clippy::panic, reason = "a test may fail")]
 fn register() -> Config {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [wire, id_scope, endpoint, folder] = arguments.as_slice() else {
+    let [transport, id_scope, endpoint, folder] = arguments.as_slice() else {
         panic!("four arguments, not {arguments:?}")
     };
     let folder = Path::new(folder);
@@ -122,8 +127,8 @@ fn register() -> Config {
         .roots(roots);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let wire = wire.parse::<Transport>().unwrap();
-        let client = client(wire, config.clone(), fast()).unwrap();
+        let transport = transport.parse::<Transport>().unwrap();
+        let client = client(transport, config.clone(), fast()).unwrap();
         client.register(RegistrationRequest::new(device())).await.unwrap();
         settle(&client).await;
     });

@@ -28,8 +28,8 @@ pub(crate) fn run() {
     canaries(&id_scope, started).assert_absent("a wrong setting", &output);
 }
 
-/// Ways in which a key is spoilt.
-fn spoilt(key: &str) -> Vec<String> {
+/// Ways in which a key is spoiled.
+fn spoiled(key: &str) -> Vec<String> {
     vec![
         format!("{key}*"),
         format!("*{key}"),
@@ -44,10 +44,10 @@ fn spoilt(key: &str) -> Vec<String> {
 }
 
 fn keys() {
-    for key in spoilt(DEVICE_KEY) {
+    for key in spoiled(DEVICE_KEY) {
         refused(key.parse::<SymmetricKey>());
     }
-    for key in spoilt(GROUP_KEY) {
+    for key in spoiled(GROUP_KEY) {
         refused(key.parse::<GroupKey>());
     }
 }
@@ -115,12 +115,12 @@ fn files() {
     let (certificate, key) = (folder.join("certificate.pem"), folder.join("key"));
     let factory = Factory::new();
     // Wrong at first, and wrong later.
-    for spoilt in spoilt(DEVICE_KEY) {
-        fs::write(&key, &spoilt).unwrap();
+    for spoiled in spoiled(DEVICE_KEY) {
+        fs::write(&key, &spoiled).unwrap();
         refused(SymmetricKeyFile::open(&key));
         fs::write(&key, "c2VjcmV0IGtleSBvZiBwdW1wLTE3").unwrap();
         let file = SymmetricKeyFile::open(&key).unwrap();
-        fs::write(&key, &spoilt).unwrap();
+        fs::write(&key, &spoiled).unwrap();
         assert_eq!(*file.current().expose_base64(), "c2VjcmV0IGtleSBvZiBwdW1wLTE3");
     }
     fs::write(&certificate, factory.certificate(EC_KEY)).unwrap();
@@ -135,7 +135,7 @@ fn files() {
 }
 
 fn emulator() {
-    for key in spoilt(GROUP_KEY) {
+    for key in spoiled(GROUP_KEY) {
         let lines = [
             format!("symmetric-key = {key:?}"),
             format!("symmetric-key = {key}"),
@@ -146,7 +146,7 @@ fn emulator() {
             format!("ca = {key:?}"),
         ];
         for line in lines {
-            let toml = format!("[[enrolment]]\ngroup = \"factory\"\n{line}\n");
+            let toml = format!("[[enrollment]]\ngroup = \"factory\"\n{line}\n");
             if let Err(error) = dps_emulator::Config::from_toml(&toml) {
                 show_error(&error);
             }

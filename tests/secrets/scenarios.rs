@@ -14,9 +14,9 @@ use crate::{
     capture::{Output, mark, show, show_error, since},
 };
 
-pub(crate) async fn run(wire: Transport, identity: Identity) {
+pub(crate) async fn run(transport: Transport, identity: Identity) {
     let (started, mark) = (SystemTime::now(), mark());
-    let bench = Bench::new(wire, identity).await;
+    let bench = Bench::new(transport, identity).await;
     bench.succeed().await;
     bench.be_refused().await;
     bench.be_echoed().await;
@@ -31,29 +31,32 @@ pub(crate) async fn run(wire: Transport, identity: Identity) {
     let output = since(mark);
     // What says nothing gives nothing away.
     let text = String::from_utf8_lossy(&output);
-    for spoken in ["rustls", "Assigned", "registrationId", "***", "alert", "proxy", "Rejection"] {
+    for spoken in
+        ["rustls", "Assigned", "registrationId", "***", "alert", "proxy", "RejectionError"]
+    {
         assert!(text.contains(spoken), "{spoken} is not in {} bytes of output", output.len());
     }
-    let what = format!("{wire} with {identity:?}");
+    let what = format!("{transport} with {identity:?}");
     canaries(&id_scope, started).assert_absent(&what, &output);
 }
 
 struct Bench {
-    wire: Transport,
+    transport: Transport,
     emulator: Emulator,
     config: Config,
 }
 
 impl Bench {
-    async fn new(wire: Transport, identity: Identity) -> Self {
+    async fn new(transport: Transport, identity: Identity) -> Self {
         let factory = Factory::new();
-        let service = Emulator::builder().enrolment(identity.enrolment(&factory)).events_to(Output);
+        let service =
+            Emulator::builder().enrollment(identity.enrollment(&factory)).events_to(Output);
         show(&service);
         let emulator = service.start().await.unwrap();
-        let config = config_for(&emulator, wire, identity.attestation(&factory, wire))
+        let config = config_for(&emulator, transport, identity.attestation(&factory, transport))
             .sas_lifetime(LIFETIME)
             .observer(Observer::new(|step: &Step| show(step)));
-        Self { wire, emulator, config }
+        Self { transport, emulator, config }
     }
 
     fn behaving(&self, behavior: Behavior) {
@@ -65,7 +68,7 @@ impl Bench {
     async fn attempt(&self, config: Config, settings: Settings) -> bool {
         let before = self.emulator.events().len();
         show(&config);
-        let client = client(self.wire, config, settings).unwrap();
+        let client = client(self.transport, config, settings).unwrap();
         show(&client);
         let request = RegistrationRequest::new(device()).model_id("dtmi:test;1");
         show(&request);
@@ -212,7 +215,7 @@ impl Bench {
 
     async fn be_cancelled(&self) {
         self.behaving(Behavior::new().polls(1));
-        let fresh = || client(self.wire, self.config.clone(), fast()).unwrap();
+        let fresh = || client(self.transport, self.config.clone(), fast()).unwrap();
         let request = || RegistrationRequest::new(device());
         for polls in 1..200 {
             let client: Client = fresh();

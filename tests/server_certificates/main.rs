@@ -1,4 +1,4 @@
-//! Bad server certificates: every wire refuses each of them during the handshake, over TLS 1.2 and 1.3, and says in
+//! Bad server certificates: every transport refuses each of them during the handshake, over TLS 1.2 and 1.3, and says in
 //! plain words what is wrong and what to do. And good ones, so that it is the badness that is refused.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -14,7 +14,7 @@ use dps_client::{
     Config, Endpoint, Error, ErrorKind, RegistrationRequest, Roots, Stage, SymmetricKey, Transport,
     client,
 };
-use dps_conformance::{WireCase, fast, run_on_every_wire, settle};
+use dps_conformance::{TransportCase, fast, run_on_every_transport, settle};
 use libtest_mimic::{Failed, Trial};
 use rustls::{
     SupportedProtocolVersion,
@@ -24,7 +24,7 @@ use rustls::{
 use make::Presented;
 use server::Server;
 
-/// The versions that every wire speaks.
+/// The versions that every transport speaks.
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 /// What a server presents and what must be said about it.
@@ -40,14 +40,16 @@ struct Case {
 fn main() -> ExitCode {
     let bad = bad::cases();
     let names: Vec<_> = bad.iter().map(|case| case.name).collect();
-    let mut cases: Vec<WireCase> = Vec::new();
+    let mut cases: Vec<TransportCase> = Vec::new();
     for case in bad {
         let (name, case) = (case.name, Arc::new(case));
-        cases.push(WireCase::new(name, move |wire| is_refused(wire, case.clone())));
+        cases.push(TransportCase::new(name, move |transport| is_refused(transport, case.clone())));
     }
     for (name, presented) in good::cases() {
         let presented = Arc::new(presented);
-        cases.push(WireCase::new(name, move |wire| is_taken(wire, presented.clone())));
+        cases.push(TransportCase::new(name, move |transport| {
+            is_taken(transport, presented.clone())
+        }));
     }
     let others = [
         Trial::test("there_are_at_least_fifteen_bad_certificates", move || whole(&names)),
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
         Trial::test("a_source_that_skips_verification_is_found", source::is_found),
     ];
     // Most of a case's time is waiting.
-    run_on_every_wire(8, cases, others)
+    run_on_every_transport(8, cases, others)
 }
 
 fn whole(names: &[&str]) -> Result<(), Failed> {
@@ -66,10 +68,10 @@ fn whole(names: &[&str]) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn is_refused(wire: Transport, case: Arc<Case>) {
+async fn is_refused(transport: Transport, case: Arc<Case>) {
     for version in VERSIONS {
         let server = Server::start(&case.presented, version).await;
-        let error = error_of(wire, &case.presented, &server).await;
+        let error = error_of(transport, &case.presented, &server).await;
         let message = error.to_string();
         assert_eq!(error.kind(), ErrorKind::Connection, "{message}");
         assert_eq!(error.stage(), Some(Stage::Tls), "{message}");
@@ -82,18 +84,18 @@ async fn is_refused(wire: Transport, case: Arc<Case>) {
     }
 }
 
-async fn is_taken(wire: Transport, presented: Arc<Presented>) {
+async fn is_taken(transport: Transport, presented: Arc<Presented>) {
     for version in VERSIONS {
         let server = Server::start(&presented, version).await;
         // The server hangs up after the handshake.
-        let error = error_of(wire, &presented, &server).await;
+        let error = error_of(transport, &presented, &server).await;
         assert_ne!(error.stage(), Some(Stage::Tls), "{version:?}: {error}");
-        // A wire may try once more, in smaller steps.
+        // A transport may try once more, in smaller steps.
         assert!(server.handshakes() >= 1, "{version:?}: {error}");
     }
 }
 
-async fn error_of(wire: Transport, presented: &Presented, server: &Server) -> Error {
+async fn error_of(transport: Transport, presented: &Presented, server: &Server) -> Error {
     let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse().unwrap();
     let roots = presented.roots.iter();
     let roots = roots.fold(Roots::empty(), |roots, root| roots.with_der(root).unwrap());
@@ -101,7 +103,7 @@ async fn error_of(wire: Transport, presented: &Presented, server: &Server) -> Er
     let config = Config::new("0ne00AABBCC".parse().unwrap(), key.into())
         .endpoint(endpoint.parse::<Endpoint>().unwrap())
         .roots(roots);
-    let client = client(wire, config, fast()).unwrap();
+    let client = client(transport, config, fast()).unwrap();
     let request = RegistrationRequest::new("pump-17".parse().unwrap());
     let error = client.register(request).await.unwrap_err();
     settle(&client).await;

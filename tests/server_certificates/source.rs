@@ -1,5 +1,5 @@
 //! No way to skip verification exists: not one line of the workspace's own code reaches for it, and one place makes
-//! the configuration that every wire uses.
+//! the configuration that every transport uses.
 
 use std::{
     fs,
@@ -42,7 +42,7 @@ pub(crate) fn no_source_skips_verification() -> Result<(), Failed> {
     for path in sources {
         let name = path.strip_prefix(root)?.display().to_string();
         let source = fs::read_to_string(&path)?;
-        let found = offences(&source, name == TLS);
+        let found = offenses(&source, name == TLS);
         wrong.extend(found.into_iter().map(|line| format!("{name}: {line}")));
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
@@ -57,7 +57,7 @@ pub(crate) fn is_found() -> Result<(), Failed> {
         "    #[arg(long)] insecure: bool,",
         "    let tls = ClientConfig::builder_with_provider(provider);",
     ] {
-        if offences(&format!("fn f() {{\n{line}\n}}"), false).is_empty() {
+        if offenses(&format!("fn f() {{\n{line}\n}}"), false).is_empty() {
             return Err(format!("not found: {line}").into());
         }
     }
@@ -65,13 +65,13 @@ pub(crate) fn is_found() -> Result<(), Failed> {
 }
 
 /// The lines that must not be.
-fn offences(source: &str, makes_the_configuration: bool) -> Vec<&str> {
-    let is_offence = |line: &&str| {
+fn offenses(source: &str, makes_the_configuration: bool) -> Vec<&str> {
+    let is_offense = |line: &&str| {
         let code = line.split("//").next().unwrap_or_default();
         FORBIDDEN.iter().any(|word| code.contains(word))
             || (code.contains("ClientConfig::builder") && !makes_the_configuration)
     };
-    source.lines().filter(is_offence).collect()
+    source.lines().filter(is_offense).collect()
 }
 
 fn find(folder: &Path, sources: &mut Vec<PathBuf>) -> Result<(), Failed> {

@@ -20,7 +20,7 @@ use crate::{
 /// Descriptors that a process needs beside its connections.
 const SPARE: usize = 48;
 
-/// Prints a row for each wire; returns what did not hold.
+/// Prints a row for each transport; returns what did not hold.
 pub(crate) async fn run(options: &Options) -> Result<Vec<String>> {
     let limit = descriptor_limit()?;
     let needed = options.crowd + SPARE;
@@ -33,17 +33,17 @@ pub(crate) async fn run(options: &Options) -> Result<Vec<String>> {
     }
     println!("\n{} devices at once, each with a client of its own:\n", options.crowd);
     println!(
-        "| wire | assigned | seconds | slowest registration, ms | descriptors: before, peak, after | tasks: before, peak, after | peak heap, KiB per registration |"
+        "| transport | assigned | seconds | slowest registration, ms | descriptors: before, peak, after | tasks: before, peak, after | peak heap, KiB per registration |"
     );
     println!("|{}", "---|".repeat(7));
     let mut failures = Vec::new();
-    for wire in options.wires() {
-        failures.extend(crowd(wire, options.crowd).await?);
+    for transport in options.transports() {
+        failures.extend(crowd(transport, options.crowd).await?);
     }
     Ok(failures)
 }
 
-async fn crowd(wire: Transport, count: usize) -> Result<Vec<String>> {
+async fn crowd(transport: Transport, count: usize) -> Result<Vec<String>> {
     let world = Arc::new(World::new(count + SPARE)?);
     let before = Vitals::of_this_process()?;
     HEAP.reset_peak_usage();
@@ -55,7 +55,7 @@ async fn crowd(wire: Transport, count: usize) -> Result<Vec<String>> {
         let world = world.clone();
         let (all_done, leave) = (all_done.clone(), leave.clone());
         devices.spawn(async move {
-            let session = register(&world, wire, number).await;
+            let session = register(&world, transport, number).await;
             // Nobody leaves before everybody is there: so many sessions are open at once.
             all_done.wait().await;
             leave.wait().await;
@@ -77,16 +77,16 @@ async fn crowd(wire: Transport, count: usize) -> Result<Vec<String>> {
                 assigned += 1;
                 slowest = slowest.max(took);
             }
-            Err(error) => failures.push(format!("{wire}, {count} at once: {error}")),
+            Err(error) => failures.push(format!("{transport}, {count} at once: {error}")),
         }
     }
     failures.truncate(5);
     let after = Vitals::settled(before).await?;
     if !after.is_back_to(before) {
-        failures.push(format!("{wire}: left behind: before {before:?}, after {after:?}"));
+        failures.push(format!("{transport}: left behind: before {before:?}, after {after:?}"));
     }
     println!(
-        "| {wire} | {assigned} of {count} | {:.1} | {} | {}, {}, {} | {}, {}, {} | {:.1} |",
+        "| {transport} | {assigned} of {count} | {:.1} | {} | {}, {}, {} | {}, {}, {} | {:.1} |",
         took.as_secs_f64(),
         slowest.as_millis(),
         before.descriptors,
@@ -102,7 +102,7 @@ async fn crowd(wire: Transport, count: usize) -> Result<Vec<String>> {
 
 async fn register(
     world: &World,
-    wire: Transport,
+    transport: Transport,
     number: usize,
 ) -> Result<(dps_client::Client, Duration), String> {
     // So many handshakes on few cores take their time; no device may give up over it.
@@ -110,8 +110,8 @@ async fn register(
         .request_timeout(Duration::from_secs(120))
         .registration_timeout(Duration::from_secs(120));
     let prepared = world
-        .device(Kind::Polled, wire, &format!("crowd-{wire}-{number}"))
-        .and_then(|device| Ok((device.client_with(wire, patient)?, device.request())));
+        .device(Kind::Polled, transport, &format!("crowd-{transport}-{number}"))
+        .and_then(|device| Ok((device.client_with(transport, patient)?, device.request())));
     let (client, request) = prepared.map_err(|error| error.to_string())?;
     let begin = Instant::now();
     match client.register(request).await {

@@ -1,4 +1,4 @@
-//! Thousands of registrations in one process, wire by wire.
+//! Thousands of registrations in one process, transport by transport.
 
 use std::{sync::Arc, time::Instant};
 
@@ -23,24 +23,24 @@ const MAX_SLOPE: f64 = 16.0;
 /// The same for the short form, in which the warming up still shows.
 const MAX_SHORT_SLOPE: f64 = 64.0;
 
-/// Prints a row for each wire; returns what did not hold.
+/// Prints a row for each transport; returns what did not hold.
 pub(crate) async fn run(options: &Options) -> Result<Vec<String>> {
     let mut failures = Vec::new();
     println!(
-        "\n{} registrations on each wire, {AT_ONCE} at once:\n",
+        "\n{} registrations on each transport, {AT_ONCE} at once:\n",
         rounded(options.registrations)
     );
     let ends = End::ALL.map(End::name).join(" | ");
     println!(
-        "| wire | registrations | per second | {ends} | descriptors | tasks | threads | live heap KiB | heap slope, bytes per registration |"
+        "| transport | registrations | per second | {ends} | descriptors | tasks | threads | live heap KiB | heap slope, bytes per registration |"
     );
     println!("|{}", "---|".repeat(8 + End::ALL.len()));
-    for wire in options.wires() {
+    for transport in options.transports() {
         let world = Arc::new(World::new(4 * AT_ONCE)?);
-        let soaked = Soaked::new(world, wire, options.registrations).await?;
-        soaked.print(wire);
+        let soaked = Soaked::new(world, transport, options.registrations).await?;
+        soaked.print(transport);
         let max_slope = if options.long { MAX_SLOPE } else { MAX_SHORT_SLOPE };
-        failures.extend(soaked.failures(wire, max_slope));
+        failures.extend(soaked.failures(transport, max_slope));
     }
     Ok(failures)
 }
@@ -55,7 +55,7 @@ fn rounded(registrations: usize) -> usize {
     registrations.next_multiple_of(batch_size(registrations))
 }
 
-/// What came of one wire.
+/// What came of one transport.
 struct Soaked {
     ends: Vec<usize>,
     unexpected: Vec<String>,
@@ -68,7 +68,7 @@ struct Soaked {
 }
 
 impl Soaked {
-    async fn new(world: Arc<World>, wire: Transport, registrations: usize) -> Result<Self> {
+    async fn new(world: Arc<World>, transport: Transport, registrations: usize) -> Result<Self> {
         let before = Vitals::of_this_process()?;
         let batch = batch_size(registrations);
         let mut soaked = Self {
@@ -80,11 +80,11 @@ impl Soaked {
             after: before,
             batch,
         };
-        let kept = Arc::new(Kept::new(&world, wire)?);
+        let kept = Arc::new(Kept::new(&world, transport)?);
         let begin = Instant::now();
         let mut number = 0;
         while number < rounded(registrations) {
-            soaked.batch(&world, &kept, wire, number..number + batch).await;
+            soaked.batch(&world, &kept, transport, number..number + batch).await;
             number += batch;
             // The kept session may hold a connection, which over HTTP is two tasks.
             let with_kept =
@@ -93,7 +93,7 @@ impl Soaked {
             if !sample.is_back_to(with_kept) {
                 soaked
                     .unexpected
-                    .push(format!("{wire}: after {number}: {sample:?}, not {before:?}"));
+                    .push(format!("{transport}: after {number}: {sample:?}, not {before:?}"));
             }
             soaked.samples.push(sample);
         }
@@ -107,7 +107,7 @@ impl Soaked {
         &mut self,
         world: &Arc<World>,
         kept: &Arc<Kept>,
-        wire: Transport,
+        transport: Transport,
         numbers: std::ops::Range<usize>,
     ) {
         let mut under_way = JoinSet::new();
@@ -120,7 +120,7 @@ impl Soaked {
             let kind = Kind::ALL.into_iter().cycle().nth(number % Kind::ALL.len());
             under_way.spawn(async move {
                 match kind {
-                    Some(kind) => kind.run(&world, &kept, wire, rounds).await,
+                    Some(kind) => kind.run(&world, &kept, transport, rounds).await,
                     None => Err("there is no kind".into()),
                 }
             });
@@ -152,7 +152,7 @@ impl Soaked {
         Slope::through(&points)
     }
 
-    fn print(&self, wire: Transport) {
+    fn print(&self, transport: Transport) {
         let Self { ends, seconds, before, after, .. } = self;
         let count = self.samples.len() * self.batch;
         let rate = count as f64 / seconds;
@@ -162,7 +162,7 @@ impl Soaked {
             .slope()
             .map_or("-".into(), |Slope { value, error }| format!("{value:.2} ± {error:.2}"));
         println!(
-            "| {wire} | {count} | {rate:.0} | {} | {} → {} | {} → {} | {} → {} | {} → {} | {slope} |",
+            "| {transport} | {count} | {rate:.0} | {} | {} → {} | {} → {} | {} → {} | {} → {} | {slope} |",
             ends.join(" | "),
             before.descriptors,
             after.descriptors,
@@ -175,22 +175,23 @@ impl Soaked {
         );
     }
 
-    fn failures(&self, wire: Transport, max_slope: f64) -> Vec<String> {
+    fn failures(&self, transport: Transport, max_slope: f64) -> Vec<String> {
         const SHOWN: usize = 5;
         let mut failures: Vec<String> = self.unexpected.iter().take(SHOWN).cloned().collect();
         if self.unexpected.len() > SHOWN {
-            failures.push(format!("{wire}: {} more like these", self.unexpected.len() - SHOWN));
+            failures
+                .push(format!("{transport}: {} more like these", self.unexpected.len() - SHOWN));
         }
         let Self { before, after, .. } = self;
         if !after.is_back_to(*before) {
-            failures.push(format!("{wire}: left behind: before {before:?}, after {after:?}"));
+            failures.push(format!("{transport}: left behind: before {before:?}, after {after:?}"));
         }
         match self.slope() {
             Some(slope) if slope.exceeds(max_slope) => {
-                failures.push(format!("{wire}: the heap grows: {slope:?}"));
+                failures.push(format!("{transport}: the heap grows: {slope:?}"));
             }
             Some(_) => {}
-            None => failures.push(format!("{wire}: too few samples of the heap for a slope")),
+            None => failures.push(format!("{transport}: too few samples of the heap for a slope")),
         }
         failures
     }

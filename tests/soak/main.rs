@@ -1,6 +1,6 @@
 //! The soak: does anything grow, leak or give way when there is much of everything?
 //!
-//! - `endurance`: thousands of registrations in one process, most of which fail, on each wire. Descriptors and tasks
+//! - `endurance`: thousands of registrations in one process, most of which fail, on each transport. Descriptors and tasks
 //!   must be back where they were; the live heap must not grow with the number of registrations.
 //! - `crowd`: registrations of many devices at once, all of which must succeed.
 //! - `abuse`: the emulator while hostile peers do their worst and a device registers again and again.

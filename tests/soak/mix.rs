@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dps_client::{
-    Client, Error, ErrorKind, GroupKey, IdScope, Registered, RegistrationRequest, Transport,
+    Client, Error, ErrorKind, GroupKey, IdScope, RegistrationRequest, RegistrationResult, Transport,
 };
 use dps_conformance::{drop_after, fast, settle};
 use dps_emulator::{Behavior, Body, Delivery, Fault, Outcome};
@@ -68,7 +68,7 @@ impl End {
         }
     }
 
-    fn of(outcome: &Result<Registered, Error>) -> Self {
+    fn of(outcome: &Result<RegistrationResult, Error>) -> Self {
         outcome.as_ref().map_or_else(|error| Self::Failed(error.kind()), |_| Self::Assigned)
     }
 }
@@ -99,7 +99,7 @@ impl Kind {
         Self::SessionEnded,
     ];
 
-    /// The device with an enrolment of its own, whose key nobody has.
+    /// The device with an enrollment of its own, whose key nobody has.
     pub(crate) const LOCKED_OUT: &str = "locked-out";
     /// The device with a certificate.
     pub(crate) const CERTIFIED: &str = "certified";
@@ -180,14 +180,14 @@ impl Kind {
         self,
         world: &World,
         kept: &Kept,
-        wire: Transport,
+        transport: Transport,
         number: usize,
     ) -> Result<End> {
         if self == Self::Kept {
             return kept.register(number).await;
         }
-        let device = self.device(world, wire, number)?;
-        let client = self.client(&device, wire)?;
+        let device = self.device(world, transport, number)?;
+        let client = self.client(&device, transport)?;
         let request = device.request();
         let (end, told) = match self {
             Self::Dropped => match drop_after(1 + number % 4, client.register(request)).await {
@@ -199,7 +199,7 @@ impl Kind {
                 (End::of(&outcome), format!("{outcome:?}"))
             }
         };
-        // One in two leaves without a goodbye.
+        // One in two leaves without an end of the session.
         if number.is_multiple_of(2) {
             settle(&client).await;
         }
@@ -207,7 +207,7 @@ impl Kind {
             return Ok(end);
         }
         Err(format!(
-            "{wire}, {}: ended {}, not {}: {told}",
+            "{transport}, {}: ended {}, not {}: {told}",
             self.name(),
             end.name(),
             self.end().name()
@@ -215,35 +215,35 @@ impl Kind {
         .into())
     }
 
-    fn device(self, world: &World, wire: Transport, number: usize) -> Result<Device> {
-        let name = format!("{}-{wire}-{number}", self.name());
+    fn device(self, world: &World, transport: Transport, number: usize) -> Result<Device> {
+        let name = format!("{}-{transport}-{number}", self.name());
         match self {
-            Self::Certificate => world.certified(wire),
+            Self::Certificate => world.certified(transport),
             Self::WrongKey | Self::UnknownDevice => {
                 let id = if self == Self::WrongKey { Self::LOCKED_OUT } else { &name };
                 let stranger: GroupKey = "bm90IHRoZSBrZXkgb2YgYW55IGdyb3Vw".parse()?;
                 let id = id.parse()?;
                 let key = stranger.derive(&id);
-                world.device_with(id, key.into(), wire)
+                world.device_with(id, key.into(), transport)
             }
             Self::UnknownScope => {
-                let mut device = world.device(self, wire, &name)?;
+                let mut device = world.device(self, transport, &name)?;
                 device.config.id_scope = "0ne00000000".parse::<IdScope>()?;
                 Ok(device)
             }
-            Self::Refused => world.at_nobody(world.device(self, wire, &name)?),
-            Self::Untrusted => Ok(world.distrustful(world.device(self, wire, &name)?)),
-            _ => world.device(self, wire, &name),
+            Self::Refused => world.at_nobody(world.device(self, transport, &name)?),
+            Self::Untrusted => Ok(world.distrustful(world.device(self, transport, &name)?)),
+            _ => world.device(self, transport, &name),
         }
     }
 
-    fn client(self, device: &Device, wire: Transport) -> Result<Client> {
+    fn client(self, device: &Device, transport: Transport) -> Result<Client> {
         match self {
             Self::Timeout => {
                 let short = fast().registration_timeout(Duration::from_millis(250));
-                device.client_with(wire, short)
+                device.client_with(transport, short)
             }
-            _ => device.client(wire),
+            _ => device.client(transport),
         }
     }
 
@@ -252,7 +252,7 @@ impl Kind {
         self,
         client: &Client,
         request: RegistrationRequest,
-    ) -> Result<Registered, Error> {
+    ) -> Result<RegistrationResult, Error> {
         let mut events = client.operation_status();
         let interruption = async {
             match self {
@@ -271,7 +271,7 @@ impl Kind {
     }
 }
 
-/// One session that lives as long as the soak of its wire: registered again and again, now and then interrupted.
+/// One session that lives as long as the soak of its transport: registered again and again, now and then interrupted.
 pub(crate) struct Kept {
     client: Client,
     device: Device,
@@ -279,9 +279,9 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    pub(crate) fn new(world: &World, wire: Transport) -> Result<Self> {
-        let device = world.device(Kind::Kept, wire, &format!("kept-{wire}"))?;
-        let client = device.client(wire)?;
+    pub(crate) fn new(world: &World, transport: Transport) -> Result<Self> {
+        let device = world.device(Kind::Kept, transport, &format!("kept-{transport}"))?;
+        let client = device.client(transport)?;
         Ok(Self { client, device, one_at_a_time: tokio::sync::Mutex::default() })
     }
 

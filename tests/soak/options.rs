@@ -17,7 +17,7 @@ pub(crate) enum Part {
 /// How much of what.
 #[derive(Debug)]
 pub(crate) struct Options {
-    /// Registrations on each wire.
+    /// Registrations on each transport.
     pub(crate) registrations: usize,
     /// Registrations at once.
     pub(crate) crowd: usize,
@@ -27,11 +27,11 @@ pub(crate) struct Options {
     pub(crate) long: bool,
     /// Of the abuses, those whose name has this.
     pub(crate) named: String,
-    wires: Vec<Transport>,
+    transports: Vec<Transport>,
     only: Option<Part>,
 }
 
-const USAGE: &str = "soak [--registrations N] [--crowd N] [--abuse-seconds N] [--wire NAME].. \
+const USAGE: &str = "soak [--registrations N] [--crowd N] [--abuse-seconds N] [--transport NAME].. \
                      [--only endurance|crowd|abuse] [--named TEXT]";
 
 /// From here on it is the long form: the crowd grows with it, and the abuses in number and time.
@@ -40,7 +40,7 @@ const LONG: usize = 1000;
 impl Options {
     pub(crate) fn read(arguments: &[String]) -> Result<Self> {
         let (mut registrations, mut crowd, mut seconds) = (300, None, None::<f64>);
-        let (mut wires, mut only, mut named) = (Vec::new(), None, String::new());
+        let (mut transports, mut only, mut named) = (Vec::new(), None, String::new());
         let mut arguments = arguments.iter();
         while let Some(name) = arguments.next() {
             let value = arguments.next().ok_or_else(|| format!("{name}: no value; {USAGE}"))?;
@@ -48,10 +48,10 @@ impl Options {
                 "--registrations" => registrations = number(name, value)?,
                 "--crowd" => crowd = Some(number(name, value)?),
                 "--abuse-seconds" => seconds = Some(number(name, value)?),
-                "--wire" => {
-                    let wire: Transport = value.parse()?;
-                    wire.ensure_built()?;
-                    wires.push(wire);
+                "--transport" => {
+                    let transport: Transport = value.parse()?;
+                    transport.ensure_built()?;
+                    transports.push(transport);
                 }
                 "--named" => named.clone_from(value),
                 "--only" => only = Some(value.parse()?),
@@ -60,8 +60,9 @@ impl Options {
         }
         // Who asks for some abuses by name wants them all.
         let long = registrations >= LONG || !named.is_empty();
-        if wires.is_empty() {
-            wires = Transport::ALL.into_iter().filter(|wire| wire.is_built()).collect();
+        if transports.is_empty() {
+            transports =
+                Transport::ALL.into_iter().filter(|transport| transport.is_built()).collect();
         }
         Ok(Self {
             registrations,
@@ -69,7 +70,7 @@ impl Options {
             abuse: Duration::try_from_secs_f64(seconds.unwrap_or(if long { 10.0 } else { 0.3 }))?,
             long,
             named,
-            wires,
+            transports,
             only,
         })
     }
@@ -82,9 +83,9 @@ impl Options {
             .filter(move |part| only.is_none_or(|only| only == *part))
     }
 
-    /// The wires that are asked for; all that are built, by default.
-    pub(crate) fn wires(&self) -> impl Iterator<Item = Transport> + Clone {
-        self.wires.clone().into_iter()
+    /// The transports that are asked for; all that are built, by default.
+    pub(crate) fn transports(&self) -> impl Iterator<Item = Transport> + Clone {
+        self.transports.clone().into_iter()
     }
 }
 
@@ -123,7 +124,7 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_named() {
-        for line in ["--crowd", "--crowd many", "--only all", "--wire pigeon", "now please"] {
+        for line in ["--crowd", "--crowd many", "--only all", "--transport pigeon", "now please"] {
             let message = read(line).unwrap_err().to_string();
             let culprit = line.split_whitespace().next().unwrap();
             assert!(message.contains(culprit) || message.contains("pigeon"), "{message}");

@@ -14,7 +14,7 @@ use std::{
 use dps_client::Transport;
 use dps_conformance::config_for;
 use dps_emulator::{
-    Attestation, CaCertificates, Emulator, Enrolment, GroupAttestation, Limits, SymmetricKey,
+    Attestation, CaCertificates, Emulator, Enrollment, GroupAttestation, Limits, SymmetricKey,
 };
 use serde_json::{Value, json};
 
@@ -88,10 +88,10 @@ impl Service {
         })
     }
 
-    /// Where a wire is served.
-    pub(crate) fn port(&self, wire: Transport) -> Result<u16> {
-        let port = self.ports.get(wire.as_str()).copied();
-        port.ok_or_else(|| format!("{wire} is not served").into())
+    /// Where a transport is served.
+    pub(crate) fn port(&self, transport: Transport) -> Result<u16> {
+        let port = self.ports.get(transport.as_str()).copied();
+        port.ok_or_else(|| format!("{transport} is not served").into())
     }
 
     /// The group key of the devices of a kind.
@@ -183,18 +183,18 @@ async fn start(
     for kind in Kind::ALL {
         let key = SymmetricKey::random()?;
         let group = GroupAttestation::symmetric_key(key.clone());
-        let mut enrolment = Enrolment::group(kind.name(), group).behavior(kind.behavior());
+        let mut enrollment = Enrollment::group(kind.name(), group).behavior(kind.behavior());
         if kind == Kind::Disabled {
-            enrolment = enrolment.disabled();
+            enrollment = enrollment.disabled();
         }
-        config = config.enrolment(enrolment);
+        config = config.enrollment(enrollment);
         keys.insert(kind.name().to_owned(), key);
     }
     let ca = GroupAttestation::X509(CaCertificates::from_pem(group_ca)?);
     let alone = Attestation::symmetric_key(SymmetricKey::random()?);
     let emulator = config
-        .enrolment(Enrolment::group("certificates", ca))
-        .enrolment(Enrolment::individual(Kind::LOCKED_OUT.parse()?, alone))
+        .enrollment(Enrollment::group("certificates", ca))
+        .enrollment(Enrollment::individual(Kind::LOCKED_OUT.parse()?, alone))
         .start()
         .await?;
     Ok((emulator, keys))
@@ -204,10 +204,10 @@ fn ready(emulator: &Emulator, keys: &BTreeMap<String, SymmetricKey>) -> Result<V
     let throwaway: dps_client::SymmetricKey = SymmetricKey::random()?.to_base64().parse()?;
     let ports: BTreeMap<&str, Option<u16>> = Transport::ALL
         .into_iter()
-        .filter(|wire| wire.is_built())
-        .map(|wire| {
-            let config = config_for(emulator, wire, throwaway.clone().into());
-            (wire.as_str(), config.endpoint.port())
+        .filter(|transport| transport.is_built())
+        .map(|transport| {
+            let config = config_for(emulator, transport, throwaway.clone().into());
+            (transport.as_str(), config.endpoint.port())
         })
         .collect();
     let keys: BTreeMap<&str, String> =

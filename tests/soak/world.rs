@@ -56,11 +56,11 @@ impl World {
     }
 
     /// A device of the group for a kind.
-    pub(crate) fn device(&self, kind: Kind, wire: Transport, name: &str) -> Result<Device> {
+    pub(crate) fn device(&self, kind: Kind, transport: Transport, name: &str) -> Result<Device> {
         let id: RegistrationId = name.parse()?;
         let group: GroupKey = self.service.key(kind)?.parse()?;
         let attestation = group.derive(&id).into();
-        self.device_with(id, attestation, wire)
+        self.device_with(id, attestation, transport)
     }
 
     /// A device with a credential of its own.
@@ -68,17 +68,17 @@ impl World {
         &self,
         id: RegistrationId,
         attestation: Attestation,
-        wire: Transport,
+        transport: Transport,
     ) -> Result<Device> {
         let config = Config::new(self.service.id_scope.parse()?, attestation)
-            .endpoint(endpoint("localhost", self.service.port(wire)?)?)
+            .endpoint(endpoint("localhost", self.service.port(transport)?)?)
             .roots(self.roots.clone());
         Ok(Device { id, config })
     }
 
     /// The device with a certificate.
-    pub(crate) fn certified(&self, wire: Transport) -> Result<Device> {
-        self.device_with(Kind::CERTIFIED.parse()?, self.identity.clone().into(), wire)
+    pub(crate) fn certified(&self, transport: Transport) -> Result<Device> {
+        self.device_with(Kind::CERTIFIED.parse()?, self.identity.clone().into(), transport)
     }
 
     /// The device looks for the service where nobody is.
@@ -96,12 +96,12 @@ impl World {
 
 impl Device {
     /// A session with bounds that suit loopback.
-    pub(crate) fn client(&self, wire: Transport) -> Result<Client> {
-        self.client_with(wire, fast())
+    pub(crate) fn client(&self, transport: Transport) -> Result<Client> {
+        self.client_with(transport, fast())
     }
 
-    pub(crate) fn client_with(&self, wire: Transport, settings: Settings) -> Result<Client> {
-        Ok(client(wire, self.config.clone(), settings)?)
+    pub(crate) fn client_with(&self, transport: Transport, settings: Settings) -> Result<Client> {
+        Ok(client(transport, self.config.clone(), settings)?)
     }
 
     pub(crate) fn request(&self) -> RegistrationRequest {

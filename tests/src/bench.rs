@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use dps_client::{
-    Attestation, Client, Config, Error, Registered, RegistrationRequest, Roots, Settings,
+    Attestation, Client, Config, Error, RegistrationRequest, RegistrationResult, Roots, Settings,
     Transport, client,
 };
 use dps_emulator::{
-    Behavior, CaCertificates, Emulator, Enrolment, Event, EventKind, GroupAttestation, SymmetricKey,
+    Behavior, CaCertificates, Emulator, Enrollment, Event, EventKind, GroupAttestation,
+    SymmetricKey,
 };
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
 /// The device of every bench.
 pub const DEVICE: &str = "dev-1";
 
-/// A service with an enrolment for the device of a cell, and what that device needs to register.
+/// A service with an enrollment for the device of a cell, and what that device needs to register.
 #[derive(Debug)]
 pub struct Bench {
     /// The cell.
@@ -27,14 +28,14 @@ pub struct Bench {
     pub emulator: Emulator,
     /// The device's credential, and where the service is.
     pub config: Config,
-    /// The name of the device's enrolment at the service.
-    pub enrolment: &'static str,
+    /// The name of the device's enrollment at the service.
+    pub enrollment: &'static str,
 }
 
 impl Bench {
     /// A service that behaves as told.
     pub async fn new(cell: Cell, behavior: Behavior) -> Self {
-        Self::with(cell, |enrolment| enrolment.behavior(behavior)).await
+        Self::with(cell, |enrollment| enrollment.behavior(behavior)).await
     }
 
     /// A service in good health that assigns at once.
@@ -42,23 +43,23 @@ impl Bench {
         Self::new(cell, Behavior::new()).await
     }
 
-    /// A service whose enrolment for the device is changed before it starts.
-    pub async fn with(cell: Cell, change: impl FnOnce(Enrolment) -> Enrolment) -> Self {
+    /// A service whose enrollment for the device is changed before it starts.
+    pub async fn with(cell: Cell, change: impl FnOnce(Enrollment) -> Enrollment) -> Self {
         Self::with_service(cell, change, |service| service).await
     }
 
-    /// A service that is changed before it starts, beside its enrolment.
+    /// A service that is changed before it starts, beside its enrollment.
     pub async fn with_service(
         cell: Cell,
-        change: impl FnOnce(Enrolment) -> Enrolment,
+        change: impl FnOnce(Enrollment) -> Enrollment,
         change_service: impl FnOnce(dps_emulator::Config) -> dps_emulator::Config,
     ) -> Self {
-        let (enrolment, attestation) = enrol(cell.credential, DEVICE);
+        let (enrollment, attestation) = enroll(cell.credential, DEVICE);
         let name = if cell.credential == Credential::SymmetricKey { DEVICE } else { "factory" };
-        let service = Emulator::builder().enrolment(change(enrolment));
+        let service = Emulator::builder().enrollment(change(enrollment));
         let emulator = change_service(service).start().await.expect("an emulator on loopback");
-        let config = config_for(&emulator, cell.wire, attestation);
-        Self { cell, emulator, config, enrolment: name }
+        let config = config_for(&emulator, cell.transport, attestation);
+        Self { cell, emulator, config, enrollment: name }
     }
 
     /// The request of the bench's device.
@@ -76,14 +77,15 @@ impl Bench {
     /// A client with a configuration and bounds of its own.
     #[must_use]
     pub fn client_with(&self, config: Config, settings: Settings) -> Client {
-        client(self.cell.wire, config, settings).expect("a client for a wire that is built")
+        client(self.cell.transport, config, settings)
+            .expect("a client for a transport that is built")
     }
 
     /// Registers the device once and ends the session.
     ///
     /// # Errors
     /// The registration's.
-    pub async fn register(&self) -> Result<Registered, Error> {
+    pub async fn register(&self) -> Result<RegistrationResult, Error> {
         self.register_with(self.config.clone()).await
     }
 
@@ -91,8 +93,8 @@ impl Bench {
     ///
     /// # Errors
     /// The registration's.
-    pub async fn register_with(&self, config: Config) -> Result<Registered, Error> {
-        let client = client(self.cell.wire, config, fast())?;
+    pub async fn register_with(&self, config: Config) -> Result<RegistrationResult, Error> {
+        let client = client(self.cell.transport, config, fast())?;
         let outcome = client.register(self.request()).await;
         settle(&client).await;
         outcome
@@ -134,9 +136,9 @@ impl Bench {
     }
 }
 
-/// Ends the session; what the goodbye meets is no matter here.
+/// Ends the session; what the end of the session meets is no matter here.
 pub async fn settle(client: &Client) {
-    let _goodbye = client.end_session().await;
+    let _end_of_session = client.end_session().await;
 }
 
 /// Bounds that suit loopback: a broken case fails soon, a healthy one never waits for nothing.
@@ -153,9 +155,9 @@ pub fn fast() -> Settings {
 
 /// Where a service is and whom to trust, for a device with the given credential.
 #[must_use]
-pub fn config_for(emulator: &Emulator, wire: Transport, attestation: Attestation) -> Config {
+pub fn config_for(emulator: &Emulator, transport: Transport, attestation: Attestation) -> Config {
     let roots = Roots::empty().with_pem(emulator.ca_pem().as_bytes()).expect("the emulator's CA");
-    let port = match wire {
+    let port = match transport {
         Transport::Amqp => emulator.amqp_port(),
         Transport::Mqtt => emulator.mqtt_port(),
         _ => emulator.https_port(),
@@ -165,27 +167,27 @@ pub fn config_for(emulator: &Emulator, wire: Transport, attestation: Attestation
         .roots(roots)
 }
 
-/// An enrolment, and the credential of a device that it knows.
-fn enrol(credential: Credential, device: &str) -> (Enrolment, Attestation) {
+/// An enrollment, and the credential of a device that it knows.
+fn enroll(credential: Credential, device: &str) -> (Enrollment, Attestation) {
     let id: dps_client::RegistrationId = device.parse().expect("a registration id");
     match credential {
         Credential::SymmetricKey => {
             let key = SymmetricKey::random().expect("a key");
             let attestation = client_key(&key).into();
-            (Enrolment::individual(id, dps_emulator::Attestation::symmetric_key(key)), attestation)
+            (Enrollment::individual(id, dps_emulator::Attestation::symmetric_key(key)), attestation)
         }
         Credential::GroupKey => {
             let key = SymmetricKey::random().expect("a key");
             let group: dps_client::GroupKey = key.to_base64().parse().expect("a group key");
             let attestation = group.derive(&id).into();
-            (Enrolment::group("factory", GroupAttestation::symmetric_key(key)), attestation)
+            (Enrollment::group("factory", GroupAttestation::symmetric_key(key)), attestation)
         }
         Credential::X509 => {
             let root = Authority::root("Factory root");
             let line = root.intermediate("Line 4");
             let attestation = line.device(device).with_chain([&line]).identity().into();
             let ca = CaCertificates::from_pem(&root.pem).expect("a CA certificate");
-            (Enrolment::group("factory", GroupAttestation::X509(ca)), attestation)
+            (Enrollment::group("factory", GroupAttestation::X509(ca)), attestation)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Wires and credentials: the columns of the matrix.
+//! Transports and credentials: the columns of the matrix.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use dps_client::Transport;
 /// How the device of a cell proves who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// An individual enrolment's symmetric key.
+    /// An individual enrollment's symmetric key.
     SymmetricKey,
     /// A key derived from a group's.
     GroupKey,
@@ -25,27 +25,27 @@ impl fmt::Display for Credential {
     }
 }
 
-/// One wire with one credential.
+/// One transport with one credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
-    /// The wire.
-    pub wire: Transport,
+    /// The transport.
+    pub transport: Transport,
     /// The credential.
     pub credential: Credential,
 }
 
 impl Cell {
-    /// Every wire with every credential.
+    /// Every transport with every credential.
     pub fn every() -> impl Iterator<Item = Self> {
         let credentials = [Credential::SymmetricKey, Credential::GroupKey, Credential::X509];
         Transport::ALL
             .into_iter()
-            .flat_map(move |wire| credentials.map(|credential| Self { wire, credential }))
+            .flat_map(move |transport| credentials.map(|credential| Self { transport, credential }))
     }
 
-    /// Every cell whose wire is compiled in.
+    /// Every cell whose transport is compiled in.
     pub fn all() -> impl Iterator<Item = Self> {
-        Self::every().filter(|cell| cell.wire.is_built())
+        Self::every().filter(|cell| cell.transport.is_built())
     }
 
     /// Whether the device signs tokens.
@@ -54,15 +54,15 @@ impl Cell {
         self.credential != Credential::X509
     }
 
-    /// Whether the wire is one of MQTT's.
+    /// Whether the transport is one of MQTT's.
     #[must_use]
     pub fn is_mqtt(self) -> bool {
-        matches!(self.wire, Transport::Mqtt | Transport::MqttWs)
+        matches!(self.transport, Transport::Mqtt | Transport::MqttWs)
     }
 }
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}::{}", self.wire.as_str().replace('-', "_"), self.credential)
+        write!(f, "{}::{}", self.transport.as_str().replace('-', "_"), self.credential)
     }
 }

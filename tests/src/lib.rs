@@ -1,6 +1,6 @@
 //! The bench of the conformance suite: one device, one emulated service, real sockets between them.
 //!
-//! A [`Cell`] is a wire and a credential. A case takes a cell, sets a [`Bench`] up for it, and says what must hold;
+//! A [`Cell`] is a transport and a credential. A case takes a cell, sets a [`Bench`] up for it, and says what must hold;
 //! `conformance/main.rs` runs every case in every cell.
 #![expect(
     clippy::expect_used,
@@ -21,4 +21,4 @@ pub use cell::{Cell, Credential};
 pub use identity::{Authority, Device};
 pub use interrupt::{drop_after, poll_count};
 pub use proxy::{ProxyScript, TestProxy};
-pub use trials::{WireCase, run_on_every_wire};
+pub use trials::{TransportCase, run_on_every_transport};

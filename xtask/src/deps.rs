@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    licences,
+    licenses,
     metadata::{Metadata, Package},
     process::{Result, none_of},
 };
@@ -33,8 +33,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-/// A wire never uses another one, not even in its tests.
-const WIRES: &[&str] = &["dps-http", "dps-mqtt", "dps-amqp"];
+/// A transport never uses another one, not even in its tests.
+const TRANSPORTS: &[&str] = &["dps-http", "dps-mqtt", "dps-amqp"];
 
 /// Tests may use what lies beside their crate, but not these, which stand on top.
 const TOPS: &[&str] = &["dps-client", "dps-cli", "dps-conformance", "xtask"];
@@ -145,8 +145,8 @@ fn arrow_faults(metadata: &Metadata) -> Vec<String> {
             continue;
         };
         for (used, dev) in ours_used_by(metadata, user) {
-            let two_wires = WIRES.contains(&name) && WIRES.contains(&used);
-            let tests_may_use = dev && !two_wires && !TOPS.contains(&used);
+            let two_transports = TRANSPORTS.contains(&name) && TRANSPORTS.contains(&used);
+            let tests_may_use = dev && !two_transports && !TOPS.contains(&used);
             if !may_use.contains(&used) && !tests_may_use {
                 let tests = if dev { " in its tests" } else { "" };
                 faults.push(format!("{name} must not use {used}{tests}"));
@@ -190,10 +190,10 @@ fn ban_faults(metadata: &Metadata) -> Vec<String> {
     faults
 }
 
-/// deny.toml is for those who have cargo-deny: it must know all that this file and the list of licences do.
+/// deny.toml is for those who have cargo-deny: it must know all that this file and the list of licenses do.
 fn deny_faults(deny_toml: &str) -> Vec<String> {
     let bans = BANNED.iter().flat_map(|ban| ban.except.iter().chain([&ban.name]));
-    bans.chain(licences::ALLOWED)
+    bans.chain(licenses::ALLOWED)
         .filter(|word| !deny_toml.contains(&format!("\"{word}\"")))
         .filter(|word| !deny_toml.contains(&format!("\"{word}:")))
         .map(|word| format!("deny.toml does not name {word}"))
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn deny_toml_must_name_every_ban_and_licence() {
+    fn deny_toml_must_name_every_ban_and_license() {
         assert!(deny_faults("").contains(&"deny.toml does not name MIT".to_string()));
         assert!(
             deny_faults("\"openssl-sys\"").contains(&"deny.toml does not name openssl".to_string())

@@ -1,4 +1,4 @@
-//! `cargo xtask faults`: every fault at every step of every wire, the register future dropped after each of its
+//! `cargo xtask faults`: every fault at every step of every transport, the register future dropped after each of its
 //! polls, everything that a service may say in retry-after, and random schedules.
 //!
 //! The work is done by the test `faults` of the conformance suite, which prints its matrices and its figures and

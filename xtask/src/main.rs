@@ -9,7 +9,7 @@ mod deps;
 mod faults;
 mod features;
 mod fuzz;
-mod licences;
+mod licenses;
 mod markdown;
 mod metadata;
 mod missing;
@@ -46,7 +46,7 @@ const TASKS: &[Task] = &[
     task("toolchain", "the compiler, the workflow and rust-version agree", toolchain::run),
     task("fmt", "the code is formatted", style::fmt),
     task("deps", "who depends on whom, one TLS stack, banned crates", deps::run),
-    task("licences", "every crate's licence is on the list", licences::run),
+    task("licenses", "every crate's license is on the list", licenses::run),
     task("clippy", "no warning, together and crate by crate", style::clippy),
     task("docs", "the documentation builds without a warning", style::docs),
     task("requirements", "which tests hold which requirement; none is without", requirements::run),
@@ -54,10 +54,14 @@ const TASKS: &[Task] = &[
     task("features", "every combination of features, and what none may pull in", features::run),
     task("readme", "every command in README.md works", readme::run),
     task("peers", "unmodified SDKs register against the emulator", peers::run),
-    task("faults", "faults x steps x wires, drops, retry-after, random schedules", faults::run),
+    task(
+        "faults",
+        "faults x steps x transports, drops, retry-after, random schedules",
+        faults::run,
+    ),
     task("fuzz", "a search by coverage for inputs that break something", fuzz::run),
     task("soak", "much of everything: nothing grows, leaks or gives way", soak::run),
-    task("bench", "what a registration costs, wire by wire, as a table", bench::run),
+    task("bench", "what a registration costs, transport by transport, as a table", bench::run),
 ];
 
 fn main() -> ExitCode {

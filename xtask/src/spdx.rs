@@ -1,8 +1,8 @@
-//! SPDX licence expressions, as far as crates use them.
+//! SPDX license expressions, as far as crates use them.
 
-/// Whether the licences in `allowed` are enough to use something under this expression.
+/// Whether the licenses in `allowed` are enough to use something under this expression.
 ///
-/// `OR` needs one side, `AND` both; an exception after `WITH` only adds permissions, so the licence before it
+/// `OR` needs one side, `AND` both; an exception after `WITH` only adds permissions, so the license before it
 /// decides; `/` is the old way to write `OR`.
 ///
 /// # Errors
@@ -14,7 +14,7 @@ pub(crate) fn permits(expression: &str, allowed: &[&str]) -> Result<bool, String
     let verdict = reader.any_of();
     match (verdict, reader.words) {
         (Some(verdict), []) => Ok(verdict),
-        _ => Err(format!("can't read the licence expression {expression:?}")),
+        _ => Err(format!("can't read the license expression {expression:?}")),
     }
 }
 
@@ -45,14 +45,14 @@ impl Reader<'_> {
             let verdict = self.any_of()?;
             return self.take(")").then_some(verdict);
         }
-        let verdict = self.allowed.contains(&self.licence()?);
+        let verdict = self.allowed.contains(&self.license()?);
         if self.take("WITH") {
-            self.licence()?;
+            self.license()?;
         }
         Some(verdict)
     }
 
-    fn licence(&mut self) -> Option<&str> {
+    fn license(&mut self) -> Option<&str> {
         let (first, rest) = self.words.split_first()?;
         if ["OR", "AND", "WITH", "(", ")"].contains(first) {
             return None;
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn allowed_licences_are_permitted() {
+    fn allowed_licenses_are_permitted() {
         for expression in [
             "MIT",
             "MIT OR Apache-2.0",

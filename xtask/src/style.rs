@@ -13,7 +13,7 @@ pub(crate) fn fmt(_: &[String]) -> Result {
 }
 
 /// No warning: all together with every feature, and each crate by itself with its default ones, so that none lives
-/// on a feature that only its neighbours ask for; and what only fuzzing compiles.
+/// on a feature that only its neighbors ask for; and what only fuzzing compiles.
 pub(crate) fn clippy(_: &[String]) -> Result {
     let lint = |scope: &[&str]| {
         Cmd::cargo(["clippy", "--locked", "--all-targets"])

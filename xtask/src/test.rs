@@ -109,7 +109,7 @@ all doctests ran in 0.33s; merged doctests compilation took 0.22s";
     }
 
     #[test]
-    fn a_coloured_line_counts_too() {
+    fn a_colored_line_counts_too() {
         let line = "test result: \u{1b}[32mok\u{1b}[m. 4 passed; 0 failed; 0 ignored; 0 measured";
         assert_eq!(total(line).passed, 4);
     }

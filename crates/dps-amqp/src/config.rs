@@ -1,12 +1,12 @@
-//! What the AMQP wire is made from.
+//! What the AMQP transport is made from.
 
 use dps_connect::{Carrier, Config};
 
-/// What every wire is made from, and what only AMQP knows.
+/// What every transport is made from, and what only AMQP knows.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AmqpConfig {
-    /// What every wire is made from.
+    /// What every transport is made from.
     pub connect: Config,
     /// What AMQP is carried by. Default: TLS.
     pub carrier: Carrier,

@@ -184,15 +184,15 @@ impl Connection {
         }
     }
 
-    /// Says goodbye and closes the stream. The service's own goodbye is not waited for.
+    /// Ends the session and closes the stream. The service's own end of the session is not waited for.
     pub(crate) async fn end(mut self) -> io::Result<()> {
         if self.is_usable().await {
-            self.session.put_goodbye();
+            self.session.put_end_of_session();
             self.flush().await;
             match self.unsent.take() {
                 Some(error) => return Err(error),
                 None => {
-                    // The goodbye is out: whoever has hung up upon it needs no more.
+                    // The end of the session is out: whoever has hung up upon it needs no more.
                     if let Err(error) = self.io.shutdown().await {
                         tracing::debug!(%error, "AMQP ended before the stream below was closed");
                     }

@@ -1,4 +1,4 @@
-//! The inside of the wire, for the fuzz targets only: a session without a socket.
+//! The inside of the transport, for the fuzz targets only: a session without a socket.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use crate::{
     sasl::Login,
 };
 
-/// Starts a session over the stream, registers, asks for the status until nothing more comes, and says goodbye.
+/// Starts a session over the stream, registers, asks for the status until nothing more comes, and ends the session.
 /// All requests have the correlation id `id`. Returns the answers and, in words, how it ended.
 pub async fn session(
     io: impl Io + 'static,

@@ -1,4 +1,4 @@
-//! The wire as the state machine drives it.
+//! The transport as the state machine drives it.
 
 use std::{fmt, time::SystemTime};
 
@@ -36,7 +36,7 @@ pub struct AmqpTransport {
 }
 
 impl AmqpTransport {
-    /// A wire without a connection yet. No I/O.
+    /// A transport without a connection yet. No I/O.
     ///
     /// # Errors
     /// [`Error::Configuration`] that names the setting that can't be used.
@@ -167,7 +167,7 @@ impl TransportHandlers for AmqpTransport {
     async fn end_session(&mut self) -> Result<(), Error> {
         let Some(connection) = self.connection.take() else { return Ok(()) };
         connection.end().await.map_err(|error| {
-            let message = format!("the goodbye could not be sent: {error}");
+            let message = format!("the end of the session could not be sent: {error}");
             ConnectionError::lost(Stage::EndSession, message).into()
         })
     }

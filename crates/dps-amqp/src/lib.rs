@@ -1,4 +1,4 @@
-//! The AMQP 1.0 wire of the Azure IoT Hub Device Provisioning Service client, over TLS or WebSocket.
+//! The AMQP 1.0 transport of the Azure IoT Hub Device Provisioning Service client, over TLS or WebSocket.
 //!
 //! [`AmqpTransport`] registers in four round trips after TCP, TLS 1.3 among them, or in three with a certificate:
 //! what is sure to follow is sent at once. A client that waits for each step, as the standard's own flow and most

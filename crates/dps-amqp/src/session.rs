@@ -173,7 +173,7 @@ impl Session {
         codec::heartbeat(&mut self.out);
     }
 
-    pub(crate) fn put_goodbye(&mut self) {
+    pub(crate) fn put_end_of_session(&mut self) {
         codec::detach(&mut self.out, SENDER);
         codec::detach(&mut self.out, RECEIVER);
         codec::close(&mut self.out);

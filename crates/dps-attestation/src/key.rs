@@ -18,7 +18,7 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
 );
 
-/// The device's own symmetric key: from its individual enrolment, or derived from a [`GroupKey`].
+/// The device's own symmetric key: from its individual enrollment, or derived from a [`GroupKey`].
 ///
 /// It parses from base64, as the service shows it; white space around it is ignored. The service takes keys of
 /// 16 to 64 bytes and makes keys of 64; any length but 0 is taken here, and the service decides. The key is
@@ -46,7 +46,7 @@ impl SymmetricKey {
         Secret::from_bytes("symmetric key", Zeroizing::new(bytes.to_vec())).map(Self)
     }
 
-    /// The key as base64, as enrolments and key files have it. This gives the secret away: keep it out of logs.
+    /// The key as base64, as enrollments and key files have it. This gives the secret away: keep it out of logs.
     #[must_use]
     pub fn expose_base64(&self) -> Zeroizing<String> {
         Zeroizing::new(BASE64.encode(&*self.0.bytes))
@@ -78,7 +78,7 @@ impl fmt::Debug for SymmetricKey {
     }
 }
 
-/// The key of an enrolment group, from which each device's key is derived. It belongs into the factory or the
+/// The key of an enrollment group, from which each device's key is derived. It belongs into the factory or the
 /// back office and never onto a device: who has it can be any device of the group. So it is a type of its own and
 /// signs nothing.
 ///
@@ -117,7 +117,7 @@ impl GroupKey {
         SymmetricKey(Secret { bytes: Zeroizing::new(mac.as_bytes().to_vec()) })
     }
 
-    /// The key as base64, as enrolments and key files have it. This gives the secret away: keep it out of logs.
+    /// The key as base64, as enrollments and key files have it. This gives the secret away: keep it out of logs.
     #[must_use]
     pub fn expose_base64(&self) -> Zeroizing<String> {
         Zeroizing::new(BASE64.encode(&*self.0.bytes))
@@ -149,7 +149,7 @@ struct Secret {
 impl Secret {
     fn from_bytes(field: &'static str, bytes: Zeroizing<Vec<u8>>) -> Result<Self, Error> {
         if bytes.is_empty() {
-            let reason = "it is empty; give the base64 text of the enrolment's key";
+            let reason = "it is empty; give the base64 text of the enrollment's key";
             return Err(ConfigurationError::new(field, "", reason).into());
         }
         Ok(Self { bytes })
@@ -191,7 +191,7 @@ fn what_is_wrong(text: &str, error: &DecodeError) -> String {
         return "it is a connection string; give only what follows SharedAccessKey=".into();
     }
     if text.contains("-----BEGIN ") {
-        return "it is PEM text; give the base64 text of the enrolment's key".into();
+        return "it is PEM text; give the base64 text of the enrollment's key".into();
     }
     let length = text.chars().count();
     match *error {
@@ -221,7 +221,7 @@ mod tests {
         id.parse().unwrap()
     }
 
-    /// The example of the public how-to on symmetric-key enrolment groups.
+    /// The example of the public how-to on symmetric-key enrollment groups.
     #[test]
     fn the_public_example_derives() {
         let group: GroupKey = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==".parse().unwrap();

@@ -1,7 +1,7 @@
 //! Who the device is: SAS tokens, group-key derivation and X.509 identities for the Azure IoT Hub Device Provisioning Service.
 //!
 //! A device proves its registration id in one of these ways, an [`Attestation`]:
-//! - [`SymmetricKey`]: the key of an individual enrolment, or one that was derived from an enrolment group's
+//! - [`SymmetricKey`]: the key of an individual enrollment, or one that was derived from an enrollment group's
 //!   [`GroupKey`] before it was put on the device. It signs a [`SasToken`] for each connection.
 //! - [`X509Identity`]: a certificate, its chain and its private key, shown in the TLS handshake.
 //!

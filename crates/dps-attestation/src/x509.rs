@@ -29,10 +29,10 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
 /// break off handshakes that bring many.
 const MAX_CHAIN: usize = 10;
 
-/// What a device shows in the TLS handshake: its certificate, the chain up to what the enrolment knows, and the
+/// What a device shows in the TLS handshake: its certificate, the chain up to what the enrollment knows, and the
 /// private key. Cheap to clone; the key is wiped from memory with the last clone and never printed.
 ///
-/// The service takes RSA keys of 2048 to 4096 bits and elliptic-curve keys on P-256 and P-384. An enrolment group
+/// The service takes RSA keys of 2048 to 4096 bits and elliptic-curve keys on P-256 and P-384. An enrollment group
 /// needs every certificate between the device's and the one that is uploaded there: send them all. A certificate
 /// without a chain is taken; the service then refuses it unless it knows it or its issuer.
 ///
@@ -95,7 +95,7 @@ impl X509Identity {
             }
             if number > MAX_CHAIN {
                 let reason = format!(
-                    "it is number {number} of the chain, which may have {MAX_CHAIN}; leave only those between the device's and the one that the enrolment knows"
+                    "it is number {number} of the chain, which may have {MAX_CHAIN}; leave only those between the device's and the one that the enrollment knows"
                 );
                 return Err(wrong("certificate", &subject, &reason));
             }
@@ -237,7 +237,7 @@ impl X509Identity {
         text
     }
 
-    /// The SHA-256 of the device's own certificate, in upper-case hexadecimal digits: how an individual enrolment
+    /// The SHA-256 of the device's own certificate, in upper-case hexadecimal digits: how an individual enrollment
     /// may be shown.
     #[must_use]
     pub fn leaf_thumbprint(&self) -> String {

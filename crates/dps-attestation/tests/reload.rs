@@ -340,17 +340,17 @@ fn a_replaced_symmetric_key_signs_the_next_token() {
     let old = "b2xkIGtleSBvZiBwdW1wLTE3";
     assert_eq!(now(), old);
 
-    for (spoilt, says) in [
+    for (spoiled, says) in [
         (&b""[..], "it is empty"),
         (b"bmV3IGtl", "it is shorter than the key before"),
         (b"bmV3IGtle", "it has 9 characters"),
         (b"\xff\xfeb\0", "UTF-16"),
         (b"\x80\x81", "it is not text"),
     ] {
-        fs::write(&path, spoilt).unwrap();
-        assert_eq!(now(), old, "{spoilt:?}");
+        fs::write(&path, spoiled).unwrap();
+        assert_eq!(now(), old, "{spoiled:?}");
         let trace = trace.take();
-        assert!(trace.contains("WARN") && trace.contains(says), "{spoilt:?}: {trace}");
+        assert!(trace.contains("WARN") && trace.contains(says), "{spoiled:?}: {trace}");
         assert!(!trace.contains("bmV3IGtl"), "no secret: {trace}");
     }
     fs::remove_file(&path).unwrap();

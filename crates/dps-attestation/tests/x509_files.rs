@@ -103,9 +103,9 @@ fn the_keys_format_survives() {
 
 #[test]
 fn a_format_under_another_formats_label_is_taken() {
-    let relabelled =
+    let relabeled =
         String::from_utf8(RSA_KEY.to_vec()).unwrap().replace("PRIVATE KEY", "RSA PRIVATE KEY");
-    X509Identity::from_pem(RSA_CERT, relabelled.as_bytes()).unwrap();
+    X509Identity::from_pem(RSA_CERT, relabeled.as_bytes()).unwrap();
 }
 
 #[test]

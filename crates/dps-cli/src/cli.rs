@@ -30,7 +30,7 @@ pub(crate) enum Command {
     Register(Box<register::Arguments>),
     /// Serves the provisioning service on this machine, with real TLS and real credential checks
     Emulate(emulate::Arguments),
-    /// Derives a device's key from the key of its enrolment group
+    /// Derives a device's key from the key of its enrollment group
     DeriveKey(derive_key::Arguments),
     /// Signs a SAS token with a device's key
     SasToken(sas_token::Arguments),

@@ -26,7 +26,7 @@ pub(crate) struct Flags {
     /// key itself
     #[arg(long, value_name = "FILE")]
     symmetric_key_file: Option<String>,
-    /// File with the key of the enrolment group, from which the device's is derived; `-` reads standard input. For
+    /// File with the key of the enrollment group, from which the device's is derived; `-` reads standard input. For
     /// the factory: keep group keys off devices
     #[arg(long, value_name = "FILE")]
     group_key_file: Option<String>,
@@ -121,7 +121,7 @@ impl Credential {
                 let private = key.read_until(deadline).await?;
                 let blame = |error| blamed(error, certificates, key);
                 let identity = X509Identity::from_pem(&chain, &private).map_err(blame)?;
-                // The wire does so too, but does not know the file.
+                // The transport does so too, but does not know the file.
                 identity.preflight(registration_id, SystemTime::now()).map_err(blame)?;
                 Ok(identity.into())
             }

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// The device's name at the service, exactly as it registers [env: DPS_REGISTRATION_ID]
     #[arg(long, value_name = "ID")]
     registration_id: Option<String>,
-    /// File with the key of the enrolment group in base64; `-` reads standard input
+    /// File with the key of the enrollment group in base64; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     group_key_file: String,
 }

@@ -1,11 +1,11 @@
 //! The emulator that `dps register --emulator` registers with: real sockets and real TLS on free loopback ports,
-//! and an enrolment made up on the spot.
+//! and an enrollment made up on the spot.
 
 use std::{fmt::Display, time::Duration};
 
 use dps_client::{Config, Endpoint, Error, IdScope, RegistrationId, Roots, Transport};
 use dps_emulator::{
-    Attestation, Behavior, Emulator, Enrolment, RetryAfter, ReturnedPayload, SymmetricKey,
+    Attestation, Behavior, Emulator, Enrollment, RetryAfter, ReturnedPayload, SymmetricKey,
 };
 
 use crate::given::wrong;
@@ -32,10 +32,11 @@ pub(crate) async fn start(
     let registration_id = registration_id.map_or_else(|| REGISTRATION_ID.parse(), Ok)?;
     let key = SymmetricKey::random().map_err(failed)?;
     let device_key: dps_client::SymmetricKey = key.to_base64().parse()?;
-    let enrolment = Enrolment::individual(registration_id.clone(), Attestation::symmetric_key(key))
-        .payload(ReturnedPayload::Echo)
-        .behavior(Behavior::new().polls(2).retry_after(RetryAfter::Seconds(0)));
-    let mut service = Emulator::builder().enrolment(enrolment);
+    let enrollment =
+        Enrollment::individual(registration_id.clone(), Attestation::symmetric_key(key))
+            .payload(ReturnedPayload::Echo)
+            .behavior(Behavior::new().polls(2).retry_after(RetryAfter::Seconds(0)));
+    let mut service = Emulator::builder().enrollment(enrollment);
     if let Some(id_scope) = id_scope {
         service = service.id_scope(id_scope);
     }
@@ -50,7 +51,7 @@ pub(crate) async fn start(
     Ok(Embedded { emulator, config, registration_id })
 }
 
-/// The port for a wire; `None` when the emulator doesn't serve it.
+/// The port for a transport; `None` when the emulator doesn't serve it.
 fn port(emulator: &Emulator, transport: Transport) -> Option<u16> {
     match transport {
         Transport::Http | Transport::MqttWs | Transport::AmqpWs => Some(emulator.https_port()),

@@ -10,7 +10,7 @@ use std::{
 
 use dps_client::Error;
 use dps_emulator::{
-    CaCertificates, Config, ConfigError, Emulator, Enrolment, GroupAttestation, SymmetricKey,
+    CaCertificates, Config, ConfigError, Emulator, Enrollment, GroupAttestation, SymmetricKey,
 };
 use serde::Serialize;
 
@@ -44,7 +44,7 @@ Examples:
   # The ports and the name that devices have built in; events on standard output.
   dps emulate --https-port 443 --mqtt-port 8883 --amqp-port 5671 --ca-out ca.pem --events - \\
       --name global.azure-devices-provisioning.net
-  # Enrolments, faults and limits from a file, beginning with one that has every key.
+  # Enrollments, faults and limits from a file, beginning with one that has every key.
   dps emulate --example-config > emulator.toml
   dps emulate --config emulator.toml --https-port 8443 --ca-out ca.pem";
 
@@ -69,16 +69,16 @@ pub(crate) struct Arguments {
     /// Another name or address for the server certificate, may be repeated
     #[arg(long, value_name = "NAME")]
     name: Vec<String>,
-    /// TOML file with enrolments and how the service behaves; flags win over it
+    /// TOML file with enrollments and how the service behaves; flags win over it
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
     /// Prints a file for --config that has every key, explained, and does nothing else
     #[arg(long)]
     example_config: bool,
-    /// Key of the enrolment group `group` in base64, a throwaway; a fresh one without it
+    /// Key of the enrollment group `group` in base64, a throwaway; a fresh one without it
     #[arg(long, value_name = "B64")]
     group_key: Option<String>,
-    /// File with the authorities of the enrolment group `x509-group`
+    /// File with the authorities of the enrollment group `x509-group`
     #[arg(long, value_name = "PEM")]
     group_ca: Option<String>,
     /// Where to write the certificate of the emulator's own authority, which devices must trust
@@ -153,16 +153,16 @@ impl Arguments {
             Some(path) => Config::from_toml_file(path).map_err(|e| misread(CONFIG, path, &e))?,
         };
         config = match (group_key, group_ca) {
-            // The file has enrolments of its own: there is no need for a key that nobody asked for.
+            // The file has enrollments of its own: there is no need for a key that nobody asked for.
             (None, None) if self.config.is_some() => config,
             (None, Some(ca)) if self.config.is_some() => {
-                config.enrolment(Enrolment::group("x509-group", GroupAttestation::X509(ca)))
+                config.enrollment(Enrollment::group("x509-group", GroupAttestation::X509(ca)))
             }
             (key, ca) => config.with_any_device(key, ca).map_err(|e| misread(GROUP_KEY, "", &e))?,
         };
         config = config.server_names(&self.name);
         // What the file says was checked when it was read.
-        config.check().map_err(|error| match error.enrolment() {
+        config.check().map_err(|error| match error.enrollment() {
             None => misread(NAME, error.given(), &error),
             Some("x509-group") => misread(GROUP_CA, "", &error),
             Some(_) => misread(GROUP_KEY, "", &error),
@@ -267,7 +267,7 @@ fn read_group_ca(source: &Source) -> Result<CaCertificates, Error> {
 
 /// What the emulator says of a setting, under the flag that gave it.
 fn misread(flag: &'static str, value: &str, error: &ConfigError) -> Error {
-    let reason = match (error.enrolment(), error.given()) {
+    let reason = match (error.enrollment(), error.given()) {
         (None, given) if given == value => error.reason().to_owned(),
         _ => error.to_string(),
     };

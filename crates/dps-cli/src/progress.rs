@@ -21,7 +21,7 @@ pub(crate) fn observer(start: Instant) -> Observer {
     })
 }
 
-/// The machine registers, and the wire makes its connection for that. To a person it is the other way round: so
+/// The machine registers, and the transport makes its connection for that. To a person it is the other way round: so
 /// the first registration is told when the connection stands.
 #[derive(Default)]
 struct Order {

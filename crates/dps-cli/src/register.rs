@@ -41,9 +41,9 @@ Exit codes: 0 assigned, 2 configuration, 3 rejected by the service, 4 connection
 6 protocol, 130 cancelled.
 
 Examples:
-  # No service at hand: one on this machine, with an enrolment made up on the spot.
+  # No service at hand: one on this machine, with an enrollment made up on the spot.
   dps register --emulator
-  # An individual enrolment, its key in a file.
+  # An individual enrollment, its key in a file.
   dps register --id-scope 0ne00AABBCC --registration-id pump-17 --symmetric-key-file pump-17.key
   # A certificate with its chain, a payload for a custom allocation, the result as JSON.
   dps register --id-scope 0ne00AABBCC --registration-id pump-17 --cert chain.pem --key key.pem \\
@@ -57,8 +57,8 @@ Examples:
 pub(crate) struct Arguments {
     #[command(flatten)]
     device: given::Device,
-    /// The wire: http, mqtt, mqtt-ws, amqp or amqp-ws; http without it [env: DPS_TRANSPORT]
-    #[arg(long, value_name = "WIRE")]
+    /// The transport: http, mqtt, mqtt-ws, amqp or amqp-ws; http without it [env: DPS_TRANSPORT]
+    #[arg(long, value_name = "TRANSPORT")]
     transport: Option<String>,
     /// The service; its global endpoint without it [env: DPS_ENDPOINT]
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -130,8 +130,8 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         .unwrap_or_else(|error| reporter.failed(&error, Some(transport)))
 }
 
-/// One registration and the goodbye. The errors are those from before the registration; its own is reported here,
-/// so that nobody has to wait for the goodbye.
+/// One registration and the end of the session. The errors are those from before the registration; its own is reported here,
+/// so that nobody has to wait for the end of the session.
 async fn session(
     arguments: &Arguments,
     transport: Transport,
@@ -151,7 +151,7 @@ async fn session(
         outcome = &mut registering => outcome,
         () = interrupts.next() => tokio::select! {
             (outcome, _) = async { tokio::join!(registering, client.end_session()) } => outcome,
-            // Twice: at once, without a goodbye.
+            // Twice: at once, without an end of the session.
             () = interrupts.next() => return Err(Error::Cancelled),
         },
     };

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use dps_client::{Error, ErrorKind, Printable, Registered, RegistrationId, Transport};
+use dps_client::{Error, ErrorKind, Printable, RegistrationId, RegistrationResult, Transport};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -22,7 +22,7 @@ pub(crate) struct Reporter {
 pub(crate) struct Success {
     pub(crate) registration_id: RegistrationId,
     pub(crate) transport: Transport,
-    pub(crate) registered: Registered,
+    pub(crate) registered: RegistrationResult,
     pub(crate) elapsed: Duration,
 }
 

@@ -1,7 +1,7 @@
-//! The smallest client: one device, one wire, one registration. `cargo xtask bench` measures it.
+//! The smallest client: one device, one transport, one registration. `cargo xtask bench` measures it.
 //!
 //! ```text
-//! minimal WIRE HOST:PORT CA.pem ID_SCOPE REGISTRATION_ID DEVICE.key
+//! minimal TRANSPORT HOST:PORT CA.pem ID_SCOPE REGISTRATION_ID DEVICE.key
 //! ```
 
 use std::{env, error::Error, fs};
@@ -13,8 +13,9 @@ use dps_client::{
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = env::args().skip(1);
-    let mut next = || arguments.next().ok_or("WIRE HOST:PORT CA.pem ID_SCOPE REGISTRATION_ID KEY");
-    let wire: Transport = next()?.parse()?;
+    let mut next =
+        || arguments.next().ok_or("TRANSPORT HOST:PORT CA.pem ID_SCOPE REGISTRATION_ID KEY");
+    let transport: Transport = next()?.parse()?;
     let endpoint: Endpoint = next()?.parse()?;
     let roots = Roots::empty().with_pem(&fs::read(next()?)?)?;
     let id_scope = next()?.parse()?;
@@ -22,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let key: SymmetricKey = fs::read_to_string(next()?)?.parse()?;
 
     let config = Config::new(id_scope, key.into()).endpoint(endpoint).roots(roots);
-    let client = client(wire, config, Settings::default())?;
+    let client = client(transport, config, Settings::default())?;
     let device = client.register(RegistrationRequest::new(registration_id)).await?;
     println!("{} {}", device.assigned_hub, device.device_id);
     client.end_session().await?;

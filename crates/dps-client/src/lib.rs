@@ -1,4 +1,4 @@
-//! Device provisioning for Azure IoT: choose a wire by feature, register a device.
+//! Device provisioning for Azure IoT: choose a transport by feature, register a device.
 //!
 //! ```no_run
 //! use dps_client::{Config, RegistrationRequest, Settings, SymmetricKey, Transport, client};
@@ -17,10 +17,10 @@
 //! `enable_all`), which takes tokio's features `rt`, `net` and `time`. Outside of one, `register` is a configuration
 //! error.
 //!
-//! Each feature adds a wire: `http`, `mqtt`, `amqp`, and `websocket` lets MQTT and AMQP go through port 443. None is
-//! there by default, and none hides anything: asking for a wire that is not compiled in is a configuration error. An
-//! application that knows its wire at compile time, or that has settings for it, can use that wire's own type with
-//! [`StateMachine`] instead; so can one that brings a wire of its own, like a fake for its tests: it implements
+//! Each feature adds a transport: `http`, `mqtt`, `amqp`, and `websocket` lets MQTT and AMQP go through port 443. None is
+//! there by default, and none hides anything: asking for a transport that is not compiled in is a configuration error. An
+//! application that knows its transport at compile time, or that has settings for it, can use that transport's own type with
+//! [`StateMachine`] instead; so can one that brings a transport of its own, like a fake for its tests: it implements
 //! [`TransportHandlers`].
 
 mod transport;
@@ -38,9 +38,9 @@ pub use dps_mqtt::{MqttConfig, MqttTransport};
 pub use dps_state_machine::{
     BoxTransport, ConfigurationError, ConnectionError, Error, ErrorKind, IdScope, Next, Observer,
     OperationId, OperationStatus, OperationStatusEvents, Printable, ProtocolError, ProtocolResult,
-    Registered, RegistrationId, RegistrationRequest, Rejection, RejectionCause, Response, Settings,
-    Stage, StateMachine, Step, Substatus, TimeoutError, TimeoutScope, TransportHandlers,
-    retry_after, serde_json,
+    RegistrationId, RegistrationRequest, RegistrationResult, RejectionCause, RejectionError,
+    Response, Settings, Stage, StateMachine, Step, Substatus, TimeoutError, TimeoutScope,
+    TransportHandlers, retry_after, serde_json,
 };
 pub use transport::{Transport, client};
 
@@ -49,5 +49,5 @@ pub use transport::{Transport, client};
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-/// A device's session over a wire chosen at run time.
+/// A device's session over a transport chosen at run time.
 pub type Client = StateMachine<BoxTransport>;

@@ -1,4 +1,4 @@
-//! The wires by name.
+//! The transports by name.
 
 use std::{fmt, str::FromStr};
 
@@ -7,7 +7,7 @@ use dps_state_machine::{BoxTransport, ConfigurationError, Error, Settings, State
 
 use crate::Client;
 
-/// A wire protocol.
+/// A transport: which protocol, carried by what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Transport {
@@ -24,10 +24,10 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Every wire, compiled in or not.
+    /// Every transport, compiled in or not.
     pub const ALL: [Self; 5] = [Self::Http, Self::Mqtt, Self::MqttWs, Self::Amqp, Self::AmqpWs];
 
-    /// The wire's name, as the command takes it.
+    /// The transport's name, as the command takes it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl Transport {
         }
     }
 
-    /// Whether the wire is compiled in.
+    /// Whether the transport is compiled in.
     #[must_use]
     pub fn is_built(self) -> bool {
         match self {
@@ -51,10 +51,10 @@ impl Transport {
         }
     }
 
-    /// Checks, before anything else is done, that the wire is compiled in.
+    /// Checks, before anything else is done, that the transport is compiled in.
     ///
     /// # Errors
-    /// [`Error::Configuration`] that names the wires that are.
+    /// [`Error::Configuration`] that names the transports that are.
     pub fn ensure_built(self) -> Result<(), Error> {
         if self.is_built() { Ok(()) } else { Err(not_built(self)) }
     }
@@ -71,8 +71,9 @@ impl FromStr for Transport {
     /// # Errors
     /// [`Error::Configuration`] that lists the names there are.
     fn from_str(text: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|wire| wire.as_str() == text).ok_or_else(|| {
-            let reason = format!("there is no such wire; choose from {}", Self::names(|_| true));
+        Self::ALL.into_iter().find(|transport| transport.as_str() == text).ok_or_else(|| {
+            let reason =
+                format!("there is no such transport; choose from {}", Self::names(|_| true));
             ConfigurationError::new("transport", text, &reason).into()
         })
     }
@@ -84,13 +85,13 @@ impl fmt::Display for Transport {
     }
 }
 
-/// A session over the given wire. No I/O happens before [`StateMachine::register`].
+/// A session over the given transport. No I/O happens before [`StateMachine::register`].
 ///
 /// # Errors
-/// [`Error::Configuration`]: the wire is not compiled in, or the configuration can't be used.
+/// [`Error::Configuration`]: the transport is not compiled in, or the configuration can't be used.
 pub fn client(transport: Transport, config: Config, settings: Settings) -> Result<Client, Error> {
     let observer = config.observer.clone();
-    let wire: Result<BoxTransport, Error> = match transport {
+    let transport: Result<BoxTransport, Error> = match transport {
         #[cfg(feature = "http")]
         Transport::Http => dps_http::HttpTransport::new(config).map(BoxTransport::new),
         #[cfg(feature = "mqtt")]
@@ -115,15 +116,15 @@ pub fn client(transport: Transport, config: Config, settings: Settings) -> Resul
         )))]
         missing => Err(not_built(missing)),
     };
-    Ok(StateMachine::with_observer(wire?, settings, observer))
+    Ok(StateMachine::with_observer(transport?, settings, observer))
 }
 
 fn not_built(transport: Transport) -> Error {
     let built = match Transport::names(Transport::is_built) {
-        none if none.is_empty() => "no wire is".to_owned(),
+        none if none.is_empty() => "no transport is".to_owned(),
         names => format!("there is {names}"),
     };
-    let reason = format!("this wire is not compiled in; {built}");
+    let reason = format!("this transport is not compiled in; {built}");
     ConfigurationError::new("transport", transport.as_str(), &reason).into()
 }
 
@@ -132,19 +133,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_wire_has_a_name_that_is_read_back() {
-        for wire in Transport::ALL {
-            assert_eq!(wire.as_str().parse::<Transport>().unwrap(), wire);
+    fn every_transport_has_a_name_that_is_read_back() {
+        for transport in Transport::ALL {
+            assert_eq!(transport.as_str().parse::<Transport>().unwrap(), transport);
         }
         let message = "carrier-pigeon".parse::<Transport>().unwrap_err().to_string();
         assert!(message.contains("carrier-pigeon") && message.contains("amqp-ws"), "{message}");
     }
 
     #[test]
-    fn a_wire_that_is_not_built_is_a_configuration_error_that_names_those_that_are() {
-        for wire in Transport::ALL.into_iter().filter(|wire| !wire.is_built()) {
-            let message = not_built(wire).to_string();
-            assert!(message.contains(wire.as_str()), "{message}");
+    fn a_transport_that_is_not_built_is_a_configuration_error_that_names_those_that_are() {
+        for transport in Transport::ALL.into_iter().filter(|transport| !transport.is_built()) {
+            let message = not_built(transport).to_string();
+            assert!(message.contains(transport.as_str()), "{message}");
             assert_eq!(message.contains("there is http"), cfg!(feature = "http"), "{message}");
         }
     }

@@ -1,6 +1,6 @@
 //! What carries a protocol to the service: TLS on a port of its own, or WebSocket on port 443.
 //!
-//! A wire says once what its [`Protocol`] is on either. [`Connector::open`] then gives it a stream of bytes, or the
+//! A transport says once what its [`Protocol`] is on either. [`Connector::open`] then gives it a stream of bytes, or the
 //! service's no if that was said on the way, and from there on nothing depends on the carrier: what WebSocket has to
 //! say about an end is inside of the stream's errors, and [`failure::broken`](crate::failure::broken) reads it.
 

@@ -1,4 +1,4 @@
-//! What every wire needs to know.
+//! What every transport needs to know.
 
 use std::{
     fmt,
@@ -112,7 +112,7 @@ impl Config {
         }
     }
 
-    /// The proxy through which the endpoint is reached, decided in this one place for every wire.
+    /// The proxy through which the endpoint is reached, decided in this one place for every transport.
     ///
     /// # Errors
     /// [`Error::Configuration`] when the environment names a proxy that can't be used: going around it would be
@@ -135,7 +135,7 @@ impl Config {
     pub fn credential_hint(&self) -> Option<String> {
         self.attestation.x509_in_use().map(|identity| {
             format!(
-                "the chain that was sent: {}; check that the enrolment knows its leaf or one of its authorities",
+                "the chain that was sent: {}; check that the enrollment knows its leaf or one of its authorities",
                 identity.describe_chain()
             )
         })

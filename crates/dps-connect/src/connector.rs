@@ -26,7 +26,7 @@ use crate::{
 #[cfg(feature = "websocket")]
 use dps_state_machine::Response;
 
-/// The TLS stream that a wire speaks over.
+/// The TLS stream that a transport speaks over.
 pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// Each address that doesn't answer delays the next one by this much.
@@ -64,7 +64,7 @@ impl Connector {
 
     /// Looks up the name, connects with TCP (without Nagle's delay) to each address in turn until one answers,
     /// asks the proxy for a tunnel if there is one, and does the TLS handshake. The whole takes at most
-    /// [`Config::connect_timeout`]. `default_port` is the wire's own port, for an endpoint that names none.
+    /// [`Config::connect_timeout`]. `default_port` is the transport's own port, for an endpoint that names none.
     ///
     /// # Errors
     /// [`Error::Connection`] with the stage `resolve`, `connect`, `proxy` (all that concerns a proxy, its own name

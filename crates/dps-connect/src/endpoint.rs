@@ -5,7 +5,7 @@ use std::{fmt, net::Ipv6Addr, str::FromStr};
 use dps_state_machine::{ConfigurationError, Error};
 use rustls::pki_types::ServerName;
 
-/// The service's host, and its port when it isn't the wire's own.
+/// The service's host, and its port when it isn't the transport's own.
 ///
 /// ```
 /// # fn main() -> Result<(), dps_state_machine::Error> {
@@ -35,7 +35,7 @@ impl Endpoint {
         self.port
     }
 
-    /// The port as given, or else the wire's own.
+    /// The port as given, or else the transport's own.
     #[must_use]
     pub fn port_or(&self, default: u16) -> u16 {
         self.port.unwrap_or(default)

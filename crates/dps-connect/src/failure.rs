@@ -1,4 +1,4 @@
-//! What went wrong on the way to the service, in the same words on every wire.
+//! What went wrong on the way to the service, in the same words on every transport.
 
 use std::{error::Error as StdError, fmt, io, iter, sync::Arc, time::Duration};
 
@@ -306,7 +306,7 @@ fn refusal(whom: &str, error: &io::Error) -> String {
 }
 
 fn port_hint(port: u16) -> String {
-    let wire = match port {
+    let transport = match port {
         8883 => "MQTT",
         5671 => "AMQP",
         _ => {
@@ -314,7 +314,7 @@ fn port_hint(port: u16) -> String {
         }
     };
     format!(
-        "port {port} is often closed by firewalls; use {wire} over WebSocket or HTTP, on port 443"
+        "port {port} is often closed by firewalls; use {transport} over WebSocket or HTTP, on port 443"
     )
 }
 
@@ -342,7 +342,7 @@ fn alert_received(peer: &Peer, alert: AlertDescription) -> ConnectionError {
         return new(format!(
             "{peer} refused this device's certificate: {reason} (alert {alert:?})"
         ))
-        .hint("check the device's certificate, its chain and the enrolment")
+        .hint("check the device's certificate, its chain and the enrollment")
         .permanent();
     }
     match alert {

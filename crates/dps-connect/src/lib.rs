@@ -1,9 +1,9 @@
-//! The one way out: TCP, proxy, TLS and WebSocket, with one rustls configuration for every wire.
+//! The one way out: TCP, proxy, TLS and WebSocket, with one rustls configuration for every transport.
 //!
-//! - [`Config`] says where to, who the device is, whom to trust and which proxy to use; every wire takes one.
-//! - [`Connector`] opens the stream that the MQTT and AMQP wires speak over, by either [`Carrier`]. The HTTPS wire has a client of
+//! - [`Config`] says where to, who the device is, whom to trust and which proxy to use; every transport takes one.
+//! - [`Connector`] opens the stream that the MQTT and AMQP transports speak over, by either [`Carrier`]. The HTTPS transport has a client of
 //!   its own underneath and shares everything else: [`tls_config`], [`resolve`], [`Config::chosen_proxy`] and the
-//!   reading of failures in [`failure`], so that one fault has one stage and one wording on every wire.
+//!   reading of failures in [`failure`], so that one fault has one stage and one wording on every transport.
 
 mod carrier;
 mod config;

@@ -28,7 +28,7 @@ impl Roots {
         Self(Arc::new(RootCertStore::empty()))
     }
 
-    /// The authorities that the system trusts. Reads files (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honoured).
+    /// The authorities that the system trusts. Reads files (`SSL_CERT_FILE` and `SSL_CERT_DIR` are honored).
     ///
     /// # Errors
     /// [`Error::Configuration`] when the system has none that can be read.

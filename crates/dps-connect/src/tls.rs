@@ -12,7 +12,7 @@ use rustls::{
 
 use crate::config::Config;
 
-/// TLS as every wire speaks it: versions 1.2 and 1.3, ring underneath, the configured roots, for X.509 the
+/// TLS as every transport speaks it: versions 1.2 and 1.3, ring underneath, the configured roots, for X.509 the
 /// device's certificate with its whole chain, no ALPN. Sessions are resumed from memory if [`resumes_sessions`] says
 /// so. No I/O; at each handshake the files of an [`Attestation::X509Files`] are read, which blocks for well under a
 /// millisecond.

@@ -1,4 +1,4 @@
-//! WebSocket as the MQTT and AMQP wires use it on port 443: the upgrade, and a stream of bytes over its messages.
+//! WebSocket as the MQTT and AMQP transports use it on port 443: the upgrade, and a stream of bytes over its messages.
 //!
 //! See <https://www.rfc-editor.org/rfc/rfc6455> and, for the path,
 //! <https://learn.microsoft.com/azure/iot-dps/iot-dps-mqtt-support>.
@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WsBytes<S> {
         this.outgoing.poll_flush(cx, &mut this.inner)
     }
 
-    /// Says goodbye with a close frame, without waiting for the peer's, and closes the stream below.
+    /// Ends the session with a close frame, without waiting for the peer's, and closes the stream below.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.outgoing.close(&[])?;

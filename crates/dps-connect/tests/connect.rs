@@ -18,7 +18,7 @@ use tokio::{
 
 use support::{
     Authority, config, echo, faults, head, listen, listen_tls, localhost, nobody, open_proxy,
-    proxy, server_config, wire::connection_error,
+    proxy, server_config, transport::connection_error,
 };
 
 async fn says_hello(mut stream: Stream) -> bool {
@@ -127,11 +127,11 @@ async fn every_fault_has_its_stage_its_reason_and_a_hint() {
 
 #[tokio::test]
 async fn a_closed_port_of_mqtt_or_amqp_points_to_the_websocket() {
-    for (port, wire) in [(8883, "MQTT over WebSocket"), (5671, "AMQP over WebSocket")] {
+    for (port, transport) in [(8883, "MQTT over WebSocket"), (5671, "AMQP over WebSocket")] {
         let config = config("127.0.0.1", Roots::default());
         let error = connection_error(Connector::new(config).unwrap().connect(port).await);
         assert!(error.message.contains(&format!("127.0.0.1:{port} refused")), "{error}");
-        assert!(error.hint.as_ref().unwrap().contains(wire), "{:?}", error.hint);
+        assert!(error.hint.as_ref().unwrap().contains(transport), "{:?}", error.hint);
     }
 }
 

@@ -62,7 +62,7 @@ fn answered(status: &str, body: &str) -> String {
 async fn refused(ca: &Authority, answer: fn(&str) -> String) -> ConnectionError {
     let address = upgrading(ca, answer).await;
     let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
-    wire::connection_error(connector.websocket("mqtt").await)
+    transport::connection_error(connector.websocket("mqtt").await)
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The AMQP wire of the service, over TLS and over WebSocket.
+//! The AMQP transport of the service, over TLS and over WebSocket.
 //! See <https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-overview-v1.0-os.html>.
 //!
 //! The frames are made by hand on the library's codec and not by its acceptor: that one can't misbehave as scripts

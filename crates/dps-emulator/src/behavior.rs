@@ -1,4 +1,4 @@
-//! How the service behaves towards the devices of an enrolment, faults included.
+//! How the service behaves toward the devices of an enrollment, faults included.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ pub use fault::{Body, Delivery, Fault};
 pub(crate) use fault::{Refusal, Times};
 pub use mqtt::MqttFault;
 
-/// How the service treats the devices of one enrolment. The default is a service in good health that assigns
+/// How the service treats the devices of one enrollment. The default is a service in good health that assigns
 /// at once.
 ///
 /// ```

@@ -8,7 +8,7 @@ use dps_state_machine::IdScope;
 use crate::{
     behavior::ConnectionFault,
     config_error::ConfigError,
-    enrolment::{Enrolment, GroupAttestation},
+    enrollment::{Enrollment, GroupAttestation},
     keys::{CaCertificates, SymmetricKey},
 };
 
@@ -20,11 +20,11 @@ pub use limits::Limits;
 /// What an emulator is started with. Built from code with [`Emulator::builder`](crate::Emulator::builder), or from a
 /// TOML file.
 ///
-/// Without any setting it has no enrolments, serves each wire on a free port of the loopback addresses, and no
+/// Without any setting it has no enrollments, serves each transport on a free port of the loopback addresses, and no
 /// admin port.
 pub struct Config {
     pub(crate) id_scope: Option<IdScope>,
-    pub(crate) enrolments: Vec<Enrolment>,
+    pub(crate) enrollments: Vec<Enrollment>,
     pub(crate) bind: Vec<IpAddr>,
     pub(crate) https_port: u16,
     pub(crate) mqtt_port: u16,
@@ -46,12 +46,12 @@ impl Config {
     /// The ID scope that is served unless another is set.
     pub const DEFAULT_ID_SCOPE: &str = "0ne00E4A9D1";
 
-    /// A configuration without enrolments. The same as [`Emulator::builder`](crate::Emulator::builder).
+    /// A configuration without enrollments. The same as [`Emulator::builder`](crate::Emulator::builder).
     #[must_use]
     pub fn new() -> Self {
         Self {
             id_scope: None,
-            enrolments: Vec::new(),
+            enrollments: Vec::new(),
             bind: Vec::new(),
             https_port: 0,
             mqtt_port: 0,
@@ -71,7 +71,7 @@ impl Config {
     /// Files that it names are looked up from the current directory.
     ///
     /// # Errors
-    /// [`ConfigError`] that names the enrolment, the key and what is wrong with it.
+    /// [`ConfigError`] that names the enrollment, the key and what is wrong with it.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         file::parse(text, Path::new(""))
     }
@@ -99,9 +99,9 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let key = group_key.map_or_else(SymmetricKey::random, Ok)?;
         self.group_key = Some(key.clone());
-        self = self.enrolment(Enrolment::group("group", GroupAttestation::symmetric_key(key)));
+        self = self.enrollment(Enrollment::group("group", GroupAttestation::symmetric_key(key)));
         if let Some(ca) = group_ca {
-            self = self.enrolment(Enrolment::group("x509-group", GroupAttestation::X509(ca)));
+            self = self.enrollment(Enrollment::group("x509-group", GroupAttestation::X509(ca)));
         }
         Ok(self)
     }
@@ -113,10 +113,10 @@ impl Config {
         self
     }
 
-    /// Adds an enrolment.
+    /// Adds an enrollment.
     #[must_use]
-    pub fn enrolment(mut self, enrolment: Enrolment) -> Self {
-        self.enrolments.push(enrolment);
+    pub fn enrollment(mut self, enrollment: Enrollment) -> Self {
+        self.enrollments.push(enrollment);
         self
     }
 
@@ -211,7 +211,7 @@ impl Config {
         self
     }
 
-    /// Checks the server names, the limits, the clock, and that the enrolments can stand beside each other, as
+    /// Checks the server names, the limits, the clock, and that the enrollments can stand beside each other, as
     /// [`Config::start`] and the readers of TOML do before anything else.
     ///
     /// # Errors
@@ -233,7 +233,7 @@ impl Config {
             return Err(wrong.value(self.clock_ahead.as_secs_f64().to_string().chars()));
         }
         self.limits.check()?;
-        let mut rest = self.enrolments.as_slice();
+        let mut rest = self.enrollments.as_slice();
         while let Some((last, others)) = rest.split_last() {
             last.check(others)?;
             rest = others;
@@ -252,7 +252,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("id_scope", &self.id_scope)
-            .field("enrolments", &self.enrolments)
+            .field("enrollments", &self.enrollments)
             .field("bind", &self.bind)
             .field("https_port", &self.https_port)
             .field("mqtt_port", &self.mqtt_port)

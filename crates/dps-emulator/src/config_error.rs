@@ -5,7 +5,7 @@ use std::fmt;
 /// A setting that can't be used: whose, which one, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
-    enrolment: Option<String>,
+    enrollment: Option<String>,
     field: String,
     value: String,
     reason: String,
@@ -14,7 +14,7 @@ pub struct ConfigError {
 impl ConfigError {
     pub(crate) fn new(field: &str, reason: &str) -> Self {
         Self {
-            enrolment: None,
+            enrollment: None,
             field: field.to_owned(),
             value: String::new(),
             reason: reason.to_owned(),
@@ -37,15 +37,15 @@ impl ConfigError {
         self
     }
 
-    pub(crate) fn of(mut self, enrolment: &str) -> Self {
-        self.enrolment = Some(enrolment.to_owned());
+    pub(crate) fn of(mut self, enrollment: &str) -> Self {
+        self.enrollment = Some(enrollment.to_owned());
         self
     }
 
-    /// The enrolment whose setting it is, if it is one's.
+    /// The enrollment whose setting it is, if it is one's.
     #[must_use]
-    pub fn enrolment(&self) -> Option<&str> {
-        self.enrolment.as_deref()
+    pub fn enrollment(&self) -> Option<&str> {
+        self.enrollment.as_deref()
     }
 
     /// The setting.
@@ -69,9 +69,9 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { enrolment, field, value, reason } = self;
-        if let Some(enrolment) = enrolment {
-            write!(f, "enrolment {enrolment:?}: ")?;
+        let Self { enrollment, field, value, reason } = self;
+        if let Some(enrollment) = enrollment {
+            write!(f, "enrollment {enrollment:?}: ")?;
         }
         if value.is_empty() {
             write!(f, "{field}: {reason}")

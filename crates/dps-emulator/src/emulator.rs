@@ -16,8 +16,8 @@ use crate::{
     behavior::{Behavior, ConnectionFault},
     config::Config,
     config_error::ConfigError,
-    enrolment::Enrolment,
-    events::{EventLog, Recorder, Sink, SinkEnd, Wire},
+    enrollment::Enrollment,
+    events::{EventLog, Recorder, Sink, SinkEnd, Transport},
     keys::SymmetricKey,
     mqtt,
     server::{self, Shared},
@@ -79,7 +79,7 @@ impl Emulator {
                 .parse()
                 .map_err(|error| ConfigError::new("id-scope", &format!("{error}")))?,
         };
-        let service = Service::new(id_scope.clone(), config.enrolments, seed()?)?;
+        let service = Service::new(id_scope.clone(), config.enrollments, seed()?)?;
         let identity =
             Identity::make(&config.server_names, config.server_certificate, SystemTime::now())
                 .map_err(|error| ConfigError::new("server-certificate", &error.to_string()))?;
@@ -121,17 +121,17 @@ impl Emulator {
         let mut tasks = JoinSet::new();
         for listener in https {
             let (shared, stop, serve) = (shared.clone(), stop.clone(), server::http::serve);
-            tasks.spawn(server::accept(listener, Wire::Http, shared, stop, serve));
+            tasks.spawn(server::accept(listener, Transport::Http, shared, stop, serve));
         }
         for listener in mqtts {
             let (shared, stop, serve) =
                 (shared.clone(), stop.clone(), server::serve::<mqtt::Conversation, _>);
-            tasks.spawn(server::accept(listener, Wire::Mqtt, shared, stop, serve));
+            tasks.spawn(server::accept(listener, Transport::Mqtt, shared, stop, serve));
         }
         for listener in amqps {
             let (shared, stop, serve) =
                 (shared.clone(), stop.clone(), server::serve::<amqp::Conversation, _>);
-            tasks.spawn(server::accept(listener, Wire::Amqp, shared, stop, serve));
+            tasks.spawn(server::accept(listener, Transport::Amqp, shared, stop, serve));
         }
         for listener in admin {
             tasks.spawn(server::admin::accept(listener, shared.clone(), stop.clone()));
@@ -200,36 +200,36 @@ impl Emulator {
         self.events.clone()
     }
 
-    /// Adds an enrolment to the running service.
+    /// Adds an enrollment to the running service.
     ///
     /// # Errors
-    /// [`ConfigError`] when another enrolment has the name, or it has no hub.
-    pub fn add_enrolment(&self, enrolment: Enrolment) -> Result<(), ConfigError> {
-        self.shared.service().add(enrolment)
+    /// [`ConfigError`] when another enrollment has the name, or it has no hub.
+    pub fn add_enrollment(&self, enrollment: Enrollment) -> Result<(), ConfigError> {
+        self.shared.service().add(enrollment)
     }
 
-    /// Removes an enrolment, and forgets its devices.
+    /// Removes an enrollment, and forgets its devices.
     ///
     /// # Errors
     /// [`ConfigError`] when there is none with this name.
-    pub fn remove_enrolment(&self, name: &str) -> Result<(), ConfigError> {
+    pub fn remove_enrollment(&self, name: &str) -> Result<(), ConfigError> {
         self.shared.service().remove(name)
     }
 
-    /// Sets the behavior towards an enrolment's devices; each starts at the beginning of the new script.
+    /// Sets the behavior toward an enrollment's devices; each starts at the beginning of the new script.
     ///
     /// # Errors
     /// [`ConfigError`] when there is none with this name.
-    pub fn set_behavior(&self, enrolment: &str, behavior: Behavior) -> Result<(), ConfigError> {
-        self.shared.service().set_behavior(enrolment, behavior)
+    pub fn set_behavior(&self, enrollment: &str, behavior: Behavior) -> Result<(), ConfigError> {
+        self.shared.service().set_behavior(enrollment, behavior)
     }
 
-    /// Enables or disables an enrolment.
+    /// Enables or disables an enrollment.
     ///
     /// # Errors
     /// [`ConfigError`] when there is none with this name.
-    pub fn set_enabled(&self, enrolment: &str, enabled: bool) -> Result<(), ConfigError> {
-        self.shared.service().set_enabled(enrolment, enabled)
+    pub fn set_enabled(&self, enrollment: &str, enabled: bool) -> Result<(), ConfigError> {
+        self.shared.service().set_enabled(enrollment, enabled)
     }
 
     /// Sets what goes wrong with the next connections, one fault for each, in place of what was left.

@@ -65,7 +65,7 @@ pub enum EventKind {
     /// A connection was accepted.
     Connected {
         /// The protocol of the port.
-        wire: Wire,
+        transport: Transport,
         /// The other end.
         peer: SocketAddr,
         /// This end.
@@ -90,7 +90,7 @@ pub enum EventKind {
     /// A request came in.
     Request {
         /// The protocol that it came by.
-        wire: Wire,
+        transport: Transport,
         /// What it asks for.
         operation: Operation,
         /// Which device asks, as written.
@@ -112,8 +112,8 @@ pub enum EventKind {
     Authenticated {
         /// Whose.
         registration_id: String,
-        /// The enrolment that it belongs to.
-        enrolment: String,
+        /// The enrollment that it belongs to.
+        enrollment: String,
         /// What kind of credential it is.
         method: Method,
     },
@@ -131,7 +131,7 @@ pub enum EventKind {
     /// A request was answered, or would have been but for a fault.
     Answer {
         /// The protocol that it goes by.
-        wire: Wire,
+        transport: Transport,
         /// What it answers.
         operation: Operation,
         /// To which device.
@@ -166,7 +166,7 @@ pub enum EventKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum Wire {
+pub enum Transport {
     /// HTTPS.
     Http,
     /// MQTT over TLS.

@@ -1,4 +1,4 @@
-//! The inside of the emulator, for the fuzz targets only: its wires without sockets and TLS, and its judgement of
+//! The inside of the emulator, for the fuzz targets only: its transports without sockets and TLS, and its judgment of
 //! credentials.
 
 #![expect(clippy::expect_used, reason = "targets fail by a panic")]
@@ -20,7 +20,7 @@ use crate::{
     behavior::ConnectionFault,
     config::{Config, ServerCertificate},
     config_error::ConfigError,
-    events::{Recorder, Wire},
+    events::{Recorder, Transport},
     mqtt,
     server::{
         Connection, Peer, Shared, http, serve,
@@ -52,7 +52,7 @@ impl Fixture {
         let id_scope = config.id_scope.unwrap_or_else(|| {
             Config::DEFAULT_ID_SCOPE.parse().expect("the default is an ID scope")
         });
-        let service = Service::new(id_scope, config.enrolments, [7; 32])?;
+        let service = Service::new(id_scope, config.enrollments, [7; 32])?;
         let shared = Shared::new(
             service,
             Recorder::new(None),
@@ -75,7 +75,7 @@ impl Unconnected {
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         certificates: &[CertificateDer<'static>],
     ) -> String {
-        let (connection, _running) = self.connection(Wire::Http, stream, certificates);
+        let (connection, _running) = self.connection(Transport::Http, stream, certificates);
         http::serve(connection).await
     }
 
@@ -85,7 +85,7 @@ impl Unconnected {
         stream: impl AsyncRead + AsyncWrite + Unpin,
         certificates: &[CertificateDer<'static>],
     ) -> String {
-        let (connection, _running) = self.connection(Wire::Mqtt, stream, certificates);
+        let (connection, _running) = self.connection(Transport::Mqtt, stream, certificates);
         serve::<mqtt::Conversation, _>(connection).await
     }
 
@@ -95,11 +95,11 @@ impl Unconnected {
         stream: impl AsyncRead + AsyncWrite + Unpin,
         certificates: &[CertificateDer<'static>],
     ) -> String {
-        let (connection, _running) = self.connection(Wire::Amqp, stream, certificates);
+        let (connection, _running) = self.connection(Transport::Amqp, stream, certificates);
         serve::<amqp::Conversation, _>(connection).await
     }
 
-    /// Judges a token: the enrolment that it proves, or why it doesn't.
+    /// Judges a token: the enrollment that it proves, or why it doesn't.
     ///
     /// # Errors
     /// The service's error code and the reason for it.
@@ -112,12 +112,12 @@ impl Unconnected {
     ) -> Result<String, (u32, String)> {
         let credential = Credential::Sas(token);
         let judged = self.0.service().authenticate(now, id_scope, registration_id, credential);
-        judged.map(|who| who.enrolment).map_err(|error| (error.error_code, error.reason))
+        judged.map(|who| who.enrollment).map_err(|error| (error.error_code, error.reason))
     }
 
     fn connection<S>(
         &self,
-        wire: Wire,
+        transport: Transport,
         stream: S,
         certificates: &[CertificateDer<'static>],
     ) -> (Connection<Stream<S>>, watch::Sender<bool>) {
@@ -126,7 +126,7 @@ impl Unconnected {
         let stream = Stream::new(stream, control.clone(), Duration::from_secs(60));
         let peer = Peer {
             id: 1,
-            wire,
+            transport,
             shared: self.0.clone(),
             control,
             certificates: certificates.into(),

@@ -1,4 +1,4 @@
-//! What an enrolment knows a device by: symmetric keys and certificates.
+//! What an enrollment knows a device by: symmetric keys and certificates.
 
 use std::{fmt, str::FromStr};
 
@@ -96,7 +96,7 @@ impl fmt::Debug for SymmetricKey {
     }
 }
 
-/// The SHA-256 thumbprint of a certificate: what an individual X.509 enrolment knows its device by.
+/// The SHA-256 thumbprint of a certificate: what an individual X.509 enrollment knows its device by.
 ///
 /// Read from 64 hex digits in any case, with or without colons.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

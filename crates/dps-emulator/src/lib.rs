@@ -4,12 +4,12 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use dps_emulator::{Attestation, Behavior, Emulator, Enrolment, SymmetricKey};
+//! use dps_emulator::{Attestation, Behavior, Emulator, Enrollment, SymmetricKey};
 //!
 //! let key = SymmetricKey::random()?;
 //! let emulator = Emulator::builder()
-//!     .enrolment(
-//!         Enrolment::individual("pump-17".parse()?, Attestation::symmetric_key(key))
+//!     .enrollment(
+//!         Enrollment::individual("pump-17".parse()?, Attestation::symmetric_key(key))
 //!             .assign_to("north.azure-devices.net")
 //!             .behavior(Behavior::new().polls(2)),
 //!     )
@@ -24,7 +24,7 @@
 //!
 //! - Credentials are checked for real: signature, expiry, resource and policy of SAS tokens; chain, dates and common
 //!   name of certificates. Refusals have the service's codes, tracking ids and timestamps.
-//! - Each enrolment has its [`Behavior`]: how many polls, which retry-after, which end, and a script of [`Fault`]s.
+//! - Each enrollment has its [`Behavior`]: how many polls, which retry-after, which end, and a script of [`Fault`]s.
 //!   What happens before the peer is known goes wrong by [`ConnectionFault`].
 //! - [`EventLog`] tells every connection, authentication, request and answer, so that a test can wait for what it
 //!   wants to see and needs no sleep.
@@ -42,7 +42,7 @@ mod clock;
 mod config;
 mod config_error;
 mod emulator;
-mod enrolment;
+mod enrollment;
 mod events;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -59,6 +59,6 @@ pub use behavior::{
 pub use config::{Config, Limits, ServerCertificate};
 pub use config_error::ConfigError;
 pub use emulator::{Emulator, StartError};
-pub use enrolment::{Attestation, Enrolment, GroupAttestation, Reprovisioning, ReturnedPayload};
-pub use events::{Event, EventKind, EventLog, Method, Operation, Wire};
+pub use enrollment::{Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload};
+pub use events::{Event, EventKind, EventLog, Method, Operation, Transport};
 pub use keys::{CaCertificates, SymmetricKey, Thumbprint};

@@ -1,4 +1,4 @@
-//! The MQTT wire of the service, over TLS and over WebSocket.
+//! The MQTT transport of the service, over TLS and over WebSocket.
 //! See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html>.
 
 mod codec;

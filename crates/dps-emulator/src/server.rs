@@ -1,4 +1,4 @@
-//! Sockets, TLS and the wires. Each wire is a thin layer over the one [`Service`].
+//! Sockets, TLS and the transports. Each transport is a thin layer over the one [`Service`].
 
 use std::{
     collections::VecDeque,
@@ -134,8 +134,8 @@ impl Shared {
         let event = match checked {
             Ok(who) => {
                 self.strangers.know(connection);
-                let enrolment = who.enrolment.clone();
-                EventKind::Authenticated { registration_id, enrolment, method }
+                let enrollment = who.enrollment.clone();
+                EventKind::Authenticated { registration_id, enrollment, method }
             }
             Err(error) => EventKind::AuthenticationFailed {
                 registration_id,

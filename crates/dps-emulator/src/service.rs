@@ -1,6 +1,6 @@
-//! The service itself: enrolments, credentials, operations. It knows no wire, no socket and no clock.
+//! The service itself: enrollments, credentials, operations. It knows no transport, no socket and no clock.
 //!
-//! A wire calls [`Service::authenticate`] with what the peer showed, then [`Service::register`] and
+//! A transport calls [`Service::authenticate`] with what the peer showed, then [`Service::register`] and
 //! [`Service::query`] with what came of it, and carries each [`Reply`] out in its own manner.
 
 use std::{collections::HashMap, time::SystemTime};
@@ -13,7 +13,7 @@ use crate::{
     behavior::{Behavior, Outcome},
     clock,
     config_error::ConfigError,
-    enrolment::{Enrolment, ReturnedPayload},
+    enrollment::{Enrollment, ReturnedPayload},
 };
 
 mod allocation;
@@ -41,7 +41,7 @@ use script::Cursor;
 /// One instance of the provisioning service.
 pub(crate) struct Service {
     id_scope: IdScope,
-    enrolments: Vec<Enrolment>,
+    enrollments: Vec<Enrollment>,
     devices: HashMap<String, Device>,
     guids: Guids,
 }
@@ -50,7 +50,7 @@ pub(crate) struct Service {
 #[derive(Clone, Debug)]
 pub(crate) struct Authenticated {
     pub(crate) registration_id: RegistrationId,
-    pub(crate) enrolment: String,
+    pub(crate) enrollment: String,
     /// What the state of the registration says of the credential.
     attested: (&'static str, Value),
 }
@@ -58,7 +58,7 @@ pub(crate) struct Authenticated {
 /// What the service knows of a device that has registered.
 #[derive(Default)]
 struct Device {
-    enrolment: String,
+    enrollment: String,
     operation: Option<Operation>,
     assignment: Option<Assignment>,
     allocations: usize,
@@ -83,51 +83,56 @@ enum Progress {
 impl Service {
     pub(crate) fn new(
         id_scope: IdScope,
-        enrolments: Vec<Enrolment>,
+        enrollments: Vec<Enrollment>,
         seed: [u8; 32],
     ) -> Result<Self, ConfigError> {
-        let mut service =
-            Self { id_scope, enrolments: vec![], devices: HashMap::new(), guids: Guids::new(seed) };
-        enrolments.into_iter().try_for_each(|enrolment| service.add(enrolment))?;
+        let mut service = Self {
+            id_scope,
+            enrollments: vec![],
+            devices: HashMap::new(),
+            guids: Guids::new(seed),
+        };
+        enrollments.into_iter().try_for_each(|enrollment| service.add(enrollment))?;
         Ok(service)
     }
 
-    /// Adds an enrolment whose name is not taken.
-    pub(crate) fn add(&mut self, enrolment: Enrolment) -> Result<(), ConfigError> {
-        enrolment.check(&self.enrolments)?;
-        self.enrolments.push(enrolment);
+    /// Adds an enrollment whose name is not taken.
+    pub(crate) fn add(&mut self, enrollment: Enrollment) -> Result<(), ConfigError> {
+        enrollment.check(&self.enrollments)?;
+        self.enrollments.push(enrollment);
         Ok(())
     }
 
-    /// Removes an enrolment; its devices are forgotten with it.
+    /// Removes an enrollment; its devices are forgotten with it.
     pub(crate) fn remove(&mut self, name: &str) -> Result<(), ConfigError> {
-        self.enrolment_mut(name)?;
-        self.enrolments.retain(|enrolment| !enrolment.is_named(name));
-        self.devices.retain(|_, device| !device.enrolment.eq_ignore_ascii_case(name));
+        self.enrollment_mut(name)?;
+        self.enrollments.retain(|enrollment| !enrollment.is_named(name));
+        self.devices.retain(|_, device| !device.enrollment.eq_ignore_ascii_case(name));
         Ok(())
     }
 
-    /// Sets the behavior towards an enrolment's devices; each starts at the beginning of the new script.
+    /// Sets the behavior toward an enrollment's devices; each starts at the beginning of the new script.
     pub(crate) fn set_behavior(
         &mut self,
         name: &str,
         behavior: Behavior,
     ) -> Result<(), ConfigError> {
-        self.enrolment_mut(name)?.behavior = behavior;
-        for device in self.devices.values_mut().filter(|d| d.enrolment.eq_ignore_ascii_case(name)) {
+        self.enrollment_mut(name)?.behavior = behavior;
+        for device in self.devices.values_mut().filter(|d| d.enrollment.eq_ignore_ascii_case(name))
+        {
             device.register = Cursor::default();
             device.query = Cursor::default();
         }
         Ok(())
     }
 
-    /// Enables or disables an enrolment.
+    /// Enables or disables an enrollment.
     pub(crate) fn set_enabled(&mut self, name: &str, enabled: bool) -> Result<(), ConfigError> {
-        self.enrolment_mut(name)?.enabled = enabled;
+        self.enrollment_mut(name)?.enabled = enabled;
         Ok(())
     }
 
-    /// Forgets all that devices have done. Enrolments and their behavior stay.
+    /// Forgets all that devices have done. Enrollments and their behavior stay.
     pub(crate) fn forget_devices(&mut self) {
         self.devices.clear();
     }
@@ -253,25 +258,25 @@ impl Service {
         payload: Option<Value>,
         force: bool,
     ) -> Progress {
-        let Some(enrolment) = self.enrolment(&who.enrolment).cloned() else {
+        let Some(enrollment) = self.enrollment(&who.enrollment).cloned() else {
             return Progress::PollsLeft(0);
         };
         let etag = self.guids.next_etag();
-        let outcome = if enrolment.enabled { &behavior.outcome } else { &Outcome::Disabled };
+        let outcome = if enrollment.enabled { &behavior.outcome } else { &Outcome::Disabled };
         let mut state = Map::new();
         let mut set = |name: &str, value: Value| state.insert(name.to_owned(), value);
         set("registrationId", json!(who.registration_id.as_str()));
         let device = self.device(who);
         let status = match outcome {
             Outcome::Assigned | Outcome::Status(_) => {
-                let assignment = device.allocate(&enrolment, now, force);
+                let assignment = device.allocate(&enrollment, now, force);
                 set("createdDateTimeUtc", json!(clock::rfc3339(assignment.created)));
                 set("lastUpdatedDateTimeUtc", json!(clock::rfc3339(assignment.updated)));
                 set("assignedHub", json!(assignment.hub));
                 let own_id = who.registration_id.as_str();
-                set("deviceId", json!(enrolment.device_id.as_deref().unwrap_or(own_id)));
-                set("substatus", json!(enrolment.substatus.unwrap_or(assignment.substatus)));
-                match (enrolment.payload, payload) {
+                set("deviceId", json!(enrollment.device_id.as_deref().unwrap_or(own_id)));
+                set("substatus", json!(enrollment.substatus.unwrap_or(assignment.substatus)));
+                match (enrollment.payload, payload) {
                     (ReturnedPayload::Fixed(payload), _)
                     | (ReturnedPayload::Echo, Some(payload)) => set("payload", payload),
                     _ => None,
@@ -312,25 +317,26 @@ impl Service {
     }
 
     fn behavior_and_device(&mut self, who: &Authenticated) -> (Option<Behavior>, &mut Device) {
-        let behavior = self.enrolment(&who.enrolment).map(|enrolment| enrolment.behavior.clone());
+        let behavior =
+            self.enrollment(&who.enrollment).map(|enrollment| enrollment.behavior.clone());
         (behavior, self.device(who))
     }
 
     fn device(&mut self, who: &Authenticated) -> &mut Device {
         let device = self.devices.entry(key(who.registration_id.as_str())).or_default();
-        if device.enrolment != who.enrolment {
-            *device = Device { enrolment: who.enrolment.clone(), ..Device::default() };
+        if device.enrollment != who.enrollment {
+            *device = Device { enrollment: who.enrollment.clone(), ..Device::default() };
         }
         device
     }
 
-    fn enrolment(&self, name: &str) -> Option<&Enrolment> {
-        self.enrolments.iter().find(|enrolment| enrolment.is_named(name))
+    fn enrollment(&self, name: &str) -> Option<&Enrollment> {
+        self.enrollments.iter().find(|enrollment| enrollment.is_named(name))
     }
 
-    fn enrolment_mut(&mut self, name: &str) -> Result<&mut Enrolment, ConfigError> {
-        self.enrolments.iter_mut().find(|enrolment| enrolment.is_named(name)).ok_or_else(|| {
-            ConfigError::new("enrolment", "there is none with this name").value(name.chars())
+    fn enrollment_mut(&mut self, name: &str) -> Result<&mut Enrollment, ConfigError> {
+        self.enrollments.iter_mut().find(|enrollment| enrollment.is_named(name)).ok_or_else(|| {
+            ConfigError::new("enrollment", "there is none with this name").value(name.chars())
         })
     }
 }

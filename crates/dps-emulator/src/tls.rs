@@ -1,4 +1,4 @@
-//! The emulator's TLS: its own CA, a server certificate, and device certificates that the enrolments judge.
+//! The emulator's TLS: its own CA, a server certificate, and device certificates that the enrollments judge.
 
 use std::{
     sync::Arc,
@@ -124,7 +124,7 @@ fn named(common_name: &str) -> DistinguishedName {
     name
 }
 
-/// Takes any client certificate whose key the peer holds, or none: the enrolment judges it later.
+/// Takes any client certificate whose key the peer holds, or none: the enrollment judges it later.
 #[derive(Debug)]
 struct AnyClientCertificate(Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! The HTTP client underneath, made from what every wire is made from.
+//! The HTTP client underneath, made from what every transport is made from.
 
 use std::{net::Ipv6Addr, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! The wire as the state machine drives it.
+//! The transport as the state machine drives it.
 
 use std::{
     fmt, io,
@@ -35,7 +35,7 @@ pub struct HttpTransport {
 }
 
 impl HttpTransport {
-    /// A wire without a connection yet. No I/O.
+    /// A transport without a connection yet. No I/O.
     ///
     /// # Errors
     /// [`Error::Configuration`] that names the setting that can't be used.
@@ -104,7 +104,7 @@ impl TransportHandlers for HttpTransport {
         self.exchange(Stage::Query, get).await
     }
 
-    /// HTTP has no goodbye: the connection is closed.
+    /// HTTP has no end of the session: the connection is closed.
     async fn end_session(&mut self) -> Result<(), Error> {
         self.link = None;
         Ok(())

@@ -1,11 +1,11 @@
-//! The HTTPS wire of the Azure IoT Hub Device Provisioning Service client.
+//! The HTTPS transport of the Azure IoT Hub Device Provisioning Service client.
 //!
 //! [`HttpTransport`] sends the registration with PUT and asks for the operation's status with GET, over one
 //! connection that is kept until the end of the session. What the service answers is handed up as it came; what it
 //! means is the state machine's business.
 //! See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>.
 //!
-//! The answer of a proxy that opens no tunnel is not told here as the other wires tell it (`it answered "403 Forbidden"`):
+//! The answer of a proxy that opens no tunnel is not told here as the other transports tell it (`it answered "403 Forbidden"`):
 //! reqwest makes its tunnels with hyper-util, which reads that answer itself and keeps nothing of it but a private
 //! error, `unsuccessful`, and no layer around reqwest's connector comes between the two.
 //!
@@ -14,8 +14,8 @@
 //! use dps_attestation::{Attestation, SymmetricKey};
 //! let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse()?;
 //! let config = dps_connect::Config::new("0ne00AABBCC".parse()?, Attestation::SymmetricKey(key));
-//! let wire = dps_http::HttpTransport::new(config)?; // nothing is sent before the first registration
-//! # let _ = wire;
+//! let transport = dps_http::HttpTransport::new(config)?; // nothing is sent before the first registration
+//! # let _ = transport;
 //! # Ok(())
 //! # }
 //! ```

@@ -1,15 +1,15 @@
-//! What the MQTT wire is made from.
+//! What the MQTT transport is made from.
 
 use std::time::Duration;
 
 use dps_connect::{Carrier, Config};
 use dps_state_machine::{ConfigurationError, Error};
 
-/// What every wire is made from, and what only MQTT knows.
+/// What every transport is made from, and what only MQTT knows.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MqttConfig {
-    /// What every wire is made from.
+    /// What every transport is made from.
     pub connect: Config,
     /// What MQTT is carried by. Default: TLS.
     pub carrier: Carrier,

@@ -1,4 +1,4 @@
-//! The inside of the wire, for the fuzz targets only: a session without a socket.
+//! The inside of the transport, for the fuzz targets only: a session without a socket.
 
 use bytes::BytesMut;
 use dps_connect::{Config, Io, failure::Peer};
@@ -10,11 +10,11 @@ use crate::{
     link::Link,
 };
 
-/// Starts a session over the stream, registers, asks for the status until nothing more comes, and says goodbye.
+/// Starts a session over the stream, registers, asks for the status until nothing more comes, and ends the session.
 /// All requests have the `$rid` `rid`. Returns the answers and how it ended.
 ///
 /// # Errors
-/// What the wire makes of a configuration or a request that can't be sent.
+/// What the transport makes of a configuration or a request that can't be sent.
 pub async fn session(
     io: impl Io + 'static,
     config: &Config,

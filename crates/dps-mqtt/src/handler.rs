@@ -1,4 +1,4 @@
-//! The wire as the state machine drives it.
+//! The transport as the state machine drives it.
 
 use std::{
     collections::hash_map::RandomState,
@@ -37,7 +37,7 @@ pub struct MqttTransport {
 }
 
 impl MqttTransport {
-    /// A wire without a connection yet. No I/O.
+    /// A transport without a connection yet. No I/O.
     ///
     /// # Errors
     /// [`Error::Configuration`] that names the setting that can't be used.

@@ -1,4 +1,4 @@
-//! The MQTT wire of the Azure IoT Hub Device Provisioning Service client: MQTT 3.1.1 over TLS or WebSocket.
+//! The MQTT transport of the Azure IoT Hub Device Provisioning Service client: MQTT 3.1.1 over TLS or WebSocket.
 //!
 //! [`MqttTransport`] sends CONNECT, SUBSCRIBE and the registration in one flight, so that a device that is assigned
 //! at once waits for two round trips after TCP, TLS 1.3 included (three with the WebSocket upgrade), and each poll

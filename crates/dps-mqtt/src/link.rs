@@ -188,12 +188,12 @@ impl Link {
         Ok(())
     }
 
-    /// Says goodbye and closes. A peer that is gone already needs no goodbye.
+    /// Ends the session and closes. A peer that is gone already needs no end of the session.
     pub(crate) async fn close(mut self) {
         codec::disconnect(&mut self.outgoing);
         self.send().await;
         if let Err(error) = self.io.shutdown().await {
-            tracing::debug!(%error, "MQTT ended without a goodbye");
+            tracing::debug!(%error, "MQTT ended without an end of the session");
         }
     }
 }
@@ -210,7 +210,7 @@ impl Parked {
         let task = tokio::spawn(async move {
             let ended = async { while link.next().await.is_ok() {} };
             select! {
-                // First: a goodbye that follows at once takes along what is to be sent.
+                // First: an end of the session that follows at once takes along what is to be sent.
                 biased;
                 _ = stopped => Some(link),
                 () = ended => {

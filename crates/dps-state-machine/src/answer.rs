@@ -1,4 +1,4 @@
-//! What an answer means, decided once for every wire.
+//! What an answer means, decided once for every transport.
 
 use alloc::{
     borrow::ToOwned,
@@ -13,20 +13,20 @@ use serde_json::value::RawValue;
 
 use crate::{
     body::{self, Object},
-    error::{Error, ProtocolError, Rejection, RejectionCause, Stage},
+    error::{Error, ProtocolError, RejectionCause, RejectionError, Stage},
     ids::OperationId,
-    registered::{Registered, Substatus},
+    registration_result::{RegistrationResult, Substatus},
     response::Response,
 };
 
 /// What the machine does next.
 pub(crate) enum Verdict {
     /// Done.
-    Assigned(Box<Registered>),
+    Assigned(Box<RegistrationResult>),
     /// Ask again later.
     Assigning { operation_id: OperationId, retry_after: Option<Duration>, body: Vec<u8> },
     /// The same request can succeed later: wait and send it again.
-    Transient(Box<Rejection>),
+    Transient(Box<RejectionError>),
     /// Over.
     Failed(Error),
 }
@@ -127,7 +127,7 @@ fn assigned(
 ) -> Verdict {
     let given = |field: Option<String>| field.filter(|text| !text.is_empty());
     match (given(state.assigned_hub), given(state.device_id)) {
-        (Some(assigned_hub), Some(device_id)) => Verdict::Assigned(Box::new(Registered {
+        (Some(assigned_hub), Some(device_id)) => Verdict::Assigned(Box::new(RegistrationResult {
             assigned_hub,
             device_id,
             operation_id,
@@ -150,7 +150,7 @@ fn ended(response: Response, stage: Stage, state: State, cause: RejectionCause) 
     let error_code = state.error_code;
     let message = state.error_message.unwrap_or_else(|| "the service gives no reason".to_string());
     Verdict::Failed(
-        Rejection {
+        RejectionError {
             stage,
             cause,
             status: response.status,
@@ -178,7 +178,7 @@ fn judge_refusal(response: Response, stage: Stage) -> Verdict {
         .text("message")
         .or_else(|| response.reason.clone())
         .unwrap_or_else(|| describe_body(response.status, &text));
-    let rejection = Box::new(Rejection {
+    let rejection = Box::new(RejectionError {
         stage: if response.status == 401 { Stage::Authenticate } else { stage },
         cause: RejectionCause::Refused,
         status: response.status,
@@ -208,7 +208,7 @@ fn status_of(error_code: u32) -> u16 {
     u16::try_from(error_code / 1000).unwrap_or(0)
 }
 
-/// Enough of an unexpected body to recognise a proxy's page by.
+/// Enough of an unexpected body to recognize a proxy's page by.
 fn describe_body(status: u16, text: &str) -> String {
     const SHOWN: usize = 120;
     let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");

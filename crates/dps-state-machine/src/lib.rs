@@ -1,6 +1,6 @@
-//! The register / poll / end-session logic of the Azure IoT Hub Device Provisioning Service, once, for every wire.
+//! The register / poll / end-session logic of the Azure IoT Hub Device Provisioning Service, once, for every transport.
 //!
-//! - A wire implements [`TransportHandlers`]: send the registration, ask for an operation's status, say goodbye.
+//! - A transport implements [`TransportHandlers`]: send the registration, ask for an operation's status, end the session.
 //!   It hands up each answer as a [`Response`] and decides nothing.
 //!
 //! Without the default feature `std` the crate is `no_std` with `alloc`.
@@ -19,7 +19,7 @@ mod ids;
 pub mod machine;
 mod observer;
 mod printable;
-mod registered;
+mod registration_result;
 mod request;
 mod response;
 #[cfg(feature = "std")]
@@ -30,13 +30,13 @@ mod transport;
 #[cfg(feature = "std")]
 pub use driver::{OperationStatusEvents, StateMachine};
 pub use error::{
-    ConfigurationError, ConnectionError, Error, ErrorKind, ProtocolError, Rejection,
-    RejectionCause, Stage, TimeoutError, TimeoutScope,
+    ConfigurationError, ConnectionError, Error, ErrorKind, ProtocolError, RejectionCause,
+    RejectionError, Stage, TimeoutError, TimeoutScope,
 };
 pub use ids::{IdScope, OperationId, RegistrationId};
 pub use observer::{Next, Observer, Step};
 pub use printable::Printable;
-pub use registered::{OperationStatus, Registered, Substatus};
+pub use registration_result::{OperationStatus, RegistrationResult, Substatus};
 pub use request::RegistrationRequest;
 pub use response::{ProtocolResult, Response};
 /// The library whose [`Value`](serde_json::Value) is a payload that goes out and whose

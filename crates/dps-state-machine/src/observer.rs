@@ -35,7 +35,7 @@ pub enum Step {
     },
     /// The WebSocket upgrade.
     Websocket,
-    /// The connection stands: what goes out next is the wire's own.
+    /// The connection stands: what goes out next is the transport's own.
     Connected,
     /// The registration goes out.
     Registering,
@@ -86,7 +86,7 @@ impl Step {
 
 /// Gets each [`Step`] as it happens. It is called from the registration's own task: it must not block.
 ///
-/// Give clones of one observer to the wire and to the machine: so a timeout names the stage of the connection that
+/// Give clones of one observer to the transport and to the machine: so a timeout names the stage of the connection that
 /// it struck.
 #[derive(Clone)]
 pub struct Observer {

@@ -4,7 +4,7 @@ use core::fmt::{self, Write as _};
 
 /// A text that somebody else wrote, as it can stand in one line of a log or of a terminal.
 ///
-/// What would break the line, move the cursor, change colours or turn the direction of reading is shown as an
+/// What would break the line, move the cursor, change colors or turn the direction of reading is shown as an
 /// escape like `\n` or `\u{1b}`; bytes that are no UTF-8 as U+FFFD. The signature of a SAS token, which a peer may
 /// repeat to us, is shown as `sig=***`, and nothing of what follows it up to a space or a quote. Errors show in this
 /// way whatever a peer wrote, as `Debug` too; their fields have it as it came.

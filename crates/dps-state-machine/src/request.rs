@@ -1,4 +1,4 @@
-//! What a device asks for: the registration request and its JSON body, the same on every wire.
+//! What a device asks for: the registration request and its JSON body, the same on every transport.
 
 use alloc::{
     format,
@@ -115,7 +115,7 @@ impl RegistrationRequest {
         self.force_registration
     }
 
-    /// The JSON body that every wire sends.
+    /// The JSON body that every transport sends.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
         let body =

@@ -1,4 +1,4 @@
-//! What a wire hands up: the service's answer, not yet understood.
+//! What a transport hands up: the service's answer, not yet understood.
 
 use alloc::{
     string::{String, ToString},
@@ -26,7 +26,7 @@ pub struct Response {
     pub protocol_result: ProtocolResult,
     /// What happened, when the answer has no body to say so, for example `CONNACK 5: not authorized`.
     pub reason: Option<String>,
-    /// What to do about it, where the wire knows more than the status says.
+    /// What to do about it, where the transport knows more than the status says.
     pub hint: Option<String>,
 }
 
@@ -88,7 +88,7 @@ impl fmt::Debug for Response {
 
 /// What came beside the body, as names and values: HTTP's status and headers, MQTT's topic, AMQP's properties.
 ///
-/// It is one type for every wire, so that errors and results need no type parameter and a wire can be chosen
+/// It is one type for every transport, so that errors and results need no type parameter and a transport can be chosen
 /// at run time.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ProtocolResult(Vec<(String, String)>);

@@ -1,4 +1,4 @@
-//! The one parser of retry-after, for every wire.
+//! The one parser of retry-after, for every transport.
 
 use core::time::Duration;
 use std::time::SystemTime;

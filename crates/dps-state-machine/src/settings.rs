@@ -17,8 +17,8 @@ pub struct Settings {
     pub poll_floor: Duration,
     /// The longest back-off when the service throttles without naming a time. Default 30 s.
     pub max_backoff: Duration,
-    /// The time for saying goodbye. Default 500 ms.
-    pub goodbye_timeout: Duration,
+    /// The time for ending the session. Default 500 ms.
+    pub end_session_timeout: Duration,
     /// How much is added to a wait at most, in percent of it, at random, so that a fleet spreads out. Default
     /// and maximum 20; 0 adds nothing.
     pub jitter_percent: u8,
@@ -32,7 +32,7 @@ impl Default for Settings {
             poll_interval: Duration::from_secs(2),
             poll_floor: Duration::from_secs(2),
             max_backoff: Duration::from_secs(30),
-            goodbye_timeout: Duration::from_millis(500),
+            end_session_timeout: Duration::from_millis(500),
             jitter_percent: 20,
         }
     }
@@ -56,7 +56,7 @@ impl Settings {
         poll_interval: Duration,
         poll_floor: Duration,
         max_backoff: Duration,
-        goodbye_timeout: Duration,
+        end_session_timeout: Duration,
         jitter_percent: u8,
     }
 }

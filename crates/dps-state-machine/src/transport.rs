@@ -1,16 +1,16 @@
-//! What a wire must do. The names are the requirement's: registrationRequest, queryOperationStatus, endSession.
+//! What a transport must do. The names are the requirement's: registrationRequest, queryOperationStatus, endSession.
 
 use alloc::boxed::Box;
 use core::{fmt, future::Future, pin::Pin};
 
 use crate::{error::Error, ids::OperationId, request::RegistrationRequest, response::Response};
 
-/// One wire protocol, as the state machine sees it.
+/// One transport, as the state machine sees it.
 ///
-/// A wire says *what the service said* and no more: whatever the service answered, a refusal of the
+/// A transport says *what the service said* and no more: whatever the service answered, a refusal of the
 /// connection's credential among it, is `Ok(`[`Response`]`)`; what it means is decided once, in the machine.
 /// `Err` is for when nothing was answered ([`Error::Connection`]), when the answer could not be read
-/// ([`Error::Protocol`]) or when the request can't go over this wire at all ([`Error::Configuration`],
+/// ([`Error::Protocol`]) or when the request can't go over this transport at all ([`Error::Configuration`],
 /// before any I/O).
 ///
 /// # Cancel safety
@@ -30,15 +30,15 @@ pub trait TransportHandlers: Send + 'static {
         operation_id: &OperationId,
     ) -> impl Future<Output = Result<Response, Error>> + Send;
 
-    /// Says goodbye and drops the connection. Without a connection it does nothing.
+    /// Ends the session and drops the connection. Without a connection it does nothing.
     fn end_session(&mut self) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
-/// A wire chosen at run time: any [`TransportHandlers`] behind one type.
+/// A transport chosen at run time: any [`TransportHandlers`] behind one type.
 pub struct BoxTransport(Box<dyn DynTransportHandlers>);
 
 impl BoxTransport {
-    /// Takes the wire.
+    /// Takes the transport.
     #[must_use]
     pub fn new(transport: impl TransportHandlers) -> Self {
         Self(Box::new(transport))

@@ -1,4 +1,4 @@
-//! What the requirements don't say and users of such clients have learnt the hard way.
+//! What the requirements don't say and users of such clients have learned the hard way.
 
 mod support;
 
@@ -31,8 +31,8 @@ async fn failed_and_disabled_are_errors_with_code_and_message() {
     for (word, cause) in
         [("failed", RejectionCause::Failed), ("Disabled", RejectionCause::Disabled)]
     {
-        let wire = Wire::answering([assigning(), status(word)]);
-        let Err(Error::Rejected(rejection)) = wire.machine().register(request()).await else {
+        let transport = ScriptedTransport::answering([assigning(), status(word)]);
+        let Err(Error::Rejected(rejection)) = transport.machine().register(request()).await else {
             panic!("a rejection")
         };
         assert_eq!((rejection.cause, rejection.error_code), (cause, Some(400_207)));
@@ -44,49 +44,57 @@ async fn failed_and_disabled_are_errors_with_code_and_message() {
 #[tokio::test(start_paused = true)]
 async fn a_throttled_registration_waits_as_asked_and_goes_out_again() {
     for code in [429_001, 500_000, 503_000, 409_203] {
-        let wire = Wire::answering([refused(code, Some(5)), assigned()]);
-        wire.machine().register(request()).await.unwrap();
-        assert_eq!(wire.times(), [secs(0), secs(5)], "{code}");
-        assert_eq!(wire.calls(), [Call::Register("dev-1".into()), Call::Register("dev-1".into())]);
+        let transport = ScriptedTransport::answering([refused(code, Some(5)), assigned()]);
+        transport.machine().register(request()).await.unwrap();
+        assert_eq!(transport.times(), [secs(0), secs(5)], "{code}");
+        assert_eq!(
+            transport.calls(),
+            [Call::Register("dev-1".into()), Call::Register("dev-1".into())]
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_throttled_query_asks_for_the_same_operation_again() {
-    let wire = Wire::answering([assigning(), refused(429_001, Some(4)), assigned()]);
-    wire.machine().register(request()).await.unwrap();
-    assert_eq!(wire.times(), [secs(0), secs(2), secs(6)]);
+    let transport =
+        ScriptedTransport::answering([assigning(), refused(429_001, Some(4)), assigned()]);
+    transport.machine().register(request()).await.unwrap();
+    assert_eq!(transport.times(), [secs(0), secs(2), secs(6)]);
     let query = Call::Query("op-1".into());
-    assert_eq!(wire.calls(), [Call::Register("dev-1".into()), query.clone(), query]);
+    assert_eq!(transport.calls(), [Call::Register("dev-1".into()), query.clone(), query]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn refusals_without_a_time_back_off_twice_as_long_each() {
     let busy = || refused(503_000, None);
-    let wire = Wire::answering([busy(), busy(), busy(), assigned()]);
-    wire.machine().register(request()).await.unwrap();
-    assert_eq!(wire.times(), [secs(0), secs(2), secs(6), secs(14)]);
+    let transport = ScriptedTransport::answering([busy(), busy(), busy(), assigned()]);
+    transport.machine().register(request()).await.unwrap();
+    assert_eq!(transport.times(), [secs(0), secs(2), secs(6), secs(14)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn never_faster_than_the_floor_and_never_earlier_than_asked() {
     for (asked, waited) in [(0, 2), (1, 2), (2, 2), (3, 3), (57, 57)] {
-        let wire = Wire::answering([assigning_after(asked), assigned()]);
-        wire.machine().register(request()).await.unwrap();
-        assert_eq!(wire.times(), [secs(0), secs(waited)], "asked {asked}");
+        let transport = ScriptedTransport::answering([assigning_after(asked), assigned()]);
+        transport.machine().register(request()).await.unwrap();
+        assert_eq!(transport.times(), [secs(0), secs(waited)], "asked {asked}");
     }
-    let wire = Wire::answering([assigning_after(0), assigned()]);
-    wire.machine_with(settings().poll_floor(Duration::ZERO)).register(request()).await.unwrap();
-    assert_eq!(wire.times(), [secs(0), secs(0)]);
+    let transport = ScriptedTransport::answering([assigning_after(0), assigned()]);
+    transport
+        .machine_with(settings().poll_floor(Duration::ZERO))
+        .register(request())
+        .await
+        .unwrap();
+    assert_eq!(transport.times(), [secs(0), secs(0)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn jitter_only_adds_and_at_most_a_fifth() {
     let mut spread = std::collections::HashSet::new();
     for _ in 0..50 {
-        let wire = Wire::answering([assigning_after(10), assigned()]);
-        wire.machine_with(settings().jitter_percent(20)).register(request()).await.unwrap();
-        let waited = wire.times().last().copied().unwrap();
+        let transport = ScriptedTransport::answering([assigning_after(10), assigned()]);
+        transport.machine_with(settings().jitter_percent(20)).register(request()).await.unwrap();
+        let waited = transport.times().last().copied().unwrap();
         assert!(waited >= secs(10) && waited <= secs(12) + Duration::from_millis(1), "{waited:?}");
         spread.insert(waited);
     }
@@ -97,13 +105,13 @@ async fn jitter_only_adds_and_at_most_a_fifth() {
 async fn a_wait_past_the_deadline_fails_at_once_and_says_when_to_come_back() {
     let start = Instant::now();
     for asked in [60, 61, 600, u64::MAX] {
-        let wire = Wire::answering([refused(429_001, Some(asked))]);
-        let error = wire.machine().register(request()).await.unwrap_err();
+        let transport = ScriptedTransport::answering([refused(429_001, Some(asked))]);
+        let error = transport.machine().register(request()).await.unwrap_err();
         assert_eq!((error.kind(), error.status()), (ErrorKind::Rejected, Some(429)));
         assert_eq!((error.retry_after(), error.is_retryable()), (Some(secs(asked)), true));
 
-        let wire = Wire::answering([assigning_after(asked)]);
-        let Err(Error::Timeout(timeout)) = wire.machine().register(request()).await else {
+        let transport = ScriptedTransport::answering([assigning_after(asked)]);
+        let Err(Error::Timeout(timeout)) = transport.machine().register(request()).await else {
             panic!("a timeout")
         };
         assert_eq!(timeout.retry_after, Some(secs(asked)));
@@ -114,45 +122,45 @@ async fn a_wait_past_the_deadline_fails_at_once_and_says_when_to_come_back() {
 
 #[tokio::test(start_paused = true)]
 async fn throttling_for_ever_ends_within_the_deadline_as_the_refusal() {
-    let wire = Wire::answering((0..100).map(|_| refused(429_001, Some(5))));
+    let transport = ScriptedTransport::answering((0..100).map(|_| refused(429_001, Some(5))));
     let start = Instant::now();
-    let error = wire.machine().register(request()).await.unwrap_err();
+    let error = transport.machine().register(request()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected);
-    assert!(start.elapsed() < secs(60) && wire.calls().len() == 12, "{:?}", start.elapsed());
+    assert!(start.elapsed() < secs(60) && transport.calls().len() == 12, "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_request_without_an_answer_times_out() {
     for first in [None, Some(assigning())] {
         let stage = if first.is_none() { Stage::Register } else { Stage::Query };
-        let wire = Wire::answering(first);
-        wire.then_never();
+        let transport = ScriptedTransport::answering(first);
+        transport.then_never();
         let start = Instant::now();
-        let machine = wire.machine_with(settings().request_timeout(secs(7)));
+        let machine = transport.machine_with(settings().request_timeout(secs(7)));
         let Err(Error::Timeout(timeout)) = machine.register(request()).await else {
             panic!("a timeout")
         };
         assert_eq!((timeout.scope, timeout.stage), (TimeoutScope::Request, stage));
         assert_eq!(start.elapsed().as_secs() % 7, if stage == Stage::Query { 2 } else { 0 });
-        assert_eq!(wire.under_way.load(Ordering::SeqCst), 0, "the call was dropped");
+        assert_eq!(transport.under_way.load(Ordering::SeqCst), 0, "the call was dropped");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_deadline_bounds_the_whole_registration() {
-    let wire = Wire::answering((0..100).map(|_| assigning_after(2)));
+    let transport = ScriptedTransport::answering((0..100).map(|_| assigning_after(2)));
     let start = Instant::now();
-    let machine = wire.machine_with(settings().registration_timeout(secs(9)));
+    let machine = transport.machine_with(settings().registration_timeout(secs(9)));
     let Err(Error::Timeout(timeout)) = machine.register(request()).await else {
         panic!("a timeout")
     };
     assert_eq!(timeout.scope, TimeoutScope::Registration);
     assert!(start.elapsed() <= secs(9));
 
-    let wire = Wire::default();
-    wire.then_never();
+    let transport = ScriptedTransport::default();
+    transport.then_never();
     let start = Instant::now();
-    let machine = wire.machine_with(settings().registration_timeout(secs(9)));
+    let machine = transport.machine_with(settings().registration_timeout(secs(9)));
     assert_eq!(machine.register(request()).await.unwrap_err().kind(), ErrorKind::Timeout);
     assert_eq!(start.elapsed(), secs(9));
 }
@@ -162,77 +170,82 @@ async fn bounds_for_ever_are_no_overflow() {
     let forever = settings()
         .registration_timeout(Duration::MAX)
         .request_timeout(Duration::MAX)
-        .goodbye_timeout(Duration::MAX);
-    let wire = Wire::answering([assigning_after(3600), refused(429_001, None), assigned()]);
-    let machine = wire.machine_with(forever);
+        .end_session_timeout(Duration::MAX);
+    let transport =
+        ScriptedTransport::answering([assigning_after(3600), refused(429_001, None), assigned()]);
+    let machine = transport.machine_with(forever);
     machine.register(request()).await.unwrap();
     machine.end_session().await.unwrap();
-    assert_eq!(wire.times(), [secs(0), secs(3600), secs(3602), secs(3602)]);
+    assert_eq!(transport.times(), [secs(0), secs(3600), secs(3602), secs(3602)]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_without_an_operation_id_keeps_the_known_one() {
     let bare = Ok(dps_state_machine::Response::new(202, r#"{"status":"assigning"}"#));
-    let wire = Wire::answering([assigning(), bare, assigned()]);
-    wire.machine().register(request()).await.unwrap();
-    assert_eq!(wire.calls().last(), Some(&Call::Query("op-1".into())));
+    let transport = ScriptedTransport::answering([assigning(), bare, assigned()]);
+    transport.machine().register(request()).await.unwrap();
+    assert_eq!(transport.calls().last(), Some(&Call::Query("op-1".into())));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_lost_while_an_operation_is_pending_is_made_again_after_the_interval() {
-    let wire = Wire::answering([assigning(), lost(), lost(), assigned()]);
-    wire.machine().register(request()).await.unwrap();
-    assert_eq!(wire.times(), [secs(0), secs(2), secs(4), secs(6)]);
+    let transport = ScriptedTransport::answering([assigning(), lost(), lost(), assigned()]);
+    transport.machine().register(request()).await.unwrap();
+    assert_eq!(transport.times(), [secs(0), secs(2), secs(4), secs(6)]);
 
-    let wire = Wire::answering([assigning()].into_iter().chain((0..100).map(|_| lost())));
-    let error = wire.machine().register(request()).await.unwrap_err();
+    let transport =
+        ScriptedTransport::answering([assigning()].into_iter().chain((0..100).map(|_| lost())));
+    let error = transport.machine().register(request()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connection);
-    assert_eq!(wire.calls().len(), 30, "one query each interval until the deadline");
+    assert_eq!(transport.calls().len(), 30, "one query each interval until the deadline");
 
     let lost_at_once = Err(ConnectionError::lost(Stage::Register, "reset").into());
-    let wire = Wire::answering([lost_at_once]);
-    assert_eq!(wire.machine().register(request()).await.unwrap_err().kind(), ErrorKind::Connection);
-    assert_eq!(wire.calls().len(), 1, "a registration is not sent again on its own");
+    let transport = ScriptedTransport::answering([lost_at_once]);
+    assert_eq!(
+        transport.machine().register(request()).await.unwrap_err().kind(),
+        ErrorKind::Connection
+    );
+    assert_eq!(transport.calls().len(), 1, "a registration is not sent again on its own");
 }
 
 #[tokio::test(start_paused = true)]
 async fn cancel_keeps_the_session() {
-    let wire = Wire::answering([assigning_after(9), assigned()]);
-    let machine = wire.machine();
+    let transport = ScriptedTransport::answering([assigning_after(9), assigned()]);
+    let machine = transport.machine();
     let (registered, ()) = join!(machine.register(request()), async {
         tokio::time::sleep(secs(1)).await;
         machine.cancel();
     });
     assert_eq!(registered.unwrap_err().kind(), ErrorKind::Cancelled);
-    assert!(!wire.calls().contains(&Call::End));
+    assert!(!transport.calls().contains(&Call::End));
     machine.register(request()).await.unwrap();
     machine.end_session().await.unwrap();
-    assert_eq!(wire.calls().last(), Some(&Call::End));
+    assert_eq!(transport.calls().last(), Some(&Call::End));
 }
 
 #[tokio::test(start_paused = true)]
 async fn cancel_without_a_registration_does_nothing() {
-    let wire = Wire::answering([assigned()]);
-    let machine = wire.machine();
+    let transport = ScriptedTransport::answering([assigned()]);
+    let machine = transport.machine();
     machine.cancel();
     machine.register(request()).await.unwrap();
     machine.cancel();
     machine.end_session().await.unwrap();
-    assert_eq!(wire.calls().len(), 2);
+    assert_eq!(transport.calls().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_registration_that_nobody_polls_can_be_ended() {
     for answers in [vec![], vec![assigning_after(9)]] {
-        let wire = Wire::answering(answers);
-        let machine = wire.machine();
+        let transport = ScriptedTransport::answering(answers);
+        let machine = transport.machine();
         let mut registration = pin!(machine.register(request()));
         assert!(poll_once(registration.as_mut()).await.is_none());
         machine.end_session().await.unwrap();
-        assert_eq!(wire.calls().last(), Some(&Call::End));
+        assert_eq!(transport.calls().last(), Some(&Call::End));
         // A new one may even run before the old one is polled again.
-        wire.answers.lock().unwrap().clear();
-        wire.then(secs(0), assigned());
+        transport.answers.lock().unwrap().clear();
+        transport.then(secs(0), assigned());
         machine.register(request()).await.unwrap();
         assert_eq!(registration.await.unwrap_err().kind(), ErrorKind::Cancelled);
     }
@@ -241,39 +254,39 @@ async fn a_registration_that_nobody_polls_can_be_ended() {
 #[tokio::test(start_paused = true)]
 async fn dropping_the_registration_anywhere_leaves_the_machine_usable() {
     for polled_for in [0, 1, 3, 5] {
-        let wire = Wire::default();
-        wire.then(secs(1), assigning()).then(secs(1), refused(503_000, None)).then_never();
-        let machine = wire.machine();
+        let transport = ScriptedTransport::default();
+        transport.then(secs(1), assigning()).then(secs(1), refused(503_000, None)).then_never();
+        let machine = transport.machine();
         let dropped = tokio::time::timeout(secs(polled_for), machine.register(request())).await;
         assert!(dropped.is_err());
-        assert_eq!(wire.under_way.load(Ordering::SeqCst), 0);
-        wire.answers.lock().unwrap().clear();
-        wire.then(secs(0), assigned());
+        assert_eq!(transport.under_way.load(Ordering::SeqCst), 0);
+        transport.answers.lock().unwrap().clear();
+        transport.then(secs(0), assigned());
         machine.register(request()).await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn register_waits_for_the_end_of_the_session_and_then_starts() {
-    let wire = Wire::answering([assigned(), assigned()]);
-    wire.goodbye(Duration::from_millis(300), Ok(()));
-    let machine = wire.machine();
+    let transport = ScriptedTransport::answering([assigned(), assigned()]);
+    transport.end_of_session(Duration::from_millis(300), Ok(()));
+    let machine = transport.machine();
     machine.register(request()).await.unwrap();
     let (ended, registered) = join!(machine.end_session(), machine.register(request()));
     ended.unwrap();
     registered.unwrap();
     let register = Call::Register("dev-1".into());
-    assert_eq!(wire.calls(), [register.clone(), Call::End, register]);
-    assert_eq!(wire.most_under_way.load(Ordering::SeqCst), 1);
+    assert_eq!(transport.calls(), [register.clone(), Call::End, register]);
+    assert_eq!(transport.most_under_way.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_for_the_end_of_the_session_have_their_turn_in_order() {
     for _ in 0..50 {
-        let wire = Wire::answering([assigned()]);
-        wire.then(secs(1), assigned());
-        wire.goodbye(Duration::from_millis(300), Ok(()));
-        let machine = wire.machine();
+        let transport = ScriptedTransport::answering([assigned()]);
+        transport.then(secs(1), assigned());
+        transport.end_of_session(Duration::from_millis(300), Ok(()));
+        let machine = transport.machine();
         machine.register(request()).await.unwrap();
         let other = machine.clone();
         let end = tokio::spawn(async move { other.end_session().await });
@@ -290,23 +303,23 @@ async fn those_who_wait_for_the_end_of_the_session_have_their_turn_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_second_end_of_session_waits_for_the_same_end() {
-    let wire = Wire::answering([assigned()]);
-    wire.goodbye(Duration::from_millis(300), broken().map(|_| ()));
-    let machine = wire.machine();
+    let transport = ScriptedTransport::answering([assigned()]);
+    transport.end_of_session(Duration::from_millis(300), broken().map(|_| ()));
+    let machine = transport.machine();
     machine.register(request()).await.unwrap();
     let start = Instant::now();
     let (first, second) = join!(machine.end_session(), machine.end_session());
     assert_eq!(first.unwrap_err().kind(), ErrorKind::Connection);
     assert_eq!(second.unwrap_err().kind(), ErrorKind::Connection);
     assert_eq!(start.elapsed(), Duration::from_millis(300));
-    assert_eq!(wire.calls().len(), 2);
+    assert_eq!(transport.calls().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_goodbye_has_its_own_bound_and_never_masks_the_outcome() {
-    let wire = Wire::answering([assigning_after(30)]);
-    wire.goodbye(secs(3600), Ok(()));
-    let machine = wire.machine();
+async fn an_end_of_session_has_its_own_bound_and_never_masks_the_outcome() {
+    let transport = ScriptedTransport::answering([assigning_after(30)]);
+    transport.end_of_session(secs(3600), Ok(()));
+    let machine = transport.machine();
     let (registered, ended) = join!(machine.register(request()), async {
         tokio::time::sleep(secs(1)).await;
         let start = Instant::now();
@@ -316,26 +329,26 @@ async fn a_goodbye_has_its_own_bound_and_never_masks_the_outcome() {
     let (ended, took) = ended;
     assert_eq!(ended.unwrap_err().stage(), Some(Stage::EndSession));
     assert_eq!(took, Duration::from_millis(500));
-    assert_eq!(wire.under_way.load(Ordering::SeqCst), 0);
+    assert_eq!(transport.under_way.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_end_that_is_dropped_half_way_can_be_made_again() {
-    let wire = Wire::answering([assigned()]);
-    wire.goodbye(Duration::from_millis(400), Ok(()));
-    let machine = wire.machine();
+    let transport = ScriptedTransport::answering([assigned()]);
+    transport.end_of_session(Duration::from_millis(400), Ok(()));
+    let machine = transport.machine();
     machine.register(request()).await.unwrap();
     let dropped = tokio::time::timeout(Duration::from_millis(100), machine.end_session()).await;
     assert!(dropped.is_err());
     machine.end_session().await.unwrap();
-    assert_eq!(wire.calls().iter().filter(|call| **call == Call::End).count(), 2);
+    assert_eq!(transport.calls().iter().filter(|call| **call == Call::End).count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_takes_over_an_end_that_was_dropped_and_outlives_one_nobody_polls() {
-    let wire = Wire::answering([assigned(), assigned()]);
-    wire.goodbye(Duration::from_millis(400), Ok(()));
-    let machine = wire.machine();
+    let transport = ScriptedTransport::answering([assigned(), assigned()]);
+    transport.end_of_session(Duration::from_millis(400), Ok(()));
+    let machine = transport.machine();
     machine.register(request()).await.unwrap();
     let mut first = Box::pin(machine.end_session());
     assert!(poll_once(first.as_mut()).await.is_none());
@@ -343,23 +356,23 @@ async fn a_waiter_takes_over_an_end_that_was_dropped_and_outlives_one_nobody_pol
     second.unwrap();
 
     machine.register(request()).await.unwrap();
-    wire.goodbye(secs(3600), Ok(()));
+    transport.end_of_session(secs(3600), Ok(()));
     let mut unpolled = Box::pin(machine.end_session());
     assert!(poll_once(unpolled.as_mut()).await.is_none());
     let start = Instant::now();
     assert_eq!(machine.end_session().await.unwrap_err().kind(), ErrorKind::Timeout);
     assert_eq!(start.elapsed(), Duration::from_millis(500));
     // The same holds for a registration that waits for that end.
-    wire.then(secs(0), assigned());
+    transport.then(secs(0), assigned());
     machine.register(request()).await.unwrap();
     assert_eq!(unpolled.await.unwrap_err().kind(), ErrorKind::Timeout);
 }
 
 #[tokio::test(start_paused = true)]
 async fn dropping_one_who_waits_for_the_end_does_not_cut_it_short() {
-    let wire = Wire::answering([assigned()]);
-    wire.goodbye(Duration::from_millis(400), Ok(()));
-    let machine = wire.machine();
+    let transport = ScriptedTransport::answering([assigned()]);
+    transport.end_of_session(Duration::from_millis(400), Ok(()));
+    let machine = transport.machine();
     machine.register(request()).await.unwrap();
     let (first, second) = join!(
         machine.end_session(),
@@ -367,46 +380,47 @@ async fn dropping_one_who_waits_for_the_end_does_not_cut_it_short() {
     );
     first.unwrap();
     assert!(second.is_err());
-    assert_eq!(wire.calls().len(), 2);
+    assert_eq!(transport.calls().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_failures_on_one_machine_have_a_thousand_outcomes() {
-    let wire = Wire::default();
-    let machine = wire.machine();
+    let transport = ScriptedTransport::default();
+    let machine = transport.machine();
     for round in 0..1000 {
         match round % 4 {
-            0 => wire.then(secs(0), broken()),
-            1 => wire.then(secs(0), refused(401_002, None)),
-            2 => wire.then_never(),
-            _ => wire.then(secs(0), status("failed")),
+            0 => transport.then(secs(0), broken()),
+            1 => transport.then(secs(0), refused(401_002, None)),
+            2 => transport.then_never(),
+            _ => transport.then(secs(0), status("failed")),
         };
         machine.register(request()).await.unwrap_err();
     }
-    wire.then(secs(0), assigned());
+    transport.then(secs(0), assigned());
     machine.register(request()).await.unwrap();
-    assert_eq!(wire.calls().len(), 1001);
+    assert_eq!(transport.calls().len(), 1001);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_payload_too_large_never_reaches_the_wire() {
-    let wire = Wire::answering([assigned()]);
+async fn a_payload_too_large_never_reaches_the_transport() {
+    let transport = ScriptedTransport::answering([assigned()]);
     let payload = serde_json::json!({ "p": "x".repeat(96 * 1024) });
     let large = request().payload(payload).unwrap();
-    let error = wire.machine().register(large).await.unwrap_err();
+    let error = transport.machine().register(large).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
-    assert!(wire.calls().is_empty());
+    assert!(transport.calls().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_observer_sees_each_step_in_order() {
-    let wire = Wire::answering([refused(429_001, Some(3)), assigning_after(4), assigned()]);
+    let transport =
+        ScriptedTransport::answering([refused(429_001, Some(3)), assigning_after(4), assigned()]);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let observer = {
         let seen = Arc::clone(&seen);
         Observer::new(move |step| seen.lock().unwrap().push(step.clone()))
     };
-    let machine = StateMachine::with_observer(wire, settings(), observer);
+    let machine = StateMachine::with_observer(transport, settings(), observer);
     machine.register(request()).await.unwrap();
     let waiting = |seconds, then| Step::Waiting { wait: secs(seconds), then };
     let operation_id = dps_state_machine::OperationId::new("op-1").unwrap();
@@ -428,9 +442,9 @@ async fn an_observer_sees_each_step_in_order() {
 async fn a_timeout_names_the_stage_of_the_connection_that_it_struck() {
     let tls = Step::Tls { server_name: "dps.example".into() };
     for (last, stage) in [(tls, Stage::Tls), (Step::Connected, Stage::Register)] {
-        let wire = Wire::default();
+        let transport = ScriptedTransport::default();
         let observer = Observer::default();
-        let machine = StateMachine::with_observer(wire, settings(), observer.clone());
+        let machine = StateMachine::with_observer(transport, settings(), observer.clone());
         let (registered, ()) = join!(machine.register(request()), async {
             observer.notify(&Step::Resolving { host: "dps.example".into() });
             observer.notify(&last);
@@ -441,9 +455,10 @@ async fn a_timeout_names_the_stage_of_the_connection_that_it_struck() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_of_events_holds_nothing_up() {
-    let wire = Wire::answering((0..2000).map(|_| assigning()).chain([assigned()]));
+    let transport =
+        ScriptedTransport::answering((0..2000).map(|_| assigning()).chain([assigned()]));
     let bounds = settings().poll_floor(Duration::ZERO).poll_interval(Duration::ZERO);
-    let machine = wire.machine_with(bounds);
+    let machine = transport.machine_with(bounds);
     let mut events = machine.operation_status();
     machine.register(request()).await.unwrap();
     let kept = std::iter::from_fn(|| events.try_next()).count();
@@ -453,11 +468,11 @@ async fn a_slow_reader_of_events_holds_nothing_up() {
 }
 
 #[test]
-fn the_wire_can_be_chosen_at_run_time_and_the_machine_moved_between_threads() {
+fn the_transport_can_be_chosen_at_run_time_and_the_machine_moved_between_threads() {
     fn is_send<V: Send>(value: V) -> V {
         value
     }
-    let chosen = dps_state_machine::BoxTransport::new(Wire::answering([assigned()]));
+    let chosen = dps_state_machine::BoxTransport::new(ScriptedTransport::answering([assigned()]));
     let machine = StateMachine::new(chosen, settings());
     let registration = is_send({
         let machine = machine.clone();
@@ -476,8 +491,8 @@ async fn a_timeout_tells_what_the_service_asked_from_what_the_machine_would_have
         (asked(None), secs(61), "the next poll would be due in 61 s, past the 60 s for"),
         (asked(None), Duration::MAX, "the next poll would be due in 18446744073709551615 s, past"),
     ] {
-        let wire = Wire::answering([answer]);
-        let machine = wire.machine_with(settings().poll_interval(interval));
+        let transport = ScriptedTransport::answering([answer]);
+        let machine = transport.machine_with(settings().poll_interval(interval));
         let error = machine.register(request()).await.unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
         assert!(error.retry_after().is_some_and(|wait| wait >= secs(60)), "{error:?}");
@@ -486,12 +501,12 @@ async fn a_timeout_tells_what_the_service_asked_from_what_the_machine_would_have
 
 #[test]
 fn outside_of_a_runtime_it_is_a_configuration_error() {
-    let wire = Wire::answering([assigned()]);
-    let machine = wire.machine();
+    let transport = ScriptedTransport::answering([assigned()]);
+    let machine = transport.machine();
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let polled = std::pin::pin!(machine.register(request())).poll(&mut context);
     let std::task::Poll::Ready(Err(error)) = polled else { panic!("{polled:?}") };
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("tokio"), "{error}");
-    assert!(wire.calls().is_empty());
+    assert!(transport.calls().is_empty());
 }

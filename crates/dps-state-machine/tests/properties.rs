@@ -58,13 +58,17 @@ fn any_answer() -> impl Strategy<Value = Option<Result<Response, Error>>> {
     ]
 }
 
-fn any_goodbye() -> impl Strategy<Value = (Duration, Result<(), Error>)> {
+fn any_end_of_session() -> impl Strategy<Value = (Duration, Result<(), Error>)> {
     let result = prop_oneof![Just(Ok(())), Just(broken().map(|_| ()))];
     ((0_u64..700).prop_map(Duration::from_millis), result)
 }
 
 /// Runs the acts one after the other, each registration and end in a task of its own.
-async fn run(wire: &Wire, machine: &StateMachine<Wire>, acts: Vec<Act>) -> Vec<Option<ErrorKind>> {
+async fn run(
+    transport: &ScriptedTransport,
+    machine: &StateMachine<ScriptedTransport>,
+    acts: Vec<Act>,
+) -> Vec<Option<ErrorKind>> {
     let mut tasks = JoinSet::new();
     for act in acts {
         let machine = machine.clone();
@@ -92,7 +96,7 @@ async fn run(wire: &Wire, machine: &StateMachine<Wire>, acts: Vec<Act>) -> Vec<O
             Act::Cancel => machine.cancel(),
             Act::Pause(pause) => tokio::time::sleep(pause).await,
         }
-        assert!(wire.under_way.load(Ordering::SeqCst) <= 1);
+        assert!(transport.under_way.load(Ordering::SeqCst) <= 1);
         tokio::task::yield_now().await;
     }
     tasks.join_all().await
@@ -112,14 +116,14 @@ proptest! {
     fn whatever_happens_every_call_returns_in_time_and_the_machine_stays_usable(
         acts in prop::collection::vec(any_act(), 1..12),
         answers in prop::collection::vec((any_delay(), any_answer()), 0..16),
-        goodbyes in prop::collection::vec(any_goodbye(), 0..6),
+        ends_of_session in prop::collection::vec(any_end_of_session(), 0..6),
         jitter in 0_u8..=20,
     ) {
         paused().block_on(async {
-            let wire = Wire::default();
-            wire.answers.lock().unwrap().extend(answers);
-            wire.goodbyes.lock().unwrap().extend(goodbyes);
-            let machine = wire.machine_with(settings().jitter_percent(jitter));
+            let transport = ScriptedTransport::default();
+            transport.answers.lock().unwrap().extend(answers);
+            transport.ends_of_session.lock().unwrap().extend(ends_of_session);
+            let machine = transport.machine_with(settings().jitter_percent(jitter));
             let started = Instant::now();
             let paused: Duration = acts
                 .iter()
@@ -127,28 +131,28 @@ proptest! {
                 .sum();
             let begun = acts.len() as u32;
 
-            let outcomes = run(&wire, &machine, acts).await;
-            // Every registration is bounded by its deadline, every goodbye by its own bound.
+            let outcomes = run(&transport, &machine, acts).await;
+            // Every registration is bounded by its deadline, every end of the session by its own bound.
             prop_assert!(outcomes.len() <= begun as usize);
             prop_assert!(started.elapsed() <= paused + (secs(60) + secs(1)) * begun);
-            // One call to the wire at a time, and none left behind.
-            prop_assert!(wire.most_under_way.load(Ordering::SeqCst) <= 1);
-            prop_assert_eq!(wire.under_way.load(Ordering::SeqCst), 0);
+            // One call to the transport at a time, and none left behind.
+            prop_assert!(transport.most_under_way.load(Ordering::SeqCst) <= 1);
+            prop_assert_eq!(transport.under_way.load(Ordering::SeqCst), 0);
             // Between two queries of one operation at least the floor.
-            let calls = wire.calls.lock().unwrap().clone();
+            let calls = transport.calls.lock().unwrap().clone();
             for pair in calls.windows(2) {
                 if let [(before, Call::Query(_)), (after, Call::Query(_))] = pair {
                     prop_assert!(*after - *before >= secs(2), "{:?}", pair);
                 }
             }
             // Whatever came before: the next registration works.
-            wire.answers.lock().unwrap().clear();
-            wire.goodbyes.lock().unwrap().clear();
-            wire.then(Duration::ZERO, assigned());
+            transport.answers.lock().unwrap().clear();
+            transport.ends_of_session.lock().unwrap().clear();
+            transport.then(Duration::ZERO, assigned());
             let registered = machine.register(request()).await;
             prop_assert!(registered.is_ok(), "{:?}", registered);
             prop_assert!(machine.end_session().await.is_ok());
-            let calls = wire.calls();
+            let calls = transport.calls();
             prop_assert_eq!(calls.last(), Some(&Call::End));
             Ok(())
         })?;
@@ -173,12 +177,12 @@ proptest! {
     ) {
         paused().block_on(async {
             let answer = Response::new(status, body).retry_after(retry_after.map(secs));
-            let wire = Wire::answering((0..200).map(|_| Ok(answer.clone())));
+            let transport = ScriptedTransport::answering((0..200).map(|_| Ok(answer.clone())));
             let started = Instant::now();
-            let outcome = wire.machine().register(request()).await;
+            let outcome = transport.machine().register(request()).await;
             prop_assert!(outcome.is_err());
             prop_assert!(started.elapsed() <= secs(60));
-            prop_assert!(wire.calls().len() <= 31, "{} requests in a minute", wire.calls().len());
+            prop_assert!(transport.calls().len() <= 31, "{} requests in a minute", transport.calls().len());
             Ok(())
         })?;
     }

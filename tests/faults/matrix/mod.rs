@@ -1,4 +1,4 @@
-//! The fault matrix: what goes wrong, at every step, on every wire.
+//! The fault matrix: what goes wrong, at every step, on every transport.
 //!
 //! In each cell a registration meets the fault. It must end with the right error and no later than its deadline;
 //! once the fault is gone, the same client must register; and what both held on to must be given back.
@@ -47,17 +47,22 @@ const POLL_INTERVAL: Duration = Duration::from_millis(30);
 /// In those cells, so long that time runs out in a wait and not in a request: then the error is the fault's own.
 const AGAIN: Duration = Duration::from_millis(400);
 
-const GOODBYE: Duration = Duration::from_millis(300);
+const END_OF_SESSION: Duration = Duration::from_millis(300);
 
-/// Runs the cells of a wire that fall to this shard, and tells each as it ends.
-pub(crate) fn run(wire: Transport, shard: Shard, only: &Only, mut tell: impl FnMut(CellReport)) {
+/// Runs the cells of a transport that fall to this shard, and tells each as it ends.
+pub(crate) fn run(
+    transport: Transport,
+    shard: Shard,
+    only: &Only,
+    mut tell: impl FnMut(CellReport),
+) {
     let theatre = Theatre::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let mut number = 0;
     for row in rows() {
         for step in STEPS {
-            let Plan::Run(scenario) = row.plan(wire, step) else { continue };
+            let Plan::Run(scenario) = row.plan(transport, step) else { continue };
             if !only.wants(row.name, step) {
                 continue;
             }
@@ -66,7 +71,7 @@ pub(crate) fn run(wire: Transport, shard: Shard, only: &Only, mut tell: impl FnM
                 continue;
             }
             let panics = crate::panics();
-            let run = |slowness| run_cell(&theatre, wire, step, &row, &scenario, slowness);
+            let run = |slowness| run_cell(&theatre, transport, step, &row, &scenario, slowness);
             let mut report = runtime.block_on(run(1));
             if matches!(&report.outcome, Err(why) if why.starts_with(NO_TIME)) {
                 report = runtime.block_on(run(5));
@@ -103,18 +108,18 @@ impl Only {
 
 async fn run_cell(
     theatre: &Theatre,
-    wire: Transport,
+    transport: Transport,
     step: Stage,
     row: &Row,
     scenario: &Scenario,
     slowness: u32,
 ) -> CellReport {
-    let mut report = CellReport::new(row.name, wire, step);
+    let mut report = CellReport::new(row.name, transport, step);
     let before = Resources::now();
     let setup = Setup {
         proxy: scenario.proxy,
         clock_ahead: scenario.clock_ahead,
-        ..Setup::new(wire, scenario.behavior.clone())
+        ..Setup::new(transport, scenario.behavior.clone())
     };
     let mut world = World::start(theatre, &setup).await;
     if let Cause::NoSuchName = scenario.cause {
@@ -182,7 +187,7 @@ async fn act(
 
 /// The settings of a cell, and which bound holds for its registration.
 fn bounds(scenario: &Scenario, slowness: u32) -> (Settings, Duration) {
-    let settings = fast().poll_interval(POLL_INTERVAL).goodbye_timeout(GOODBYE);
+    let settings = fast().poll_interval(POLL_INTERVAL).end_session_timeout(END_OF_SESSION);
     let (request, registration, again) =
         (REQUEST * slowness, REGISTRATION * slowness, AGAIN * slowness);
     match scenario.expect {
@@ -235,12 +240,12 @@ async fn end(
     }
     let begin = Instant::now();
     let ended = timeout(HANG, client.end_session()).await;
-    (report.took, report.bound) = (begin.elapsed(), GOODBYE);
+    (report.took, report.bound) = (begin.elapsed(), END_OF_SESSION);
     match ended.map_err(|_| "the end of the session hangs".to_owned())? {
         Err(error) if error.stage() != Some(Stage::EndSession) => {
             Err(format!("the end of the session failed elsewhere: {error:?}"))
         }
-        _ if report.took > GOODBYE + TOLERANCE => {
+        _ if report.took > END_OF_SESSION + TOLERANCE => {
             Err(format!("the end of the session took {:?}", report.took))
         }
         _ => Ok(()),
@@ -279,9 +284,9 @@ pub(crate) fn check() -> Result<(), String> {
             return Err(format!("two rows are called {:?}", row.name));
         }
         let mut runs = 0;
-        for wire in Transport::ALL {
+        for transport in Transport::ALL {
             for step in STEPS {
-                match row.plan(wire, step) {
+                match row.plan(transport, step) {
                     Plan::Run(_) => runs += 1,
                     Plan::Not(reason) => {
                         used.insert(reason);
@@ -304,10 +309,10 @@ pub(crate) fn check() -> Result<(), String> {
 }
 
 /// The matrix, to be filled with reports.
-pub(crate) fn table(wires: &[Transport]) -> Table {
-    let mut table = Table::new(wires, &STEPS);
+pub(crate) fn table(transports: &[Transport]) -> Table {
+    let mut table = Table::new(transports, &STEPS);
     for row in rows() {
-        table.row(row.name, |wire, step| match row.plan(wire, step) {
+        table.row(row.name, |transport, step| match row.plan(transport, step) {
             Plan::Run(_) => None,
             Plan::Not(reason) => Some(reason.0),
         });

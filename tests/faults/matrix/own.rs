@@ -11,7 +11,7 @@ use dps_emulator::{
 };
 
 use super::plan::{
-    Cause, Column, Expect, NOT_THIS_WIRE, OTHER_STEP, Plan, Row, Scenario, fails, row,
+    Cause, Column, Expect, NOT_THIS_TRANSPORT, OTHER_STEP, Plan, Row, Scenario, fails, row,
 };
 
 pub(super) fn rows() -> Vec<Row> {
@@ -57,7 +57,7 @@ pub(super) fn rows() -> Vec<Row> {
                     if matches!(fault, Mqtt(_)) { column.is_mqtt() } else { column.is_amqp() };
                 match column.step == step {
                     false => Plan::Not(OTHER_STEP),
-                    true if !fits => Plan::Not(NOT_THIS_WIRE),
+                    true if !fits => Plan::Not(NOT_THIS_TRANSPORT),
                     true => Scenario::new(Cause::Connection(fault), expect).into(),
                 }
             })

@@ -14,8 +14,8 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn plan(&self, wire: Transport, step: Stage) -> Plan {
-        let column = Column { wire, step };
+    pub(super) fn plan(&self, transport: Transport, step: Stage) -> Plan {
+        let column = Column { transport, step };
         if step == Stage::Websocket && !column.is_websocket() {
             return Plan::Not(NO_SUCH_STEP);
         }
@@ -23,28 +23,28 @@ impl Row {
     }
 }
 
-/// A wire at a step.
+/// A transport at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Column {
-    pub(super) wire: Transport,
+    pub(super) transport: Transport,
     pub(super) step: Stage,
 }
 
 impl Column {
     pub(super) fn is_websocket(self) -> bool {
-        matches!(self.wire, Transport::MqttWs | Transport::AmqpWs)
+        matches!(self.transport, Transport::MqttWs | Transport::AmqpWs)
     }
 
     pub(super) fn is_mqtt(self) -> bool {
-        matches!(self.wire, Transport::Mqtt | Transport::MqttWs)
+        matches!(self.transport, Transport::Mqtt | Transport::MqttWs)
     }
 
     pub(super) fn is_amqp(self) -> bool {
-        matches!(self.wire, Transport::Amqp | Transport::AmqpWs)
+        matches!(self.transport, Transport::Amqp | Transport::AmqpWs)
     }
 
     pub(super) fn is_http(self) -> bool {
-        self.wire == Transport::Http
+        self.transport == Transport::Http
     }
 }
 
@@ -58,7 +58,7 @@ pub(super) enum Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Reason(pub(super) char, pub(super) &'static str);
 
-pub(super) const NO_SUCH_STEP: Reason = Reason('a', "the wire has no WebSocket");
+pub(super) const NO_SUCH_STEP: Reason = Reason('a', "the transport has no WebSocket");
 pub(super) const WITH_THE_REQUEST: Reason =
     Reason('b', "HTTP sends the credential with the request: see register and query");
 pub(super) const NO_NAME: Reason = Reason('c', "no name is looked up at this step");
@@ -72,7 +72,7 @@ pub(super) const HANDSHAKE_ONLY: Reason =
 pub(super) const PROXY_ONLY: Reason = Reason('i', "only a proxy says this");
 pub(super) const NO_TUNNEL: Reason = Reason('j', "there is no tunnel yet that could die");
 pub(super) const UPGRADE_ONLY: Reason = Reason('k', "only the upgrade is answered like this");
-pub(super) const NOT_THIS_WIRE: Reason = Reason('l', "the wire has no such message");
+pub(super) const NOT_THIS_TRANSPORT: Reason = Reason('l', "the transport has no such message");
 pub(super) const OTHER_STEP: Reason = Reason('m', "the message belongs to another step");
 pub(super) const NO_REQUEST: Reason =
     Reason('n', "no request of the registration is answered at this step");
@@ -90,7 +90,7 @@ pub(super) const REASONS: &[Reason] = &[
     PROXY_ONLY,
     NO_TUNNEL,
     UPGRADE_ONLY,
-    NOT_THIS_WIRE,
+    NOT_THIS_TRANSPORT,
     OTHER_STEP,
     NO_REQUEST,
     CREDENTIAL_ONLY,

@@ -13,7 +13,7 @@ use super::{
     own,
     plan::{
         CREDENTIAL_ONLY, Cause, Column, Expect, HANDSHAKE_ONLY, NO_CONNECTION, NO_NAME,
-        NO_NEW_CONNECTION, NO_PEER, NO_REQUEST, NO_TLS, NO_TUNNEL, NOT_THIS_WIRE, OTHER_STEP,
+        NO_NEW_CONNECTION, NO_PEER, NO_REQUEST, NO_TLS, NO_TUNNEL, NOT_THIS_TRANSPORT, OTHER_STEP,
         PROXY_ONLY, Plan, Reason, Row, Scenario, UPGRADE_ONLY, WITH_THE_REQUEST, fails, row,
     },
 };
@@ -209,7 +209,7 @@ fn websockets() -> Vec<Row> {
             b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
             || fails(Connection, Websocket, false),
         ),
-        // The service's own no, as on every wire.
+        // The service's own no, as on every transport.
         says(
             "WebSocket not now (503)",
             b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
@@ -220,7 +220,7 @@ fn websockets() -> Vec<Row> {
             Authenticate | Register | Query | EndSession if column.is_websocket() => {
                 breaks(column, Mischief::CloseWebsocket, Connection)
             }
-            _ => Plan::Not(NOT_THIS_WIRE),
+            _ => Plan::Not(NOT_THIS_TRANSPORT),
         }),
     ]
 }
@@ -238,7 +238,7 @@ fn sessions() -> Vec<Row> {
                 };
                 Scenario::trouble(trouble, expect).into()
             }
-            Authenticate => Plan::Not(NOT_THIS_WIRE),
+            Authenticate => Plan::Not(NOT_THIS_TRANSPORT),
             _ => Plan::Not(OTHER_STEP),
         }),
         row("credential refused", |column| session_refused(column, 401)),
@@ -257,7 +257,7 @@ fn sessions() -> Vec<Row> {
                         Behavior::new().polls(1).on_register(Fault::deliver(Delivery::CloseAfter)),
                     )
                     .into(),
-                Register | Query => Plan::Not(NOT_THIS_WIRE),
+                Register | Query => Plan::Not(NOT_THIS_TRANSPORT),
                 _ => Plan::Not(OTHER_STEP),
             }
         }),
@@ -303,10 +303,10 @@ fn correlations() -> Vec<Row> {
     vec![
         row("wrong correlation", move |column| {
             let what = Mischief::Edit(misdirect);
-            answer(column, what, |step| fails(Timeout, step, true), Some(NOT_THIS_WIRE))
+            answer(column, what, |step| fails(Timeout, step, true), Some(NOT_THIS_TRANSPORT))
         }),
         row("duplicate answer", move |column| {
-            answer(column, Mischief::Twice, |_| Expect::Assigned, Some(NOT_THIS_WIRE))
+            answer(column, Mischief::Twice, |_| Expect::Assigned, Some(NOT_THIS_TRANSPORT))
         }),
         row("late answer", move |column| {
             answer(column, Mischief::Late, |step| fails(Timeout, step, true), None)

@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use super::{
     door::{Door, DoorState},
     pki::{Credentials, Pki},
-    spoilt::meet,
+    spoiled::meet,
     talk::{Kind, Message},
 };
 
@@ -86,7 +86,7 @@ pub(super) struct Connections {
 
 /// What he and his connections share.
 pub(super) struct Plot {
-    pub(super) wire: Transport,
+    pub(super) transport: Transport,
     /// Plays the proxy.
     pub(super) proxy: bool,
     pub(super) pki: Arc<Pki>,
@@ -104,7 +104,7 @@ pub(super) struct Plot {
 impl Meddler {
     /// Stands before the service at an address, which shows a certificate of the given authority.
     pub(crate) async fn start(
-        wire: Transport,
+        transport: Transport,
         proxy: bool,
         pki: Arc<Pki>,
         service: SocketAddr,
@@ -112,7 +112,7 @@ impl Meddler {
     ) -> io::Result<Self> {
         let (door, address) = Door::new()?;
         let plot = Arc::new(Plot {
-            wire,
+            transport,
             proxy,
             pki,
             service,
@@ -184,7 +184,8 @@ impl Plot {
         let trouble = (*self.trouble.borrow())?;
         let fits = message.step == Some(trouble.at)
             && trouble.with.is_none_or(|kind| {
-                message.kind == kind || message.kind == Kind::Other && self.wire == Transport::Http
+                message.kind == kind
+                    || message.kind == Kind::Other && self.transport == Transport::Http
             });
         fits.then_some(trouble.what)
     }

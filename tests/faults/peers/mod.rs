@@ -4,7 +4,7 @@ mod door;
 mod meddler;
 mod paced;
 mod pki;
-mod spoilt;
+mod spoiled;
 mod talk;
 
 pub(crate) use door::DoorState;

@@ -1,4 +1,4 @@
-//! What goes over the wire, as far as the man in the middle must understand it: where one message of the service
+//! What goes over the transport, as far as the man in the middle must understand it: where one message of the service
 //! ends and the next begins, which step of the registration it belongs to, and whether it is WebSocket's.
 
 use dps_client::{Stage, Transport};
@@ -46,7 +46,7 @@ enum Protocol {
     Amqp,
 }
 
-/// What a request has in it, whatever the wire.
+/// What a request has in it, whatever the transport.
 const REQUESTS: [(&[u8], Stage); 4] = [
     (b"iotdps-register", Stage::Register),
     (b"/register?", Stage::Register),
@@ -55,8 +55,8 @@ const REQUESTS: [(&[u8], Stage); 4] = [
 ];
 
 impl Talk {
-    pub(crate) fn new(wire: Transport) -> Self {
-        let (protocol, websocket) = match wire {
+    pub(crate) fn new(transport: Transport) -> Self {
+        let (protocol, websocket) = match transport {
             Transport::Mqtt => (Protocol::Mqtt, false),
             Transport::MqttWs => (Protocol::Mqtt, true),
             Transport::Amqp => (Protocol::Amqp, false),

@@ -1,4 +1,4 @@
-//! An answer of the service as the bytes of each wire, and back through the wire's own codec.
+//! An answer of the service as the bytes of each transport, and back through the transport's own codec.
 
 use std::time::SystemTime;
 
@@ -24,18 +24,18 @@ pub(crate) struct Answer {
 const REQUEST_ID: &str = "1a2b3c4d";
 const CORRELATION_ID: &str = "0c4a1e8e-5b1f-4a57-9b7e-3f1f5a3c2d10";
 
-/// What the wire's codec makes of the answer's bytes; `None` when the wire can't carry it.
+/// What the transport's codec makes of the answer's bytes; `None` when the transport can't carry it.
 pub(crate) async fn response(
-    wire: Transport,
+    transport: Transport,
     stage: Stage,
     answer: Answer,
     input: &Input,
     now: SystemTime,
 ) -> Option<Response> {
-    if input.is_typed() && !matches!(wire, Transport::Amqp | Transport::AmqpWs) {
+    if input.is_typed() && !matches!(transport, Transport::Amqp | Transport::AmqpWs) {
         return None;
     }
-    Some(match wire {
+    Some(match transport {
         Transport::Http => http(answer, input, now),
         Transport::Mqtt => mqtt(&publish(answer, input), stage, now),
         Transport::MqttWs => mqtt(&over_websocket(&publish(answer, input)).await, stage, now),
@@ -196,7 +196,7 @@ async fn over_websocket(bytes: &[u8]) -> Vec<u8> {
     let mut service = WsBytes::server(theirs).await;
     let mut device = WsBytes::client(ours).await;
     service.write_all(bytes).await.expect("room");
-    service.shutdown().await.expect("a goodbye");
+    service.shutdown().await.expect("an end of the session");
     let mut read = Vec::new();
     device.read_to_end(&mut read).await.expect("what was sent");
     read

@@ -1,7 +1,7 @@
-//! The retry-after matrix: whatever a service says about when to come back, in whatever answer, on whatever wire,
+//! The retry-after matrix: whatever a service says about when to come back, in whatever answer, on whatever transport,
 //! the next request is never earlier than asked, never earlier than the floor, and never past the deadline.
 //!
-//! The bytes of each wire go through the wire's own codec into the pure machine, and time is a number: hours cost
+//! The bytes of each transport go through the transport's own codec into the pure machine, and time is a number: hours cost
 //! nothing. [`sockets`] has some of it over real connections.
 
 mod bytes;
@@ -48,11 +48,11 @@ pub(crate) struct Total {
     pub(crate) inputs: usize,
     pub(crate) checks: usize,
     pub(crate) failures: Vec<String>,
-    /// A line for each input, a column for each wire.
+    /// A line for each input, a column for each transport.
     pub(crate) table: String,
 }
 
-/// Checks every input in every situation on every wire.
+/// Checks every input in every situation on every transport.
 pub(crate) fn run() -> Total {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(check_all())
@@ -62,13 +62,13 @@ async fn check_all() -> Total {
     let mut total = Total { inputs: INPUTS.len(), ..Total::default() };
     let width = INPUTS.iter().map(|input| input.name.len()).max().unwrap_or_default();
     total.table = format!("{:width$}", "");
-    for wire in Transport::ALL {
-        total.table += &format!("  {:8}", wire.as_str());
+    for transport in Transport::ALL {
+        total.table += &format!("  {:8}", transport.as_str());
     }
     for input in INPUTS {
         total.table += &format!("\n{:width$}", input.name);
-        for wire in Transport::ALL {
-            let word = check_cell(&mut total, wire, input).await;
+        for transport in Transport::ALL {
+            let word = check_cell(&mut total, transport, input).await;
             total.table += &format!("  {word:8}");
         }
         total.table.truncate(total.table.trim_end().len());
@@ -77,11 +77,11 @@ async fn check_all() -> Total {
     total
 }
 
-async fn check_cell(total: &mut Total, wire: Transport, input: &Input) -> &'static str {
+async fn check_cell(total: &mut Total, transport: Transport, input: &Input) -> &'static str {
     let mut word = "a";
     for situation in SITUATIONS {
         let answer = if situation.throttled { THROTTLED } else { ASSIGNING };
-        let response = response(wire, situation.stage, answer, input, inputs::now()).await;
+        let response = response(transport, situation.stage, answer, input, inputs::now()).await;
         let Some(response) = response else { continue };
         if word == "a" {
             word = "ok";
@@ -93,7 +93,7 @@ async fn check_cell(total: &mut Total, wire: Transport, input: &Input) -> &'stat
                 if let Err(why) = outcome {
                     word = "FAIL";
                     total.failures.push(format!(
-                        "retry-after {:?} on {wire}, {situation:?}, {settings:?}: {why}",
+                        "retry-after {:?} on {transport}, {situation:?}, {settings:?}: {why}",
                         input.name
                     ));
                 }

@@ -41,14 +41,14 @@ enum Answer {
 }
 
 /// How many registrations there were, and what went wrong.
-pub(crate) fn run(wires: &[Transport]) -> (usize, Vec<String>) {
+pub(crate) fn run(transports: &[Transport]) -> (usize, Vec<String>) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let local = LocalSet::new();
     let outcomes = local.block_on(&runtime, async {
         let mut tasks = Vec::new();
-        for wire in wires.iter().copied() {
+        for transport in transports.iter().copied() {
             for answer in [
                 Answer::Assigning,
                 Answer::AssigningAgain,
@@ -57,8 +57,10 @@ pub(crate) fn run(wires: &[Transport]) -> (usize, Vec<String>) {
             ] {
                 for (retry_after, asks) in inputs() {
                     tasks.push(tokio::task::spawn_local(async move {
-                        let outcome = check(wire, answer, retry_after.clone(), asks).await;
-                        outcome.map_err(|why| format!("{retry_after:?}, {answer:?}, {wire}: {why}"))
+                        let outcome = check(transport, answer, retry_after.clone(), asks).await;
+                        outcome.map_err(|why| {
+                            format!("{retry_after:?}, {answer:?}, {transport}: {why}")
+                        })
                     }));
                 }
             }
@@ -73,7 +75,7 @@ pub(crate) fn run(wires: &[Transport]) -> (usize, Vec<String>) {
 }
 
 async fn check(
-    wire: Transport,
+    transport: Transport,
     answer: Answer,
     retry_after: RetryAfter,
     asks: Option<Duration>,
@@ -89,7 +91,7 @@ async fn check(
         Answer::RegisterThrottled => (Behavior::new().on_register(throttle), 0),
         Answer::QueryThrottled => (Behavior::new().polls(1).on_query(throttle), 1),
     };
-    let cell = Cell { wire, credential: Credential::SymmetricKey };
+    let cell = Cell { transport, credential: Credential::SymmetricKey };
     let bench = Bench::new(cell, behavior).await;
     let settings = fast()
         .poll_interval(USUAL)

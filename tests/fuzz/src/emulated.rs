@@ -30,22 +30,22 @@ pub(crate) fn emulator() -> Unconnected {
     let file = format!(
         r#"
         id-scope = "{SCOPE}"
-        [[enrolment]]
+        [[enrollment]]
         registration-id = "pump-17"
         symmetric-key = "{device}"
         secondary-key = "{second}"
         polls = 1
         payload = "echo"
         register = [{{ refuse = 429, retry-after = 1 }}]
-        [[enrolment]]
+        [[enrollment]]
         group = "group"
         symmetric-key = "{group}"
-        [[enrolment]]
+        [[enrollment]]
         registration-id = "pump-18"
         certificate = """{CERTIFICATE}"""
         retry-after = ["1", "x"]
         polls = 2
-        [[enrolment]]
+        [[enrollment]]
         group = "x509-group"
         ca = """{CERTIFICATE}"""
         "#

@@ -1,4 +1,4 @@
-//! The HTTPS wire's requests and answers.
+//! The HTTPS transport's requests and answers.
 
 use std::{
     sync::LazyLock,

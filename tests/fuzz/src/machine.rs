@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use dps_state_machine::{
-    ConnectionError, Error, ErrorKind, Registered, Response, Settings, Stage,
+    ConnectionError, Error, ErrorKind, RegistrationResult, Response, Settings, Stage,
     machine::{ExchangeId, Input, Machine, Output, State},
     retry_after,
 };
@@ -13,7 +13,7 @@ use crate::input::{parts, text};
 
 /// The first part chooses the settings; each further one is an event, named by its first letter:
 /// `r`egister, `c`ancel, `e`nd the session, aban`x`don, `t`ick when due, `T` and a byte: tick after so many seconds,
-/// `s`/`S`: the goodbye went well or not, `k`/`K`: the connection was lost or could not be made,
+/// `s`/`S`: the end of the session went well or not, `k`/`K`: the connection was lost or could not be made,
 /// `aSTATUS;RETRY-AFTER;BODY`: an answer, `l`: the same one, too late.
 pub fn run(data: &[u8]) {
     let mut parts = parts(data);
@@ -33,7 +33,7 @@ struct Run {
     now: Duration,
     /// The registration under way: by when it must have its outcome.
     deadline: Option<Duration>,
-    /// The call to the wire that is under way, and the one before.
+    /// The call to the transport that is under way, and the one before.
     exchange: Option<ExchangeId>,
     stale: Option<ExchangeId>,
     ending: bool,
@@ -57,7 +57,7 @@ impl Run {
             settings = settings.registration_timeout(Duration::MAX);
         }
         if bit(3) {
-            settings = settings.request_timeout(Duration::MAX).goodbye_timeout(Duration::MAX);
+            settings = settings.request_timeout(Duration::MAX).end_session_timeout(Duration::MAX);
         }
         if bit(4) {
             settings = settings.poll_floor(Duration::MAX).max_backoff(Duration::MAX);
@@ -280,7 +280,7 @@ fn response(part: &[u8]) -> (Response, &[u8]) {
 }
 
 /// A device takes nothing for its hub but what the service said, read by a second reader of JSON.
-fn registered_from(registered: &Registered, body: &[u8]) {
+fn registered_from(registered: &RegistrationResult, body: &[u8]) {
     assert_eq!(registered.body, body);
     assert!(!registered.assigned_hub.is_empty() && !registered.device_id.is_empty());
     if let Some(payload) = &registered.payload {

@@ -66,9 +66,9 @@ fn group_key(id: &RegistrationId) -> SymmetricKey {
 fn judge(token: &str, scope: &str, id: &str) -> bool {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
     match EMULATOR.authenticate(now, scope, id, token) {
-        Ok(enrolment) => {
+        Ok(enrollment) => {
             assert!(scope.eq_ignore_ascii_case(SCOPE));
-            is_right(token, id, &enrolment).expect(token);
+            is_right(token, id, &enrollment).expect(token);
             true
         }
         Err((code, reason)) => {
@@ -78,7 +78,7 @@ fn judge(token: &str, scope: &str, id: &str) -> bool {
     }
 }
 
-fn is_right(token: &str, id: &str, enrolment: &str) -> Option<()> {
+fn is_right(token: &str, id: &str, enrollment: &str) -> Option<()> {
     let (scheme, fields) = token.split_once(' ')?;
     let fields: Vec<_> = fields.trim().split('&').filter_map(|f| f.split_once('=')).collect();
     let only = |name: &str| {
@@ -89,14 +89,14 @@ fn is_right(token: &str, id: &str, enrolment: &str) -> Option<()> {
     let decoded = |text| percent_decode_str(text).decode_utf8();
     let wanted = format!("{SCOPE}/registrations/{id}");
     let sig = decoded(only("sig")?).ok()?;
-    let keys: &[SymmetricKey] = &match enrolment {
+    let keys: &[SymmetricKey] = &match enrollment {
         "group" => vec![group_key(&id.parse().ok()?)],
         _ => vec![KEYS[0].parse().ok()?, KEYS[1].parse().ok()?],
     };
     let right = scheme.eq_ignore_ascii_case("SharedAccessSignature")
         && decoded(resource).ok()?.eq_ignore_ascii_case(&wanted)
         && expiry.parse::<u64>().ok()? > NOW
-        && (enrolment == "group" || enrolment.eq_ignore_ascii_case(id))
+        && (enrollment == "group" || enrollment.eq_ignore_ascii_case(id))
         && fields.iter().all(|(key, value)| *key != "skn" || ["", "registration"].contains(value))
         && keys.iter().any(|key| verify_signature(key, resource, expiry, &padded(&sig)));
     right.then_some(())

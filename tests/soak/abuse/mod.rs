@@ -15,7 +15,7 @@ use std::{
 };
 
 use dps_client::Transport;
-use dps_conformance::settle as goodbye;
+use dps_conformance::settle as end_of_session;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -56,13 +56,18 @@ pub(crate) struct Abuse {
     /// Attackers at once.
     attackers: usize,
     /// Whose port it is.
-    wire: Transport,
+    transport: Transport,
     attack: Attack,
 }
 
 impl Abuse {
-    const fn new(name: &'static str, attackers: usize, wire: Transport, attack: Attack) -> Self {
-        Self { name, attackers, wire, attack }
+    const fn new(
+        name: &'static str,
+        attackers: usize,
+        transport: Transport,
+        attack: Attack,
+    ) -> Self {
+        Self { name, attackers, transport, attack }
     }
 }
 
@@ -79,7 +84,7 @@ const FEW: usize = 16;
 /// Prints a row for each abuse; returns what did not hold.
 pub(crate) async fn run(options: &Options) -> Result<Vec<String>> {
     println!(
-        "\nThe emulator, with at most {MAX_CONNECTIONS} connections and {} s of patience, under abuse for {} s each, while a device registers on each wire:\n",
+        "\nThe emulator, with at most {MAX_CONNECTIONS} connections and {} s of patience, under abuse for {} s each, while a device registers on each transport:\n",
         PATIENCE.as_secs(),
         options.abuse.as_secs_f64()
     );
@@ -89,7 +94,7 @@ pub(crate) async fn run(options: &Options) -> Result<Vec<String>> {
     println!("|{}", "---|".repeat(10));
     let mut failures = Vec::new();
     let abuses = [sockets::ABUSES, http::ABUSES, websocket::ABUSES, mqtt::ABUSES, amqp::ABUSES];
-    let wanted = |abuse: &&Abuse| abuse.wire.is_built() && abuse.name.contains(&options.named);
+    let wanted = |abuse: &&Abuse| abuse.transport.is_built() && abuse.name.contains(&options.named);
     // The short form has a third of them, some of each kind.
     let step = if options.long { 1 } else { 3 };
     let world = world(None)?;
@@ -120,7 +125,7 @@ async fn withstand(world: &Arc<World>, abuse: &Abuse, options: &Options) -> Resu
     let warm = Good::register_for(world, Duration::ZERO, options).await?;
     let before = settled_service(world).await?;
     world.service.reset_peak()?;
-    let target = Target::new(world.service.port(abuse.wire)?, &world.service.ca_pem)?;
+    let target = Target::new(world.service.port(abuse.transport)?, &world.service.ca_pem)?;
     let connections = Arc::new(AtomicU64::new(0));
     let mut attackers = JoinSet::new();
     for _ in 0..abuse.attackers {
@@ -208,16 +213,16 @@ impl Default for Good {
 }
 
 impl Good {
-    /// One device for each wire registers again and again, at least once.
+    /// One device for each transport registers again and again, at least once.
     async fn register_for(world: &Arc<World>, time: Duration, options: &Options) -> Result<Self> {
         let mut devices = JoinSet::new();
-        for wire in options.wires() {
+        for transport in options.transports() {
             let world = world.clone();
             devices.spawn(async move {
                 let mut good = Self::default();
                 loop {
                     let begin = Instant::now();
-                    good.note(wire, register(&world, wire).await, begin.elapsed());
+                    good.note(transport, register(&world, transport).await, begin.elapsed());
                     // No faster than it takes to tell that it is served.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     if begin.elapsed() > MAX_LATENCY || good.begin.elapsed() >= time {
@@ -233,10 +238,10 @@ impl Good {
         Ok(all)
     }
 
-    fn note(&mut self, wire: Transport, outcome: Result<()>, took: Duration) {
+    fn note(&mut self, transport: Transport, outcome: Result<()>, took: Duration) {
         match outcome {
             Ok(()) => self.done += 1,
-            Err(error) => *self.errors.entry(format!("{wire}: {error}")).or_default() += 1,
+            Err(error) => *self.errors.entry(format!("{transport}: {error}")).or_default() += 1,
         }
         self.worst = self.worst.max(took);
     }
@@ -254,10 +259,10 @@ impl Good {
     }
 }
 
-async fn register(world: &World, wire: Transport) -> Result<()> {
-    let device = world.device(Kind::Polled, wire, &format!("good-{wire}"))?;
-    let client = device.client(wire)?;
+async fn register(world: &World, transport: Transport) -> Result<()> {
+    let device = world.device(Kind::Polled, transport, &format!("good-{transport}"))?;
+    let client = device.client(transport)?;
     let outcome = client.register(device.request()).await;
-    goodbye(&client).await;
+    end_of_session(&client).await;
     outcome.map(drop).map_err(Into::into)
 }

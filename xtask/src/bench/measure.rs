@@ -98,7 +98,7 @@ impl Client {
         let status = format!("/proc/{}/status", child.id());
         let mut peak = 0;
         loop {
-            // The peak only grows, and the goodbye at the end needs next to nothing.
+            // The peak only grows, and the end of the session at the end needs next to nothing.
             peak = peak.max(peak_kib(&fs::read_to_string(&status).unwrap_or_default()));
             if let Some(exit) = child.try_wait()? {
                 if !exit.success() {

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what one registration costs a device, wire by wire.
+//! `cargo xtask bench`: what one registration costs a device, transport by transport.
 //!
 //! Round trips and bytes are counted on a path with a delay, CPU over many runs on the bare loopback. The figures
 //! are printed beside those of a bare client written for the purpose on the same crates, as ratios: they inform,
@@ -25,24 +25,24 @@ use measure::{Client, Figures};
 const BARE: Figures =
     Figures { round_trips: 2.0, up: 722, down: 0, cpu_ms: 3.5, peak_mib: 2.7, size_mib: 1.5 };
 
-/// Each wire, the feature set that brings it alone, and the port of the emulator that serves it.
-const WIRES: &[Wire] = &[
-    Wire { name: "http", features: "http", port: |ready| Some(ready.https_port) },
-    Wire { name: "mqtt", features: "mqtt", port: |ready| ready.mqtt_port },
-    Wire {
+/// Each transport, the feature set that brings it alone, and the port of the emulator that serves it.
+const TRANSPORTS: &[Transport] = &[
+    Transport { name: "http", features: "http", port: |ready| Some(ready.https_port) },
+    Transport { name: "mqtt", features: "mqtt", port: |ready| ready.mqtt_port },
+    Transport {
         name: "mqtt-ws",
         features: "mqtt,websocket",
         port: |ready| ready.mqtt_port.map(|_| ready.https_port),
     },
-    Wire { name: "amqp", features: "amqp", port: |ready| ready.amqp_port },
-    Wire {
+    Transport { name: "amqp", features: "amqp", port: |ready| ready.amqp_port },
+    Transport {
         name: "amqp-ws",
         features: "amqp,websocket",
         port: |ready| ready.amqp_port.map(|_| ready.https_port),
     },
 ];
 
-struct Wire {
+struct Transport {
     name: &'static str,
     features: &'static str,
     port: fn(&Ready) -> Option<u16>,
@@ -59,7 +59,7 @@ struct Ready {
     group_key: String,
 }
 
-/// Prints the table; arguments name wires, none means all.
+/// Prints the table; arguments name transports, none means all.
 pub(crate) fn run(arguments: &[String]) -> Result {
     let target = Metadata::load()?.target_directory;
     let folder = target.join("bench");
@@ -69,12 +69,18 @@ pub(crate) fn run(arguments: &[String]) -> Result {
     let device = Device::new(&dps, &folder, &ready)?;
 
     let mut rows = Vec::new();
-    for wire in WIRES {
-        let wanted = arguments.is_empty() || arguments.iter().any(|name| name == wire.name);
-        let Some(port) = (wire.port)(&ready).filter(|_| wanted) else { continue };
-        let minimal = build_minimal(wire, &target)?;
-        rows.push((format!("{} app", wire.name), device.minimal(&minimal, wire, port).measure()?));
-        rows.push((format!("{} command", wire.name), device.command(&dps, wire, port).measure()?));
+    for transport in TRANSPORTS {
+        let wanted = arguments.is_empty() || arguments.iter().any(|name| name == transport.name);
+        let Some(port) = (transport.port)(&ready).filter(|_| wanted) else { continue };
+        let minimal = build_minimal(transport, &target)?;
+        rows.push((
+            format!("{} app", transport.name),
+            device.minimal(&minimal, transport, port).measure()?,
+        ));
+        rows.push((
+            format!("{} command", transport.name),
+            device.command(&dps, transport, port).measure()?,
+        ));
     }
     print_table(&rows);
     Ok(())
@@ -86,12 +92,12 @@ fn build_command(target: &Path) -> Result<PathBuf> {
     Ok(target.join("release/dps"))
 }
 
-/// The example `minimal` with nothing but one wire.
-fn build_minimal(wire: &Wire, target: &Path) -> Result<PathBuf> {
+/// The example `minimal` with nothing but one transport.
+fn build_minimal(transport: &Transport, target: &Path) -> Result<PathBuf> {
     Cmd::cargo(["build", "--profile", "minimal", "--locked", "--package", "dps-client"])
-        .args(["--example", "minimal", "--no-default-features", "--features", wire.features])
+        .args(["--example", "minimal", "--no-default-features", "--features", transport.features])
         .run()?;
-    let copy = target.join("bench").join(format!("minimal-{}", wire.name));
+    let copy = target.join("bench").join(format!("minimal-{}", transport.name));
     fs::copy(target.join("minimal/examples/minimal"), &copy)?;
     Ok(copy)
 }
@@ -130,22 +136,22 @@ impl Device {
         Ok(device)
     }
 
-    fn minimal(&self, program: &Path, wire: &Wire, port: u16) -> Client {
+    fn minimal(&self, program: &Path, transport: &Transport, port: u16) -> Client {
         let Self { id_scope, ca, key } = self;
         let (ca, key) = (ca.display().to_string(), key.display().to_string());
-        let (wire, id_scope) = (wire.name.to_owned(), id_scope.clone());
+        let (transport, id_scope) = (transport.name.to_owned(), id_scope.clone());
         Client::new(program, port, move |endpoint| {
-            [&wire, endpoint, &ca, &id_scope, Self::ID, &key].map(ToString::to_string).into()
+            [&transport, endpoint, &ca, &id_scope, Self::ID, &key].map(ToString::to_string).into()
         })
     }
 
-    fn command(&self, program: &Path, wire: &Wire, port: u16) -> Client {
+    fn command(&self, program: &Path, transport: &Transport, port: u16) -> Client {
         let Self { id_scope, ca, key } = self;
         let (ca, key) = (ca.display().to_string(), key.display().to_string());
-        let (wire, id_scope) = (wire.name.to_owned(), id_scope.clone());
+        let (transport, id_scope) = (transport.name.to_owned(), id_scope.clone());
         Client::new(program, port, move |endpoint| {
             let flags = [
-                ["--transport", &wire],
+                ["--transport", &transport],
                 ["--endpoint", endpoint],
                 ["--ca-file", &ca],
                 ["--id-scope", &id_scope],

@@ -1,4 +1,4 @@
-//! What depends on the clock, over a stream in memory, and what the wire itself can't be made to do yet.
+//! What depends on the clock, over a stream in memory, and what the transport itself can't be made to do yet.
 
 use dps_attestation::SymmetricKey;
 use tokio::io::{AsyncWrite, DuplexStream, duplex};

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the files in this folder anew, with OpenSSL 3: what the tests can't make themselves.
-# THROWAWAY TEST KEYS: they are public and prove nothing. Never enrol one anywhere.
+# THROWAWAY TEST KEYS: they are public and prove nothing. Never enroll one anywhere.
 set -eu
 cd "$(dirname "$0")"
 days=34400 # past 2120

@@ -175,9 +175,9 @@ fn the_emulator_flag_refuses_what_makes_no_sense_with_it() {
 }
 
 #[test]
-fn what_a_wire_can_not_carry_is_refused_by_name() {
-    for wire in ["mqtt", "mqtt-ws"] {
-        refused(&register(&["--transport", wire, "--force"]), &["--force ", "http", "amqp"]);
+fn what_a_transport_can_not_carry_is_refused_by_name() {
+    for transport in ["mqtt", "mqtt-ws"] {
+        refused(&register(&["--transport", transport, "--force"]), &["--force ", "http", "amqp"]);
     }
 }
 

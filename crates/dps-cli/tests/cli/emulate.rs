@@ -72,7 +72,7 @@ fn a_configuration_file_counts_and_flags_win_over_it() {
     let port = taken.local_addr().unwrap().port();
     let folder = Folder::new();
     let toml = format!(
-        "id-scope = \"0neFile\"\nhttps-port = {port}\n[[enrolment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\"\nhub = \"from.file\"\n"
+        "id-scope = \"0neFile\"\nhttps-port = {port}\n[[enrollment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\"\nhub = \"from.file\"\n"
     );
     let config = folder.file("emulator.toml", toml);
     let emulator =
@@ -149,11 +149,11 @@ fn bad_values_are_named_with_exit_code_2() {
     let text_file = folder.file("text", "hello");
     let toml = folder.file("bad.toml", "https-port = \"x\"");
     let typo =
-        folder.file("typo.toml", "[[enrolment]]\nregistration-id = \"dev\"\nsymetric-key = \"a\"");
+        folder.file("typo.toml", "[[enrollment]]\nregistration-id = \"dev\"\nsymetric-key = \"a\"");
     let named = folder.file("named.toml", "server-names = [\"a b\"]");
     let grouped = folder.file(
         "grouped.toml",
-        format!("[[enrolment]]\ngroup = \"group\"\nsymmetric-key = \"{KEY}\""),
+        format!("[[enrollment]]\ngroup = \"group\"\nsymmetric-key = \"{KEY}\""),
     );
     let cases: &[(&[&str], &[&str])] = &[
         (&["--https-port", &port], &["https-port: ", &port, "127.0.0.1", "another port, or 0"]),

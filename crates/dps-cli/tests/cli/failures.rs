@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 
 use crate::support::{
-    Emulator, Ended, Folder, KEY, Silent, WIRES, closed_endpoint, dps, register_at, run, text,
+    Emulator, Ended, Folder, KEY, Silent, TRANSPORTS, closed_endpoint, dps, register_at, run, text,
 };
 
 /// How long a process may live on after `--timeout`.
@@ -20,13 +20,13 @@ fn fails(toml: &str, arguments: &[&str], kind: &str) -> Value {
 }
 
 #[test]
-fn a_wrong_key_is_rejected_on_every_wire() {
+fn a_wrong_key_is_rejected_on_every_transport() {
     let emulator = Emulator::behaving("");
-    for wire in WIRES {
-        let mut command = emulator.register_dev_over(wire, &[]);
+    for transport in TRANSPORTS {
+        let mut command = emulator.register_dev_over(transport, &[]);
         let error = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmc=")).failed("rejected");
         assert_eq!(error["stage"], "authenticate");
-        assert_eq!(error["transport"], wire);
+        assert_eq!(error["transport"], transport);
         assert_eq!(error["httpStatus"], 401);
         assert_eq!(error["retryable"], false);
         assert_eq!(error["retryAfterSeconds"], Value::Null);
@@ -104,16 +104,16 @@ fn within(timeout: Duration, command: &mut Command) -> Ended {
     ended
 }
 
-fn is_gone_with_the_timeout_whatever_the_peer_does(wire: &str) {
+fn is_gone_with_the_timeout_whatever_the_peer_does(transport: &str) {
     let half = Duration::from_millis(500);
     let silent = Silent::new();
-    let over = ["--timeout", "0.5", "--transport", wire];
+    let over = ["--timeout", "0.5", "--transport", transport];
     let error = within(half, &mut silent.register(&over)).failed("timeout");
     assert_eq!((text(&error, "stage"), &error["retryable"]), ("tls", &Value::Bool(true)));
     // A poll every 50 ms, not a flood.
     let arguments = ["--timeout", "0.5", "--poll-floor", "0.05"];
     let deaf = Emulator::configured("connections = [\"hang-after-tls\"]");
-    within(half, &mut deaf.register_dev_over(wire, &arguments)).failed("timeout");
+    within(half, &mut deaf.register_dev_over(transport, &arguments)).failed("timeout");
     for toml in [
         "register = [{ deliver = \"never\" }]",
         "polls = 1\nretry-after = 0\nquery = [{ deliver = \"never\" }]",
@@ -121,22 +121,22 @@ fn is_gone_with_the_timeout_whatever_the_peer_does(wire: &str) {
         "polls = \"forever\"\nretry-after = 0",
     ] {
         let emulator = Emulator::behaving(toml);
-        within(half, &mut emulator.register_dev_over(wire, &arguments)).failed("timeout");
+        within(half, &mut emulator.register_dev_over(transport, &arguments)).failed("timeout");
     }
 }
 
-macro_rules! over_each_wire {
-    ($check:ident: $($name:ident $wire:literal),+) => {
+macro_rules! over_each_transport {
+    ($check:ident: $($name:ident $transport:literal),+) => {
         mod $check {
             $(#[test]
             fn $name() {
-                super::$check($wire);
+                super::$check($transport);
             })+
         }
     };
 }
 
-over_each_wire!(is_gone_with_the_timeout_whatever_the_peer_does:
+over_each_transport!(is_gone_with_the_timeout_whatever_the_peer_does:
     http "http", mqtt "mqtt", mqtt_ws "mqtt-ws", amqp "amqp", amqp_ws "amqp-ws");
 
 #[test]
@@ -209,8 +209,8 @@ fn a_token_that_the_service_repeats_is_not_printed() {
     let token = "SharedAccessSignature sr=a%2Fb&sig=SECRET%3D&se=1";
     let toml = format!("outcome = {{ error-code = 400207, message = \"{token}\" }}");
     let emulator = Emulator::behaving(&toml);
-    for wire in WIRES {
-        let ended = run(&mut emulator.register_dev_over(wire, &["-vv"]));
+    for transport in TRANSPORTS {
+        let ended = run(&mut emulator.register_dev_over(transport, &["-vv"]));
         assert!(text(&ended.failed("rejected"), "message").contains("sig=***"), "{ended:?}");
         assert!(!format!("{}{}", ended.stdout, ended.stderr).contains("SECRET"), "{ended:?}");
     }

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::support::{Emulator, Folder, KEY, Running, Silent, WIRES, register_at, text};
+use crate::support::{Emulator, Folder, KEY, Running, Silent, TRANSPORTS, register_at, text};
 
 #[test]
 fn an_interrupt_cancels_a_connection_that_hangs() {
@@ -20,8 +20,8 @@ fn an_interrupt_cancels_a_connection_that_hangs() {
 #[test]
 fn an_interrupt_cancels_the_wait_for_the_next_poll() {
     let emulator = Emulator::behaving("polls = 1\nretry-after = 30");
-    for wire in WIRES {
-        let mut running = Running::start(&mut emulator.register_dev_over(wire, &["-v"]));
+    for transport in TRANSPORTS {
+        let mut running = Running::start(&mut emulator.register_dev_over(transport, &["-v"]));
         running.wait_for_stderr("Waiting");
         running.signal("-INT");
         running.ended().failed("cancelled");
@@ -32,7 +32,7 @@ fn an_interrupt_cancels_the_wait_for_the_next_poll() {
 fn the_session_is_ended_before_the_command_is() {
     let folder = Folder::new();
     let toml = format!(
-        "[[enrolment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\"\npolls = 1\nretry-after = 30"
+        "[[enrollment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\"\npolls = 1\nretry-after = 30"
     );
     let config = folder.file("emulator.toml", toml);
     let mut emulator = Emulator::start(folder, &["--config", &config, "--events", "-"]);
@@ -41,7 +41,7 @@ fn the_session_is_ended_before_the_command_is() {
     running.signal("-INT");
     running.ended().failed("cancelled");
     let closed = emulator.event("closed");
-    assert_eq!(closed["reason"], "the peer said goodbye");
+    assert_eq!(closed["reason"], "the peer ended the session");
 }
 
 #[test]

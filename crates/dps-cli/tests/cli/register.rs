@@ -2,7 +2,7 @@
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-use crate::support::{Emulator, Folder, KEY, WIRES, dps, run, run_with_stdin, text};
+use crate::support::{Emulator, Folder, KEY, TRANSPORTS, dps, run, run_with_stdin, text};
 
 /// A certificate authority, and one device's chain and key, as PEM.
 struct Factory {
@@ -70,10 +70,10 @@ fn the_emulator_flag_takes_what_makes_sense_with_it() {
 }
 
 #[test]
-fn the_emulator_flag_works_over_every_wire() {
-    for wire in WIRES {
-        let ended = run(&mut dps(&["register", "--emulator", "--json", "--transport", wire]));
-        assert_eq!(ended.assigned()["transport"], wire);
+fn the_emulator_flag_works_over_every_transport() {
+    for transport in TRANSPORTS {
+        let ended = run(&mut dps(&["register", "--emulator", "--json", "--transport", transport]));
+        assert_eq!(ended.assigned()["transport"], transport);
     }
 }
 
@@ -188,9 +188,9 @@ fn a_proxy_is_used_unless_no_proxy_names_the_host() {
 #[test]
 fn no_trace_shows_a_secret() {
     let emulator = Emulator::behaving("polls = 1\nretry-after = 0");
-    for wire in WIRES {
+    for transport in TRANSPORTS {
         let traced = ["-vv", "--poll-floor", "0"];
-        let ended = run(&mut emulator.register_dev_over(wire, &traced));
+        let ended = run(&mut emulator.register_dev_over(transport, &traced));
         ended.assigned();
         let told = ended.stderr;
         assert!(told.contains("Assigned") && told.contains("rustls"), "{told}");

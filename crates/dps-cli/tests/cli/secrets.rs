@@ -1,4 +1,4 @@
-//! Nothing that the command says, with `-vv`, holds a secret that it was given: on every wire, with every credential,
+//! Nothing that the command says, with `-vv`, holds a secret that it was given: on every transport, with every credential,
 //! through success and failure. What `derive-key` and `sas-token` are asked to print is another matter.
 
 use std::{
@@ -25,7 +25,7 @@ const GROUP_KEY: &str =
 const PASSWORD: &str = "kT7vQ2mKw9Lz4Rb8nXeH";
 /// On P-256. Its secret is the 32 bytes after the first 36.
 const PRIVATE_KEY: &str = include_str!("../../../dps-attestation/tests/data/p256.pkcs8.pem");
-const WIRES: [&str; 5] = ["http", "mqtt", "mqtt-ws", "amqp", "amqp-ws"];
+const TRANSPORTS: [&str; 5] = ["http", "mqtt", "mqtt-ws", "amqp", "amqp-ws"];
 
 fn derived() -> String {
     let device: RegistrationId = "in-a-group".parse().unwrap();
@@ -73,9 +73,9 @@ impl Bench {
         files.file("private.pem", PRIVATE_KEY);
         files.file("certificate.pem", &certificate);
         let toml = format!(
-            "[[enrolment]]\nregistration-id = \"with-key\"\nsymmetric-key = \"{DEVICE_KEY}\"\n\
-             [[enrolment]]\ngroup = \"group\"\nsymmetric-key = \"{GROUP_KEY}\"\npolls = 1\nretry-after = 0\n\
-             [[enrolment]]\nregistration-id = \"with-certificate\"\ncertificate = '''{certificate}'''\n"
+            "[[enrollment]]\nregistration-id = \"with-key\"\nsymmetric-key = \"{DEVICE_KEY}\"\n\
+             [[enrollment]]\ngroup = \"group\"\nsymmetric-key = \"{GROUP_KEY}\"\npolls = 1\nretry-after = 0\n\
+             [[enrollment]]\nregistration-id = \"with-certificate\"\ncertificate = '''{certificate}'''\n"
         );
         let config = files.file("emulator.toml", toml);
         let events = files.path("events");
@@ -91,7 +91,7 @@ impl Bench {
     }
 
     /// `dps register -vv` with each credential there is.
-    fn each(&self, wire: &str, arguments: &[&str]) -> Vec<Command> {
+    fn each(&self, transport: &str, arguments: &[&str]) -> Vec<Command> {
         let file = |name| self.files.path(name);
         let credentials: [(&str, Vec<String>); 4] = [
             ("with-key", vec![]),
@@ -103,7 +103,8 @@ impl Bench {
             ),
         ];
         let commands = credentials.into_iter().map(|(device, credential)| {
-            let mut command = self.emulator.register_over(wire, &["--registration-id", device]);
+            let mut command =
+                self.emulator.register_over(transport, &["--registration-id", device]);
             if credential.is_empty() {
                 command.env("DPS_SYMMETRIC_KEY", DEVICE_KEY);
             }
@@ -136,31 +137,33 @@ fn proxy(status: &'static str) -> String {
 }
 
 #[test]
-fn nothing_is_given_away_on_any_wire() {
+fn nothing_is_given_away_on_any_transport() {
     let bench = Bench::new();
     let refusing = proxy("407 Proxy Authentication Required");
     let broken = proxy("502 Bad Gateway");
-    for wire in WIRES {
-        for mut command in bench.each(wire, &[]) {
+    for transport in TRANSPORTS {
+        for mut command in bench.each(transport, &[]) {
             let ended = run(&mut command);
-            assert_eq!(ended.code, 0, "{wire}: {ended:?}");
+            assert_eq!(ended.code, 0, "{transport}: {ended:?}");
             assert!(ended.stderr.contains("TRACE") || ended.stderr.contains("DEBUG"), "{ended:?}");
-            keeps_quiet(wire, &ended);
+            keeps_quiet(transport, &ended);
         }
         for proxy in [&refusing, &broken] {
-            for mut command in bench.each(wire, &["--proxy", proxy]) {
+            for mut command in bench.each(transport, &["--proxy", proxy]) {
                 let ended = run(&mut command);
                 ended.failed("connection");
-                keeps_quiet(wire, &ended);
+                keeps_quiet(transport, &ended);
             }
         }
-        for mut command in bench.each(wire, &["--id-scope", "0ne00FFFFFF"]) {
-            keeps_quiet(wire, &run(&mut command));
+        for mut command in bench.each(transport, &["--id-scope", "0ne00FFFFFF"]) {
+            keeps_quiet(transport, &run(&mut command));
         }
-        for mut command in bench.each(wire, &["--proxy", &format!("http://user:{PASSWORD}@:1")]) {
+        for mut command in
+            bench.each(transport, &["--proxy", &format!("http://user:{PASSWORD}@:1")])
+        {
             let ended = run(&mut command);
             ended.failed("configuration");
-            keeps_quiet(wire, &ended);
+            keeps_quiet(transport, &ended);
         }
     }
     let Bench { emulator, said, files } = bench;
@@ -176,19 +179,19 @@ fn nothing_is_given_away_on_any_wire() {
 fn what_is_damaged_or_in_the_wrong_place_is_not_repeated() {
     let files = Folder::new();
     let cut = files.file("cut.key", &DEVICE_KEY[..41]);
-    let spoilt = files.file("spoilt.key", format!("{DEVICE_KEY}*"));
+    let spoiled = files.file("spoiled.key", format!("{DEVICE_KEY}*"));
     let private = files.file("private.pem", PRIVATE_KEY);
     let half = files.file("half.pem", &PRIVATE_KEY[..PRIVATE_KEY.len() / 2]);
-    let toml = files.file("bad.toml", format!("[[enrolment]]\nsymmetric-key = {GROUP_KEY}\n"));
+    let toml = files.file("bad.toml", format!("[[enrollment]]\nsymmetric-key = {GROUP_KEY}\n"));
     let device = ["--id-scope", "0ne00AABBCC", "--registration-id", "with-key", "-vv"];
     for credential in [
         ["--symmetric-key-file", &cut, "--endpoint", "localhost:1"],
-        ["--symmetric-key-file", &spoilt, "--endpoint", "localhost:1"],
+        ["--symmetric-key-file", &spoiled, "--endpoint", "localhost:1"],
         ["--symmetric-key-file", &private, "--endpoint", "localhost:1"],
-        ["--group-key-file", &spoilt, "--endpoint", "localhost:1"],
+        ["--group-key-file", &spoiled, "--endpoint", "localhost:1"],
         ["--cert", &private, "--key", &private],
         ["--cert", &half, "--key", &half],
-        ["--ca-file", &private, "--symmetric-key-file", &spoilt],
+        ["--ca-file", &private, "--symmetric-key-file", &spoiled],
     ] {
         let ended = run(dps(&["register", "--json"]).args(device).args(credential));
         ended.failed("configuration");

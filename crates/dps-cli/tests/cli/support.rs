@@ -42,10 +42,10 @@ pub(crate) const FAILURE_KEYS: [&str; 10] = [
     "hint",
 ];
 
-/// The wires that the command is built with.
-pub(crate) const WIRES: [&str; 5] = ["http", "mqtt", "mqtt-ws", "amqp", "amqp-ws"];
+/// The transports that the command is built with.
+pub(crate) const TRANSPORTS: [&str; 5] = ["http", "mqtt", "mqtt-ws", "amqp", "amqp-ws"];
 
-/// The device key of every enrolment in these tests.
+/// The device key of every enrollment in these tests.
 pub(crate) const KEY: &str = "a2V5IG9mIHRoZSB0ZXN0cyBvZiB0aGUgY29tbWFuZA==";
 
 /// The command, untouched by the environment of whoever runs the tests.
@@ -254,10 +254,10 @@ pub(crate) struct Emulator {
 }
 
 impl Emulator {
-    /// With one enrolment, `dev`, that behaves like this.
+    /// With one enrollment, `dev`, that behaves like this.
     pub(crate) fn behaving(toml: &str) -> Self {
         Self::configured(&format!(
-            "[[enrolment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\"\n{toml}"
+            "[[enrollment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\"\n{toml}"
         ))
     }
 
@@ -299,10 +299,10 @@ impl Emulator {
         }
     }
 
-    /// `dps register --json` over a wire with all but the device and its credential.
-    pub(crate) fn register_over(&self, wire: &str, arguments: &[&str]) -> Command {
-        let mut command = dps(&["register", "--json", "--transport", wire]);
-        let port = match wire {
+    /// `dps register --json` over a transport with all but the device and its credential.
+    pub(crate) fn register_over(&self, transport: &str, arguments: &[&str]) -> Command {
+        let mut command = dps(&["register", "--json", "--transport", transport]);
+        let port = match transport {
             "mqtt" => &self.ready["mqttPort"],
             "amqp" => &self.ready["amqpPort"],
             _ => &self.ready["httpsPort"],
@@ -314,8 +314,8 @@ impl Emulator {
     }
 
     /// The same for the device `dev` with the right key.
-    pub(crate) fn register_dev_over(&self, wire: &str, arguments: &[&str]) -> Command {
-        let mut command = self.register_over(wire, &["--registration-id", "dev"]);
+    pub(crate) fn register_dev_over(&self, transport: &str, arguments: &[&str]) -> Command {
+        let mut command = self.register_over(transport, &["--registration-id", "dev"]);
         command.env("DPS_SYMMETRIC_KEY", KEY).args(arguments);
         command
     }

@@ -44,7 +44,7 @@ impl Outgoing {
         self.pong = Some(payload);
     }
 
-    /// Says goodbye with the next that is written, unless that was done.
+    /// Ends the session with the next that is written, unless that was done.
     pub(super) fn close(&mut self, payload: &[u8]) -> io::Result<()> {
         if !self.closed {
             self.append_pong()?;

@@ -16,7 +16,7 @@ const MAX_BODY: usize = 16 * 1024;
 /// How long a body may take after its head; some never end. See <https://www.rfc-editor.org/rfc/rfc9112#section-6.3>.
 const BODY_TIME: Duration = Duration::from_secs(3);
 
-/// A refusal by the service is an answer, as on every wire: it is busy or in trouble (429 and 5xx, whoever in its
+/// A refusal by the service is an answer, as on every transport: it is busy or in trouble (429 and 5xx, whoever in its
 /// name says so), or it says no with an error of its own. `body` is what came of it along with the head.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Everything that can be wrong on the way to the service, and what must be said about it, on every wire.
+//! Everything that can be wrong on the way to the service, and what must be said about it, on every transport.
 
 use std::time::Duration;
 

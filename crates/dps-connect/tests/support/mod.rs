@@ -1,4 +1,4 @@
-//! Certificates, servers and proxies on loopback. The wires' tests use them too.
+//! Certificates, servers and proxies on loopback. The transports' tests use them too.
 #![allow(
     clippy::allow_attributes,
     dead_code,
@@ -34,7 +34,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 pub mod faults;
-pub mod wire;
+pub mod transport;
 
 pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
 

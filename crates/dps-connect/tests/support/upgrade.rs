@@ -1,4 +1,4 @@
-//! A server's end of the upgrade to WebSocket. The tests of the wires that go over it include this file.
+//! A server's end of the upgrade to WebSocket. The tests of the transports that go over it include this file.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{
     ServerStream, config, head, listen_tls, localhost, swallow,
-    wire::{request, trusted_tls},
+    transport::{request, trusted_tls},
 };
 
 /// Takes the upgrade to the subprotocol, and answers with it in another spelling.
@@ -73,11 +73,11 @@ pub(crate) async fn busy_at_first(
     None
 }
 
-/// An upgrade that the service refuses because it is busy is waited for and tried again, as on every wire.
-pub(crate) async fn is_tried_again(wire: impl TransportHandlers + 'static) {
+/// An upgrade that the service refuses because it is busy is waited for and tried again, as on every transport.
+pub(crate) async fn is_tried_again(transport: impl TransportHandlers + 'static) {
     let begin = std::time::Instant::now();
     let settings = Settings::default().poll_floor(Duration::ZERO);
-    let registered = StateMachine::new(wire, settings).register(request()).await.unwrap();
+    let registered = StateMachine::new(transport, settings).register(request()).await.unwrap();
     assert_eq!(registered.assigned_hub, "hub");
     assert!(!BUSY.load(Ordering::SeqCst), "it was refused once");
     assert!(begin.elapsed() >= Duration::from_secs(1), "{:?}", begin.elapsed());

@@ -105,7 +105,7 @@ impl Peer {
         self.shared.recorder.record(
             self.id,
             EventKind::Request {
-                wire: self.wire,
+                transport: self.transport,
                 operation,
                 registration_id: device.registration_id.clone(),
                 operation_id: operation_id.clone(),

@@ -164,7 +164,7 @@ impl Fault {
         self
     }
 
-    /// Answers twice, where the wire allows it: over AMQP and MQTT, not over HTTP.
+    /// Answers twice, where the transport allows it: over AMQP and MQTT, not over HTTP.
     #[must_use]
     pub fn twice(mut self) -> Self {
         self.twice = true;
@@ -203,7 +203,7 @@ impl Body {
     pub const MAX_OVERSIZED: usize = 64 * 1024 * 1024;
 }
 
-/// How an answer is delivered. Each wire carries it out in its own manner.
+/// How an answer is delivered. Each transport carries it out in its own manner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

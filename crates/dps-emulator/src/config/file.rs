@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::{Config, Limits, ServerCertificate};
 use crate::config_error::ConfigError;
 
-mod enrolment;
+mod enrollment;
 mod fault;
 
 #[derive(Deserialize)]
@@ -29,7 +29,7 @@ struct File {
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
-    enrolment: Vec<Table>,
+    enrollment: Vec<Table>,
 }
 
 /// Times are in seconds.
@@ -89,8 +89,8 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
         config = config.clock_ahead(duration("clock-ahead", seconds)?);
     }
     config = config.limits(limits(file.limits)?);
-    for (index, table) in file.enrolment.into_iter().enumerate() {
-        config = config.enrolment(enrolment::read(table, index, folder)?);
+    for (index, table) in file.enrollment.into_iter().enumerate() {
+        config = config.enrollment(enrollment::read(table, index, folder)?);
     }
     config.check()?;
     Ok(config)
@@ -116,7 +116,7 @@ fn in_plain_words(message: &str) -> String {
     const WORDS: [(&str, &str); 9] = [
         (
             "invalid type: map, expected a sequence",
-            "it must be a list, as in [[enrolment]] or [{ .. }]",
+            "it must be a list, as in [[enrollment]] or [{ .. }]",
         ),
         ("expected a sequence", "expected a list, as in [..]"),
         ("expected a map", "expected a table, as in { .. }"),

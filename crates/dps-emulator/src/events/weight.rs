@@ -27,8 +27,8 @@ fn of_kind(kind: &EventKind) -> usize {
                 + of_map(fields)
                 + payload.as_ref().map_or(0, of_value)
         }
-        EventKind::Authenticated { registration_id, enrolment, .. } => {
-            registration_id.len() + enrolment.len()
+        EventKind::Authenticated { registration_id, enrollment, .. } => {
+            registration_id.len() + enrollment.len()
         }
         EventKind::AuthenticationFailed { registration_id, reason, .. } => {
             registration_id.len() + reason.len()
@@ -74,11 +74,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::events::{EventLog, Operation, Recorder, Wire};
+    use crate::events::{EventLog, Operation, Recorder, Transport};
 
     fn request(payload: Value) -> EventKind {
         EventKind::Request {
-            wire: Wire::Http,
+            transport: Transport::Http,
             operation: Operation::Register,
             registration_id: "dev-1".into(),
             operation_id: None,

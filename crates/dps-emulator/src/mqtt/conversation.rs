@@ -138,7 +138,7 @@ impl Conversation {
                     codec::put(&mut self.out, &Packet::Pingresp);
                 }
             }
-            (Packet::Disconnect, true) => self.finish("the peer said goodbye"),
+            (Packet::Disconnect, true) => self.finish("the peer ended the session"),
             // Nothing is sent again: whether an answer has arrived is the device's business.
             (Packet::Puback(_), true) => {}
             (Packet::Pubrec(_) | Packet::Pubrel(_) | Packet::Pubcomp(_), true) => {

@@ -97,7 +97,7 @@ impl Device {
         peer.shared.recorder.record(
             peer.id,
             EventKind::Request {
-                wire: peer.wire,
+                transport: peer.transport,
                 operation,
                 registration_id: self.registration_id.clone(),
                 operation_id: operation_id.clone(),

@@ -1,4 +1,4 @@
-//! One connection from accept to close: a place among the others, TLS, and the wire that is spoken over it.
+//! One connection from accept to close: a place among the others, TLS, and the transport that is spoken over it.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -20,11 +20,11 @@ use super::{
 };
 use crate::{
     behavior::ConnectionFault,
-    events::{EventKind, Wire},
+    events::{EventKind, Transport},
     keys::Thumbprint,
 };
 
-/// A connection as a wire gets it.
+/// A connection as a transport gets it.
 pub(crate) struct Connection<S = Stream<TlsStream<TcpStream>>> {
     pub(crate) peer: Peer,
     pub(crate) stream: S,
@@ -32,10 +32,10 @@ pub(crate) struct Connection<S = Stream<TlsStream<TcpStream>>> {
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
-/// Accepts connections until told to stop, brings TLS up, and serves each with the wire's own function.
+/// Accepts connections until told to stop, brings TLS up, and serves each with the transport's own function.
 pub(crate) async fn accept<F, S>(
     listener: TcpListener,
-    wire: Wire,
+    transport: Transport,
     shared: Arc<Shared>,
     mut stopping: watch::Receiver<bool>,
     serve: F,
@@ -64,8 +64,9 @@ pub(crate) async fn accept<F, S>(
         };
         let id = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let local = tcp.local_addr().unwrap_or(peer);
-        shared.recorder.record(id, EventKind::Connected { wire, peer, local });
-        let open = Open { shared: shared.clone(), id, wire, control: Arc::default(), reason: None };
+        shared.recorder.record(id, EventKind::Connected { transport, peer, local });
+        let open =
+            Open { shared: shared.clone(), id, transport, control: Arc::default(), reason: None };
         let slot = tokio::select! {
             slot = shared.room() => slot,
             _ = stopping.wait_for(|stop| *stop) => break,
@@ -93,7 +94,7 @@ pub(crate) async fn accept<F, S>(
 struct Open {
     shared: Arc<Shared>,
     id: u64,
-    wire: Wire,
+    transport: Transport,
     control: Arc<Control>,
     /// Why it is over; `None` when it is dropped from outside.
     reason: Option<String>,
@@ -124,8 +125,8 @@ where
     F: Fn(Connection) -> S,
     S: Future<Output = String>,
 {
-    let Open { shared, id, wire, control, .. } = open;
-    let (id, wire) = (*id, *wire);
+    let Open { shared, id, transport, control, .. } = open;
+    let (id, transport) = (*id, *transport);
     tcp.set_nodelay(true).ok();
     let fault = shared.connection_script().pop_front().unwrap_or(ConnectionFault::Pass);
     match fault {
@@ -161,7 +162,7 @@ where
     }
     let stream = Stream::new(tls, control.clone(), shared.limits.idle_timeout);
     let (shared, control) = (shared.clone(), control.clone());
-    let peer = Peer { id, wire, shared, control, certificates, fault };
+    let peer = Peer { id, transport, shared, control, certificates, fault };
     serve(Connection { peer, stream, stopping }).await
 }
 

@@ -1,4 +1,4 @@
-//! A connection that stays, as MQTT and AMQP have it. A wire gives its [`Conversation`], which knows no socket; this
+//! A connection that stays, as MQTT and AMQP have it. A transport gives its [`Conversation`], which knows no socket; this
 //! module moves the bytes and keeps the time.
 
 use std::{io, time::Duration};
@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{Connection, Peer, STOPS, stream::see_out};
 
-/// One connection as a wire sees it: bytes in, bytes out.
+/// One connection as a transport sees it: bytes in, bytes out.
 pub(crate) trait Conversation {
     /// How its failures are told.
     const NAME: &str;
@@ -131,7 +131,7 @@ impl<C: Conversation, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
 mod tests {
     use super::*;
 
-    /// Says every byte again, one at a time, until one is `q`; `.` is a heartbeat, `!` the goodbye.
+    /// Says every byte again, one at a time, until one is `q`; `.` is a heartbeat, `!` the end of the session.
     #[derive(Default)]
     struct Echo {
         out: Vec<u8>,

@@ -1,4 +1,4 @@
-//! The HTTPS wire: hyper over TLS, the service's paths and headers.
+//! The HTTPS transport: hyper over TLS, the service's paths and headers.
 //! See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>.
 //!
 //! WebSocket upgrades begin here too. The upgraded stream is still the one that counts, drips and can be cut, and
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     amqp,
     behavior::Delivery,
-    events::{EventKind, Operation, Wire},
+    events::{EventKind, Operation, Transport},
     mqtt,
     service::{Credential, Registration, Reply, ServiceError, check_api_version},
 };
@@ -71,10 +71,10 @@ where
         Some(Ok(upgraded)) => upgraded,
         Some(Err(error)) => return format!("the upgrade failed: {error}"),
     };
-    let over = |wire| Connection { peer: super::Peer { wire, ..end }, stream, stopping };
+    let over = |transport| Connection { peer: super::Peer { transport, ..end }, stream, stopping };
     match subprotocol {
-        Subprotocol::Mqtt => super::serve::<mqtt::Conversation, _>(over(Wire::MqttWs)).await,
-        Subprotocol::Amqp => super::serve::<amqp::Conversation, _>(over(Wire::AmqpWs)).await,
+        Subprotocol::Mqtt => super::serve::<mqtt::Conversation, _>(over(Transport::MqttWs)).await,
+        Subprotocol::Amqp => super::serve::<amqp::Conversation, _>(over(Transport::AmqpWs)).await,
     }
 }
 
@@ -123,7 +123,7 @@ impl Peer {
         self.end.shared.recorder.record(
             self.end.id,
             EventKind::Request {
-                wire: Wire::Http,
+                transport: Transport::Http,
                 operation: asked.operation,
                 registration_id: asked.registration_id.clone(),
                 operation_id: asked.operation_id.clone(),

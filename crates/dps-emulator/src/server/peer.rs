@@ -1,4 +1,4 @@
-//! The other end of a connection, as every wire knows it.
+//! The other end of a connection, as every transport knows it.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 use super::{Control, Shared};
 use crate::{
     behavior::ConnectionFault,
-    events::{EventKind, Operation, Wire},
+    events::{EventKind, Operation, Transport},
     service::{Reply, ServiceError},
 };
 
@@ -15,12 +15,12 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Peer {
     pub(crate) id: u64,
-    pub(crate) wire: Wire,
+    pub(crate) transport: Transport,
     pub(crate) shared: Arc<Shared>,
     pub(crate) control: Arc<Control>,
     /// What it showed in the TLS handshake.
     pub(crate) certificates: Arc<[CertificateDer<'static>]>,
-    /// What goes wrong with the connection, as far as the wire is concerned.
+    /// What goes wrong with the connection, as far as the transport is concerned.
     pub(crate) fault: ConnectionFault,
 }
 
@@ -37,7 +37,7 @@ impl Peer {
         self.shared.recorder.record(
             self.id,
             EventKind::Answer {
-                wire: self.wire,
+                transport: self.transport,
                 operation,
                 registration_id: registration_id.to_owned(),
                 status: reply.status,

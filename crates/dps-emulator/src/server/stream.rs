@@ -18,7 +18,7 @@ use tokio::{
     time::Sleep,
 };
 
-/// What a wire can do to its stream while another layer (HTTP, WebSocket) owns it.
+/// What a transport can do to its stream while another layer (HTTP, WebSocket) owns it.
 #[derive(Default)]
 pub(crate) struct Control {
     received: AtomicU64,
@@ -67,12 +67,12 @@ pub(super) async fn see_out(
 ) {
     /// How long a peer may take to hang up.
     const LINGER: Duration = Duration::from_millis(500);
-    let goodbye = async {
+    let end_of_session = async {
         if stream.shutdown().await.is_ok() {
             swallow(stream, stopping).await;
         }
     };
-    tokio::time::timeout(LINGER, goodbye).await.ok();
+    tokio::time::timeout(LINGER, end_of_session).await.ok();
 }
 
 /// Reads and forgets until the peer is gone.

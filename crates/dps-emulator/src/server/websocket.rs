@@ -1,4 +1,4 @@
-//! The upgrade to WebSocket, by which devices reach the other wires through the HTTPS port.
+//! The upgrade to WebSocket, by which devices reach the other transports through the HTTPS port.
 //! See <https://www.rfc-editor.org/rfc/rfc6455#section-4.2>.
 
 use std::{
@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::service::ServiceError;
 
-/// A wire that can be spoken over WebSocket.
+/// A transport that can be spoken over WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subprotocol {
     Mqtt,
@@ -24,10 +24,10 @@ pub(crate) enum Subprotocol {
 }
 
 impl Subprotocol {
-    /// The wires by their names; devices spell them in any case.
+    /// The transports by their names; devices spell them in any case.
     const ALL: [(&str, Self); 2] = [("mqtt", Self::Mqtt), ("AMQPWSB10", Self::Amqp)];
 
-    /// The first name of the list that is a wire's, as the device spelled it.
+    /// The first name of the list that is a transport's, as the device spelled it.
     fn choose(offered: &HeaderMap) -> Option<(&str, Self)> {
         offered
             .get_all(header::SEC_WEBSOCKET_PROTOCOL)
@@ -35,9 +35,9 @@ impl Subprotocol {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(',').map(str::trim))
             .find_map(|offer| {
-                let (_, wire) =
+                let (_, transport) =
                     Self::ALL.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(offer))?;
-                Some((offer, wire))
+                Some((offer, transport))
             })
     }
 }

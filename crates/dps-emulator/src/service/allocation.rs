@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::Device;
-use crate::enrolment::{Enrolment, Reprovisioning};
+use crate::enrollment::{Enrollment, Reprovisioning};
 
 /// Where a device belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,34 +17,35 @@ pub(crate) struct Assignment {
 }
 
 impl Device {
-    /// Runs the allocation as the enrolment's policy wants it, and keeps what comes of it.
+    /// Runs the allocation as the enrollment's policy wants it, and keeps what comes of it.
     pub(super) fn allocate(
         &mut self,
-        enrolment: &Enrolment,
+        enrollment: &Enrollment,
         now: SystemTime,
         force: bool,
     ) -> Assignment {
         let former = self.assignment.take();
-        let stays = former.is_some() && enrolment.reprovisioning == Reprovisioning::Never && !force;
+        let stays =
+            former.is_some() && enrollment.reprovisioning == Reprovisioning::Never && !force;
         let assignment = match former {
             Some(former) if stays => former,
             former => {
-                let hub = self.next_hub(enrolment);
-                assign(enrolment, now, force, hub, former)
+                let hub = self.next_hub(enrollment);
+                assign(enrollment, now, force, hub, former)
             }
         };
         self.assignment.insert(assignment).clone()
     }
 
-    fn next_hub(&mut self, enrolment: &Enrolment) -> String {
-        let hub = enrolment.hubs.iter().cycle().nth(self.allocations);
-        self.allocations = (self.allocations + 1) % enrolment.hubs.len().max(1);
+    fn next_hub(&mut self, enrollment: &Enrollment) -> String {
+        let hub = enrollment.hubs.iter().cycle().nth(self.allocations);
+        self.allocations = (self.allocations + 1) % enrollment.hubs.len().max(1);
         hub.cloned().unwrap_or_default()
     }
 }
 
 fn assign(
-    enrolment: &Enrolment,
+    enrollment: &Enrollment,
     now: SystemTime,
     force: bool,
     hub: String,
@@ -62,7 +63,7 @@ fn assign(
     if hub == former.hub && !force {
         return former;
     }
-    let substatus = match enrolment.reprovisioning {
+    let substatus = match enrollment.reprovisioning {
         _ if hub == former.initial_hub => "reprovisionedToInitialAssignment",
         Reprovisioning::ResetData => "deviceDataReset",
         Reprovisioning::MigrateData | Reprovisioning::Never => "deviceDataMigrated",

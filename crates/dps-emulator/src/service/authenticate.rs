@@ -1,4 +1,4 @@
-//! Who may register: the right credential for an enrolment of this service.
+//! Who may register: the right credential for an enrollment of this service.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -6,11 +6,11 @@ use rustls::crypto::CryptoProvider;
 use serde_json::{Value, json};
 
 use super::{
-    Authenticated, CertificateDer, Enrolment, RegistrationId, Service, ServiceError, clock,
+    Authenticated, CertificateDer, Enrollment, RegistrationId, Service, ServiceError, clock,
     sas::SasToken, x509,
 };
 use crate::{
-    enrolment::{Attestation, GroupAttestation, Members},
+    enrollment::{Attestation, GroupAttestation, Members},
     events::Method,
     keys::SymmetricKey,
 };
@@ -37,7 +37,7 @@ impl Credential<'_> {
 impl Service {
     /// Checks who asks. Nothing can be registered without what this returns.
     ///
-    /// An individual enrolment of the registration id decides alone; without one, the groups are tried.
+    /// An individual enrollment of the registration id decides alone; without one, the groups are tried.
     pub(crate) fn authenticate(
         &self,
         now: SystemTime,
@@ -52,22 +52,22 @@ impl Service {
             .parse()
             .map_err(|error| ServiceError::bad_registration_id(format!("{error}")))?;
         let claim = Claim { now, id_scope, id: id.as_str(), credential };
-        let (enrolment, attested) = match self.enrolment(id.as_str()) {
-            Some(Enrolment { name, members: Members::One(attestation), .. }) => {
+        let (enrollment, attested) = match self.enrollment(id.as_str()) {
+            Some(Enrollment { name, members: Members::One(attestation), .. }) => {
                 (name, claim.proves_one(attestation)?)
             }
             _ => self.find_group(&claim)?,
         };
-        Ok(Authenticated { registration_id: id, enrolment: enrolment.clone(), attested })
+        Ok(Authenticated { registration_id: id, enrollment: enrollment.clone(), attested })
     }
 
     fn find_group(&self, claim: &Claim<'_>) -> Result<(&String, Attested), ServiceError> {
         let mut closest: Option<ServiceError> = None;
-        for enrolment in &self.enrolments {
-            let Members::Group(attestation) = &enrolment.members else { continue };
-            match claim.proves_membership(attestation, &enrolment.name) {
+        for enrollment in &self.enrollments {
+            let Members::Group(attestation) = &enrollment.members else { continue };
+            match claim.proves_membership(attestation, &enrollment.name) {
                 None => {}
-                Some(Ok(attested)) => return Ok((&enrolment.name, attested)),
+                Some(Ok(attested)) => return Ok((&enrollment.name, attested)),
                 // The group whose CA was reached knows best what is wrong.
                 Some(Err(error)) if closest.as_ref().is_none_or(ServiceError::is_ca_not_found) => {
                     closest = Some(error);
@@ -105,17 +105,17 @@ impl Claim<'_> {
                 let thumbprint = crate::Thumbprint::of_der(leaf);
                 if thumbprint != *primary && Some(thumbprint) != *secondary {
                     return Err(ServiceError::invalid_certificate(format!(
-                        "the enrolment does not know the certificate with thumbprint {thumbprint}"
+                        "the enrollment does not know the certificate with thumbprint {thumbprint}"
                     )));
                 }
                 x509::check_leaf(leaf, self.id, self.now)?;
                 Ok(("x509", x509::describe(leaf, None)))
             }
             (Attestation::SymmetricKey { .. }, Credential::Certificates(_)) => Err(
-                ServiceError::unauthorized("the enrolment wants a SAS token, not a certificate"),
+                ServiceError::unauthorized("the enrollment wants a SAS token, not a certificate"),
             ),
             (Attestation::X509 { .. }, Credential::Sas(_)) => Err(ServiceError::unauthorized(
-                "the enrolment wants a certificate, not a SAS token",
+                "the enrollment wants a certificate, not a SAS token",
             )),
         }
     }

@@ -1,4 +1,4 @@
-//! An answer as every wire gets it from the service.
+//! An answer as every transport gets it from the service.
 
 use std::time::{Duration, SystemTime};
 

@@ -85,7 +85,7 @@ impl Registration {
         match csr.into_iter().find(|(_, given)| *given) {
             None => Ok(Self { payload: body.payload, force }),
             Some((field, _)) if known == Some(field) => Err(ServiceError::bad_request(
-                "Certificate issuance is not configured for this enrolment",
+                "Certificate issuance is not configured for this enrollment",
             )),
             Some((field, _)) => Err(ServiceError::deserialization(&format!(
                 "unknown field `{field}` in api-version {api_version}"

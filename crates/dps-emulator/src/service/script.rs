@@ -1,4 +1,4 @@
-//! Where a device is in its enrolment's script of faults.
+//! Where a device is in its enrollment's script of faults.
 
 pub(crate) use crate::behavior::Fault;
 use crate::behavior::{Delivery, Times};

@@ -1,4 +1,4 @@
-//! The core without any wire: who may register, and what comes of it.
+//! The core without any transport: who may register, and what comes of it.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     behavior::{Body, Delivery, Fault, RetryAfter},
-    enrolment::{Attestation, GroupAttestation, Reprovisioning},
+    enrollment::{Attestation, GroupAttestation, Reprovisioning},
     keys::SymmetricKey,
 };
 
@@ -23,8 +23,8 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_735_689_600)
 }
 
-fn service(enrolments: impl IntoIterator<Item = Enrolment>) -> Service {
-    Service::new(SCOPE.parse().unwrap(), enrolments.into_iter().collect(), [1; 32]).unwrap()
+fn service(enrollments: impl IntoIterator<Item = Enrollment>) -> Service {
+    Service::new(SCOPE.parse().unwrap(), enrollments.into_iter().collect(), [1; 32]).unwrap()
 }
 
 fn key(text: &str) -> SymmetricKey {
@@ -32,16 +32,16 @@ fn key(text: &str) -> SymmetricKey {
     base64::engine::general_purpose::STANDARD.encode(text).parse().unwrap()
 }
 
-fn individual(id: &str) -> Enrolment {
+fn individual(id: &str) -> Enrollment {
     let attestation =
         Attestation::SymmetricKey { primary: key("one"), secondary: Some(key("two")) };
-    Enrolment::individual(id.parse().unwrap(), attestation)
+    Enrollment::individual(id.parse().unwrap(), attestation)
 }
 
-fn group(name: &str) -> Enrolment {
+fn group(name: &str) -> Enrollment {
     let attestation =
         GroupAttestation::SymmetricKey { primary: key("g1"), secondary: Some(key("g2")) };
-    Enrolment::group(name, attestation)
+    Enrollment::group(name, attestation)
 }
 
 /// A token that holds for an hour, signed with the key.

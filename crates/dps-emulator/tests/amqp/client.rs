@@ -6,7 +6,7 @@ use dps_amqp::{AmqpConfig, AmqpTransport};
 use dps_attestation::X509Identity;
 use dps_connect::Carrier;
 use dps_emulator::{
-    AmqpFault, Attestation, Behavior, ConnectionFault, Delivery, Emulator, Enrolment, EventKind,
+    AmqpFault, Attestation, Behavior, ConnectionFault, Delivery, Emulator, Enrollment, EventKind,
     Fault, InfoRetryAfter, RetryAfter, Thumbprint,
 };
 use dps_state_machine::{ErrorKind, Stage, StateMachine};
@@ -139,7 +139,7 @@ async fn a_certificate_is_enough_whether_sasl_is_wanted_or_not() {
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(rcgen::DnType::CommonName, "dev-1");
     let leaf = params.self_signed(&pair).unwrap().der().to_vec();
-    let enrolment = Enrolment::individual(
+    let enrollment = Enrollment::individual(
         "dev-1".parse().unwrap(),
         Attestation::X509 { primary: Thumbprint::of_der(&leaf), secondary: None },
     );
@@ -152,7 +152,7 @@ async fn a_certificate_is_enough_whether_sasl_is_wanted_or_not() {
         ] {
             // The connection that comes back with SASL meets the same wish.
             let faults = [fault, fault];
-            let config = Emulator::builder().enrolment(enrolment.clone());
+            let config = Emulator::builder().enrollment(enrollment.clone());
             let emulator = config.connection_faults(faults).start().await.unwrap();
             let client = client_of(&emulator, carrier, identity.clone().into());
             register(&client).await.unwrap();

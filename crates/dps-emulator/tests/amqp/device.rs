@@ -1,4 +1,4 @@
-//! A device of frames, so that tests see exactly what goes over the wire. It writes the bytes that peers were seen to
+//! A device of frames, so that tests see exactly what goes over the transport. It writes the bytes that peers were seen to
 //! write, and reads with the library's types.
 
 use std::{net::SocketAddr, sync::Arc};

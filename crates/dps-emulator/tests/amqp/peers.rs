@@ -1,6 +1,6 @@
 //! What peers send, however odd: the emulator takes all of it, as the service does.
 
-use dps_emulator::{Behavior, Body, EventKind, Fault, Operation, Wire};
+use dps_emulator::{Behavior, Body, EventKind, Fault, Operation, Transport};
 use fe2o3_amqp_types::{
     definitions::Role,
     messaging::{AmqpValue, MessageId},
@@ -82,7 +82,7 @@ async fn ids_of_every_type_come_back_and_queries_may_have_a_value_for_a_body() {
     let operations: Vec<_> = events
         .iter()
         .filter_map(|event| match &event.kind {
-            EventKind::Request { wire: Wire::Amqp, operation, .. } => Some(*operation),
+            EventKind::Request { transport: Transport::Amqp, operation, .. } => Some(*operation),
             _ => None,
         })
         .collect();

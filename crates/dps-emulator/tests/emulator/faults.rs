@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::{PATIENCE, Requests, connect, connect_with, tls};
 use dps_emulator::{
-    Attestation, Behavior, Body, ConnectionFault, Delivery, Emulator, Enrolment, EventKind, Fault,
+    Attestation, Behavior, Body, ConnectionFault, Delivery, Emulator, Enrollment, EventKind, Fault,
     Limits, RetryAfter, ServerCertificate, SymmetricKey,
 };
 use tokio::{
@@ -17,10 +17,10 @@ fn key() -> SymmetricKey {
 }
 
 async fn behaving(behavior: Behavior) -> (Emulator, Requests) {
-    let enrolment =
-        Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
+    let enrollment =
+        Enrollment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
     let emulator =
-        Emulator::builder().enrolment(enrolment.behavior(behavior)).start().await.unwrap();
+        Emulator::builder().enrollment(enrollment.behavior(behavior)).start().await.unwrap();
     let requests = Requests::with_key(&emulator, "dev-1", &key());
     (emulator, requests)
 }
@@ -203,9 +203,9 @@ async fn the_server_certificate_is_wrong_where_it_was_asked_to_be() {
 async fn peers_that_dawdle_are_shown_out() {
     let short = Duration::from_millis(50);
     let limits = Limits::default().handshake_timeout(short).idle_timeout(short).body_timeout(short);
-    let enrolment =
-        Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
-    let emulator = Emulator::builder().enrolment(enrolment).limits(limits).start().await.unwrap();
+    let enrollment =
+        Enrollment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
+    let emulator = Emulator::builder().enrollment(enrollment).limits(limits).start().await.unwrap();
     let requests = Requests::with_key(&emulator, "dev-1", &key());
 
     let mut no_tls = TcpStream::connect(("127.0.0.1", emulator.https_port())).await.unwrap();
@@ -230,10 +230,10 @@ async fn peers_that_dawdle_are_shown_out() {
 async fn a_peer_that_does_not_read_is_shown_out() {
     let limits = Limits::default().idle_timeout(Duration::from_millis(50));
     let flood = Fault::with_body(Body::Oversized(Body::MAX_OVERSIZED));
-    let enrolment =
-        Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()))
+    let enrollment =
+        Enrollment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()))
             .behavior(Behavior::new().on_register(flood));
-    let emulator = Emulator::builder().enrolment(enrolment).limits(limits).start().await.unwrap();
+    let emulator = Emulator::builder().enrollment(enrollment).limits(limits).start().await.unwrap();
     let mut device = connect(&emulator).await.unwrap();
     device.send(Requests::with_key(&emulator, "dev-1", &key()).register()).await;
     let reason = closed(&emulator).await;
@@ -243,10 +243,10 @@ async fn a_peer_that_does_not_read_is_shown_out() {
 #[tokio::test]
 async fn a_service_whose_clock_is_ahead_finds_tokens_expired() {
     for (ahead, status) in [(3000, 200), (4000, 401)] {
-        let enrolment =
-            Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
+        let enrollment =
+            Enrollment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
         let emulator = Emulator::builder()
-            .enrolment(enrolment)
+            .enrollment(enrollment)
             .clock_ahead(Duration::from_secs(ahead))
             .start()
             .await
@@ -264,9 +264,9 @@ async fn a_service_whose_clock_is_ahead_finds_tokens_expired() {
 async fn small(max_connections: usize) -> (Emulator, Requests) {
     let patience = Duration::from_millis(500);
     let limits = Limits::default().max_connections(max_connections).handshake_timeout(patience);
-    let enrolment =
-        Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
-    let emulator = Emulator::builder().enrolment(enrolment).limits(limits).start().await.unwrap();
+    let enrollment =
+        Enrollment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
+    let emulator = Emulator::builder().enrollment(enrollment).limits(limits).start().await.unwrap();
     let requests = Requests::with_key(&emulator, "dev-1", &key());
     (emulator, requests)
 }

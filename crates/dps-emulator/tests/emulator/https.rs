@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use crate::support::{Chain, Requests, connect, connect_with, tls};
 use dps_emulator::{
-    Attestation, Behavior, CaCertificates, Config, Emulator, Enrolment, EventKind,
+    Attestation, Behavior, CaCertificates, Config, Emulator, Enrollment, EventKind,
     GroupAttestation, Method, RetryAfter, SymmetricKey, Thumbprint,
 };
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair};
@@ -20,8 +20,8 @@ fn key() -> SymmetricKey {
     "c29tZSBkZXZpY2Uga2V5".parse().unwrap()
 }
 
-fn one_device() -> Enrolment {
-    Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()))
+fn one_device() -> Enrollment {
+    Enrollment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()))
 }
 
 fn named(name: &str) -> CertificateParams {
@@ -46,7 +46,7 @@ async fn a_device_registers_and_polls_on_one_connection() {
     let behavior = Behavior::new().polls(2).retry_after(RetryAfter::Seconds(1));
     let emulator = Emulator::builder()
         .id_scope("0ne00AABBCC".parse().unwrap())
-        .enrolment(one_device().assign_to("hub-1.azure-devices.net").behavior(behavior))
+        .enrollment(one_device().assign_to("hub-1.azure-devices.net").behavior(behavior))
         .start()
         .await
         .unwrap();
@@ -81,9 +81,9 @@ async fn a_device_registers_and_polls_on_one_connection() {
 async fn client_certificates_are_taken_with_both_versions_of_tls() {
     let (chain, key) = self_signed("dev-1");
     let thumbprint = Thumbprint::of_der(&chain[0]);
-    let enrolment =
-        Enrolment::individual("dev-1".parse().unwrap(), Attestation::thumbprint(thumbprint));
-    let emulator = Emulator::builder().enrolment(enrolment).start().await.unwrap();
+    let enrollment =
+        Enrollment::individual("dev-1".parse().unwrap(), Attestation::thumbprint(thumbprint));
+    let emulator = Emulator::builder().enrollment(enrollment).start().await.unwrap();
     let requests = Requests::with_certificate(&emulator, "dev-1");
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let config = tls(&emulator, &[version], Some((chain.clone(), key.clone_key())));
@@ -137,8 +137,8 @@ async fn certificates_without_extensions_are_taken_with_both_versions_of_tls() {
     let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
     let device = Arc::new(CertifiedKey::new(chain.to_vec(), key));
     let ca = CaCertificates::from_pem(include_str!("../fixtures/old-root.pem")).unwrap();
-    let group = Enrolment::group("factory", GroupAttestation::X509(ca));
-    let emulator = Emulator::builder().enrolment(group).start().await.unwrap();
+    let group = Enrollment::group("factory", GroupAttestation::X509(ca));
+    let emulator = Emulator::builder().enrollment(group).start().await.unwrap();
     let requests = Requests::with_certificate(&emulator, "dev-1");
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let mut config = tls(&emulator, &[version], None);
@@ -177,8 +177,8 @@ async fn a_group_takes_devices_whose_whole_chain_is_sent() {
     let leaf = named("dev-7").signed_by(&device_key, &middle).unwrap().der().clone();
 
     let ca = CaCertificates::from_pem(&ca_pem).unwrap();
-    let group = Enrolment::group("factory", GroupAttestation::X509(ca));
-    let emulator = Emulator::builder().enrolment(group).start().await.unwrap();
+    let group = Enrollment::group("factory", GroupAttestation::X509(ca));
+    let emulator = Emulator::builder().enrollment(group).start().await.unwrap();
     let requests = Requests::with_certificate(&emulator, "dev-7");
     for (chain, status, message) in [
         (vec![leaf.clone(), middle_der], 200, None),
@@ -213,7 +213,7 @@ async fn any_device_with_a_derived_key_is_taken() {
 
 #[tokio::test]
 async fn requests_that_make_no_sense_get_a_refusal_in_the_form_of_the_service() {
-    let emulator = Emulator::builder().enrolment(one_device()).start().await.unwrap();
+    let emulator = Emulator::builder().enrollment(one_device()).start().await.unwrap();
     let requests = Requests::with_key(&emulator, "dev-1", &key());
     let scope = emulator.id_scope().to_string();
     let path = |rest: &str| format!("/{scope}/registrations/dev-1/{rest}");
@@ -246,7 +246,7 @@ async fn requests_that_make_no_sense_get_a_refusal_in_the_form_of_the_service() 
 
 #[tokio::test]
 async fn what_peers_send_is_accepted() {
-    let emulator = Emulator::builder().enrolment(one_device()).start().await.unwrap();
+    let emulator = Emulator::builder().enrollment(one_device()).start().await.unwrap();
     let requests = Requests::with_key(&emulator, "dev-1", &key());
     let mut device = connect(&emulator).await.unwrap();
     let chunked = requests
@@ -293,7 +293,7 @@ async fn the_running_service_can_be_changed() {
         body["status"].as_str().map(str::to_owned)
     };
     assert_eq!(status(&mut device).await, None);
-    emulator.add_enrolment(one_device()).unwrap();
+    emulator.add_enrollment(one_device()).unwrap();
     assert_eq!(status(&mut device).await.as_deref(), Some("assigned"));
     emulator.set_behavior("dev-1", Behavior::new().polls(9)).unwrap();
     assert_eq!(status(&mut device).await.as_deref(), Some("assigning"));
@@ -301,6 +301,6 @@ async fn the_running_service_can_be_changed() {
     emulator.set_behavior("dev-1", Behavior::new()).unwrap();
     emulator.set_enabled("dev-1", false).unwrap();
     assert_eq!(status(&mut device).await.as_deref(), Some("disabled"));
-    emulator.remove_enrolment("dev-1").unwrap();
+    emulator.remove_enrollment("dev-1").unwrap();
     assert_eq!(status(&mut device).await, None);
 }

@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::{PATIENCE, Requests, connect, counted, event_names};
 use dps_emulator::{
-    Attestation, Behavior, Config, Delivery, Emulator, Enrolment, EventKind, Fault, SymmetricKey,
+    Attestation, Behavior, Config, Delivery, Emulator, Enrollment, EventKind, Fault, SymmetricKey,
 };
 use serde_json::Value;
 use tokio::{
@@ -23,7 +23,7 @@ fn key() -> SymmetricKey {
 
 fn with_one_device() -> Config {
     let attestation = Attestation::symmetric_key(key());
-    Emulator::builder().enrolment(Enrolment::individual("dev-1".parse().unwrap(), attestation))
+    Emulator::builder().enrollment(Enrollment::individual("dev-1".parse().unwrap(), attestation))
 }
 
 #[derive(Clone, Default)]
@@ -74,7 +74,7 @@ async fn events_tell_the_story_and_no_secret() {
     assert!(events.iter().enumerate().all(|(index, event)| event["sequence"] == index));
     assert!(events.iter().all(|event| event["elapsedMs"].is_u64() && event["time"].is_string()));
     let request = &events[2];
-    assert_eq!(request["wire"], "http");
+    assert_eq!(request["transport"], "http");
     assert_eq!(request["operation"], "register");
     assert_eq!(request["registrationId"], "dev-1");
     assert_eq!(request["apiVersion"], "2021-06-01");

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use dps_connect::{Carrier, Endpoint, Roots};
-use dps_emulator::{Attestation, Behavior, Config, Emulator, Enrolment, EventKind, SymmetricKey};
+use dps_emulator::{Attestation, Behavior, Config, Emulator, Enrollment, EventKind, SymmetricKey};
 use dps_state_machine::{
-    Error, Registered, RegistrationRequest, Settings, StateMachine, TransportHandlers,
+    Error, RegistrationRequest, RegistrationResult, Settings, StateMachine, TransportHandlers,
 };
 
 pub(crate) const BODY: &str = r#"{"registrationId":"dev-1"}"#;
@@ -26,9 +26,9 @@ pub(crate) async fn behaving(behavior: Behavior) -> Emulator {
 }
 
 pub(crate) async fn started(behavior: Behavior, change: impl FnOnce(Config) -> Config) -> Emulator {
-    let enrolment =
-        Enrolment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
-    change(Emulator::builder().enrolment(enrolment.behavior(behavior))).start().await.unwrap()
+    let enrollment =
+        Enrollment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
+    change(Emulator::builder().enrollment(enrollment.behavior(behavior))).start().await.unwrap()
 }
 
 /// The configuration of a client that goes to this port over TLS.
@@ -48,16 +48,16 @@ pub(crate) fn configured(
 }
 
 /// A client that doesn't wait long.
-pub(crate) fn impatient<W: TransportHandlers>(wire: W) -> StateMachine<W> {
+pub(crate) fn impatient<W: TransportHandlers>(transport: W) -> StateMachine<W> {
     let settings = Settings::default()
         .request_timeout(Duration::from_secs(2))
         .poll_interval(Duration::from_millis(20))
         .poll_floor(Duration::from_millis(10))
         .max_backoff(Duration::from_millis(50));
-    StateMachine::new(wire, settings)
+    StateMachine::new(transport, settings)
 }
 
-pub(crate) async fn register<W>(client: &StateMachine<W>) -> Result<Registered, Error>
+pub(crate) async fn register<W>(client: &StateMachine<W>) -> Result<RegistrationResult, Error>
 where
     W: TransportHandlers + 'static,
 {

@@ -1,4 +1,4 @@
-//! A device of bytes: TLS and HTTP/1.1 by hand, so that tests see exactly what goes over the wire.
+//! A device of bytes: TLS and HTTP/1.1 by hand, so that tests see exactly what goes over the transport.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A device of packets, so that tests see exactly what goes over the wire.
+//! A device of packets, so that tests see exactly what goes over the transport.
 
 use std::{net::SocketAddr, sync::Arc};
 

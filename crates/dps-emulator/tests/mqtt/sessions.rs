@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use dps_emulator::{
-    Behavior, Enrolment, EventKind, GroupAttestation, Limits, Method, Operation, RetryAfter, Wire,
+    Behavior, Enrollment, EventKind, GroupAttestation, Limits, Method, Operation, RetryAfter,
+    Transport,
 };
 use mqtt_proto::{Pid, QoS, v3::Packet};
 
@@ -33,7 +34,7 @@ async fn a_flight_of_three_packets_is_answered_and_so_is_each_poll() {
     assert_eq!(assigned.json()["registrationState"]["deviceId"], "dev-1");
     device.send([Packet::Disconnect]).await;
     assert!(device.is_closed().await);
-    assert_eq!(closed(&emulator).await, "the peer said goodbye");
+    assert_eq!(closed(&emulator).await, "the peer ended the session");
 
     let events = emulator.events().snapshot();
     let expected = [
@@ -47,15 +48,16 @@ async fn a_flight_of_three_packets_is_answered_and_so_is_each_poll() {
         "closed",
     ];
     assert_eq!(event_names(&emulator), expected);
-    let EventKind::Connected { wire: Wire::Mqtt, .. } = events[0].kind else { panic!() };
+    let EventKind::Connected { transport: Transport::Mqtt, .. } = events[0].kind else { panic!() };
     let EventKind::Authenticated { method: Method::SymmetricKey, .. } = events[2].kind else {
         panic!()
     };
-    let EventKind::Request { wire, operation, api_version, headers, force, .. } = &events[3].kind
+    let EventKind::Request { transport, operation, api_version, headers, force, .. } =
+        &events[3].kind
     else {
         panic!()
     };
-    assert_eq!((*wire, *operation, *force), (Wire::Mqtt, Operation::Register, false));
+    assert_eq!((*transport, *operation, *force), (Transport::Mqtt, Operation::Register, false));
     assert_eq!(api_version.as_deref(), Some("2021-06-01"));
     assert_eq!(headers["client-version"], "packets/1");
     assert!(!format!("{events:?}").contains("SharedAccessSignature"), "no secret is told");
@@ -66,7 +68,7 @@ async fn a_certificate_registers_without_a_password() {
     let (authority, chain) = certificate("dev-9");
     let ca = dps_emulator::CaCertificates::from_pem(&authority).unwrap();
     let emulator = dps_emulator::Emulator::builder()
-        .enrolment(Enrolment::group("factory", GroupAttestation::X509(ca)))
+        .enrollment(Enrollment::group("factory", GroupAttestation::X509(ca)))
         .start()
         .await
         .unwrap();

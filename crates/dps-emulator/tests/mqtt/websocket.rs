@@ -1,7 +1,7 @@
 //! MQTT over WebSocket, on the port of HTTPS.
 
 use dps_connect::websocket::{WsBytes, accept_key};
-use dps_emulator::{Behavior, Delivery, EventKind, Fault, Wire};
+use dps_emulator::{Behavior, Delivery, EventKind, Fault, Transport};
 
 use crate::{device::*, support};
 
@@ -37,16 +37,16 @@ async fn a_session_over_websocket_is_the_same_session_however_the_device_spells_
         device.send([mqtt_proto::v3::Packet::Disconnect]).await;
         assert!(device.is_closed().await);
     }
-    let wires: Vec<_> = emulator
+    let transports: Vec<_> = emulator
         .events()
         .snapshot()
         .into_iter()
         .filter_map(|event| match event.kind {
-            EventKind::Request { wire, .. } => Some(wire),
+            EventKind::Request { transport, .. } => Some(transport),
             _ => None,
         })
         .collect();
-    assert_eq!(wires, [Wire::MqttWs; 4]);
+    assert_eq!(transports, [Transport::MqttWs; 4]);
 }
 
 #[tokio::test]

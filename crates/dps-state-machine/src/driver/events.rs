@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use crate::registered::OperationStatus;
+use crate::registration_result::OperationStatus;
 
 /// How many events wait for a slow reader; past it the newest are dropped until the reader catches up.
 const BUFFER: usize = 256;

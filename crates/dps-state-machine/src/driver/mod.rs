@@ -1,7 +1,7 @@
 //! The driver: carries out on tokio what the pure [`Machine`](crate::machine::Machine) decides.
 //!
 //! No task is spawned: a registration lives in the future that [`StateMachine::register`] returns. The call to the
-//! wire that is under way is kept beside that future, not in it, so that whoever cancels or ends the session can
+//! transport that is under way is kept beside that future, not in it, so that whoever cancels or ends the session can
 //! drop the call even while nobody polls the registration.
 
 mod events;
@@ -23,19 +23,19 @@ use crate::{
     error::{ConfigurationError, Error},
     machine::{Input, Machine},
     observer::Observer,
-    registered::Registered,
+    registration_result::RegistrationResult,
     request::RegistrationRequest,
     settings::Settings,
     transport::TransportHandlers,
 };
 
-/// A device's session with the provisioning service over one wire.
+/// A device's session with the provisioning service over one transport.
 ///
 /// Clones share the session, and every method takes `&self`: one task can register while another watches the
 /// events, cancels, or ends the session.
 ///
 /// A session outlives a registration, whatever its outcome: call [`end_session`](Self::end_session) when done, or
-/// drop the machine, which drops the connection without a goodbye.
+/// drop the machine, which drops the connection without an end of the session.
 pub struct StateMachine<T: TransportHandlers> {
     shared: Arc<Shared<T>>,
 }
@@ -62,10 +62,10 @@ impl<T: TransportHandlers> StateMachine<T> {
     /// While a session is being ended it waits for the end and then starts.
     ///
     /// # Errors
-    /// - [`Error::Configuration`] before any I/O: the request can't be sent, on this wire or at all, or the future is
+    /// - [`Error::Configuration`] before any I/O: the request can't be sent, on this transport or at all, or the future is
     ///   polled outside of a tokio runtime.
     /// - [`Error::InvalidOperation`] at once: another registration is in progress; it is left untouched.
-    /// - [`Error::Connection`], [`Error::Rejected`], [`Error::Protocol`]: what the wire or the service made of it.
+    /// - [`Error::Connection`], [`Error::Rejected`], [`Error::Protocol`]: what the transport or the service made of it.
     /// - [`Error::Timeout`]: one request or the whole registration took too long (see [`Settings`]).
     /// - [`Error::Cancelled`]: [`cancel`](Self::cancel) or [`end_session`](Self::end_session) was called.
     ///
@@ -76,9 +76,12 @@ impl<T: TransportHandlers> StateMachine<T> {
     /// [`enable_time`](tokio::runtime::Builder::enable_time)).
     ///
     /// # Cancel safety
-    /// Dropping the future cancels the registration: the wire drops the exchange under way, nothing is left
+    /// Dropping the future cancels the registration: the transport drops the exchange under way, nothing is left
     /// behind, and the machine can register again.
-    pub async fn register(&self, request: RegistrationRequest) -> Result<Registered, Error> {
+    pub async fn register(
+        &self,
+        request: RegistrationRequest,
+    ) -> Result<RegistrationResult, Error> {
         if Handle::try_current().is_err() {
             let reason = "there is none here; register from within a tokio runtime";
             return Err(ConfigurationError::new("runtime", "", reason).into());
@@ -117,17 +120,17 @@ impl<T: TransportHandlers> StateMachine<T> {
         self.shared.step(Input::Cancel);
     }
 
-    /// Ends the session: a registration in progress fails with [`Error::Cancelled`], then the wire says goodbye
+    /// Ends the session: a registration in progress fails with [`Error::Cancelled`], then the transport ends the session
     /// and drops its connection. On a machine that isn't connected it returns at once and calls nothing. If the
     /// session is being ended already, it waits for that same end.
     ///
     /// # Errors
-    /// What the wire's goodbye met, or [`Error::Timeout`] when it took longer than
-    /// [`Settings::goodbye_timeout`]. The machine is disconnected either way and can register again.
+    /// What the transport's end of the session met, or [`Error::Timeout`] when it took longer than
+    /// [`Settings::end_session_timeout`]. The machine is disconnected either way and can register again.
     ///
     /// # Cancel safety
-    /// Dropping the future cuts the goodbye short: the machine counts as connected, and ending the session again
-    /// reaches the wire again.
+    /// Dropping the future cuts the end of the session short: the machine counts as connected, and ending the session again
+    /// reaches the transport again.
     pub async fn end_session(&self) -> Result<(), Error> {
         loop {
             match self.shared.begin_end() {

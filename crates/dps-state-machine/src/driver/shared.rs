@@ -23,7 +23,7 @@ use crate::{
     ids::OperationId,
     machine::{ExchangeId, Input, Machine, Output},
     observer::{Observer, Step},
-    registered::{OperationStatus, Registered},
+    registration_result::{OperationStatus, RegistrationResult},
     request::RegistrationRequest,
     settings::Settings,
     transport::TransportHandlers,
@@ -35,7 +35,7 @@ const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 pub(super) struct Shared<T> {
     transport: Arc<AsyncMutex<T>>,
     book: Mutex<Book>,
-    /// The call to the wire under way. It owns the lock on the transport: dropping it frees the transport.
+    /// The call to the transport under way. It owns the lock on the transport: dropping it frees the transport.
     call: Mutex<Option<Call>>,
     /// Tells those who wait for the end of a session that the state has changed, in the order in which they came.
     changed: Notify,
@@ -55,7 +55,7 @@ struct Book {
 /// The registration in progress: what it asks for and who waits for it.
 struct Registrant {
     request: Arc<RegistrationRequest>,
-    outcome: oneshot::Sender<Result<Box<Registered>, Error>>,
+    outcome: oneshot::Sender<Result<Box<RegistrationResult>, Error>>,
 }
 
 struct Call {
@@ -87,7 +87,7 @@ pub(super) enum Task {
 
 /// What became of a wish to register.
 pub(super) enum Registering<'a, T> {
-    Run(Task, Running<'a, T, Box<Registered>>),
+    Run(Task, Running<'a, T, Box<RegistrationResult>>),
     NotYet(EndInSight<'a, T>),
     Refused(Error),
 }
@@ -260,8 +260,8 @@ impl<T> Shared<T> {
         task
     }
 
-    /// The machine knows which request timed out; which part of the connection it hung in, the wire has told.
-    fn name_the_stage(&self, outcome: &mut Result<Box<Registered>, Error>) {
+    /// The machine knows which request timed out; which part of the connection it hung in, the transport has told.
+    fn name_the_stage(&self, outcome: &mut Result<Box<RegistrationResult>, Error>) {
         if let (Err(Error::Timeout(timeout)), Some(stage)) =
             (outcome, self.observer.connection_stage())
         {
@@ -280,7 +280,7 @@ impl<T> Shared<T> {
         call.take_if(|call| call.exchange == exchange)
     }
 
-    /// Waits for the wire, or for time to pass.
+    /// Waits for the transport, or for time to pass.
     async fn call(
         &self,
         exchange: ExchangeId,

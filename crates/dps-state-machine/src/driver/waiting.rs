@@ -40,7 +40,7 @@ pub(super) struct Joined<'a, T> {
 }
 
 impl<T> Joined<'_, T> {
-    /// Waits, and gives the goodbye up in the other's place when its time is over.
+    /// Waits, and gives the end of the session up in the other's place when its time is over.
     pub(super) async fn outcome(mut self) -> Result<(), Error> {
         tokio::select! {
             biased;

@@ -2,10 +2,10 @@
 
 use alloc::{format, string::String};
 
-use super::{Error, Rejection, RejectionCause, timeout::Seconds};
+use super::{Error, RejectionCause, RejectionError, timeout::Seconds};
 use crate::body::{self, Object};
 
-/// In a sentence. What the wire said comes first: it knows more.
+/// In a sentence. What the transport said comes first: it knows more.
 pub(super) fn of(error: &Error) -> Option<String> {
     match error {
         Error::Rejected(e) => e.hint.clone().or_else(|| of_rejection(e).map(Into::into)),
@@ -28,9 +28,9 @@ pub(super) fn of(error: &Error) -> Option<String> {
     }
 }
 
-fn of_rejection(rejection: &Rejection) -> Option<&'static str> {
+fn of_rejection(rejection: &RejectionError) -> Option<&'static str> {
     if rejection.cause == RejectionCause::Disabled {
-        return Some("enable the device's enrolment at the service");
+        return Some("enable the device's enrollment at the service");
     }
     Some(match (rejection.error_code, rejection.status) {
         (Some(409_203), _) => {
@@ -38,9 +38,9 @@ fn of_rejection(rejection: &Rejection) -> Option<&'static str> {
         }
         (Some(400_004), _) => "check the registration id's characters and case",
         (_, 401) => {
-            "check the ID scope, the registration id and that the credential belongs to this enrolment"
+            "check the ID scope, the registration id and that the credential belongs to this enrollment"
         }
-        (_, 404) => "check the ID scope and that an enrolment exists for this registration id",
+        (_, 404) => "check the ID scope and that an enrollment exists for this registration id",
         (_, 429) => "the service is throttling; spread the fleet's registrations over time",
         (_, 500..=599) => "the service is in trouble; try again later",
         _ => return None,

@@ -1,4 +1,4 @@
-//! Errors by whose fault they are, with what to do next. The same fault gives the same error on every wire.
+//! Errors by whose fault they are, with what to do next. The same fault gives the same error on every transport.
 
 mod configuration;
 mod connection;
@@ -19,7 +19,7 @@ pub use configuration::ConfigurationError;
 pub use connection::ConnectionError;
 pub use kind::ErrorKind;
 pub use protocol::ProtocolError;
-pub use rejection::{Rejection, RejectionCause};
+pub use rejection::{RejectionCause, RejectionError};
 pub use stage::Stage;
 pub use timeout::{TimeoutError, TimeoutScope};
 
@@ -37,7 +37,7 @@ pub enum Error {
     Configuration(Box<ConfigurationError>),
     /// The service answered, and the answer is no.
     #[error(transparent)]
-    Rejected(Box<Rejection>),
+    Rejected(Box<RejectionError>),
     /// The service answered, and the answer makes no sense.
     #[error(transparent)]
     Protocol(Box<ProtocolError>),
@@ -159,7 +159,7 @@ macro_rules! boxed_into_error {
 }
 boxed_into_error!(
     Configuration(ConfigurationError),
-    Rejected(Rejection),
+    Rejected(RejectionError),
     Protocol(ProtocolError),
     Connection(ConnectionError),
     Timeout(TimeoutError),

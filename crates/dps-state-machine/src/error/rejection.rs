@@ -9,7 +9,7 @@ use crate::{printable::Printable, response::ProtocolResult};
 /// The service's refusal.
 #[derive(Clone)]
 #[non_exhaustive]
-pub struct Rejection {
+pub struct RejectionError {
     /// `authenticate` when the credential was refused, otherwise which request it answers.
     pub stage: Stage,
     /// Whether the request was refused or the registration itself ended in a status that is no success.
@@ -29,7 +29,7 @@ pub struct Rejection {
     /// and its wait would have passed the deadline, that wait, which is longer when the service asked for less than
     /// [`Settings::poll_floor`](crate::Settings::poll_floor) or for nothing.
     pub retry_after: Option<Duration>,
-    /// What to do about it, where the wire knows more than the status says.
+    /// What to do about it, where the transport knows more than the status says.
     pub hint: Option<String>,
     /// Whether the same request can succeed later.
     pub retryable: bool,
@@ -51,9 +51,9 @@ pub enum RejectionCause {
     Disabled,
 }
 
-impl fmt::Debug for Rejection {
+impl fmt::Debug for RejectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rejection")
+        f.debug_struct("RejectionError")
             .field("stage", &self.stage)
             .field("cause", &self.cause)
             .field("status", &self.status)
@@ -70,7 +70,7 @@ impl fmt::Debug for Rejection {
     }
 }
 
-impl fmt::Display for Rejection {
+impl fmt::Display for RejectionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.cause {
             RejectionCause::Failed => "the registration failed",
@@ -92,4 +92,4 @@ impl fmt::Display for Rejection {
     }
 }
 
-impl core::error::Error for Rejection {}
+impl core::error::Error for RejectionError {}

@@ -35,7 +35,7 @@ pub enum TimeoutScope {
     Request,
     /// The time for the whole registration.
     Registration,
-    /// The time for the goodbye.
+    /// The time for the end of the session.
     EndSession,
 }
 

@@ -7,11 +7,11 @@ use crate::{
     error::Error,
     ids::OperationId,
     observer::Next,
-    registered::{OperationStatus, Registered},
+    registration_result::{OperationStatus, RegistrationResult},
     response::Response,
 };
 
-/// Tells one exchange with the wire from another, so that a late answer is known as one.
+/// Tells one exchange with the transport from another, so that a late answer is known as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ExchangeId(u64);
 
@@ -29,7 +29,7 @@ impl ExchangeId {
 pub enum Input {
     /// Somebody wants to register.
     Register,
-    /// The wire is done with a request.
+    /// The transport is done with a request.
     Answer(ExchangeId, Result<Response, Error>),
     /// Time has passed: send this when the `until` of the last request or wait is reached. Earlier does no harm.
     Tick,
@@ -37,7 +37,7 @@ pub enum Input {
     Cancel,
     /// Somebody ends the session.
     EndSession,
-    /// The wire is done with its goodbye.
+    /// The transport is done with its end of the session.
     SessionEnded(ExchangeId, Result<(), Error>),
     /// Whoever drove the registration or the end of the session is gone.
     Abandon,
@@ -47,14 +47,14 @@ pub enum Input {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Output {
-    /// Call the wire's `registration_request`; report [`Input::Answer`], or [`Input::Tick`] at `until`.
+    /// Call the transport's `registration_request`; report [`Input::Answer`], or [`Input::Tick`] at `until`.
     RegistrationRequest {
         /// Which exchange this is.
         exchange: ExchangeId,
         /// When its time is up, since the origin.
         until: Duration,
     },
-    /// Call the wire's `query_operation_status`; report as above.
+    /// Call the transport's `query_operation_status`; report as above.
     QueryOperationStatus {
         /// Which exchange this is.
         exchange: ExchangeId,
@@ -70,19 +70,19 @@ pub enum Output {
         /// What comes then.
         then: Next,
     },
-    /// Call the wire's `end_session`; report [`Input::SessionEnded`], or [`Input::Tick`] at `until`.
+    /// Call the transport's `end_session`; report [`Input::SessionEnded`], or [`Input::Tick`] at `until`.
     EndSession {
         /// Which exchange this is.
         exchange: ExchangeId,
         /// When its time is up, since the origin.
         until: Duration,
     },
-    /// Drop the call to the wire that is under way; its answer would be ignored.
+    /// Drop the call to the transport that is under way; its answer would be ignored.
     Drop(ExchangeId),
     /// An `operationStatus` event.
     Emit(OperationStatus),
     /// The outcome of the registration: exactly one each.
-    Complete(Result<Box<Registered>, Error>),
+    Complete(Result<Box<RegistrationResult>, Error>),
     /// The session has ended, for all who asked for it.
     Ended(Result<(), Error>),
     /// The one who asked to register may not; the registration under way is untouched.

@@ -28,7 +28,7 @@ use crate::{
     error::{Error, Stage, TimeoutError, TimeoutScope},
     ids::OperationId,
     observer::Next,
-    registered::OperationStatus,
+    registration_result::OperationStatus,
     response::Response,
     settings::Settings,
 };
@@ -238,7 +238,7 @@ impl Machine {
                 let timeout = TimeoutError::new(
                     Stage::EndSession,
                     TimeoutScope::EndSession,
-                    self.settings.goodbye_timeout,
+                    self.settings.end_session_timeout,
                 );
                 let outputs = vec![Output::Drop(exchange), Output::Ended(Err(timeout.into()))];
                 (State::Disconnected, outputs)
@@ -255,7 +255,7 @@ impl Machine {
             connected => {
                 let (_, mut outputs) = cancel(connected);
                 let exchange = self.take_exchange();
-                let until = now.saturating_add(self.settings.goodbye_timeout);
+                let until = now.saturating_add(self.settings.end_session_timeout);
                 outputs.push(Output::EndSession { exchange, until });
                 (State::EndingSession { exchange, until }, outputs)
             }
@@ -385,7 +385,7 @@ fn session_ended(
 /// Whoever drove the registration or the end of the session is gone.
 fn abandon(state: State) -> (State, Vec<Output>) {
     match state {
-        // The goodbye was cut short: still connected, so that the next end of session reaches the wire.
+        // The end of the session was cut short: still connected, so that the next end of session reaches the transport.
         State::EndingSession { exchange, .. } => {
             (State::Idle, vec![Output::Drop(exchange), Output::Ended(Err(Error::Cancelled))])
         }

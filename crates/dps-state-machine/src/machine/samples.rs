@@ -19,7 +19,7 @@ pub(super) fn settings() -> Settings {
     Settings::default()
         .request_timeout(secs(3))
         .registration_timeout(secs(10))
-        .goodbye_timeout(secs(1))
+        .end_session_timeout(secs(1))
         .jitter_percent(0)
 }
 
@@ -27,7 +27,7 @@ pub(super) fn new_machine() -> Machine {
     Machine::new(settings(), 0)
 }
 
-/// What a wire can answer, each with its name.
+/// What a transport can answer, each with its name.
 pub(super) fn answers() -> Vec<(&'static str, Result<Response, Error>)> {
     let body = |status: u16, text: &str| Ok(Response::new(status, text));
     let asked = |answer: Result<Response, Error>, wait| {

@@ -17,7 +17,7 @@ pub enum State {
     Registering {
         /// The registration.
         registration: Registration,
-        /// The call to the wire.
+        /// The call to the transport.
         exchange: ExchangeId,
         /// When the request times out.
         until: Duration,
@@ -44,14 +44,14 @@ pub enum State {
         registration: Registration,
         /// What was asked about.
         operation_id: OperationId,
-        /// The call to the wire.
+        /// The call to the transport.
         exchange: ExchangeId,
         /// When the request times out.
         until: Duration,
     },
-    /// The goodbye is out.
+    /// The end of the session is out.
     EndingSession {
-        /// The call to the wire.
+        /// The call to the transport.
         exchange: ExchangeId,
         /// When it is given up.
         until: Duration,
@@ -92,7 +92,7 @@ impl State {
         }
     }
 
-    /// The call to the wire that is under way.
+    /// The call to the transport that is under way.
     #[must_use]
     pub fn exchange(&self) -> Option<ExchangeId> {
         match self {

@@ -1,4 +1,4 @@
-//! The whole table, state by event, as it is checked in: a change of behaviour shows as a change of the document.
+//! The whole table, state by event, as it is checked in: a change of behavior shows as a change of the document.
 
 use alloc::{
     collections::BTreeMap,
@@ -56,7 +56,7 @@ fn document() -> String {
     let mut text = String::from(
         "# The state machine\n\n\
          Made from the code by a test (`UPDATE_DOCS=1 cargo test -p dps-state-machine table`), which fails when it is out of date.\n\
-         Settings here: a request within 3 s, the registration within 10 s, the goodbye within 1 s, polls every 2 s, no jitter.\n",
+         Settings here: a request within 3 s, the registration within 10 s, the end of the session within 1 s, polls every 2 s, no jitter.\n",
     );
     let mut tables = String::new();
     let mut edges: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();

@@ -16,7 +16,7 @@ struct World {
     machine: Machine,
     /// A registration was begun and has no outcome yet.
     registering: bool,
-    /// The call to the wire under way, and whether it is a goodbye.
+    /// The call to the transport under way, and whether it is an end of the session.
     call: Option<(ExchangeId, bool)>,
     /// Somebody waits for the end of the session.
     ending: bool,
@@ -59,7 +59,7 @@ impl World {
                     self.call = Some((*exchange, false));
                 }
                 Output::EndSession { exchange, until } => {
-                    assert!(self.call.is_none(), "a goodbye while a call is under way");
+                    assert!(self.call.is_none(), "an end of session while a call is under way");
                     assert!(!self.registering, "the registration has its outcome first");
                     assert_eq!(*until, at + secs(1));
                     self.call = Some((*exchange, true));

@@ -1,4 +1,4 @@
-//! A wire that does as the test says, and keeps book of what it was asked.
+//! A transport that does as the test says, and keeps book of what it was asked.
 #![allow(
     clippy::allow_attributes,
     dead_code,
@@ -22,7 +22,7 @@ use dps_state_machine::{
 };
 use tokio::time::{Instant, sleep};
 
-/// What the wire was asked to do.
+/// What the transport was asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     Register(String),
@@ -33,26 +33,26 @@ pub enum Call {
 /// How it answers, after how long. `None` never answers.
 pub type Scripted = (Duration, Option<Result<Response, Error>>);
 
-pub type Goodbye = (Duration, Result<(), Error>);
+pub type EndOfSession = (Duration, Result<(), Error>);
 
 #[derive(Clone, Default)]
-pub struct Wire {
+pub struct ScriptedTransport {
     pub calls: Arc<Mutex<Vec<(Duration, Call)>>>,
     pub answers: Arc<Mutex<VecDeque<Scripted>>>,
-    pub goodbyes: Arc<Mutex<VecDeque<Goodbye>>>,
+    pub ends_of_session: Arc<Mutex<VecDeque<EndOfSession>>>,
     /// Calls under way; more than one at once is a fault of the machine's.
     pub under_way: Arc<AtomicUsize>,
     pub most_under_way: Arc<AtomicUsize>,
     started: Arc<Mutex<Option<Instant>>>,
 }
 
-impl Wire {
+impl ScriptedTransport {
     pub fn answering(answers: impl IntoIterator<Item = Result<Response, Error>>) -> Self {
-        let wire = Self::default();
+        let transport = Self::default();
         for answer in answers {
-            wire.then(Duration::ZERO, answer);
+            transport.then(Duration::ZERO, answer);
         }
-        wire
+        transport
     }
 
     pub fn then(&self, after: Duration, answer: Result<Response, Error>) -> &Self {
@@ -65,8 +65,8 @@ impl Wire {
         self
     }
 
-    pub fn goodbye(&self, after: Duration, result: Result<(), Error>) -> &Self {
-        self.goodbyes.lock().unwrap().push_back((after, result));
+    pub fn end_of_session(&self, after: Duration, result: Result<(), Error>) -> &Self {
+        self.ends_of_session.lock().unwrap().push_back((after, result));
         self
     }
 
@@ -115,7 +115,7 @@ impl Drop for UnderWay {
     }
 }
 
-impl TransportHandlers for Wire {
+impl TransportHandlers for ScriptedTransport {
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,
@@ -135,7 +135,7 @@ impl TransportHandlers for Wire {
 
     async fn end_session(&mut self) -> Result<(), Error> {
         let _under_way = self.enter(Call::End);
-        let next = self.goodbyes.lock().unwrap().pop_front();
+        let next = self.ends_of_session.lock().unwrap().pop_front();
         let (after, result) = next.unwrap_or((Duration::ZERO, Ok(())));
         sleep(after).await;
         result
@@ -157,7 +157,8 @@ pub fn secs(seconds: u64) -> Duration {
 
 pub fn assigned() -> Result<Response, Error> {
     let body = r#"{"operationId":"op-1","status":"assigned","registrationState":{"assignedHub":"hub-1","deviceId":"dev-1","substatus":"initialAssignment"}}"#;
-    Ok(Response::new(200, body).protocol_result(ProtocolResult::from_iter([("wire", "scripted")])))
+    Ok(Response::new(200, body)
+        .protocol_result(ProtocolResult::from_iter([("transport", "scripted")])))
 }
 
 pub fn assigning() -> Result<Response, Error> {
@@ -172,7 +173,8 @@ pub fn status(word: &str) -> Result<Response, Error> {
     let body = format!(
         r#"{{"operationId":"op-1","status":"{word}","registrationState":{{"errorCode":400207,"errorMessage":"no hub"}}}}"#
     );
-    Ok(Response::new(200, body).protocol_result(ProtocolResult::from_iter([("wire", "scripted")])))
+    Ok(Response::new(200, body)
+        .protocol_result(ProtocolResult::from_iter([("transport", "scripted")])))
 }
 
 pub fn refused(code: u32, retry_after: Option<u64>) -> Result<Response, Error> {

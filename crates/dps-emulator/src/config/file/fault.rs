@@ -34,7 +34,7 @@ struct Raw {
     twice: bool,
 }
 
-/// What goes wrong with one connection: a word, or something of one wire's own.
+/// What goes wrong with one connection: a word, or something of one transport's own.
 pub(super) fn connection(value: Value) -> Result<ConnectionFault, ConfigError> {
     const FIELD: &str = "connections";
     const WANTED: &str = "a word, { mqtt = FAULT } or { amqp = FAULT }";
@@ -52,7 +52,7 @@ pub(super) fn connection(value: Value) -> Result<ConnectionFault, ConfigError> {
         Value::Table(table) if table.len() == 1 => table,
         _ => return Err(wrong(FIELD, &shown, WANTED)),
     };
-    let read = table.into_iter().find_map(|(wire, fault)| match wire.as_str() {
+    let read = table.into_iter().find_map(|(transport, fault)| match transport.as_str() {
         "mqtt" => Some(fault.try_into().map(ConnectionFault::Mqtt)),
         "amqp" => Some(fault.try_into().map(ConnectionFault::Amqp)),
         _ => None,

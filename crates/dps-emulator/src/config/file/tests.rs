@@ -6,16 +6,16 @@ use super::*;
 use crate::{
     AmqpFault, InfoRetryAfter, MqttFault,
     behavior::{Behavior, Body, ConnectionFault, Delivery, Fault, Outcome, RetryAfter},
-    enrolment::{Attestation, Enrolment, Members, Reprovisioning, ReturnedPayload},
+    enrollment::{Attestation, Enrollment, Members, Reprovisioning, ReturnedPayload},
 };
 
 fn message(text: &str) -> String {
     parse(text, Path::new("")).unwrap_err().to_string()
 }
 
-fn one(keys: &str) -> Result<Enrolment, ConfigError> {
-    let text = format!("[[enrolment]]\nregistration-id = \"d\"\nsymmetric-key = \"a2V5\"\n{keys}");
-    parse(&text, Path::new("")).map(|mut config| config.enrolments.remove(0))
+fn one(keys: &str) -> Result<Enrollment, ConfigError> {
+    let text = format!("[[enrollment]]\nregistration-id = \"d\"\nsymmetric-key = \"a2V5\"\n{keys}");
+    parse(&text, Path::new("")).map(|mut config| config.enrollments.remove(0))
 }
 
 #[test]
@@ -26,14 +26,14 @@ fn the_documented_example_is_read_and_means_what_it_says() {
     assert_eq!((config.mqtt_port, config.amqp_port), (0, 0));
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.connection_faults, [ConnectionFault::Pass]);
-    let [pump, valve, factory] = &config.enrolments[..] else { panic!("three enrolments") };
+    let [pump, valve, factory] = &config.enrollments[..] else { panic!("three enrollments") };
 
     assert!(matches!(
         &pump.members,
         Members::One(Attestation::SymmetricKey { secondary: Some(_), .. })
     ));
     assert_eq!(pump.device_id.as_deref(), Some("pump-north-17"));
-    assert_eq!(pump.payload, ReturnedPayload::Fixed(json!({"colour": "blue", "rate": 3})));
+    assert_eq!(pump.payload, ReturnedPayload::Fixed(json!({"color": "blue", "rate": 3})));
     assert_eq!(pump.reprovisioning, Reprovisioning::MigrateData);
     assert_eq!(pump.behavior, Behavior::new());
 
@@ -92,7 +92,7 @@ fn every_form_of_a_value_is_read() {
 }
 
 #[test]
-fn what_goes_wrong_with_a_connection_may_be_of_one_wire_only() {
+fn what_goes_wrong_with_a_connection_may_be_of_one_transport_only() {
     let text = r#"connections = [
         "close-after-tls",
         { mqtt = "refuse-subscribe" },
@@ -114,29 +114,32 @@ fn what_goes_wrong_with_a_connection_may_be_of_one_wire_only() {
 }
 
 #[test]
-fn a_wrong_setting_is_named_with_its_enrolment_and_what_would_be_right() {
+fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
     for (text, says) in [
         ("id-scope = \"0ne 00\"", &["id-scope", "\"0ne 00\"", "letters and digits"][..]),
         ("id-skope = 1", &["id-skope", "id-scope"]),
-        ("\n[[enrolment]]\nsymmetric-key = \"secret", &["line 3", "symmetric-key", "string"]),
-        ("[[enrolment]]\nsymmetric-key = \"\"\"\nC2secret=\n", &["line ", "string"]),
-        ("[[enrolment]]\nsymmetric-key =\n\"C2secret=\"\n", &["line "]),
-        ("[[enrolment\nC2secret= \"\n", &["line "]),
+        ("\n[[enrollment]]\nsymmetric-key = \"secret", &["line 3", "symmetric-key", "string"]),
+        ("[[enrollment]]\nsymmetric-key = \"\"\"\nC2secret=\n", &["line ", "string"]),
+        ("[[enrollment]]\nsymmetric-key =\n\"C2secret=\"\n", &["line "]),
+        ("[[enrollment\nC2secret= \"\n", &["line "]),
         ("C2secret= \n", &["line 1: "]),
         ("C2secretC2secretC2secretC2 = 1", &["line 1: unknown field, expected", "id-scope"]),
         (
-            "[[enrolment]]\ngroup = \"g\"\nC2secretC2secretC2secretC2 = 1",
+            "[[enrollment]]\ngroup = \"g\"\nC2secretC2secretC2secretC2 = 1",
             &["\"g\"", "unknown field, expected", "symmetric-key"],
         ),
-        ("[[enrolment]]\ngroup = \"g\"\nsymmetric-key = \"a2V5\"\nhub = 7", &["\"g\"", "hub", "7"]),
+        (
+            "[[enrollment]]\ngroup = \"g\"\nsymmetric-key = \"a2V5\"\nhub = 7",
+            &["\"g\"", "hub", "7"],
+        ),
         ("https-port = 70000", &["https-port", "70000", "from 0 to 65535"]),
         ("bind = [\"here\"]", &["bind", "address"]),
         ("server-certificate = \"bad\"", &["server-certificate", "\"bad\"", "wrong-name"]),
         ("server-names = [\"a b\"]", &["server-names", "\"a b\"", "host name"]),
         ("server-names = [\"\"]", &["server-names", "host name"]),
         (
-            "[enrolment]\ngroup = \"g\"",
-            &["line 1, enrolment: it must be a list, as in [[enrolment]]"],
+            "[enrollment]\ngroup = \"g\"",
+            &["line 1, enrollment: it must be a list, as in [[enrollment]]"],
         ),
         ("bind = \"::1\"", &["bind", "\"::1\"", "a list"]),
         ("clock-ahead = -1", &["clock-ahead \"-1\"", "0 or more"]),
@@ -147,11 +150,11 @@ fn a_wrong_setting_is_named_with_its_enrolment_and_what_would_be_right() {
         ("limits = { body-timeout = 1e19 }", &["body-timeout", "a year"]),
         ("server-names = [7]", &["server-names", "7", "string"]),
         (
-            "[[enrolment]]\ngroup = \"g\"\nsymmetric-key = \"a2V5\"\n\
-             [[enrolment]]\ngroup = \"G\"\nsymmetric-key = \"a2V5\"",
+            "[[enrollment]]\ngroup = \"g\"\nsymmetric-key = \"a2V5\"\n\
+             [[enrollment]]\ngroup = \"G\"\nsymmetric-key = \"a2V5\"",
             &["\"G\"", "name", "case does not count", "rename"],
         ),
-        ("[[enrolment]]\ngroup = \"\"\nsymmetric-key = \"a2V5\"", &["\"\"", "group", "no name"]),
+        ("[[enrollment]]\ngroup = \"\"\nsymmetric-key = \"a2V5\"", &["\"\"", "group", "no name"]),
         ("connections = [\"bad\"]", &["connections", "\"bad\"", "hang-after-tls"]),
         ("connections = [7]", &["connections", "7", "{ mqtt = FAULT }"]),
         ("connections = [{ http = \"x\" }]", &["connections", "http", "{ amqp = FAULT }"]),
@@ -169,34 +172,34 @@ fn a_wrong_setting_is_named_with_its_enrolment_and_what_would_be_right() {
             &["connections", "6", "conditions 0 to 5"],
         ),
         ("limits = { idle-timeout = -1 }", &["idle-timeout", "-1"]),
-        ("[[enrolment]]\nsymmetric-key = \"a2V5\"", &["number 1", "registration-id", "group"]),
+        ("[[enrollment]]\nsymmetric-key = \"a2V5\"", &["number 1", "registration-id", "group"]),
         (
-            "[[enrolment]]\nregistration-id = \"a b\"\nsymmetric-key = \"a2V5\"",
+            "[[enrollment]]\nregistration-id = \"a b\"\nsymmetric-key = \"a2V5\"",
             &["\"a b\"", "registration-id", "' '"],
         ),
-        ("[[enrolment]]\nregistration-id = \"d\"", &["\"d\"", "symmetric-key", "thumbprint"]),
-        ("[[enrolment]]\nregistration-id = \"d\"\nca = \"x\"", &["\"d\"", "ca"]),
+        ("[[enrollment]]\nregistration-id = \"d\"", &["\"d\"", "symmetric-key", "thumbprint"]),
+        ("[[enrollment]]\nregistration-id = \"d\"\nca = \"x\"", &["\"d\"", "ca"]),
         (
-            "[[enrolment]]\nregistration-id = \"d\"\ngroup = \"g\"\nsymmetric-key = \"a2V5\"",
+            "[[enrollment]]\nregistration-id = \"d\"\ngroup = \"g\"\nsymmetric-key = \"a2V5\"",
             &["\"d\"", "group"],
         ),
         (
-            "[[enrolment]]\nregistration-id = \"d\"\nthumbprint = \"12\"",
+            "[[enrollment]]\nregistration-id = \"d\"\nthumbprint = \"12\"",
             &["\"d\"", "thumbprint", "64 hex"],
         ),
-        ("[[enrolment]]\nregistration-id = \"d\"\ncertificate = \"x\"", &["\"d\"", "certificate"]),
+        ("[[enrollment]]\nregistration-id = \"d\"\ncertificate = \"x\"", &["\"d\"", "certificate"]),
         (
-            "[[enrolment]]\nregistration-id = \"d\"\ncertificate-file = \"/no/such\"",
+            "[[enrollment]]\nregistration-id = \"d\"\ncertificate-file = \"/no/such\"",
             &["\"d\"", "certificate-file", "/no/such"],
         ),
-        ("[[enrolment]]\ngroup = \"g\"\nthumbprint = \"12\"", &["\"g\"", "ca"]),
-        ("[[enrolment]]\ngroup = \"g\"\nca = \"x\"", &["\"g\"", "ca: ", "no certificate"]),
+        ("[[enrollment]]\ngroup = \"g\"\nthumbprint = \"12\"", &["\"g\"", "ca"]),
+        ("[[enrollment]]\ngroup = \"g\"\nca = \"x\"", &["\"g\"", "ca: ", "no certificate"]),
         (
-            "[[enrolment]]\ngroup = \"g\"\nca-file = \"Cargo.toml\"",
+            "[[enrollment]]\ngroup = \"g\"\nca-file = \"Cargo.toml\"",
             &["\"g\"", "ca-file \"Cargo.toml\": ", "no certificate"],
         ),
         (
-            "[[enrolment]]\ngroup = \"g\"\nsymmetric-key = \"secret!\"",
+            "[[enrollment]]\ngroup = \"g\"\nsymmetric-key = \"secret!\"",
             &["\"g\"", "symmetric-key", "base64"],
         ),
     ] {
@@ -205,7 +208,7 @@ fn a_wrong_setting_is_named_with_its_enrolment_and_what_would_be_right() {
         assert!(!message.contains("secret"), "{message}");
     }
     for (keys, says) in [
-        ("colour = 1", &["colour", "polls"][..]),
+        ("color = 1", &["color", "polls"][..]),
         ("polls = -1", &["polls", "-1", "forever"]),
         ("polls = \"some\"", &["polls", "some"]),
         ("hub = \"a\"\nhubs = [\"b\"]", &["hubs", "not both"]),
@@ -229,7 +232,7 @@ fn a_wrong_setting_is_named_with_its_enrolment_and_what_would_be_right() {
         ("query = [{ deliver = { drip = 1 } }]", &["query", "deliver", "drip", "every-ms"]),
     ] {
         let message = one(keys).unwrap_err().to_string();
-        assert!(message.starts_with("enrolment \"d\": "), "{message}");
+        assert!(message.starts_with("enrollment \"d\": "), "{message}");
         assert!(says.iter().all(|part| message.contains(part)), "{keys:?}: {message}");
     }
 }

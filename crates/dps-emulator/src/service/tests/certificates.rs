@@ -50,7 +50,7 @@ fn shown(
     let chain: Vec<_> = chain.iter().copied().cloned().collect();
     service
         .authenticate(now(), SCOPE, id, Credential::Certificates(&chain))
-        .map(|who| who.enrolment)
+        .map(|who| who.enrollment)
         .map_err(|error| (error.error_code, error.message))
 }
 
@@ -62,25 +62,25 @@ fn refused(message: &str) -> Result<String, (u32, String)> {
 fn an_individual_certificate_is_known_by_its_thumbprint_whoever_issued_it() {
     let own = self_signed(&params("dev-1", true));
     let issued = leaf(params("dev-1", false), &ca(params("any CA", true), None));
-    let enrolment = |id: &str, der: &CertificateDer<'_>| {
+    let enrollment = |id: &str, der: &CertificateDer<'_>| {
         let attestation = Attestation::thumbprint(Thumbprint::of_der(der));
-        service([Enrolment::individual(id.parse().unwrap(), attestation)])
+        service([Enrollment::individual(id.parse().unwrap(), attestation)])
     };
     for der in [&own, &issued] {
-        assert_eq!(shown(&enrolment("dev-1", der), "dev-1", &[der]), Ok("dev-1".into()));
+        assert_eq!(shown(&enrollment("dev-1", der), "dev-1", &[der]), Ok("dev-1".into()));
     }
     let secondary = Attestation::X509 {
         primary: Thumbprint::of_der(&own),
         secondary: Some(Thumbprint::of_der(&issued)),
     };
-    let both = service([Enrolment::individual("dev-1".parse().unwrap(), secondary)]);
+    let both = service([Enrollment::individual("dev-1".parse().unwrap(), secondary)]);
     assert_eq!(shown(&both, "dev-1", &[&issued]), Ok("dev-1".into()));
 
     let invalid = refused("Invalid certificate");
-    assert_eq!(shown(&enrolment("dev-1", &own), "dev-1", &[&issued]), invalid);
-    assert_eq!(shown(&enrolment("dev-2", &own), "dev-2", &[&own]), invalid, "common name");
+    assert_eq!(shown(&enrollment("dev-1", &own), "dev-1", &[&issued]), invalid);
+    assert_eq!(shown(&enrollment("dev-2", &own), "dev-2", &[&own]), invalid, "common name");
     let junk = CertificateDer::from(vec![1, 2, 3]);
-    assert_eq!(shown(&enrolment("dev-1", &junk), "dev-1", &[&junk]), invalid);
+    assert_eq!(shown(&enrollment("dev-1", &junk), "dev-1", &[&junk]), invalid);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn dates_and_common_names_count() {
         change(&mut params);
         let der = self_signed(&params);
         let attestation = Attestation::thumbprint(Thumbprint::of_der(&der));
-        let service = service([Enrolment::individual("dev-1".parse().unwrap(), attestation)]);
+        let service = service([Enrollment::individual("dev-1".parse().unwrap(), attestation)]);
         shown(&service, "dev-1", &[&der])
     };
     assert_eq!(with(|_| ()), Ok("dev-1".into()));
@@ -107,7 +107,7 @@ fn a_group_takes_whom_its_ca_vouches_for() {
     let stranger = ca(params("root", true), None);
     let of = |ca: &Ca| {
         let attestation = GroupAttestation::X509(CaCertificates::from_pem(&ca.2).unwrap());
-        service([Enrolment::group("line", attestation)])
+        service([Enrollment::group("line", attestation)])
     };
     let (by_root, by_middle) = (of(&root), of(&middle));
     let good = || params("dev-1", false);
@@ -153,7 +153,7 @@ fn a_ca_out_of_its_dates_vouches_for_nobody() {
     old.not_after = (now() - DAY).into();
     let old = ca(old, None);
     let attestation = GroupAttestation::X509(CaCertificates::from_pem(&old.2).unwrap());
-    let service = service([Enrolment::group("line", attestation)]);
+    let service = service([Enrollment::group("line", attestation)]);
     let below = leaf(params("dev-1", false), &old);
     assert_eq!(shown(&service, "dev-1", &[&below]), refused("CA certificate not found."));
 }
@@ -161,11 +161,11 @@ fn a_ca_out_of_its_dates_vouches_for_nobody() {
 #[test]
 fn of_several_groups_the_one_whose_ca_was_reached_says_what_is_wrong() {
     let (first, second) = (ca(params("first", true), None), ca(params("second", true), None));
-    let enrolment = |name: &str, ca: &Ca| {
+    let enrollment = |name: &str, ca: &Ca| {
         let attestation = GroupAttestation::X509(CaCertificates::from_pem(&ca.2).unwrap());
-        Enrolment::group(name, attestation)
+        Enrollment::group(name, attestation)
     };
-    let groups = [enrolment("a", &first), enrolment("b", &second), group("keys")];
+    let groups = [enrollment("a", &first), enrollment("b", &second), group("keys")];
     let service = service(groups);
     let good = leaf(params("dev-1", false), &second);
     assert_eq!(shown(&service, "dev-1", &[&good]), Ok("b".into()));
@@ -180,7 +180,7 @@ fn a_certificate_is_no_token_and_a_token_no_certificate() {
     let by_certificate = Attestation::thumbprint(Thumbprint::of_der(&der));
     let service = service([
         individual("dev-1"),
-        Enrolment::individual("dev-2".parse().unwrap(), by_certificate),
+        Enrollment::individual("dev-2".parse().unwrap(), by_certificate),
     ]);
     assert_eq!(shown(&service, "dev-1", &[&der]), refused("Unauthorized"));
     let token = token("dev-2", &key("one"));
@@ -192,7 +192,7 @@ fn a_certificate_is_no_token_and_a_token_no_certificate() {
 fn the_state_tells_of_the_certificate() {
     let root = ca(params("root", true), None);
     let attestation = GroupAttestation::X509(CaCertificates::from_pem(&root.2).unwrap());
-    let mut service = service([Enrolment::group("line", attestation)]);
+    let mut service = service([Enrollment::group("line", attestation)]);
     let der = leaf(params("dev-1", false), &root);
     let chain = [der.clone()];
     let who =
@@ -220,7 +220,7 @@ fn certificates_without_extensions_are_judged_too() {
     let (root, middle, device) = (der("old-root"), der("old-middle"), der("old-device"));
     let of = |name: &str| {
         let attestation = GroupAttestation::X509(CaCertificates::from_pem(&pem(name)).unwrap());
-        service([Enrolment::group("line", attestation)])
+        service([Enrollment::group("line", attestation)])
     };
     let taken = Ok("line".to_owned());
     let not_found = refused("CA certificate not found.");
@@ -239,6 +239,6 @@ fn certificates_without_extensions_are_judged_too() {
     let stranger = ca(params("old middle", true), Some(&root));
     assert_eq!(shown(&of("old-root"), "dev-1", &[&device, &stranger.1]), not_found);
     let attestation = GroupAttestation::X509(CaCertificates::from_pem(&stranger.2).unwrap());
-    let strange = service([Enrolment::group("line", attestation)]);
+    let strange = service([Enrollment::group("line", attestation)]);
     assert_eq!(shown(&strange, "dev-1", &[&device]), not_found);
 }

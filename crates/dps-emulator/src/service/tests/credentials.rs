@@ -5,12 +5,12 @@ use super::*;
 fn code(service: &Service, scope: &str, id: &str, token: &str) -> Result<String, u32> {
     service
         .authenticate(now(), scope, id, Credential::Sas(token))
-        .map(|who| who.enrolment)
+        .map(|who| who.enrollment)
         .map_err(|error| error.error_code)
 }
 
 #[test]
-fn the_right_key_opens_the_right_enrolment() {
+fn the_right_key_opens_the_right_enrollment() {
     let service = service([individual("dev-1"), group("factory")]);
     let derived = |name| key(name).derive(&"dev-2".parse().unwrap());
     for (id, key, expected) in [
@@ -18,7 +18,7 @@ fn the_right_key_opens_the_right_enrolment() {
         ("dev-1", key("two"), Ok("dev-1")),
         ("DEV-1", key("one"), Ok("dev-1")),
         ("dev-1", key("other"), Err(401_002)),
-        // The individual enrolment decides alone, even if a group would take the device.
+        // The individual enrollment decides alone, even if a group would take the device.
         ("dev-1", key("g1").derive(&"dev-1".parse().unwrap()), Err(401_002)),
         ("dev-2", derived("g1"), Ok("factory")),
         ("dev-2", derived("g2"), Ok("factory")),
@@ -67,16 +67,16 @@ fn who_is_not_known_or_shows_nothing_is_told_so() {
 }
 
 #[test]
-fn enrolments_have_names_of_their_own_and_a_hub() {
+fn enrollments_have_names_of_their_own_and_a_hub() {
     let mut service = service([individual("dev-1")]);
-    for (enrolment, says) in [
-        (individual("DEV-1"), "another enrolment"),
-        (group("dev-1"), "another enrolment"),
+    for (enrollment, says) in [
+        (individual("DEV-1"), "another enrollment"),
+        (group("dev-1"), "another enrollment"),
         (group(""), "no name"),
         (individual("dev-2").assign_to_each(Vec::<String>::new()), "no hub"),
         (individual("dev-2").assign_to_each(["hub", ""]), "no hub"),
     ] {
-        let message = service.add(enrolment).unwrap_err().to_string();
+        let message = service.add(enrollment).unwrap_err().to_string();
         assert!(message.contains(says), "{message}");
     }
     assert!(service.set_behavior("nobody", Behavior::new()).is_err());

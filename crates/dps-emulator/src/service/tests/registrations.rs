@@ -9,8 +9,8 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(enrolment: Enrolment) -> Self {
-        let service = service([enrolment]);
+    fn new(enrollment: Enrollment) -> Self {
+        let service = service([enrollment]);
         let token = token("dev-1", &key("one"));
         let who = service.authenticate(now(), SCOPE, "dev-1", Credential::Sas(&token)).unwrap();
         Self { service, who }

@@ -1,4 +1,4 @@
-//! A wire that does as a seed says, and keeps book.
+//! A transport that does as a seed says, and keeps book.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::random::Random;
 
-/// What the wire says to one request.
+/// What the transport says to one request.
 #[derive(Clone, Debug)]
 enum Reply {
     Assigned,
@@ -104,19 +104,19 @@ impl Reply {
     }
 }
 
-/// What the wire will say, in order, and after how long.
+/// What the transport will say, in order, and after how long.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     replies: Vec<(Duration, Reply)>,
-    /// Whether the goodbye succeeds; `None` never returns.
-    goodbyes: Vec<(Duration, Option<bool>)>,
+    /// Whether the end of the session succeeds; `None` never returns.
+    ends_of_session: Vec<(Duration, Option<bool>)>,
 }
 
 impl Script {
     pub(crate) fn random(random: &mut Random) -> Self {
         let replies =
             (0..random.below(24)).map(|_| (random.time(40_000), Reply::random(random))).collect();
-        let goodbyes = (0..random.below(6))
+        let ends_of_session = (0..random.below(6))
             .map(|_| {
                 let result = match random.below(5) {
                     0 => None,
@@ -126,7 +126,7 @@ impl Script {
                 (random.time(800), result)
             })
             .collect();
-        Self { replies, goodbyes }
+        Self { replies, ends_of_session }
     }
 
     pub(crate) fn describe(&self) -> String {
@@ -134,15 +134,15 @@ impl Script {
         for (after, reply) in &self.replies {
             writeln!(text, "  after {after:?} {reply:?}").ok();
         }
-        text.push_str("goodbyes:\n");
-        for (after, result) in &self.goodbyes {
+        text.push_str("ends_of_session:\n");
+        for (after, result) in &self.ends_of_session {
             writeln!(text, "  after {after:?} {result:?}").ok();
         }
         text
     }
 }
 
-/// A call to the wire: for whom, when it began, and when it returned, if it was not dropped.
+/// A call to the transport: for whom, when it began, and when it returned, if it was not dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Register { number: u32, begin: Duration, end: Option<Duration> },
@@ -161,27 +161,27 @@ impl Call {
     }
 }
 
-/// See the module. Clones are one wire.
+/// See the module. Clones are one transport.
 #[derive(Clone, Debug)]
-pub(crate) struct Wire(Arc<Mutex<Book>>);
+pub(crate) struct Transport(Arc<Mutex<Book>>);
 
 #[derive(Debug)]
 struct Book {
     origin: Instant,
     replies: VecDeque<(Duration, Reply)>,
-    goodbyes: VecDeque<(Duration, Option<bool>)>,
+    ends_of_session: VecDeque<(Duration, Option<bool>)>,
     healthy: bool,
     calls: Vec<(Call, Option<Reply>)>,
     under_way: usize,
     most_under_way: usize,
 }
 
-impl Wire {
+impl Transport {
     pub(crate) fn new(script: &Script) -> Self {
         Self(Arc::new(Mutex::new(Book {
             origin: Instant::now(),
             replies: script.replies.clone().into(),
-            goodbyes: script.goodbyes.clone().into(),
+            ends_of_session: script.ends_of_session.clone().into(),
             healthy: false,
             calls: Vec::new(),
             under_way: 0,
@@ -206,7 +206,7 @@ impl Wire {
         let mut book = self.book();
         book.healthy = true;
         book.replies.clear();
-        book.goodbyes.clear();
+        book.ends_of_session.clear();
     }
 
     pub(crate) fn queries_of(&self, wanted: u32) -> usize {
@@ -222,15 +222,15 @@ impl Wire {
     pub(crate) fn check(&self, settings: &Settings, suspended: Duration) -> Result<(), String> {
         let book = self.book();
         if book.most_under_way > 1 {
-            return Err(format!("{} calls to the wire at once", book.most_under_way));
+            return Err(format!("{} calls to the transport at once", book.most_under_way));
         }
         let mut connected = false;
         for (call, _) in &book.calls {
             match call {
                 Call::End { .. } if !connected => {
-                    return Err("an end of session on a wire that is not connected".to_owned());
+                    return Err("an end of session on a transport that is not connected".to_owned());
                 }
-                // A goodbye that was cut short may have to be said again.
+                // An end of the session that was cut short may have to be said again.
                 Call::End { end, .. } => connected = end.is_none(),
                 _ => connected = true,
             }
@@ -269,7 +269,7 @@ impl Wire {
         book.calls.push((call(now), reply));
         book.under_way += 1;
         book.most_under_way = book.most_under_way.max(book.under_way);
-        UnderWay { wire: self.clone(), place: book.calls.len() - 1 }
+        UnderWay { transport: self.clone(), place: book.calls.len() - 1 }
     }
 
     fn next_reply(&self) -> (Duration, Reply) {
@@ -298,13 +298,13 @@ impl Wire {
 
 /// A call until it returns or is dropped.
 struct UnderWay {
-    wire: Wire,
+    transport: Transport,
     place: usize,
 }
 
 impl UnderWay {
     fn returns(&self) {
-        let mut book = self.wire.book();
+        let mut book = self.transport.book();
         let now = book.origin.elapsed();
         match book.calls.get_mut(self.place) {
             Some((
@@ -318,7 +318,7 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.wire.book().under_way -= 1;
+        self.transport.book().under_way -= 1;
     }
 }
 
@@ -328,7 +328,7 @@ fn number_of(request: &RegistrationRequest) -> u32 {
     body["payload"]["number"].as_u64().unwrap_or_default() as u32
 }
 
-impl TransportHandlers for Wire {
+impl TransportHandlers for Transport {
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,
@@ -347,7 +347,7 @@ impl TransportHandlers for Wire {
     }
 
     async fn end_session(&mut self) -> Result<(), Error> {
-        let next = self.book().goodbyes.pop_front();
+        let next = self.book().ends_of_session.pop_front();
         let (after, result) = next.unwrap_or((Duration::ZERO, Some(true)));
         let under_way = self.begin(|begin| Call::End { begin, end: None }, None);
         sleep(after).await;
@@ -358,7 +358,7 @@ impl TransportHandlers for Wire {
                 if well {
                     return Ok(());
                 }
-                Err(ConnectionError::lost(Stage::EndSession, "no goodbye").into())
+                Err(ConnectionError::lost(Stage::EndSession, "no end of the session").into())
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The wire against a server that follows a script.
+//! The transport against a server that follows a script.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 
 mod answers;
@@ -18,7 +18,7 @@ use dps_state_machine::{Error, RegistrationRequest, Response, Stage, TransportHa
 use rustls::version::TLS13;
 
 use peer::{Peer, Turn, usual_start};
-use support::{Authority, config, faults, localhost, server_config, wire::*};
+use support::{Authority, config, faults, localhost, server_config, transport::*};
 
 /// A server with a script for each connection, and the configuration of a device that trusts it.
 async fn start(scripts: Vec<Vec<Turn>>) -> (Peer, Config) {

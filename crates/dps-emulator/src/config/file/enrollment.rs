@@ -1,4 +1,4 @@
-//! An enrolment in the configuration file.
+//! An enrollment in the configuration file.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::{choose, fault, fields, from_parser, json, wrong};
 use crate::{
     behavior::{Behavior, Outcome},
     config_error::ConfigError,
-    enrolment::{Attestation, Enrolment, GroupAttestation, Reprovisioning, ReturnedPayload},
+    enrollment::{Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload},
     keys::{CaCertificates, SymmetricKey, Thumbprint},
 };
 
@@ -42,19 +42,19 @@ struct Raw {
     query: Vec<Table>,
 }
 
-/// Reads an enrolment; every error names it.
-pub(super) fn read(table: Table, index: usize, folder: &Path) -> Result<Enrolment, ConfigError> {
+/// Reads an enrollment; every error names it.
+pub(super) fn read(table: Table, index: usize, folder: &Path) -> Result<Enrollment, ConfigError> {
     let name = ["registration-id", "group"].iter().find_map(|key| table.get(*key)?.as_str());
     let name = name.map_or_else(|| format!("number {}", index + 1), str::to_owned);
     fields(table).and_then(|raw| build(raw, folder)).map_err(|error| error.of(&name))
 }
 
-fn build(raw: Raw, folder: &Path) -> Result<Enrolment, ConfigError> {
+fn build(raw: Raw, folder: &Path) -> Result<Enrollment, ConfigError> {
     let certificate = (&raw.certificate, &raw.certificate_file);
     let certificate = load("certificate", certificate, folder, Thumbprint::of_pem)?;
     let ca = load("ca", (&raw.ca, &raw.ca_file), folder, CaCertificates::from_pem)?;
     let keys = Keys::read(&raw)?;
-    let enrolment = match (&raw.registration_id, &raw.group) {
+    let enrollment = match (&raw.registration_id, &raw.group) {
         (Some(id), None) => {
             if ca.is_some() {
                 return Err(ConfigError::new(
@@ -63,7 +63,7 @@ fn build(raw: Raw, folder: &Path) -> Result<Enrolment, ConfigError> {
                 ));
             }
             let id = id.parse().map_err(|error| from_parser("registration-id", &error))?;
-            Enrolment::individual(id, individual(keys, certificate, &raw)?)
+            Enrollment::individual(id, individual(keys, certificate, &raw)?)
         }
         (None, Some(name)) => {
             let other = raw.thumbprint.is_some() || raw.secondary_thumbprint.is_some();
@@ -73,7 +73,7 @@ fn build(raw: Raw, folder: &Path) -> Result<Enrolment, ConfigError> {
                     "a group is known by symmetric-key or by ca",
                 ));
             }
-            Enrolment::group(name.clone(), group(keys, ca)?)
+            Enrollment::group(name.clone(), group(keys, ca)?)
         }
         _ => {
             return Err(ConfigError::new(
@@ -82,7 +82,7 @@ fn build(raw: Raw, folder: &Path) -> Result<Enrolment, ConfigError> {
             ));
         }
     };
-    settings(enrolment, raw)
+    settings(enrollment, raw)
 }
 
 /// What a PEM says that is given as text or as a file.
@@ -170,21 +170,21 @@ fn group(keys: Keys, ca: Option<CaCertificates>) -> Result<GroupAttestation, Con
     }
 }
 
-fn settings(mut enrolment: Enrolment, raw: Raw) -> Result<Enrolment, ConfigError> {
-    enrolment = match (raw.hub, raw.hubs) {
+fn settings(mut enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError> {
+    enrollment = match (raw.hub, raw.hubs) {
         (Some(_), Some(_)) => return Err(ConfigError::new("hubs", "give hub or hubs, not both")),
-        (Some(hub), None) => enrolment.assign_to(hub),
-        (None, Some(hubs)) => enrolment.assign_to_each(hubs),
-        (None, None) => enrolment,
+        (Some(hub), None) => enrollment.assign_to(hub),
+        (None, Some(hubs)) => enrollment.assign_to_each(hubs),
+        (None, None) => enrollment,
     };
     if raw.enabled == Some(false) {
-        enrolment = enrolment.disabled();
+        enrollment = enrollment.disabled();
     }
     if let Some(device_id) = raw.device_id {
-        enrolment = enrolment.device_id(device_id);
+        enrollment = enrollment.device_id(device_id);
     }
     if let Some(substatus) = raw.substatus {
-        enrolment = enrolment.substatus(substatus);
+        enrollment = enrollment.substatus(substatus);
     }
     if let Some(given) = raw.reprovisioning {
         let choices = [
@@ -192,12 +192,12 @@ fn settings(mut enrolment: Enrolment, raw: Raw) -> Result<Enrolment, ConfigError
             ("reset-data", Reprovisioning::ResetData),
             ("never", Reprovisioning::Never),
         ];
-        enrolment = enrolment.reprovisioning(choose("reprovisioning", &given, &choices)?);
+        enrollment = enrollment.reprovisioning(choose("reprovisioning", &given, &choices)?);
     }
-    enrolment = match raw.payload {
-        None => enrolment,
-        Some(Value::String(word)) if word == "echo" => enrolment.payload(ReturnedPayload::Echo),
-        Some(value @ Value::Table(_)) => enrolment.payload(ReturnedPayload::Fixed(json(value))),
+    enrollment = match raw.payload {
+        None => enrollment,
+        Some(Value::String(word)) if word == "echo" => enrollment.payload(ReturnedPayload::Echo),
+        Some(value @ Value::Table(_)) => enrollment.payload(ReturnedPayload::Fixed(json(value))),
         Some(other) => return Err(wrong("payload", &other, "\"echo\" or a table")),
     };
     let mut behavior = Behavior::new();
@@ -216,7 +216,7 @@ fn settings(mut enrolment: Enrolment, raw: Raw) -> Result<Enrolment, ConfigError
     for table in raw.query {
         behavior = behavior.on_query(fault::read(table).map_err(|e| e.within("query"))?);
     }
-    Ok(enrolment.behavior(behavior))
+    Ok(enrollment.behavior(behavior))
 }
 
 fn polls(value: &Value) -> Result<u32, ConfigError> {

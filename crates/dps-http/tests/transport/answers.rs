@@ -3,11 +3,11 @@
 use super::*;
 
 #[tokio::test]
-async fn what_goes_over_the_wire() {
+async fn what_goes_over_the_transport() {
     let (mut server, config) = start([Answer::ok("{}"), Answer::ok("{}")]).await;
-    let mut wire = HttpTransport::new(config.user_agent("test/1")).unwrap();
+    let mut transport = HttpTransport::new(config.user_agent("test/1")).unwrap();
     let request = request().model_id("m").force_registration(true);
-    wire.registration_request(&request).await.unwrap();
+    transport.registration_request(&request).await.unwrap();
     let (_, head, body) = server.request().await;
     let token = head.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap();
     let prefix = "SharedAccessSignature sr=0ne00AABBCC%2Fregistrations%2Fpump-17&sig=";
@@ -27,7 +27,7 @@ async fn what_goes_over_the_wire() {
     assert_eq!(body, br#"{"registrationId":"pump-17","payload":{"modelId":"m"}}"#);
 
     let odd = operation("a/b?c=d&e#f %2F.é");
-    wire.query_operation_status(&request, &odd).await.unwrap();
+    transport.query_operation_status(&request, &odd).await.unwrap();
     let (_, head, body) = server.request().await;
     let token = head.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap();
     let expected = format!(
@@ -45,9 +45,9 @@ async fn what_goes_over_the_wire() {
 #[tokio::test]
 async fn an_operation_id_that_no_url_can_carry_is_the_services_fault() {
     let (_server, config) = start([]).await;
-    let mut wire = HttpTransport::new(config).unwrap();
+    let mut transport = HttpTransport::new(config).unwrap();
     for id in [".", "..", &"x".repeat(100_000)] {
-        let outcome = wire.query_operation_status(&request(), &operation(id)).await;
+        let outcome = transport.query_operation_status(&request(), &operation(id)).await;
         let error = protocol_error(outcome);
         assert_eq!(error.stage, Stage::Query);
         assert!(error.reason.contains("operation id") && error.reason.len() < 300, "{error}");
@@ -100,9 +100,9 @@ async fn an_answer_is_handed_up_as_it_came() {
         (Answer::with("999 What", "", ""), 999, vec![], None),
     ];
     let (mut server, config) = start(cases.iter().map(|(answer, ..)| answer.clone())).await;
-    let mut wire = HttpTransport::new(config).unwrap();
+    let mut transport = HttpTransport::new(config).unwrap();
     for (_, status, body, retry_after) in cases {
-        let answer = register(&mut wire).await.unwrap();
+        let answer = register(&mut transport).await.unwrap();
         assert_eq!((answer.status, answer.body), (status, body));
         assert_eq!(answer.retry_after, retry_after.map(Duration::from_secs));
         assert_eq!(answer.hint, None);
@@ -142,19 +142,19 @@ async fn an_answer_is_read_up_to_one_mebibyte() {
         Answer::ok("{}"),
     ];
     let (_server, config) = start(answers).await;
-    let mut wire = HttpTransport::new(config).unwrap();
-    assert_eq!(register(&mut wire).await.unwrap().body.len(), MIB);
+    let mut transport = HttpTransport::new(config).unwrap();
+    assert_eq!(register(&mut transport).await.unwrap().body.len(), MIB);
     for stage in [Stage::Register, Stage::Query, Stage::Query] {
         let outcome = match stage {
-            Stage::Register => register(&mut wire).await,
-            _ => query(&mut wire).await,
+            Stage::Register => register(&mut transport).await,
+            _ => query(&mut transport).await,
         };
         let error = protocol_error(outcome);
         assert_eq!((error.stage, error.status), (stage, Some(200)));
         assert!(error.reason.contains("larger than 1048576"), "{error}");
         assert_eq!(error.protocol_result.get("status"), Some("200"));
     }
-    assert_eq!(query(&mut wire).await.unwrap().body, b"{}");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"{}");
 }
 
 #[tokio::test]
@@ -175,10 +175,10 @@ async fn what_is_not_http_is_nonsense_and_the_next_call_works() {
     for bytes in nonsense {
         let shown: String = bytes.chars().take(60).collect();
         let (_server, config) = start([Answer::raw(bytes), Answer::ok("{}")]).await;
-        let mut wire = HttpTransport::new(config).unwrap();
-        let error = protocol_error(query(&mut wire).await);
+        let mut transport = HttpTransport::new(config).unwrap();
+        let error = protocol_error(query(&mut transport).await);
         assert_eq!(error.stage, Stage::Query, "{shown:?}");
         assert!(error.reason.contains("HTTP") || error.reason.contains("encoding"), "{error}");
-        assert_eq!(query(&mut wire).await.unwrap().body, b"{}", "{shown:?}");
+        assert_eq!(query(&mut transport).await.unwrap().body, b"{}", "{shown:?}");
     }
 }

@@ -12,15 +12,15 @@ use super::{
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_serves_register_and_polls_until_the_session_ends() {
     let (mut peer, config) = start(service(std::iter::repeat_with(|| ok("{}")).take(32))).await;
-    let mut wire = MqttTransport::new(config).unwrap();
+    let mut transport = MqttTransport::new(config).unwrap();
     for session in 1..=2 {
-        register(&mut wire).await.unwrap();
+        register(&mut transport).await.unwrap();
         assert_eq!(peer.publication().await.0, session);
         for _ in 0..10 {
-            query(&mut wire).await.unwrap();
+            query(&mut transport).await.unwrap();
             assert_eq!(peer.publication().await.0, session);
         }
-        wire.end_session().await.unwrap();
+        transport.end_session().await.unwrap();
         peer.closed(session).await;
     }
 }
@@ -31,11 +31,11 @@ async fn a_connection_that_breaks_is_lost_and_the_next_call_makes_a_new_one() {
     let closing = || raw(vec![Reply::Close]);
     let leaving = || raw(vec![Reply::Raw(b"\xe0\x00".to_vec()), Reply::Silence]);
     let (mut peer, config) = start(service([closing(), half, ok("3"), leaving(), ok("5")])).await;
-    let mut wire = MqttTransport::new(config).unwrap();
+    let mut transport = MqttTransport::new(config).unwrap();
     for stage in [Stage::Register, Stage::Query] {
         let outcome = match stage {
-            Stage::Register => register(&mut wire).await,
-            _ => query(&mut wire).await,
+            Stage::Register => register(&mut transport).await,
+            _ => query(&mut transport).await,
         };
         let error = connection_error(outcome);
         assert_eq!(error.stage, stage);
@@ -43,10 +43,10 @@ async fn a_connection_that_breaks_is_lost_and_the_next_call_makes_a_new_one() {
         let host = localhost(peer.address);
         assert!(error.message.contains(&format!("{host} closed")), "{error}");
     }
-    assert_eq!(query(&mut wire).await.unwrap().body, b"3");
-    let error = connection_error(query(&mut wire).await);
+    assert_eq!(query(&mut transport).await.unwrap().body, b"3");
+    let error = connection_error(query(&mut transport).await);
     assert!(error.lost && error.message.contains("DISCONNECT"), "{error}");
-    assert_eq!(query(&mut wire).await.unwrap().body, b"5");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"5");
     for connection in [1, 2, 3, 3, 4] {
         let (seen, topic, _) = peer.publication().await;
         assert_eq!(seen, connection, "nothing is sent twice: {topic}");
@@ -60,10 +60,10 @@ async fn a_connection_closed_while_idle_is_made_anew() {
         vec![publish(&topic, "1", None), Reply::Close]
     });
     let (mut peer, config) = start(service([then_close, ok("2")])).await;
-    let mut wire = MqttTransport::new(config).unwrap();
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    let mut transport = MqttTransport::new(config).unwrap();
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     peer.closed(1).await;
-    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"2");
     let (connection, packets) = peer.flight().await;
     assert_eq!((connection, kinds(&packets).as_str()), (2, "CSP"));
 }
@@ -73,28 +73,28 @@ async fn a_connection_closed_right_before_a_request_is_made_anew() {
     let (mut peer, config) = start(service([ok("1"), ok("2")])).await;
     let (address, mut connections) = cuttable(peer.address).await;
     let endpoint: Endpoint = localhost(address).parse().unwrap();
-    let mut wire = MqttTransport::new(config.endpoint(endpoint)).unwrap();
+    let mut transport = MqttTransport::new(config.endpoint(endpoint)).unwrap();
     // On a task: whatever the test's own future waits for, the runtime looks at its sockets first.
     let session = tokio::spawn(async move {
-        assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+        assert_eq!(register(&mut transport).await.unwrap().body, b"1");
         connections.recv().await.unwrap().now();
-        assert_eq!(query(&mut wire).await.unwrap().body, b"2");
+        assert_eq!(query(&mut transport).await.unwrap().body, b"2");
     });
     session.await.unwrap();
     assert_eq!((peer.publication().await.0, peer.publication().await.0), (1, 2));
 }
 
 #[tokio::test]
-async fn a_goodbye_to_a_peer_that_is_gone_is_no_failure() {
+async fn an_end_of_session_to_a_peer_that_is_gone_is_no_failure() {
     let then_close: peer::Answer = Box::new(|rid| {
         let topic = format!("$dps/registrations/res/200/?$rid={rid}");
         vec![publish(&topic, "1", None), Reply::Close]
     });
     let (mut peer, config) = start(service([then_close])).await;
-    let mut wire = MqttTransport::new(config).unwrap();
-    register(&mut wire).await.unwrap();
+    let mut transport = MqttTransport::new(config).unwrap();
+    register(&mut transport).await.unwrap();
     peer.closed(1).await;
-    wire.end_session().await.unwrap();
+    transport.end_session().await.unwrap();
 }
 
 #[tokio::test]
@@ -109,23 +109,23 @@ async fn a_dropped_call_leaves_no_connection_and_the_next_one_works() {
         _ => good(connection, packet),
     });
     let (mut peer, config) = start(script).await;
-    let mut wire = MqttTransport::new(config).unwrap();
+    let mut transport = MqttTransport::new(config).unwrap();
     for connection in 1..=3 {
         tokio::select! {
-            outcome = register(&mut wire) => panic!("{outcome:?}"),
+            outcome = register(&mut transport) => panic!("{outcome:?}"),
             seen = peer.flight() => assert_eq!(seen.0, connection),
         }
         peer.closed(connection).await;
     }
-    assert_eq!(query(&mut wire).await.unwrap().body, b"{}");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"{}");
 }
 
 #[tokio::test]
-async fn a_dropped_wire_leaves_no_connection() {
+async fn a_dropped_transport_leaves_no_connection() {
     let (mut peer, config) = start(service([ok("{}")])).await;
-    let mut wire = MqttTransport::new(config).unwrap();
-    register(&mut wire).await.unwrap();
-    drop(wire);
+    let mut transport = MqttTransport::new(config).unwrap();
+    register(&mut transport).await.unwrap();
+    drop(transport);
     peer.closed(1).await;
 }
 
@@ -134,8 +134,8 @@ async fn a_dropped_wire_leaves_no_connection() {
 async fn a_session_is_kept_alive_while_an_answer_is_awaited_and_between_two() {
     let (mut peer, config) = start(service([ok("1")])).await;
     let mqtt = MqttConfig::new(config).keep_alive(Duration::from_secs(1));
-    let mut wire = MqttTransport::new(mqtt).unwrap();
-    register(&mut wire).await.unwrap();
+    let mut transport = MqttTransport::new(mqtt).unwrap();
+    register(&mut transport).await.unwrap();
     assert_eq!(kinds(&peer.flight().await.1), "CSP");
     assert_eq!(kinds(&peer.flight().await.1), "A", "acknowledged at once when nothing follows");
     for _ in 0..2 {
@@ -148,8 +148,8 @@ async fn a_session_is_kept_alive_while_an_answer_is_awaited_and_between_two() {
     });
     let (mut peer, config) = start(deaf).await;
     let mqtt = MqttConfig::new(config).keep_alive(Duration::from_secs(1));
-    let mut wire = MqttTransport::new(mqtt).unwrap();
-    let error = connection_error(register(&mut wire).await);
+    let mut transport = MqttTransport::new(mqtt).unwrap();
+    let error = connection_error(register(&mut transport).await);
     assert!(error.lost && error.message.contains("does not answer pings"), "{error}");
     assert_eq!(kinds(&peer.flight().await.1), "CSP");
     assert_eq!(kinds(&peer.flight().await.1), "I");
@@ -169,7 +169,7 @@ async fn a_proxy_is_asked_for_the_port_of_mqtt() {
 }
 
 #[tokio::test]
-async fn every_fault_on_the_way_is_the_same_as_on_the_other_wires() {
+async fn every_fault_on_the_way_is_the_same_as_on_the_other_transports() {
     let mut faults = faults::all().await;
     // Those of proxies name the port of HTTPS: see the tests over WebSocket.
     faults.retain(|fault| matches!(fault.config.proxy, ProxyChoice::None));

@@ -20,11 +20,11 @@ async fn a_session_over_websocket_is_the_same_session() {
     let (tls, roots) = trusted_tls();
     let upgrade = |tls| upgrade::accept(tls, "mqtt");
     let mut peer = Peer::over(tls, service([ok("1"), ok("2")]), upgrade).await;
-    let mut wire = over_websocket(config(&localhost(peer.address), roots));
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    let mut transport = over_websocket(config(&localhost(peer.address), roots));
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     assert_eq!(kinds(&peer.flight().await.1), "CSP");
-    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
-    wire.end_session().await.unwrap();
+    assert_eq!(query(&mut transport).await.unwrap().body, b"2");
+    transport.end_session().await.unwrap();
     peer.closed(1).await;
 }
 
@@ -38,8 +38,8 @@ async fn what_the_server_says_when_it_closes_is_told() {
         (b"\x82\x04\x20\x02\x00\x00\x88\x00", "closed the connection"),
     ];
     for (bytes, says) in cases {
-        let mut wire = over_websocket(upgrade::saying("mqtt", bytes).await);
-        let error = connection_error(register(&mut wire).await);
+        let mut transport = over_websocket(upgrade::saying("mqtt", bytes).await);
+        let error = connection_error(register(&mut transport).await);
         assert!(error.lost && error.message.contains(says), "{error} should say {says}");
     }
 }
@@ -47,8 +47,8 @@ async fn what_the_server_says_when_it_closes_is_told() {
 #[tokio::test]
 async fn what_is_no_websocket_message_of_bytes_is_nonsense() {
     for (bytes, says) in [(b"\x81\x02hi", "a text message"), (b"\xf2\x02hi", "WebSocket")] {
-        let mut wire = over_websocket(upgrade::saying("mqtt", bytes).await);
-        let error = protocol_error(register(&mut wire).await);
+        let mut transport = over_websocket(upgrade::saying("mqtt", bytes).await);
+        let error = protocol_error(register(&mut transport).await);
         assert!(error.reason.contains(says), "{}", error.reason);
     }
 }
@@ -61,14 +61,14 @@ async fn a_refused_upgrade_is_told_with_its_status() {
         tls.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await.unwrap();
     })
     .await;
-    let mut wire = over_websocket(config(&localhost(address), roots));
-    let error = connection_error(register(&mut wire).await);
+    let mut transport = over_websocket(config(&localhost(address), roots));
+    let error = connection_error(register(&mut transport).await);
     assert_eq!(error.stage, Stage::Websocket);
     assert!(error.message.contains("404 Not Found"), "{error}");
 }
 
 #[tokio::test]
-async fn a_refusal_by_the_service_is_judged_as_on_every_wire() {
+async fn a_refusal_by_the_service_is_judged_as_on_every_transport() {
     let (tls, roots) = trusted_tls();
     let assigned = r#"{"operationId":"o","status":"assigned","registrationState":{"assignedHub":"hub","deviceId":"d"}}"#;
     let busy_at_first = |tls| upgrade::busy_at_first(tls, "mqtt");
@@ -77,6 +77,6 @@ async fn a_refusal_by_the_service_is_judged_as_on_every_wire() {
 }
 
 #[tokio::test]
-async fn every_fault_on_the_way_is_the_same_as_on_the_other_wires() {
+async fn every_fault_on_the_way_is_the_same_as_on_the_other_transports() {
     meets(faults::all().await, over_websocket).await;
 }

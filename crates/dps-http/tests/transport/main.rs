@@ -1,4 +1,4 @@
-//! The wire against a server that answers anything.
+//! The transport against a server that answers anything.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 mod answers;
@@ -22,7 +22,7 @@ use tokio::io::AsyncReadExt;
 use server::{Answer, Server};
 use support::{
     Authority, config, cuttable, faults, listen, localhost, nobody, open_proxy, proxy,
-    server_config, swallow, wire::*,
+    server_config, swallow, transport::*,
 };
 
 const MIB: usize = 1024 * 1024;

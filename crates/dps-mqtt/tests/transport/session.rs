@@ -8,9 +8,9 @@ use super::*;
 async fn three_packets_leave_in_one_flight_and_each_poll_in_one_more() {
     let answers = [answer("202", "&retry-after=3", "1"), ok("2"), ok("3")];
     let (mut peer, config) = start(service(answers)).await;
-    let mut wire = MqttTransport::new(config).unwrap();
+    let mut transport = MqttTransport::new(config).unwrap();
 
-    let response = register(&mut wire).await.unwrap();
+    let response = register(&mut transport).await.unwrap();
     let (connection, packets) = peer.flight().await;
     assert_eq!((connection, kinds(&packets).as_str()), (1, "CSP"));
     let [Packet::Connect(connect), Packet::Subscribe(subscribe), Packet::Publish(put)] =
@@ -51,7 +51,7 @@ async fn three_packets_leave_in_one_flight_and_each_poll_in_one_more() {
 
     let mut last_rid = rid.to_owned();
     for _ in 0..2 {
-        query(&mut wire).await.unwrap();
+        query(&mut transport).await.unwrap();
         let (connection, topic, body) = peer.publication().await;
         let rid = peer::rid(&topic).to_owned();
         assert_ne!(rid, last_rid, "each request has its own");
@@ -63,27 +63,27 @@ async fn three_packets_leave_in_one_flight_and_each_poll_in_one_more() {
 }
 
 #[tokio::test]
-async fn the_goodbye_takes_the_last_acknowledgement_along_and_closes() {
+async fn the_end_of_session_takes_the_last_acknowledgement_along_and_closes() {
     let (mut peer, config) = start(service([ok("1"), ok("2")])).await;
-    let mut wire = MqttTransport::new(config).unwrap();
+    let mut transport = MqttTransport::new(config).unwrap();
     for session in 1..=2 {
-        register(&mut wire).await.unwrap();
+        register(&mut transport).await.unwrap();
         assert_eq!(kinds(&peer.flight().await.1), "CSP");
-        wire.end_session().await.unwrap();
-        let (connection, goodbye) = peer.flight().await;
-        assert_eq!((connection, kinds(&goodbye).as_str()), (session, "AD"));
-        let [Packet::Puback(pid), _] = goodbye[..] else { panic!("{goodbye:?}") };
+        transport.end_session().await.unwrap();
+        let (connection, end_of_session) = peer.flight().await;
+        assert_eq!((connection, kinds(&end_of_session).as_str()), (session, "AD"));
+        let [Packet::Puback(pid), _] = end_of_session[..] else { panic!("{end_of_session:?}") };
         assert_eq!(pid.value(), 7);
         peer.closed(session).await;
-        wire.end_session().await.unwrap();
+        transport.end_session().await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_setting_goes_step_by_step() {
     let (mut peer, config) = start(service([ok("1")])).await;
-    let mut wire = MqttTransport::new(MqttConfig::new(config).pipelined(false)).unwrap();
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    let mut transport = MqttTransport::new(MqttConfig::new(config).pipelined(false)).unwrap();
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     for kind in ["C", "S", "P"] {
         assert_eq!(kinds(&peer.flight().await.1), kind);
     }
@@ -98,8 +98,8 @@ async fn a_flight_that_kills_the_connection_is_tried_once_more_step_by_step() {
         _ => good(connection, packet),
     });
     let (mut peer, config) = start(script).await;
-    let mut wire = MqttTransport::new(config).unwrap();
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    let mut transport = MqttTransport::new(config).unwrap();
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     let seen = [peer.flight().await, peer.flight().await, peer.flight().await, peer.flight().await];
     let seen: Vec<_> =
         seen.iter().map(|(connection, packets)| (*connection, kinds(packets))).collect();
@@ -107,9 +107,9 @@ async fn a_flight_that_kills_the_connection_is_tried_once_more_step_by_step() {
     assert!(seen.iter().map(|(c, k)| (*c, k.as_str())).eq(expected), "{seen:?}");
 
     // What is known is not tried again.
-    wire.end_session().await.unwrap();
+    transport.end_session().await.unwrap();
     peer.closed(2).await;
-    assert_eq!(register(&mut wire).await.unwrap().body, b"2");
+    assert_eq!(register(&mut transport).await.unwrap().body, b"2");
     let (connection, packets) = peer.flight().await;
     assert_eq!((connection, kinds(&packets).as_str()), (3, "C"));
 }
@@ -118,8 +118,8 @@ async fn a_flight_that_kills_the_connection_is_tried_once_more_step_by_step() {
 async fn once_more_is_not_for_ever_and_not_after_an_answer() {
     let closing: Script = std::sync::Arc::new(|_, _| vec![Reply::Close]);
     let (mut peer, config) = start(closing).await;
-    let mut wire = MqttTransport::new(config).unwrap();
-    let error = connection_error(register(&mut wire).await);
+    let mut transport = MqttTransport::new(config).unwrap();
+    let error = connection_error(register(&mut transport).await);
     assert!(error.lost && error.retryable && error.stage == Stage::Register);
     assert!(!error.request_may_have_been_sent, "CONNECT alone went out the second time");
     assert_eq!(peer.flight().await.0, 1);
@@ -142,8 +142,8 @@ async fn the_largest_request_goes_through_whole_and_may_be_refused() {
     let body = "x".repeat(RegistrationRequest::MAX_BODY_BYTES - 100);
     let large = request().payload(format!("{{\"p\":\"{body}\"}}").parse().unwrap()).unwrap();
     let (_peer, config) = start(service([ok("1")])).await;
-    let mut wire = MqttTransport::new(config).unwrap();
-    assert_eq!(wire.registration_request(&large).await.unwrap().body, b"1");
+    let mut transport = MqttTransport::new(config).unwrap();
+    assert_eq!(transport.registration_request(&large).await.unwrap().body, b"1");
 
     let refusing: Script = std::sync::Arc::new(|_, packet| match packet {
         Packet::Connect(_) => {
@@ -159,11 +159,11 @@ async fn the_largest_request_goes_through_whole_and_may_be_refused() {
 #[tokio::test]
 async fn another_device_gets_a_session_of_its_own() {
     let (mut peer, config) = start(service([ok("1"), ok("2")])).await;
-    let mut wire = MqttTransport::new(config).unwrap();
-    register(&mut wire).await.unwrap();
+    let mut transport = MqttTransport::new(config).unwrap();
+    register(&mut transport).await.unwrap();
     peer.flight().await;
     let other = RegistrationRequest::new("pump-18".parse().unwrap());
-    wire.registration_request(&other).await.unwrap();
+    transport.registration_request(&other).await.unwrap();
     let mut seen = vec![peer.flight().await, peer.flight().await];
     seen.sort_by_key(|(connection, _)| *connection);
     assert_eq!(kinds(&seen[0].1), "AD");

@@ -1,4 +1,4 @@
-//! A wire of the application's own, like the fake in its tests, needs this crate alone.
+//! A transport of the application's own, like the fake in its tests, needs this crate alone.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::{
@@ -55,13 +55,13 @@ impl TransportHandlers for Fake {
     }
 
     async fn end_session(&mut self) -> Result<(), Error> {
-        self.called("goodbye");
+        self.called("end_of_session");
         Ok(())
     }
 }
 
 #[tokio::test]
-async fn a_device_registers_over_a_wire_of_the_applications_own() -> Result<(), Error> {
+async fn a_device_registers_over_a_transport_of_the_applications_own() -> Result<(), Error> {
     let fake = Fake::default();
     let settings = Settings::default().poll_floor(Duration::ZERO);
     let client: Client = StateMachine::new(BoxTransport::new(fake.clone()), settings);
@@ -73,6 +73,6 @@ async fn a_device_registers_over_a_wire_of_the_applications_own() -> Result<(), 
     assert_eq!((device.assigned_hub.as_str(), device.polls), ("hub.example", 1));
     client.end_session().await?;
     let calls = fake.calls.lock().unwrap();
-    assert_eq!(*calls, ["pump-17 Some(\"dtmi:example:Pump;1\") true", "op-1", "goodbye"]);
+    assert_eq!(*calls, ["pump-17 Some(\"dtmi:example:Pump;1\") true", "op-1", "end_of_session"]);
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::{ids::OperationId, printable::Printable, response::ProtocolResult};
 /// (401, 403, 404) or it is to move.
 #[derive(Clone)]
 #[non_exhaustive]
-pub struct Registered {
+pub struct RegistrationResult {
     /// The host name of the hub, for example `contoso.azure-devices.net`.
     pub assigned_hub: String,
     /// The device's id at the hub.
@@ -20,7 +20,7 @@ pub struct Registered {
     pub operation_id: Option<OperationId>,
     /// How the assignment came about, when the service says so.
     pub substatus: Option<Substatus>,
-    /// What a custom allocation webhook or the enrolment returns, to the letter; bytes that are no UTF-8 are
+    /// What a custom allocation webhook or the enrollment returns, to the letter; bytes that are no UTF-8 are
     /// U+FFFD here.
     pub payload: Option<Box<RawValue>>,
     /// How many times the operation's status was asked for.
@@ -31,10 +31,10 @@ pub struct Registered {
     pub protocol_result: ProtocolResult,
 }
 
-impl fmt::Debug for Registered {
+impl fmt::Debug for RegistrationResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let payload = self.payload.as_ref().map(|payload| Printable::brief(payload.get()));
-        f.debug_struct("Registered")
+        f.debug_struct("RegistrationResult")
             .field("assigned_hub", &Printable::brief(&self.assigned_hub))
             .field("device_id", &Printable::brief(&self.device_id))
             .field("operation_id", &self.operation_id)

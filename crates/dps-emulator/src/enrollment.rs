@@ -1,4 +1,4 @@
-//! Enrolments: who may register, and what becomes of them.
+//! Enrollments: who may register, and what becomes of them.
 
 use dps_state_machine::RegistrationId;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::{
 ///
 /// See <https://learn.microsoft.com/azure/iot-dps/concepts-service>.
 #[derive(Clone, Debug)]
-pub struct Enrolment {
+pub struct Enrollment {
     pub(crate) name: String,
     pub(crate) members: Members,
     pub(crate) enabled: bool,
@@ -31,11 +31,11 @@ pub(crate) enum Members {
     Group(GroupAttestation),
 }
 
-impl Enrolment {
-    /// The hub that devices get unless [`Enrolment::assign_to`] names another.
+impl Enrollment {
+    /// The hub that devices get unless [`Enrollment::assign_to`] names another.
     pub const DEFAULT_HUB: &str = "emulated-hub.azure-devices.net";
 
-    /// One device. Its registration id is also the enrolment's name.
+    /// One device. Its registration id is also the enrollment's name.
     #[must_use]
     pub fn individual(registration_id: RegistrationId, attestation: Attestation) -> Self {
         Self::new(registration_id.to_string(), Members::One(attestation))
@@ -61,7 +61,7 @@ impl Enrolment {
         }
     }
 
-    /// The registration id of an individual enrolment, the name of a group.
+    /// The registration id of an individual enrollment, the name of a group.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -79,7 +79,7 @@ impl Enrolment {
             return wrong("group", "it has no name; give it one");
         }
         if others.iter().any(|other| other.is_named(&self.name)) {
-            let reason = "another enrolment has it already (case does not count); rename one";
+            let reason = "another enrollment has it already (case does not count); rename one";
             return wrong("name", reason);
         }
         if self.hubs.is_empty() || self.hubs.iter().any(String::is_empty) {
@@ -130,14 +130,14 @@ impl Enrolment {
         self
     }
 
-    /// Disables the enrolment: a right credential is answered with the status `disabled`.
+    /// Disables the enrollment: a right credential is answered with the status `disabled`.
     #[must_use]
     pub fn disabled(mut self) -> Self {
         self.enabled = false;
         self
     }
 
-    /// Sets how the service behaves towards its devices.
+    /// Sets how the service behaves toward its devices.
     #[must_use]
     pub fn behavior(mut self, behavior: Behavior) -> Self {
         self.behavior = behavior;

@@ -1,4 +1,4 @@
-//! The wire against a server that follows a script.
+//! The transport against a server that follows a script.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 
 mod answers;
@@ -18,7 +18,7 @@ use mqtt_proto::v3::Packet;
 use rustls::version::{TLS12, TLS13};
 
 use peer::{Peer, Reply, Script, answer, courtesy, ok, publish, raw, service};
-use support::{Authority, config, localhost, server_config, wire::*};
+use support::{Authority, config, localhost, server_config, transport::*};
 
 /// A server with this script, and the configuration of a device that trusts it.
 async fn start(script: Script) -> (Peer, Config) {

@@ -12,11 +12,11 @@ async fn a_device_certificate_goes_out_with_its_chain_and_without_a_token() {
         let mut server = Server::start(tls, [Answer::ok("{}"), refusal]).await;
         let config =
             config(&localhost(server.address), root.roots()).attestation(device.attestation());
-        let mut wire = HttpTransport::new(config).unwrap();
-        assert_eq!(register(&mut wire).await.unwrap().hint, None);
+        let mut transport = HttpTransport::new(config).unwrap();
+        assert_eq!(register(&mut transport).await.unwrap().hint, None);
         let (_, head, _) = server.request().await;
         assert!(!head.contains("authorization"), "{head}");
-        let hint = register(&mut wire).await.unwrap().hint.unwrap();
+        let hint = register(&mut transport).await.unwrap().hint.unwrap();
         assert!(hint.contains("CN=pump-17") && hint.contains("CN=Factory CA"), "{hint}");
     }
 }
@@ -44,9 +44,9 @@ async fn a_certificate_for_another_device_is_refused_before_any_io() {
 async fn no_secret_is_shown() {
     let address = nobody();
     let config = config("localhost:1", Roots::default()).proxy(proxy("me:hunter2@", address));
-    let mut wire = HttpTransport::new(config).unwrap();
-    let error = register(&mut wire).await.unwrap_err();
-    let shown = format!("{wire:?} {error:?}");
+    let mut transport = HttpTransport::new(config).unwrap();
+    let error = register(&mut transport).await.unwrap_err();
+    let shown = format!("{transport:?} {error:?}");
     for secret in ["hunter2", "aHVudGVyMg", "SharedAccessSignature", "secret key", "c2VjcmV0"] {
         assert!(!shown.contains(secret), "{shown}");
     }

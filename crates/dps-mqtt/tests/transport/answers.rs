@@ -30,9 +30,9 @@ async fn answers_to_other_requests_are_ignored() {
         }
     });
     let (_peer, config) = start(service([many, late])).await;
-    let mut wire = MqttTransport::new(config).unwrap();
-    assert_eq!(register(&mut wire).await.unwrap().body, b"right");
-    assert_eq!(query(&mut wire).await.unwrap().body, b"new");
+    let mut transport = MqttTransport::new(config).unwrap();
+    assert_eq!(register(&mut transport).await.unwrap().body, b"right");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"new");
 }
 
 #[tokio::test]
@@ -47,9 +47,9 @@ async fn a_refused_session_is_an_answer_of_the_service() {
         let script: Script =
             std::sync::Arc::new(move |_, _| vec![peer::connack(code), Reply::Close]);
         let (mut peer, config) = start(script).await;
-        let mut wire = MqttTransport::new(config).unwrap();
+        let mut transport = MqttTransport::new(config).unwrap();
         for connection in 1..=2 {
-            let response = register(&mut wire).await.unwrap();
+            let response = register(&mut transport).await.unwrap();
             assert_eq!(response.status, status);
             assert!(response.reason.unwrap().contains(says), "{says}");
             assert_eq!(peer.flight().await.0, connection, "a refused session is not kept");
@@ -79,10 +79,10 @@ async fn a_refused_subscription_is_an_answer_of_the_service() {
 async fn error_answers_are_handed_up_as_they_came() {
     let body = r#"{"errorCode":404201,"trackingId":"t","message":"m"}"#;
     let (_peer, config) = start(service([answer("404", "", body), ok("2")])).await;
-    let mut wire = MqttTransport::new(config).unwrap();
-    let response = register(&mut wire).await.unwrap();
+    let mut transport = MqttTransport::new(config).unwrap();
+    let response = register(&mut transport).await.unwrap();
     assert_eq!((response.status, response.body), (404, body.as_bytes().to_vec()));
-    assert_eq!(query(&mut wire).await.unwrap().body, b"2", "the session goes on");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"2", "the session goes on");
 }
 
 #[tokio::test]
@@ -105,12 +105,12 @@ async fn nonsense_is_told_with_the_request_it_answers() {
     for (nonsense, says) in cases {
         let says = says.to_owned();
         let (_peer, config) = start(service([ok("1"), nonsense, ok("3")])).await;
-        let mut wire = MqttTransport::new(config).unwrap();
-        register(&mut wire).await.unwrap();
-        let error = protocol_error(query(&mut wire).await);
+        let mut transport = MqttTransport::new(config).unwrap();
+        register(&mut transport).await.unwrap();
+        let error = protocol_error(query(&mut transport).await);
         assert_eq!(error.stage, Stage::Query);
         assert!(error.reason.contains(&says), "{} should say {says}", error.reason);
-        assert_eq!(query(&mut wire).await.unwrap().body, b"3", "on a new connection");
+        assert_eq!(query(&mut transport).await.unwrap().body, b"3", "on a new connection");
     }
 }
 
@@ -137,8 +137,8 @@ async fn the_largest_answer_is_read_whole_however_it_drips() {
     let body = "x".repeat(1024 * 1024);
     let expected = body.clone();
     let (_peer, config) = start(service([answer("200", "", body)])).await;
-    let mut wire = MqttTransport::new(config).unwrap();
-    assert!(register(&mut wire).await.unwrap().body == expected.as_bytes());
+    let mut transport = MqttTransport::new(config).unwrap();
+    assert!(register(&mut transport).await.unwrap().body == expected.as_bytes());
 
     let dripping: peer::Answer = Box::new(|rid| {
         let topic = format!("$dps/registrations/res/200/?$rid={rid}");

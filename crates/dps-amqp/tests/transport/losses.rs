@@ -29,11 +29,11 @@ async fn a_connection_that_dies_at_any_frame_is_lost_at_once() {
                 script.extend([Turn::Read(reads[flight]), Turn::Send(last), Turn::Cut]);
                 // The second connection, step by step, dies at its first word.
                 let (_peer, config) = start(vec![script]).await;
-                let mut wire = AmqpTransport::new(config).unwrap();
-                let error = connection_error(register(&mut wire).await);
+                let mut transport = AmqpTransport::new(config).unwrap();
+                let error = connection_error(register(&mut transport).await);
                 assert!(error.lost && error.retryable, "{flight} {answered}: {error:?}");
                 assert_eq!(error.stage, Stage::Register);
-                assert!(wire.end_session().await.is_ok(), "nothing is left to end");
+                assert!(transport.end_session().await.is_ok(), "nothing is left to end");
                 deaths += 1;
             }
         }
@@ -47,17 +47,17 @@ async fn a_connection_closed_right_before_a_request_is_made_anew() {
     let (mut peer, config) = start(vec![script("1"), script("2")]).await;
     let (address, mut connections) = cuttable(peer.address).await;
     let endpoint: Endpoint = localhost(address).parse().unwrap();
-    let mut wire = AmqpTransport::new(config.endpoint(endpoint)).unwrap();
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    let mut transport = AmqpTransport::new(config.endpoint(endpoint)).unwrap();
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     connections.recv().await.unwrap().now();
-    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"2");
     assert_eq!(peer.over_next().await, "SiHobaaft");
 }
 
 #[tokio::test]
 async fn a_request_that_may_have_arrived_says_so() {
-    let (_peer, mut wire) = started_with(vec![Turn::Cut]).await;
-    assert!(connection_error(register(&mut wire).await).request_may_have_been_sent);
+    let (_peer, mut transport) = started_with(vec![Turn::Cut]).await;
+    assert!(connection_error(register(&mut transport).await).request_may_have_been_sent);
 
     let no_credit = [AMQP, &frame(&open()), &begin(2048), &attached()].concat();
     let script = vec![
@@ -74,16 +74,16 @@ async fn a_request_that_may_have_arrived_says_so() {
 
 #[tokio::test]
 async fn a_connection_found_dead_is_made_anew_for_the_next_request() {
-    // Closed without a word; with a goodbye; and with a link that is gone.
+    // Closed without a word; with an end of the session; and with a link that is gone.
     for farewell in [vec![], close(None), detach(None)] {
         let first =
             [usual_start(), vec![answers(0, "1"), Turn::Send(farewell), Turn::Cut]].concat();
         let second = [usual_start(), vec![answers(0, "2")]].concat();
         let (mut peer, config) = start(vec![first, second]).await;
-        let mut wire = AmqpTransport::new(config).unwrap();
-        assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+        let mut transport = AmqpTransport::new(config).unwrap();
+        assert_eq!(register(&mut transport).await.unwrap().body, b"1");
         peer.over_next().await;
-        assert_eq!(query(&mut wire).await.unwrap().body, b"2");
+        assert_eq!(query(&mut transport).await.unwrap().body, b"2");
     }
 }
 
@@ -92,29 +92,29 @@ async fn a_dropped_request_closes_its_connection_and_the_next_makes_another() {
     let silent = [usual_start(), vec![Turn::ReadOn]].concat();
     let second = [usual_start(), vec![answers(0, "2")]].concat();
     let (mut peer, config) = start(vec![silent, second]).await;
-    let mut wire = AmqpTransport::new(config).unwrap();
+    let mut transport = AmqpTransport::new(config).unwrap();
     {
-        let registering = register(&mut wire);
+        let registering = register(&mut transport);
         let mut registering = std::pin::pin!(registering);
         // Far enough for the request to have left: its server answers nothing.
         let waited = tokio::time::timeout(Duration::from_millis(300), registering.as_mut()).await;
         assert!(waited.is_err(), "nobody answers");
     }
     assert!(peer.over_next().await.starts_with("SiHobaaf"));
-    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"2");
 }
 
 #[tokio::test]
-async fn the_goodbye_is_said_once_and_nobody_waits_for_its_answer() {
-    let (mut peer, mut wire) = started_with(vec![answers(0, "1"), Turn::ReadOn]).await;
-    register(&mut wire).await.unwrap();
-    wire.end_session().await.unwrap();
-    wire.end_session().await.unwrap();
+async fn the_end_of_session_is_said_once_and_nobody_waits_for_its_answer() {
+    let (mut peer, mut transport) = started_with(vec![answers(0, "1"), Turn::ReadOn]).await;
+    register(&mut transport).await.unwrap();
+    transport.end_session().await.unwrap();
+    transport.end_session().await.unwrap();
     assert_eq!(peer.over_next().await, "SiHobaaftdxxc");
 }
 
 #[tokio::test]
-async fn every_fault_on_the_way_is_the_same_as_on_the_other_wires() {
+async fn every_fault_on_the_way_is_the_same_as_on_the_other_transports() {
     let mut faults = faults::all().await;
     // Those of proxies name the port of HTTPS: see the tests over WebSocket.
     faults.retain(|fault| matches!(fault.config.proxy, ProxyChoice::None));

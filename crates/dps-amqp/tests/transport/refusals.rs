@@ -12,8 +12,8 @@ use super::{peer::*, *};
 const JSON: &str = r#"{"errorCode":429001,"trackingId":"t-1","message":"Too many","timestampUtc":"2026-01-01T00:00:00Z"}"#;
 
 async fn refused_with(bytes: Vec<u8>) -> Response {
-    let (_peer, mut wire) = started_with(vec![Turn::Send(bytes)]).await;
-    register(&mut wire).await.unwrap()
+    let (_peer, mut transport) = started_with(vec![Turn::Send(bytes)]).await;
+    register(&mut transport).await.unwrap()
 }
 
 #[tokio::test]
@@ -21,12 +21,12 @@ async fn a_rejection_is_an_answer_and_the_connection_goes_on() {
     let retry_after =
         error_with("amqp:internal-error", JSON, "Retry-After", Value::String("7".into()));
     let turns = vec![Turn::Send(rejected(0, retry_after)), Turn::Read("t"), answers(1, "1")];
-    let (_peer, mut wire) = started_with(turns).await;
-    let response = register(&mut wire).await.unwrap();
+    let (_peer, mut transport) = started_with(turns).await;
+    let response = register(&mut transport).await.unwrap();
     assert_eq!((response.status, response.body), (429, JSON.as_bytes().to_vec()));
     assert_eq!(response.retry_after, Some(std::time::Duration::from_secs(7)));
     assert_eq!(response.protocol_result.get("condition"), Some("amqp:internal-error"));
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
 }
 
 #[tokio::test]
@@ -68,9 +68,9 @@ async fn after_a_link_that_refused_the_next_request_makes_a_new_connection() {
     let first = [usual_start(), vec![Turn::Send(detach(Some(failure))), Turn::ReadOn]].concat();
     let second = [usual_start(), vec![answers(0, "1")]].concat();
     let (_peer, config) = start(vec![first, second]).await;
-    let mut wire = AmqpTransport::new(config).unwrap();
-    assert_eq!(register(&mut wire).await.unwrap().status, 429);
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    let mut transport = AmqpTransport::new(config).unwrap();
+    assert_eq!(register(&mut transport).await.unwrap().status, 429);
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
 }
 
 #[tokio::test]
@@ -83,8 +83,8 @@ async fn what_ends_without_a_reason_or_is_forced_is_a_lost_connection() {
         (close(forced("amqp:connection:forced")), "restarting"),
         (detach(forced("amqp:link:detach-forced")), "restarting"),
     ] {
-        let (_peer, mut wire) = started_with(vec![Turn::Send(bytes)]).await;
-        let error = connection_error(register(&mut wire).await);
+        let (_peer, mut transport) = started_with(vec![Turn::Send(bytes)]).await;
+        let error = connection_error(register(&mut transport).await);
         assert!(error.lost && error.retryable && error.request_may_have_been_sent);
         assert!(error.message.contains(says), "{error}");
     }
@@ -140,9 +140,9 @@ async fn the_machine_names_a_refusal_and_waits_out_a_throttle() {
     let over = error("amqp:not-found", Some(r#"{"errorCode":404201,"message":"gone"}"#));
     let turns =
         vec![Turn::Send(rejected(0, again)), Turn::Read("t"), Turn::Send(rejected(1, over))];
-    let (_peer, wire) = started_with(turns).await;
+    let (_peer, transport) = started_with(turns).await;
     let machine =
-        StateMachine::new(wire, Settings::default().poll_floor(std::time::Duration::ZERO));
+        StateMachine::new(transport, Settings::default().poll_floor(std::time::Duration::ZERO));
     let Err(Error::Rejected(rejection)) = machine.register(request()).await else { panic!() };
     assert_eq!((rejection.status, rejection.error_code), (404, Some(404_201)));
     assert_eq!(rejection.message, "gone");

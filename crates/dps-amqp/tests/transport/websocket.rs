@@ -18,29 +18,30 @@ async fn a_session_over_websocket_is_the_same_session() {
     let script =
         [usual_start(), vec![answers(0, "1"), Turn::Read("dt"), answers(1, "2"), Turn::ReadOn]];
     let mut peer = Peer::over(tls, vec![script.concat()], upgrade).await;
-    let mut wire = over_websocket(config(&localhost(peer.address), roots));
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
-    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
-    wire.end_session().await.unwrap();
+    let mut transport = over_websocket(config(&localhost(peer.address), roots));
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"2");
+    transport.end_session().await.unwrap();
     assert_eq!(peer.over_next().await, "SiHobaaftdtdxxc");
 }
 
 #[tokio::test]
 async fn what_the_server_says_when_it_closes_is_told() {
-    let mut wire = over_websocket(upgrade::saying("AMQPWSB10", b"\x88\x0b\x03\xf0too many!").await);
-    let error = connection_error(register(&mut wire).await);
+    let mut transport =
+        over_websocket(upgrade::saying("AMQPWSB10", b"\x88\x0b\x03\xf0too many!").await);
+    let error = connection_error(register(&mut transport).await);
     assert!(error.lost && error.message.contains("(WebSocket close 1008 (too many!))"), "{error}");
 }
 
 #[tokio::test]
 async fn what_is_no_websocket_message_of_bytes_is_nonsense() {
-    let mut wire = over_websocket(upgrade::saying("AMQPWSB10", b"\x81\x02hi").await);
-    let error = protocol_error(register(&mut wire).await);
+    let mut transport = over_websocket(upgrade::saying("AMQPWSB10", b"\x81\x02hi").await);
+    let error = protocol_error(register(&mut transport).await);
     assert!(error.reason.contains("a text message"), "{}", error.reason);
 }
 
 #[tokio::test]
-async fn a_refusal_by_the_service_is_judged_as_on_every_wire() {
+async fn a_refusal_by_the_service_is_judged_as_on_every_transport() {
     let (tls, roots) = trusted_tls();
     let assigned = r#"{"operationId":"o","status":"assigned","registrationState":{"assignedHub":"hub","deviceId":"d"}}"#;
     let script = [usual_start(), vec![answers(0, assigned), Turn::ReadOn]].concat();
@@ -50,6 +51,6 @@ async fn a_refusal_by_the_service_is_judged_as_on_every_wire() {
 }
 
 #[tokio::test]
-async fn every_fault_on_the_way_is_the_same_as_on_the_other_wires() {
+async fn every_fault_on_the_way_is_the_same_as_on_the_other_transports() {
     meets(faults::all().await, over_websocket).await;
 }

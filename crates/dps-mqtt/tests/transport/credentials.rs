@@ -51,8 +51,9 @@ async fn what_mqtt_cannot_carry_is_refused_before_any_io() {
         .observer(Observer::new(move |step| tell.lock().unwrap().push(step.clone())));
     let other = config.clone().attestation(authority.device("pump-18").attestation());
 
-    let mut wire = MqttTransport::new(config.clone()).unwrap();
-    let error = wire.registration_request(&request().force_registration(true)).await.unwrap_err();
+    let mut transport = MqttTransport::new(config.clone()).unwrap();
+    let error =
+        transport.registration_request(&request().force_registration(true)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     let message = error.to_string();
     assert!(message.contains("forceRegistration") && message.contains("http, amqp and amqp-ws"));
@@ -78,10 +79,10 @@ async fn what_mqtt_cannot_carry_is_refused_before_any_io() {
 #[tokio::test]
 async fn each_connection_gets_a_fresh_token_and_none_is_shown() {
     let (mut peer, config) = start(service([raw(vec![Reply::Close]), ok("2")])).await;
-    let mut wire = MqttTransport::new(config).unwrap();
-    let error = connection_error(register(&mut wire).await);
-    query(&mut wire).await.unwrap();
-    let shown = format!("{wire:?} {error:?}");
+    let mut transport = MqttTransport::new(config).unwrap();
+    let error = connection_error(register(&mut transport).await);
+    query(&mut transport).await.unwrap();
+    let shown = format!("{transport:?} {error:?}");
     for _ in 0..2 {
         let (_, packets) = peer.flight().await;
         let Packet::Connect(connect) = &packets[0] else { panic!("{packets:?}") };

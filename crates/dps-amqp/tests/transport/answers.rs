@@ -10,8 +10,8 @@ fn made(make: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Turn {
 
 #[tokio::test]
 async fn an_answer_is_handed_up_with_its_properties() {
-    let (_peer, mut wire) = started_with(vec![answers(0, r#"{"status":"assigned"}"#)]).await;
-    let response = register(&mut wire).await.unwrap();
+    let (_peer, mut transport) = started_with(vec![answers(0, r#"{"status":"assigned"}"#)]).await;
+    let response = register(&mut transport).await.unwrap();
     assert_eq!((response.status, response.body), (200, br#"{"status":"assigned"}"#.to_vec()));
     assert_eq!(response.retry_after, Some(Duration::from_secs(3)));
     assert_eq!(response.protocol_result.get("x"), Some("y"));
@@ -21,9 +21,9 @@ async fn an_answer_is_handed_up_with_its_properties() {
 #[tokio::test]
 async fn an_answer_before_the_acceptance_is_as_good() {
     let first = made(|id| [delivery(0, &message(id, b"1")), accepted(0)].concat());
-    let (_peer, mut wire) = started_with(vec![first, Turn::Read("dt"), answers(1, "2")]).await;
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
-    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
+    let (_peer, mut transport) = started_with(vec![first, Turn::Read("dt"), answers(1, "2")]).await;
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"2");
 }
 
 #[tokio::test]
@@ -41,10 +41,10 @@ async fn answers_to_others_old_ones_and_copies_are_accepted_and_forgotten() {
         .concat()
     });
     let turns = vec![copies, Turn::Read("dddd"), Turn::Read("t"), answers(4, "2"), Turn::ReadOn];
-    let (mut peer, mut wire) = started_with(turns).await;
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
-    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
-    drop(wire);
+    let (mut peer, mut transport) = started_with(turns).await;
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"2");
+    drop(transport);
     assert!(peer.over_next().await.starts_with("SiHobaaftddddt"));
 }
 
@@ -60,8 +60,8 @@ async fn credit_is_given_again_for_as_many_answers_as_come() {
         Turn::Read("ddddddddf"),
         answers(0, "1"),
     ];
-    let (_peer, mut wire) = started_with(turns).await;
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    let (_peer, mut transport) = started_with(turns).await;
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
 }
 
 #[tokio::test]
@@ -75,8 +75,8 @@ async fn an_answer_may_come_in_many_parts() {
         }
         sent
     });
-    let (_peer, mut wire) = started_with(vec![parts]).await;
-    assert_eq!(register(&mut wire).await.unwrap().body, [b'x'; 300_000]);
+    let (_peer, mut transport) = started_with(vec![parts]).await;
+    assert_eq!(register(&mut transport).await.unwrap().body, [b'x'; 300_000]);
 }
 
 #[tokio::test]
@@ -92,8 +92,8 @@ async fn an_answer_past_the_cap_is_nonsense_whether_it_ends_or_not() {
         sent
     });
     for turn in [endless, whole] {
-        let (_peer, mut wire) = started_with(vec![turn]).await;
-        let error = protocol_error(register(&mut wire).await);
+        let (_peer, mut transport) = started_with(vec![turn]).await;
+        let error = protocol_error(register(&mut transport).await);
         assert!(error.reason.contains("larger than 1048576 bytes"), "{error}");
     }
 }
@@ -121,11 +121,11 @@ async fn what_makes_no_sense_is_nonsense_and_the_next_request_connects_anew() {
         let first = [usual_start(), vec![Turn::Send(bytes.to_vec())]].concat();
         let second = [usual_start(), vec![answers(0, "1")]].concat();
         let (_peer, config) = start(vec![first, second]).await;
-        let mut wire = AmqpTransport::new(config).unwrap();
-        let error = protocol_error(register(&mut wire).await);
+        let mut transport = AmqpTransport::new(config).unwrap();
+        let error = protocol_error(register(&mut transport).await);
         assert_eq!(error.stage, Stage::Register);
         assert!(error.reason.contains(says), "{says}: {error}");
-        assert_eq!(query(&mut wire).await.unwrap().body, b"1");
+        assert_eq!(query(&mut transport).await.unwrap().body, b"1");
     }
 }
 

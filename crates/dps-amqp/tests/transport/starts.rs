@@ -12,10 +12,10 @@ async fn a_token_takes_three_flights_after_tls_and_each_poll_one() {
         vec![answers(0, "1"), Turn::Read("dt"), answers(1, "2"), Turn::Read("dxxc"), Turn::ReadOn],
     ];
     let (mut peer, config) = start(vec![script.concat()]).await;
-    let mut wire = AmqpTransport::new(config).unwrap();
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
-    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
-    wire.end_session().await.unwrap();
+    let mut transport = AmqpTransport::new(config).unwrap();
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"2");
+    transport.end_session().await.unwrap();
     assert_eq!(peer.over_next().await, "SiHobaaftdtdxxc");
 }
 
@@ -33,9 +33,9 @@ async fn a_certificate_takes_two_flights_after_tls() {
     let mut peer = Peer::start(tls, vec![script]).await;
     let mut config = config(&localhost(peer.address), authority.roots());
     config.attestation = authority.device("pump-17").attestation();
-    let mut wire = AmqpTransport::new(config).unwrap();
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
-    drop(wire);
+    let mut transport = AmqpTransport::new(config).unwrap();
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
+    drop(transport);
     assert_eq!(peer.over_next().await, "Hobaaft");
 }
 
@@ -57,8 +57,8 @@ fn step_by_step_script() -> Vec<Turn> {
 #[tokio::test]
 async fn step_by_step_waits_for_each_answer() {
     let (_peer, config) = start(vec![step_by_step_script()]).await;
-    let mut wire = step_by_step(config);
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    let mut transport = step_by_step(config);
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
 }
 
 #[tokio::test]
@@ -82,8 +82,8 @@ async fn a_start_that_dies_is_tried_once_more_step_by_step() {
         ],
     ] {
         let (_peer, config) = start(vec![death, step_by_step_script()]).await;
-        let mut wire = AmqpTransport::new(config).unwrap();
-        assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+        let mut transport = AmqpTransport::new(config).unwrap();
+        assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     }
 }
 
@@ -136,6 +136,6 @@ async fn requests_wait_for_credit_and_keep_to_window_and_frame_size() {
     let (_peer, config) = start(vec![script]).await;
     let payload = serde_json::json!({ "text": "x".repeat(1000) });
     let request = request().payload(payload).unwrap();
-    let mut wire = AmqpTransport::new(config).unwrap();
-    assert_eq!(wire.registration_request(&request).await.unwrap().body, b"1");
+    let mut transport = AmqpTransport::new(config).unwrap();
+    assert_eq!(transport.registration_request(&request).await.unwrap().body, b"1");
 }

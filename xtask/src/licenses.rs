@@ -1,4 +1,4 @@
-//! `cargo xtask licences`: everything that we build from may be used, and our own licence is told.
+//! `cargo xtask licenses`: everything that we build from may be used, and our own license is told.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -8,7 +8,7 @@ use crate::{
     spdx,
 };
 
-/// Licences that ask for no more than their text to be kept. deny.toml says the same.
+/// Licenses that ask for no more than their text to be kept. deny.toml says the same.
 pub(crate) const ALLOWED: &[&str] = &[
     "MIT",
     "Apache-2.0",
@@ -22,15 +22,15 @@ pub(crate) const ALLOWED: &[&str] = &[
 
 const OURS: &str = "MIT OR Apache-2.0";
 
-/// Prints how many crates use which licence; fails when one is not on the list.
+/// Prints how many crates use which license; fails when one is not on the list.
 pub(crate) fn run(_: &[String]) -> Result {
     let metadata = Metadata::load()?;
     let mut counts = BTreeMap::<&str, usize>::new();
     for package in &metadata.packages {
         *counts.entry(package.license.as_deref().unwrap_or("none")).or_default() += 1;
     }
-    for (licence, count) in counts {
-        println!("{count:>5}  {licence}");
+    for (license, count) in counts {
+        println!("{count:>5}  {license}");
     }
     let mut faults = faults(&metadata);
     for file in ["LICENSE-MIT", "LICENSE-APACHE"] {
@@ -45,11 +45,11 @@ fn faults(metadata: &Metadata) -> Vec<String> {
     let mut faults = Vec::new();
     for package in &metadata.packages {
         let name = &package.name;
-        match package.license.as_deref().map(|licence| (licence, spdx::permits(licence, ALLOWED))) {
+        match package.license.as_deref().map(|license| (license, spdx::permits(license, ALLOWED))) {
             Some((_, Ok(true))) => {}
-            Some((licence, Ok(false))) => faults.push(format!("{name}: {licence} is not allowed")),
+            Some((license, Ok(false))) => faults.push(format!("{name}: {license} is not allowed")),
             Some((_, Err(why))) => faults.push(format!("{name}: {why}")),
-            None => faults.push(format!("{name} names no licence")),
+            None => faults.push(format!("{name} names no license")),
         }
     }
     for package in metadata.members().filter(|package| package.license.as_deref() != Some(OURS)) {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_licence_on_the_list_passes() {
+    fn a_license_on_the_list_passes() {
         assert_eq!(faults_with(OURS, Some("ISC AND Apache-2.0")), Vec::<String>::new());
     }
 
@@ -83,11 +83,11 @@ mod tests {
             ["theirs: GPL-3.0-only is not allowed"]
         );
         assert_eq!(faults_with(OURS, Some("MIT OR")).len(), 1);
-        assert_eq!(faults_with(OURS, None), ["theirs names no licence"]);
+        assert_eq!(faults_with(OURS, None), ["theirs names no license"]);
     }
 
     #[test]
-    fn our_own_crates_are_under_our_own_licence() {
+    fn our_own_crates_are_under_our_own_license() {
         assert_eq!(faults_with("MIT", Some("MIT")), ["ours is ours but not MIT OR Apache-2.0"]);
     }
 }

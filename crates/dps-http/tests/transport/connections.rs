@@ -5,17 +5,17 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn one_connection_serves_register_and_polls_until_the_session_ends() {
     let (mut server, config) = start(std::iter::repeat_n(Answer::ok("{}"), 32)).await;
-    let mut wire = HttpTransport::new(config).unwrap();
+    let mut transport = HttpTransport::new(config).unwrap();
     for session in 1..=2 {
-        register(&mut wire).await.unwrap();
+        register(&mut transport).await.unwrap();
         assert_eq!(server.request().await.0, session);
         for _ in 0..10 {
-            query(&mut wire).await.unwrap();
+            query(&mut transport).await.unwrap();
             assert_eq!(server.request().await.0, session);
         }
-        wire.end_session().await.unwrap();
+        transport.end_session().await.unwrap();
         server.closed(session).await;
-        wire.end_session().await.unwrap();
+        transport.end_session().await.unwrap();
     }
 }
 
@@ -33,11 +33,11 @@ async fn a_connection_that_breaks_is_lost_and_the_next_call_makes_a_new_one() {
         let answers =
             [Answer::raw(bytes).then_close(), Answer::raw(bytes).then_close(), Answer::ok("{}")];
         let (mut server, config) = start(answers).await;
-        let mut wire = HttpTransport::new(config).unwrap();
+        let mut transport = HttpTransport::new(config).unwrap();
         for stage in [Stage::Register, Stage::Query] {
             let outcome = match stage {
-                Stage::Register => register(&mut wire).await,
-                _ => query(&mut wire).await,
+                Stage::Register => register(&mut transport).await,
+                _ => query(&mut transport).await,
             };
             let error = connection_error(outcome);
             assert_eq!(error.stage, stage, "{bytes:?}");
@@ -45,7 +45,7 @@ async fn a_connection_that_breaks_is_lost_and_the_next_call_makes_a_new_one() {
             let host = localhost(server.address);
             assert!(error.message.contains(&format!("{host} closed")), "{error}");
         }
-        assert_eq!(query(&mut wire).await.unwrap().body, b"{}");
+        assert_eq!(query(&mut transport).await.unwrap().body, b"{}");
         for connection in 1..=3 {
             assert_eq!(server.request().await.0, connection, "nothing is sent twice: {bytes:?}");
         }
@@ -60,11 +60,11 @@ async fn a_connection_closed_while_idle_is_made_anew() {
         Answer::ok("3"),
     ];
     let (mut server, config) = start(answers).await;
-    let mut wire = HttpTransport::new(config).unwrap();
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    let mut transport = HttpTransport::new(config).unwrap();
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     server.closed(1).await;
-    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
-    assert_eq!(query(&mut wire).await.unwrap().body, b"3");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"2");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"3");
     assert_eq!((server.request().await.0, server.request().await.0), (2, 3));
 }
 
@@ -73,14 +73,14 @@ async fn a_connection_closed_right_before_a_request_is_made_anew() {
     let (mut server, config) = start([Answer::ok("1"), Answer::ok("2")]).await;
     let (address, mut connections) = cuttable(server.address).await;
     let endpoint: Endpoint = localhost(address).parse().unwrap();
-    let mut wire = HttpTransport::new(config.endpoint(endpoint)).unwrap();
-    assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+    let mut transport = HttpTransport::new(config.endpoint(endpoint)).unwrap();
+    assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     // The connection is back in its place: the next request waits for nothing.
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(1)).await;
     tokio::time::resume();
     connections.recv().await.unwrap().now();
-    assert_eq!(query(&mut wire).await.unwrap().body, b"2");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"2");
     assert_eq!((server.request().await.0, server.request().await.0), (1, 2));
 }
 
@@ -93,15 +93,15 @@ async fn a_dropped_call_leaves_no_connection_and_the_next_one_works() {
         Answer::ok("{}"),
     ];
     let (mut server, config) = start(silent_then_ok).await;
-    let mut wire = HttpTransport::new(config).unwrap();
+    let mut transport = HttpTransport::new(config).unwrap();
     for connection in 1..=3 {
         tokio::select! {
-            outcome = register(&mut wire) => panic!("{outcome:?}"),
+            outcome = register(&mut transport) => panic!("{outcome:?}"),
             seen = server.request() => assert_eq!(seen.0, connection),
         }
         server.closed(connection).await;
     }
-    assert_eq!(query(&mut wire).await.unwrap().body, b"{}");
+    assert_eq!(query(&mut transport).await.unwrap().body, b"{}");
 }
 
 /// The same while the connection is being made: in the TLS handshake, and before the proxy has answered.
@@ -123,10 +123,10 @@ async fn a_call_dropped_while_connecting_leaves_no_socket() {
         if through_proxy {
             config = config.proxy(proxy("", address));
         }
-        let mut wire = HttpTransport::new(config).unwrap();
+        let mut transport = HttpTransport::new(config).unwrap();
         for _ in 0..3 {
             tokio::select! {
-                outcome = register(&mut wire) => panic!("{outcome:?}"),
+                outcome = register(&mut transport) => panic!("{outcome:?}"),
                 event = events.recv() => assert_eq!(event, Some("something")),
             }
             assert_eq!(events.recv().await, Some("closed"));
@@ -141,11 +141,11 @@ async fn failed_registrations_leave_no_task_behind() {
     let (_server, config) = start(answers.into_iter().cycle().take(300)).await;
     let metrics = tokio::runtime::Handle::current().metrics();
     let before = metrics.num_alive_tasks();
-    let mut wire = HttpTransport::new(config).unwrap();
+    let mut transport = HttpTransport::new(config).unwrap();
     let mut kinds = Vec::new();
     for _ in 0..300 {
-        kinds.push(register(&mut wire).await.map_err(|error| error.kind()).err());
-        wire.end_session().await.unwrap();
+        kinds.push(register(&mut transport).await.map_err(|error| error.kind()).err());
+        transport.end_session().await.unwrap();
     }
     let third = [Some(ErrorKind::Connection), None, Some(ErrorKind::Protocol)];
     assert_eq!(kinds, third.repeat(100));
@@ -187,14 +187,14 @@ async fn each_step_of_a_new_connection_is_told_and_none_of_a_kept_one() {
         (config.proxy(proxy("", through)), proxied.to_vec()),
     ];
     for (config, expected) in cases {
-        let mut wire = HttpTransport::new(config.clone()).unwrap();
-        register(&mut wire).await.unwrap();
+        let mut transport = HttpTransport::new(config.clone()).unwrap();
+        register(&mut transport).await.unwrap();
         let connection = server.request().await.0;
         assert_eq!(std::mem::take(&mut *told.lock().unwrap()), expected);
-        query(&mut wire).await.unwrap();
+        query(&mut transport).await.unwrap();
         assert_eq!(server.request().await.0, connection);
         assert_eq!(*told.lock().unwrap(), []);
-        // The other wires tell the same.
+        // The other transports tell the same.
         Connector::new(config).unwrap().connect(443).await.unwrap();
         assert_eq!(std::mem::take(&mut *told.lock().unwrap()), expected);
     }
@@ -208,9 +208,9 @@ async fn one_tunnel_through_the_proxy_serves_the_session() {
     let config = config.endpoint("dps.example".parse::<Endpoint>().unwrap());
     for (user_info, authorization) in [("", None), ("me:p%40ss@", Some("Basic bWU6cEBzcw=="))] {
         let config = config.clone().proxy(proxy(user_info, through));
-        let mut wire = HttpTransport::new(config).unwrap();
-        register(&mut wire).await.unwrap();
-        query(&mut wire).await.unwrap();
+        let mut transport = HttpTransport::new(config).unwrap();
+        register(&mut transport).await.unwrap();
+        query(&mut transport).await.unwrap();
         let request = asked.recv().await.unwrap();
         assert!(request.starts_with("CONNECT dps.example:443 HTTP/1.1\r\n"), "{request}");
         let sent = request.lines().find_map(|line| {
@@ -243,15 +243,15 @@ async fn a_host_that_the_proxy_leaves_out_is_reached_directly() {
 }
 
 #[tokio::test]
-async fn every_fault_is_the_same_as_on_the_other_wires() {
+async fn every_fault_is_the_same_as_on_the_other_transports() {
     for fault in faults::all().await {
         let name = fault.name;
         let through_proxy = !matches!(fault.config.proxy, ProxyChoice::None);
         let connector = Connector::new(fault.config.clone()).unwrap();
         let Err(Error::Connection(theirs)) = connector.connect(443).await else { panic!("{name}") };
-        let mut wire = HttpTransport::new(fault.config).unwrap();
+        let mut transport = HttpTransport::new(fault.config).unwrap();
         for _ in 0..2 {
-            let ours = connection_error(register(&mut wire).await);
+            let ours = connection_error(register(&mut transport).await);
             assert_eq!(ours.stage, fault.stage, "{name}: {ours}");
             assert_eq!(ours.stage, theirs.stage, "{name}: {ours}");
             assert_eq!(ours.retryable, theirs.retryable, "{name}: {ours}");

@@ -64,8 +64,8 @@ async fn a_server_that_insists_on_sasl_gets_external_or_anonymous() {
             Turn::Read("t"),
             answers(0, "1"),
         ];
-        let (_peer, mut wire) = certified(vec![insists, takes]).await;
-        assert_eq!(register(&mut wire).await.unwrap().body, b"1");
+        let (_peer, mut transport) = certified(vec![insists, takes]).await;
+        assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     }
 }
 
@@ -75,8 +75,8 @@ async fn a_server_that_offers_nothing_for_a_certificate_is_told_apart() {
         let insists = vec![Turn::Read("Hobaaf"), Turn::Send(SASL.to_vec()), Turn::Cut];
         let offers = [SASL, &mechanisms(offer)].concat();
         let offers = vec![Turn::Read("S"), Turn::Send(offers), Turn::ReadOn];
-        let (_peer, mut wire) = certified(vec![insists, offers]).await;
-        let error = protocol_error(register(&mut wire).await);
+        let (_peer, mut transport) = certified(vec![insists, offers]).await;
+        let error = protocol_error(register(&mut transport).await);
         assert!(error.reason.contains(says) && error.reason.contains("EXTERNAL"), "{error}");
     }
 }
@@ -93,8 +93,8 @@ async fn a_server_that_offers_nothing_for_a_token_is_told_apart() {
             let offers = Turn::Send([SASL, &mechanisms(offer)].concat());
             let (_peer, config) = start(vec![vec![Turn::Read(first), offers, Turn::ReadOn]]).await;
             let config = AmqpConfig::new(config).pipelined(pipelined);
-            let mut wire = AmqpTransport::new(config).unwrap();
-            let error = protocol_error(register(&mut wire).await);
+            let mut transport = AmqpTransport::new(config).unwrap();
+            let error = protocol_error(register(&mut transport).await);
             assert!(error.reason.contains(says) && error.reason.contains("PLAIN"), "{error}");
         }
     }
@@ -105,8 +105,9 @@ async fn a_refused_certificate_comes_with_the_chain_that_was_sent() {
     let json = r#"{"errorCode":401002,"message":"CA certificate not found."}"#;
     let refusal = close(Some(error("amqp:unauthorized-access", Some(json))));
     let said = [AMQP, &frame(&open()), &refusal].concat();
-    let (_peer, mut wire) = certified(vec![vec![Turn::Read("Hobaaf"), Turn::Send(said)]]).await;
-    let response = register(&mut wire).await.unwrap();
+    let (_peer, mut transport) =
+        certified(vec![vec![Turn::Read("Hobaaf"), Turn::Send(said)]]).await;
+    let response = register(&mut transport).await.unwrap();
     assert_eq!(response.status, 401);
     let hint = response.hint.unwrap();
     assert!(hint.contains("pump-17") && hint.contains("2 certificates"), "{hint}");
@@ -137,16 +138,16 @@ async fn tokens_and_ids_longer_than_a_small_frame_go_out_whole() {
     let long = "d".repeat(128);
     let request = RegistrationRequest::new(long.parse().unwrap());
     let scope = "0".repeat(64).parse::<dps_state_machine::IdScope>().unwrap();
-    let mut wire = AmqpTransport::new(config.id_scope(scope)).unwrap();
-    assert_eq!(wire.registration_request(&request).await.unwrap().body, b"1");
-    drop(wire);
+    let mut transport = AmqpTransport::new(config.id_scope(scope)).unwrap();
+    assert_eq!(transport.registration_request(&request).await.unwrap().body, b"1");
+    drop(transport);
     assert!(peer.over_next().await.starts_with("SiHobaaft"));
 }
 
 #[tokio::test]
 async fn nothing_that_is_printed_has_the_token() {
-    let (_peer, mut wire) = started_with(vec![answers(0, "1")]).await;
-    register(&mut wire).await.unwrap();
-    let shown = format!("{wire:?}");
+    let (_peer, mut transport) = started_with(vec![answers(0, "1")]).await;
+    register(&mut transport).await.unwrap();
+    let shown = format!("{transport:?}");
     assert!(!shown.contains("SharedAccessSignature") && shown.contains("***"), "{shown}");
 }

@@ -1,4 +1,4 @@
-//! What a test asks of any wire, and what every wire must make of it.
+//! What a test asks of any transport, and what every transport must make of it.
 
 use std::fmt::Debug;
 
@@ -28,12 +28,12 @@ pub fn operation(id: &str) -> OperationId {
     OperationId::new(id).unwrap()
 }
 
-pub async fn register(wire: &mut impl TransportHandlers) -> Result<Response, Error> {
-    wire.registration_request(&request()).await
+pub async fn register(transport: &mut impl TransportHandlers) -> Result<Response, Error> {
+    transport.registration_request(&request()).await
 }
 
-pub async fn query(wire: &mut impl TransportHandlers) -> Result<Response, Error> {
-    wire.query_operation_status(&request(), &operation("4.op")).await
+pub async fn query(transport: &mut impl TransportHandlers) -> Result<Response, Error> {
+    transport.query_operation_status(&request(), &operation("4.op")).await
 }
 
 pub fn connection_error(outcome: Result<impl Debug, Error>) -> ConnectionError {
@@ -62,10 +62,10 @@ pub fn protocol_error(outcome: Result<impl Debug, Error>) -> ProtocolError {
     }
 }
 
-/// Each fault on the way gives the same error on every wire.
-pub async fn meets<W: TransportHandlers>(faults: Vec<Fault>, wire: impl Fn(Config) -> W) {
+/// Each fault on the way gives the same error on every transport.
+pub async fn meets<W: TransportHandlers>(faults: Vec<Fault>, transport: impl Fn(Config) -> W) {
     for Fault { name, config, stage, says, retryable } in faults {
-        let error = connection_error(register(&mut wire(config)).await);
+        let error = connection_error(register(&mut transport(config)).await);
         assert_eq!(error.stage, stage, "{name}: {error}");
         assert_eq!(error.retryable, retryable, "{name}: {error}");
         assert_eq!((error.lost, error.request_may_have_been_sent), (false, false), "{name}");
@@ -74,14 +74,14 @@ pub async fn meets<W: TransportHandlers>(faults: Vec<Fault>, wire: impl Fn(Confi
 }
 
 /// A device certificate that the server refuses is named: also with TLS 1.3, where the handshake is over by then.
-pub async fn names_a_refused_certificate<W: TransportHandlers>(wire: impl Fn(Config) -> W) {
+pub async fn names_a_refused_certificate<W: TransportHandlers>(transport: impl Fn(Config) -> W) {
     let known = Authority::new("Known CA");
     let device = Authority::new("Unknown CA").device("pump-17");
     for version in [&TLS12, &TLS13] {
         let tls = server_config(&known.server(|_| ()), Some(&known), &[version]);
         let address = listen_tls(tls, swallow).await;
         let config = config(&localhost(address), known.roots()).attestation(device.attestation());
-        let error = connection_error(register(&mut wire(config)).await);
+        let error = connection_error(register(&mut transport(config)).await);
         assert_eq!(error.stage, Stage::Tls, "{error}");
         assert!(error.message.contains("does not know the authority"), "{error}");
         assert!(!error.retryable && !error.lost, "{error}");

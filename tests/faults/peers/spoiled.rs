@@ -120,7 +120,7 @@ async fn relay(mut client: TlsStream<Paced>, pace: Pace, plot: &Plot) -> io::Res
     service.set_nodelay(true)?;
     let name = ServerName::IpAddress(plot.service.ip().into());
     let mut service = plot.connector.connect(name, service).await?;
-    let mut talk = Talk::new(plot.wire);
+    let mut talk = Talk::new(plot.transport);
     let mut trouble = plot.trouble.subscribe();
     let (mut up, mut down) = ([0; 16 * 1024], [0; 16 * 1024]);
     loop {
@@ -208,7 +208,7 @@ async fn pass(
     Ok(Then::GoOn)
 }
 
-/// As [`meddle`]; that it has struck is told once the connection is broken, or while it is being spoilt.
+/// As [`meddle`]; that it has struck is told once the connection is broken, or while it is being spoiled.
 async fn meddle_at_the_end(
     client: TlsStream<Paced>,
     what: Mischief,

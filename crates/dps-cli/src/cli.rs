@@ -1,11 +1,15 @@
 //! The command line as a whole, and what is said when it can't be read.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use dps_client::ConfigurationError;
 
-use crate::{derive_key, emulate, register, report, sas_token};
+use crate::{derive_key, emulate, register, report, sas_token, secret};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,16 +43,19 @@ pub(crate) enum Command {
 /// Prints what clap has to say: help and the version as they are, a usage error in the form that was asked for.
 pub(crate) fn explain(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let json = asks_for_json(arguments);
-    if let Some(message) = unfit(arguments).filter(|_| error.exit_code() != 0) {
+    let rendered = error.render().to_string();
+    if error.exit_code() == 0 {
+        return report::print(&rendered);
+    }
+    if let Some(message) = unfit(arguments, &rendered) {
         return wrong(&message, json);
     }
-    if error.exit_code() == 0 || !json {
-        // Nobody may be listening.
-        let _ = error.print();
-        return u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+    if json {
+        return wrong(&in_one_line(&rendered), true);
     }
-    let message = in_one_line(&error.render().to_string());
-    wrong(&message, true)
+    // Nobody may be listening.
+    let _ = io::stderr().write_all(secret::masked(&rendered).as_bytes());
+    ExitCode::from(2)
 }
 
 fn wrong(message: &str, json: bool) -> ExitCode {
@@ -56,15 +63,22 @@ fn wrong(message: &str, json: bool) -> ExitCode {
     report::Reporter::new(json).failed(&error, None)
 }
 
-/// Which argument can't be one, if there is such: not what it says, which may be a secret.
-fn unfit(arguments: &[OsString]) -> Option<String> {
+/// Which argument can't be one, if there is such: not what it says, which may be a secret. `rendered` is what clap says:
+/// of a secret in its right place it says nothing.
+fn unfit(arguments: &[OsString], rendered: &str) -> Option<String> {
     let (place, what) = arguments.iter().enumerate().find_map(|(place, word)| {
-        let what = match word.to_str() {
-            None => "is not UTF-8 text",
-            Some(text) if text.contains("-----BEGIN ") => "is PEM text; name a file that holds it",
-            Some(_) => return None,
+        let Some(text) = word.to_str() else {
+            return Some((place, "is not UTF-8 text".to_owned()));
         };
-        Some((place, what))
+        if text.contains("-----BEGIN ") {
+            return Some((place, "is PEM text; name a file that holds it".to_owned()));
+        }
+        let value = text.split_once('=').filter(|_| text.starts_with("--")).map_or(text, |v| v.1);
+        let what = secret::kind(value).filter(|_| rendered.contains(value))?;
+        Some((
+            place,
+            format!("holds {what}, which is not repeated here, and does not belong there"),
+        ))
     })?;
     let before = place.checked_sub(1).and_then(|before| arguments.get(before)?.to_str());
     let after = before.filter(|word| word.starts_with("--"));

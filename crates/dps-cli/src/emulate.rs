@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     net::IpAddr,
+    path::Path,
     process::ExitCode,
     sync::mpsc,
 };
@@ -19,7 +20,7 @@ use crate::{
     given::wrong,
     interrupt::Interrupts,
     report::{Reporter, print},
-    runtime,
+    runtime, secret,
     trace::Verbosity,
 };
 
@@ -193,6 +194,7 @@ impl Arguments {
             None => config,
             Some("-") => config.events_to(AfterReady { wait: Some(wait) }),
             Some(path) => {
+                ensure_path(EVENTS, path)?;
                 let file = File::create(path).map_err(|error| unwritable(EVENTS, path, &error))?;
                 config.events_to(Told { file, path: path.to_owned() })
             }
@@ -202,6 +204,7 @@ impl Arguments {
 
     fn write_ca(&self, emulator: &Emulator) -> Result<(), Error> {
         let Some(path) = &self.ca_out else { return Ok(()) };
+        ensure_path(CA_OUT, path)?;
         fs::write(path, emulator.ca_pem()).map_err(|error| unwritable(CA_OUT, path, &error))
     }
 
@@ -232,7 +235,8 @@ impl Write for Told {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.file.write(line).inspect_err(|error| {
             let error = unwritable(EVENTS, &self.path, error);
-            let _ = writeln!(io::stderr(), "warning: {error}; no more events are written");
+            let warning = format!("warning: {error}; no more events are written\n");
+            let _ = io::stderr().write_all(secret::masked(&warning).as_bytes());
         })
     }
 
@@ -272,6 +276,15 @@ fn misread(flag: &'static str, value: &str, error: &ConfigError) -> Error {
         _ => error.to_string(),
     };
     wrong(flag, value, &reason)
+}
+
+/// A secret is no name for a file: everybody could read it there.
+fn ensure_path(flag: &'static str, path: &str) -> Result<(), Error> {
+    let is_bare = Path::new(path).parent().is_none_or(|parent| parent.as_os_str().is_empty());
+    match secret::kind(path).filter(|_| is_bare) {
+        Some(_) => Err(wrong(flag, path, "name a file to write to")),
+        None => Ok(()),
+    }
 }
 
 fn unwritable(flag: &'static str, path: &str, error: &io::Error) -> Error {

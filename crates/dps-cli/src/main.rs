@@ -15,6 +15,7 @@ mod report;
 mod runtime;
 mod sas_token;
 mod seconds;
+mod secret;
 mod trace;
 
 use std::{ffi::OsString, process::ExitCode};

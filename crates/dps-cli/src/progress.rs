@@ -8,6 +8,8 @@ use std::{
 
 use dps_client::{Next, Observer, Printable, Step};
 
+use crate::secret;
+
 /// Prints each step with the time since `start`.
 pub(crate) fn observer(start: Instant) -> Observer {
     let order = Mutex::new(Order::default());
@@ -16,7 +18,8 @@ pub(crate) fn observer(start: Instant) -> Observer {
         if let Some(words) = order.words(step) {
             let seconds = start.elapsed().as_secs_f64();
             // Nobody may be listening.
-            let _ = writeln!(io::stderr(), "{seconds:7.2} s  {}", Printable::whole(&words));
+            let words = secret::masked(&words);
+            let _ = writeln!(io::stderr(), "{seconds:7.2} s  {}", Printable::whole(words.as_ref()));
         }
     })
 }

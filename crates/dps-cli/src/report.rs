@@ -7,9 +7,13 @@ use std::{
     time::Duration,
 };
 
-use dps_client::{Error, ErrorKind, Printable, RegistrationId, RegistrationResult, Transport};
+use dps_client::{
+    ConfigurationError, Error, ErrorKind, Printable, RegistrationId, RegistrationResult, Transport,
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
+
+use crate::secret;
 
 /// Says how it ended, in the form that was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -175,12 +179,25 @@ impl ErrorJson {
             http_status: error.status(),
             error_code: error.error_code(),
             tracking_id: error.tracking_id().map(|id| Printable::brief(id).to_string()),
-            message: error.to_string(),
+            message: message(error),
             retryable: error.is_retryable(),
             retry_after_seconds: error.retry_after().map(whole_seconds),
-            hint: error.hint(),
+            hint: error.hint().map(|hint| secret::masked(&hint).into_owned()),
         }
     }
+}
+
+/// What the error says, without a secret that was given in the wrong place.
+fn message(error: &Error) -> String {
+    if let Error::Configuration(error) = error
+        && let Some(what) = secret::kind(&error.value)
+    {
+        let field = error.field;
+        let reason = format!("it holds {what}, which is not repeated here; {}", error.reason);
+        let error = ConfigurationError::new(field, "", &reason);
+        return secret::masked(&error.to_string()).into_owned();
+    }
+    secret::masked(&error.to_string()).into_owned()
 }
 
 /// Never less than was asked for.
@@ -190,9 +207,10 @@ fn whole_seconds(length: Duration) -> u64 {
 
 /// The message has the error code and the tracking id in it already.
 fn failure_lines(error: &Error, transport: Option<Transport>) -> String {
-    let ErrorJson { kind, stage, transport, http_status, retry_after_seconds, hint, .. } =
-        ErrorJson::new(error, transport);
-    let mut text = format!("error: {error}\n");
+    let ErrorJson {
+        kind, stage, transport, http_status, message, retry_after_seconds, hint, ..
+    } = ErrorJson::new(error, transport);
+    let mut text = format!("error: {message}\n");
     if error.kind() != ErrorKind::Configuration {
         let facts = [
             stage.map(|stage| format!("stage {stage}")),

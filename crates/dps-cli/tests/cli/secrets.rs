@@ -218,3 +218,143 @@ fn what_is_damaged_or_in_the_wrong_place_is_not_repeated() {
     assert_ne!(ended.code, 0);
     keeps_quiet("dps emulate", &ended);
 }
+
+/// What people paste into the wrong place, and what is secret of it.
+fn misplaced() -> [(&'static str, String, &'static str); 6] {
+    let key = DEVICE_KEY;
+    let hub = format!("HostName=h.example;SharedAccessKeyName=owner;SharedAccessKey={key}");
+    let token =
+        format!("SharedAccessSignature sr=0ne1%2Fregistrations%2Fdev&sig={PASSWORD}%3D&se=1");
+    let unpadded = key.trim_end_matches('=').to_owned();
+    [
+        ("a key", key.to_owned(), key),
+        ("a key without its padding", unpadded, key),
+        ("half a key", key[..43].to_owned(), key),
+        ("a connection string", hub, key),
+        ("a SAS token", token, PASSWORD),
+        ("a private key", PRIVATE_KEY.to_owned(), PRIVATE_KEY.lines().nth(2).unwrap()),
+    ]
+}
+
+/// Not even twelve characters of the secret are in what was said.
+fn assert_not_repeated(what: &str, secret: &str, ended: &Ended) {
+    let said = format!("{}{}", ended.stdout, ended.stderr);
+    for at in 0..secret.len() - 12 {
+        assert!(!said.contains(&secret[at..at + 12]), "{what}: {said}");
+    }
+}
+
+/// The long options of a command, by its help.
+fn options(command: &str) -> Vec<String> {
+    let help = run(&mut dps(&[command, "--help"])).stdout;
+    let named = |line: &str| {
+        let line = line.trim_start();
+        let flag = line.strip_prefix("-v, ").unwrap_or(line).split([' ', '=']).next()?;
+        flag.strip_prefix("--").filter(|name| *name != "help").map(|name| format!("--{name}"))
+    };
+    // Examples follow the options.
+    let options = help.split("Examples:").next().unwrap();
+    options.lines().filter_map(named).collect()
+}
+
+#[test]
+fn a_secret_in_any_option_of_any_command_is_not_repeated() {
+    let folder = Folder::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().port().to_string();
+    let closed = closed_endpoint();
+    let mut tried = 0;
+    for (command, rest) in [
+        ("register", &["--json", "--endpoint", &closed, "--timeout", "2"][..]),
+        ("register", &["--endpoint", &closed, "--timeout", "2"]),
+        ("emulate", &["--mqtt-port", &taken]),
+        ("derive-key", &[]),
+        ("sas-token", &[]),
+    ] {
+        let options = options(command);
+        assert!(options.len() >= 2, "{command}: {options:?}");
+        for option in options.iter().map(String::as_str).chain(["", "--frobnicate"]) {
+            for (what, secret, part) in misplaced() {
+                let rest = match rest.iter().position(|word| *word == option) {
+                    Some(at) => {
+                        [&rest[..at], &rest[at + 1 + usize::from(option != "--json")..]].concat()
+                    }
+                    None => rest.to_vec(),
+                };
+                for joined in [true, false] {
+                    let mut command = dps(&[command]);
+                    command.args(&rest).current_dir(folder.path("."));
+                    command.env("DPS_ID_SCOPE", "0ne1").env("DPS_REGISTRATION_ID", "dev");
+                    command.env("DPS_SYMMETRIC_KEY", DEVICE_KEY);
+                    match (option, joined) {
+                        ("", _) => command.arg(&secret),
+                        (option, true) => command.arg(format!("{option}={secret}")),
+                        (option, false) => command.args([option, &secret]),
+                    };
+                    let ended = run(&mut command);
+                    assert_not_repeated(&format!("{what} as {option:?}"), part, &ended);
+                    tried += 1;
+                }
+            }
+        }
+    }
+    assert!(tried > 400, "{tried}");
+}
+
+#[test]
+fn a_secret_in_any_variable_is_not_repeated() {
+    let variables: Vec<String> = ["register", "emulate", "derive-key", "sas-token"]
+        .iter()
+        .flat_map(|c| options(c))
+        .collect();
+    let closed = closed_endpoint();
+    for option in &variables {
+        let variable = option.replace("--", "DPS_").replace('-', "_").to_ascii_uppercase();
+        for (what, secret, part) in misplaced() {
+            for command in ["register", "sas-token", "derive-key"] {
+                let mut command = dps(&[command]);
+                command.env("DPS_ID_SCOPE", "0ne1").env("DPS_REGISTRATION_ID", "dev");
+                command.env("DPS_ENDPOINT", &closed).env("DPS_TIMEOUT", "2");
+                command.env("HTTPS_PROXY", &secret).env(&variable, &secret);
+                let ended = run(&mut command);
+                assert_ne!(ended.code, 0, "{variable}");
+                assert_not_repeated(&format!("{what} as {variable}"), part, &ended);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_secret_in_any_key_of_the_emulators_file_is_not_repeated() {
+    let example = run(&mut dps(&["emulate", "--example-config"])).stdout;
+    let folder = Folder::new();
+    let lines: Vec<&str> = example.lines().collect();
+    let mut tried = 0;
+    for (at, line) in lines.iter().enumerate() {
+        let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.starts_with('#')) else {
+            continue;
+        };
+        // Where a key belongs it is taken.
+        if ["symmetric-key", "secondary-key", "certificate", "ca", "payload"].contains(&key) {
+            continue;
+        }
+        for (what, secret, part) in misplaced() {
+            for value in [
+                format!("{key} = \'\'\'{secret}\'\'\'"),
+                format!("{key} = {secret}"),
+                format!("\"{}\" = 1", secret.replace('\n', "")),
+            ] {
+                let text =
+                    [&lines[..at], &[value.as_str(), "mqtt-port-must-fail = 1"], &lines[at + 1..]]
+                        .concat()
+                        .join("\n");
+                let file = folder.file("emulator.toml", text);
+                let ended = run(&mut dps(&["emulate", "--config", &file]));
+                assert_eq!(ended.code, 2, "{ended:?}");
+                assert_not_repeated(&format!("{what} as {key}"), part, &ended);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 100, "{tried}");
+}

@@ -16,6 +16,7 @@ mod connection;
 mod credentials;
 mod happy;
 mod proxies;
+mod signers;
 mod statuses;
 mod throttling;
 
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         throttling::cases(),
         answers::cases(),
         credentials::cases(),
+        signers::cases(),
         connection::cases(),
         proxies::cases(),
         cancel::cases(),

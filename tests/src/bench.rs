@@ -14,6 +14,7 @@ use dps_emulator::{
 use crate::{
     cell::{Cell, Credential},
     identity::Authority,
+    signer::OutsideSigner,
 };
 
 /// The device of every bench.
@@ -55,7 +56,10 @@ impl Bench {
         change_service: impl FnOnce(dps_emulator::Config) -> dps_emulator::Config,
     ) -> Self {
         let (enrollment, attestation) = enroll(cell.credential, DEVICE);
-        let name = if cell.credential == Credential::SymmetricKey { DEVICE } else { "factory" };
+        let name = match cell.credential {
+            Credential::SymmetricKey | Credential::Signer => DEVICE,
+            Credential::GroupKey | Credential::X509 => "factory",
+        };
         let service = Emulator::builder().enrollment(change(enrollment));
         let emulator = change_service(service).start().await.expect("an emulator on loopback");
         let config = config_for(&emulator, cell.transport, attestation);
@@ -175,6 +179,10 @@ fn enroll(credential: Credential, device: &str) -> (Enrollment, Attestation) {
             let key = SymmetricKey::random().expect("a key");
             let attestation = client_key(&key).into();
             (Enrollment::individual(id, dps_emulator::Attestation::symmetric_key(key)), attestation)
+        }
+        Credential::Signer => {
+            let (enrollment, attestation) = enroll(Credential::SymmetricKey, device);
+            (enrollment, Attestation::from_signer(OutsideSigner::new(attestation)))
         }
         Credential::GroupKey => {
             let key = SymmetricKey::random().expect("a key");

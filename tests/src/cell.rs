@@ -11,6 +11,8 @@ pub enum Credential {
     SymmetricKey,
     /// A key derived from a group's.
     GroupKey,
+    /// An individual enrollment's symmetric key that a signer outside of the process has.
+    Signer,
     /// A certificate that a group's CA vouches for, through an intermediate.
     X509,
 }
@@ -20,6 +22,7 @@ impl fmt::Display for Credential {
         f.write_str(match self {
             Self::SymmetricKey => "symmetric_key",
             Self::GroupKey => "group_key",
+            Self::Signer => "signer",
             Self::X509 => "x509",
         })
     }
@@ -37,7 +40,8 @@ pub struct Cell {
 impl Cell {
     /// Every transport with every credential.
     pub fn every() -> impl Iterator<Item = Self> {
-        let credentials = [Credential::SymmetricKey, Credential::GroupKey, Credential::X509];
+        let credentials =
+            [Credential::SymmetricKey, Credential::GroupKey, Credential::Signer, Credential::X509];
         Transport::ALL
             .into_iter()
             .flat_map(move |transport| credentials.map(|credential| Self { transport, credential }))

@@ -13,6 +13,7 @@ mod cell;
 mod identity;
 mod interrupt;
 mod proxy;
+mod signer;
 mod trials;
 
 pub use bench::{Bench, DEVICE, config_for, fast, settle};
@@ -21,4 +22,5 @@ pub use cell::{Cell, Credential};
 pub use identity::{Authority, Device};
 pub use interrupt::{drop_after, poll_count};
 pub use proxy::{ProxyScript, TestProxy};
+pub use signer::{OutsideSigner, SignerConduct};
 pub use trials::{TransportCase, run_on_every_transport};

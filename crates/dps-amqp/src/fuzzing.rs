@@ -23,7 +23,11 @@ pub async fn session(
 ) -> (Vec<Response>, String) {
     let mut answers = Vec::new();
     let id = request.registration_id();
-    let login = if offered { Login::Offered } else { Login::of(config, id) };
+    let login = match Login::of(config, id).await {
+        _ if offered => Login::Offered,
+        Ok(login) => login,
+        Err(error) => return (answers, error.to_string()),
+    };
     let mut connection = match Connection::start(Box::new(io), config, id, login, pipelined).await {
         Ok(Started::Ready(connection)) => connection,
         Ok(Started::Refused(response)) => return (vec![response], "refused".into()),

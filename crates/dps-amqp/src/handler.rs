@@ -102,7 +102,7 @@ impl AmqpTransport {
         let mut pipelined = self.pipelined;
         loop {
             let config = self.connector.config();
-            let login = match Login::of(config, registration_id) {
+            let login = match Login::of(config, registration_id).await? {
                 Login::None if self.wants_sasl => Login::Offered,
                 login => login,
             };

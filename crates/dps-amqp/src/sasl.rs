@@ -4,7 +4,7 @@
 use std::fmt;
 
 use dps_connect::Config;
-use dps_state_machine::{RegistrationId, Response};
+use dps_state_machine::{Error, RegistrationId, Response};
 use zeroize::Zeroizing;
 
 use crate::value::Malformed;
@@ -39,8 +39,14 @@ pub(crate) enum Login {
 
 impl Login {
     /// A SAS token is signed here, for one connection.
-    pub(crate) fn of(config: &Config, registration_id: &RegistrationId) -> Self {
-        let Some(token) = config.sas_token(registration_id) else { return Self::None };
+    ///
+    /// # Errors
+    /// [`Error::Credential`] when the signer fails.
+    pub(crate) async fn of(
+        config: &Config,
+        registration_id: &RegistrationId,
+    ) -> Result<Self, Error> {
+        let Some(token) = config.sas_token(registration_id).await? else { return Ok(Self::None) };
         let user = format!("{}/registrations/{registration_id}", config.id_scope);
         let hostname = config.endpoint.host().to_owned();
         // Neither the user nor the token can have a NUL in it. Room for all at once: growing leaves copies behind.
@@ -50,7 +56,7 @@ impl Login {
         response.extend(user.as_bytes());
         response.push(0);
         response.extend(token.expose().as_bytes());
-        Self::Known(Box::new(Plain { hostname, response }))
+        Ok(Self::Known(Box::new(Plain { hostname, response })))
     }
 }
 

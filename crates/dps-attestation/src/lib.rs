@@ -33,6 +33,8 @@
 //! # }
 //! ```
 
+use std::sync::Arc;
+
 mod certificate;
 mod file;
 mod key;
@@ -42,13 +44,15 @@ mod private_key;
 mod reload;
 mod sas;
 mod shape;
+mod signer;
 mod x509;
 mod x509_files;
 
-pub use dps_state_machine::{IdScope, RegistrationId};
+pub use dps_state_machine::{CredentialError, IdScope, RegistrationId};
 pub use key::{GroupKey, SymmetricKey};
 pub use key_file::SymmetricKeyFile;
 pub use sas::{SasToken, signature, verify_signature};
+pub use signer::{SasSignature, SasSigner, Signing};
 pub use x509::X509Identity;
 pub use x509_files::X509Files;
 
@@ -60,6 +64,8 @@ pub enum Attestation {
     SymmetricKey(SymmetricKey),
     /// A certificate with its chain and its private key, shown in the TLS handshake.
     X509(X509Identity),
+    /// A device key outside of the process, which signs a SAS token for each connection.
+    SasSigner(Arc<dyn SasSigner>),
     /// A device key in a file, read anew for each token.
     SymmetricKeyFile(SymmetricKeyFile),
     /// A certificate with its chain and its private key in files, read anew for each TLS handshake.
@@ -67,13 +73,20 @@ pub enum Attestation {
 }
 
 impl Attestation {
-    /// The key to sign with now; `None` when the device proves itself otherwise. A file is read.
+    /// A symmetric key outside of the process, as the signer reaches it.
     #[must_use]
-    pub fn symmetric_key(&self) -> Option<SymmetricKey> {
+    pub fn from_signer(signer: impl SasSigner + 'static) -> Self {
+        Self::SasSigner(Arc::new(signer))
+    }
+
+    /// Who signs the device's SAS tokens; `None` when the device proves itself otherwise.
+    #[must_use]
+    pub fn sas_signer(&self) -> Option<&dyn SasSigner> {
         match self {
-            Self::SymmetricKey(key) => Some(key.clone()),
-            Self::SymmetricKeyFile(file) => Some(file.current()),
-            _ => None,
+            Self::SymmetricKey(key) => Some(key),
+            Self::SymmetricKeyFile(file) => Some(file),
+            Self::SasSigner(signer) => Some(&**signer),
+            Self::X509(_) | Self::X509Files(_) => None,
         }
     }
 
@@ -107,6 +120,12 @@ impl From<SymmetricKey> for Attestation {
 impl From<SymmetricKeyFile> for Attestation {
     fn from(file: SymmetricKeyFile) -> Self {
         Self::SymmetricKeyFile(file)
+    }
+}
+
+impl From<Arc<dyn SasSigner>> for Attestation {
+    fn from(signer: Arc<dyn SasSigner>) -> Self {
+        Self::SasSigner(signer)
     }
 }
 

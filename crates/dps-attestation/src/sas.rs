@@ -6,12 +6,15 @@ use std::{
 };
 
 use base64::Engine;
-use dps_state_machine::{IdScope, RegistrationId};
+use dps_state_machine::{CredentialError, IdScope, RegistrationId};
 use hmac::Mac;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use zeroize::Zeroizing;
 
-use crate::key::{BASE64, SymmetricKey};
+use crate::{
+    key::{BASE64, SymmetricKey},
+    signer::{SasSignature, SasSigner},
+};
 
 /// Everything but the unreserved characters of RFC 3986.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -34,20 +37,26 @@ impl SasToken {
         registration_id: &RegistrationId,
         expiry: SystemTime,
     ) -> Self {
-        let resource = format!("{id_scope}/registrations/{registration_id}");
-        let resource = utf8_percent_encode(&resource, ENCODED).to_string();
-        let expiry =
-            expiry.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).to_string();
-        let signature = signature(key, &resource, &expiry);
-        let signature = utf8_percent_encode(&signature, ENCODED);
-        // Room for all at once: growing would leave pieces of the token behind.
-        let mut token = Zeroizing::new(String::with_capacity(resource.len() + 256));
-        // Writing to a String does not fail.
-        let _ = write!(
-            token,
-            "SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn=registration"
-        );
-        Self(token)
+        let unsigned = Unsigned::new(id_scope, registration_id, expiry);
+        unsigned.token(&key.signature(&unsigned.text()))
+    }
+
+    /// Does what [`sign`](Self::sign) does, with a key that may be outside of the process.
+    ///
+    /// # Errors
+    /// The signer's.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops that of the signer; see [`SasSigner`].
+    pub async fn sign_with(
+        signer: &dyn SasSigner,
+        id_scope: &IdScope,
+        registration_id: &RegistrationId,
+        expiry: SystemTime,
+    ) -> Result<Self, CredentialError> {
+        let unsigned = Unsigned::new(id_scope, registration_id, expiry);
+        let signature = signer.sign(&unsigned.text()).await?;
+        Ok(unsigned.token(&signature))
     }
 
     /// The token as it is sent. Keep it out of logs.
@@ -60,6 +69,42 @@ impl SasToken {
 impl fmt::Debug for SasToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SasToken(***)")
+    }
+}
+
+/// What a token says before it is signed.
+struct Unsigned {
+    /// URL-encoded.
+    resource: String,
+    /// In seconds since 1970.
+    expiry: u64,
+}
+
+impl Unsigned {
+    fn new(id_scope: &IdScope, registration_id: &RegistrationId, expiry: SystemTime) -> Self {
+        let resource = format!("{id_scope}/registrations/{registration_id}");
+        let resource = utf8_percent_encode(&resource, ENCODED).to_string();
+        let expiry = expiry.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self { resource, expiry }
+    }
+
+    /// What is signed.
+    fn text(&self) -> String {
+        format!("{}\n{}", self.resource, self.expiry)
+    }
+
+    fn token(&self, signature: &SasSignature) -> SasToken {
+        let Self { resource, expiry } = self;
+        let signature = Zeroizing::new(BASE64.encode(signature.as_bytes()));
+        let signature = utf8_percent_encode(&signature, ENCODED);
+        // Room for all at once: growing would leave pieces of the token behind.
+        let mut token = Zeroizing::new(String::with_capacity(resource.len() + 256));
+        // Writing to a String does not fail.
+        let _ = write!(
+            token,
+            "SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn=registration"
+        );
+        SasToken(token)
     }
 }
 

@@ -46,6 +46,8 @@ impl Order {
 
 fn words(step: &Step) -> String {
     match step {
+        Step::Signing => "waiting for the signer".to_owned(),
+        Step::Signed => "signed".to_owned(),
         Step::Resolving { host } => format!("resolving {host}"),
         Step::Connecting { address } => format!("connecting to {address}"),
         Step::Proxy { proxy } => format!("asking the proxy {proxy} for a tunnel"),

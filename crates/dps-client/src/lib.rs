@@ -28,7 +28,8 @@ mod transport;
 #[cfg(feature = "amqp")]
 pub use dps_amqp::{AmqpConfig, AmqpTransport};
 pub use dps_attestation::{
-    Attestation, GroupKey, SasToken, SymmetricKey, SymmetricKeyFile, X509Files, X509Identity,
+    Attestation, GroupKey, SasSignature, SasSigner, SasToken, Signing, SymmetricKey,
+    SymmetricKeyFile, X509Files, X509Identity,
 };
 pub use dps_connect::{ApiVersion, Carrier, Config, Endpoint, NoProxy, Proxy, ProxyChoice, Roots};
 #[cfg(feature = "http")]
@@ -36,11 +37,11 @@ pub use dps_http::HttpTransport;
 #[cfg(feature = "mqtt")]
 pub use dps_mqtt::{MqttConfig, MqttTransport};
 pub use dps_state_machine::{
-    BoxTransport, ConfigurationError, ConnectionError, Error, ErrorKind, IdScope, Next, Observer,
-    OperationId, OperationStatus, OperationStatusEvents, Printable, ProtocolError, ProtocolResult,
-    RegistrationId, RegistrationRequest, RegistrationResult, RejectionCause, RejectionError,
-    Response, Settings, Stage, StateMachine, Step, Substatus, TimeoutError, TimeoutScope,
-    TransportHandlers, retry_after, serde_json,
+    BoxTransport, ConfigurationError, ConnectionError, CredentialError, Error, ErrorKind, IdScope,
+    Next, Observer, OperationId, OperationStatus, OperationStatusEvents, Printable, ProtocolError,
+    ProtocolResult, RegistrationId, RegistrationRequest, RegistrationResult, RejectionCause,
+    RejectionError, Response, Settings, Stage, StateMachine, Step, Substatus, TimeoutError,
+    TimeoutScope, TransportHandlers, retry_after, serde_json,
 };
 pub use transport::{Transport, client};
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dps_attestation::{Attestation, SasToken};
-use dps_state_machine::{ConfigurationError, Error, IdScope, Observer, RegistrationId};
+use dps_state_machine::{ConfigurationError, Error, IdScope, Observer, RegistrationId, Step};
 
 use crate::{
     endpoint::Endpoint,
@@ -122,12 +122,29 @@ impl Config {
         self.proxy.on_the_way_to(host, port, &|name| std::env::var(name).ok())
     }
 
-    /// A SAS token, signed now; `None` when the device proves itself otherwise.
-    #[must_use]
-    pub fn sas_token(&self, registration_id: &RegistrationId) -> Option<SasToken> {
-        let key = self.attestation.symmetric_key()?;
+    /// A SAS token, signed now; `None` when the device proves itself otherwise. A signer outside of the process may take
+    /// its time: what bounds the request must bound this too.
+    ///
+    /// # Errors
+    /// [`Error::Credential`] when the signer fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops that of the signer; see [`SasSigner`](dps_attestation::SasSigner).
+    pub async fn sas_token(
+        &self,
+        registration_id: &RegistrationId,
+    ) -> Result<Option<SasToken>, Error> {
+        let Some(signer) = self.attestation.sas_signer() else { return Ok(None) };
         let expiry = SystemTime::now() + self.sas_lifetime.min(LONGEST_LIFETIME);
-        Some(SasToken::sign(&key, &self.id_scope, registration_id, expiry))
+        let is_outside = matches!(self.attestation, Attestation::SasSigner(_));
+        if is_outside {
+            self.observer.notify(&Step::Signing);
+        }
+        let token = SasToken::sign_with(signer, &self.id_scope, registration_id, expiry).await?;
+        if is_outside {
+            self.observer.notify(&Step::Signed);
+        }
+        Ok(Some(token))
     }
 
     /// What to look at when the service refuses the credential: which chain was sent. `None` without X.509.

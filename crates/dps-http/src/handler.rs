@@ -87,7 +87,7 @@ impl TransportHandlers for HttpTransport {
         request: &RegistrationRequest,
     ) -> Result<Response, Error> {
         self.config.preflight(request.registration_id())?;
-        let token = self.config.sas_token(request.registration_id());
+        let token = self.config.sas_token(request.registration_id()).await?;
         let authorization = token.as_ref().map(|token| token.expose());
         let put = codec::register(&self.config, request, authorization)?;
         self.exchange(Stage::Register, put).await
@@ -98,7 +98,7 @@ impl TransportHandlers for HttpTransport {
         request: &RegistrationRequest,
         operation_id: &OperationId,
     ) -> Result<Response, Error> {
-        let token = self.config.sas_token(request.registration_id());
+        let token = self.config.sas_token(request.registration_id()).await?;
         let authorization = token.as_ref().map(|token| token.expose());
         let get = codec::query(&self.config, request, operation_id, authorization)?;
         self.exchange(Stage::Query, get).await

@@ -22,7 +22,7 @@ pub async fn session(
     operation: &OperationId,
 ) -> Result<(Vec<Response>, Option<Error>), Error> {
     let id = request.registration_id();
-    let token = config.sas_token(id);
+    let token = config.sas_token(id).await?;
     let password = token.as_ref().map(|token| token.expose());
     let mut connect = BytesMut::new();
     codec::connect(&mut connect, config, id, 60, password)?;

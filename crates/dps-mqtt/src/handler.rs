@@ -118,7 +118,7 @@ impl MqttTransport {
     async fn open(&self, request: &RegistrationRequest) -> Result<Result<Link, Response>, Error> {
         let (config, registration_id) = (self.connector.config(), request.registration_id());
         // Signed anew for each connection.
-        let token = config.sas_token(registration_id);
+        let token = config.sas_token(registration_id).await?;
         let password = token.as_ref().map(|token| token.expose());
         let mut connect = BytesMut::new();
         codec::connect(&mut connect, config, registration_id, self.keep_alive, password)?;

@@ -30,8 +30,8 @@ mod transport;
 #[cfg(feature = "std")]
 pub use driver::{OperationStatusEvents, StateMachine};
 pub use error::{
-    ConfigurationError, ConnectionError, Error, ErrorKind, ProtocolError, RejectionCause,
-    RejectionError, Stage, TimeoutError, TimeoutScope,
+    ConfigurationError, ConnectionError, CredentialError, Error, ErrorKind, ProtocolError,
+    RejectionCause, RejectionError, Stage, TimeoutError, TimeoutScope,
 };
 pub use ids::{IdScope, OperationId, RegistrationId};
 pub use observer::{Next, Observer, Step};

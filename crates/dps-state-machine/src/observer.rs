@@ -13,6 +13,10 @@ use crate::{error::Stage, ids::OperationId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
+    /// Waiting for a signer outside of the process to sign a SAS token.
+    Signing,
+    /// The signer has signed.
+    Signed,
     /// Looking up the host.
     Resolving {
         /// The host's name.
@@ -74,6 +78,7 @@ impl Step {
     #[must_use]
     pub fn connection_stage(&self) -> Option<Stage> {
         match self {
+            Self::Signing => Some(Stage::Sign),
             Self::Resolving { .. } => Some(Stage::Resolve),
             Self::Connecting { .. } => Some(Stage::Connect),
             Self::Proxy { .. } => Some(Stage::Proxy),
@@ -97,8 +102,8 @@ pub struct Observer {
 
 type OnStep = dyn Fn(&Step) + Send + Sync;
 
-const CONNECTION_STAGES: [Stage; 5] =
-    [Stage::Resolve, Stage::Connect, Stage::Proxy, Stage::Tls, Stage::Websocket];
+const CONNECTION_STAGES: [Stage; 6] =
+    [Stage::Sign, Stage::Resolve, Stage::Connect, Stage::Proxy, Stage::Tls, Stage::Websocket];
 
 impl Default for Observer {
     fn default() -> Self {

@@ -176,7 +176,7 @@ async fn a_service_that_reads_no_more_may_still_have_the_last_word() {
     let (config, id) = device();
     // Nothing is said: the connection is lost, in time.
     let (read, _silent) = duplex(1024);
-    let (io, login) = (tokio::io::join(read, Deaf), Login::of(&config, &id));
+    let (io, login) = (tokio::io::join(read, Deaf), Login::of(&config, &id).await.unwrap());
     let started = Connection::start(Box::new(io), &config, &id, login, true).await;
     let Err(Broken::Lost(error)) = started else { panic!("it is lost") };
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
@@ -187,7 +187,8 @@ async fn a_service_that_reads_no_more_may_still_have_the_last_word() {
     words.write_all(&bytes(no)).await.unwrap();
     let io = tokio::io::join(read, Deaf);
     let started =
-        Connection::start(Box::new(io), &config, &id, Login::of(&config, &id), true).await;
+        Connection::start(Box::new(io), &config, &id, Login::of(&config, &id).await.unwrap(), true)
+            .await;
     assert!(matches!(started, Ok(Started::Refused(response)) if response.status == 401));
 }
 

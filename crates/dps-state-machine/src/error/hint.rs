@@ -2,17 +2,21 @@
 
 use alloc::{format, string::String};
 
-use super::{Error, RejectionCause, RejectionError, timeout::Seconds};
+use super::{Error, RejectionCause, RejectionError, Stage, timeout::Seconds};
 use crate::body::{self, Object};
 
 /// In a sentence. What the transport said comes first: it knows more.
 pub(super) fn of(error: &Error) -> Option<String> {
     match error {
+        Error::Credential(e) => e.hint.clone(),
         Error::Rejected(e) => e.hint.clone().or_else(|| of_rejection(e).map(Into::into)),
         Error::Connection(e) => e.hint.clone(),
         Error::Timeout(e) => Some(match e.retry_after {
             Some(wait) if e.asked_by_service => {
                 format!("register again after {} s, or allow more time", Seconds::rounded_up(wait))
+            }
+            None if e.stage == Stage::Sign => {
+                "check what signs for the device, or allow more time".into()
             }
             Some(_) => "allow more time for the whole registration, or poll sooner".into(),
             None => "check the network path to the service, or allow more time".into(),

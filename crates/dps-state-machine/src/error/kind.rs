@@ -8,6 +8,8 @@ use core::fmt;
 pub enum ErrorKind {
     /// See [`crate::Error::Configuration`].
     Configuration,
+    /// See [`crate::Error::Credential`].
+    Credential,
     /// See [`crate::Error::Rejected`].
     Rejected,
     /// See [`crate::Error::Protocol`].
@@ -28,6 +30,7 @@ impl ErrorKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
+            Self::Credential => "credential",
             Self::Rejected => "rejected",
             Self::Protocol => "protocol",
             Self::Connection => "connection",

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod connection;
+mod credential;
 mod hint;
 mod kind;
 mod protocol;
@@ -17,6 +18,7 @@ use core::time::Duration;
 
 pub use configuration::ConfigurationError;
 pub use connection::ConnectionError;
+pub use credential::CredentialError;
 pub use kind::ErrorKind;
 pub use protocol::ProtocolError;
 pub use rejection::{RejectionCause, RejectionError};
@@ -35,6 +37,9 @@ pub enum Error {
     /// Something the caller gave can't be used. Nothing was sent.
     #[error(transparent)]
     Configuration(Box<ConfigurationError>),
+    /// What signs for the device failed, for example a TPM. Nothing was sent that it would have signed.
+    #[error(transparent)]
+    Credential(Box<CredentialError>),
     /// The service answered, and the answer is no.
     #[error(transparent)]
     Rejected(Box<RejectionError>),
@@ -61,6 +66,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Configuration(_) => ErrorKind::Configuration,
+            Self::Credential(_) => ErrorKind::Credential,
             Self::Rejected(_) => ErrorKind::Rejected,
             Self::Protocol(_) => ErrorKind::Protocol,
             Self::Connection(_) => ErrorKind::Connection,
@@ -74,6 +80,7 @@ impl Error {
     #[must_use]
     pub fn stage(&self) -> Option<Stage> {
         match self {
+            Self::Credential(_) => Some(Stage::Sign),
             Self::Rejected(e) => Some(e.stage),
             Self::Protocol(e) => Some(e.stage),
             Self::Connection(e) => Some(e.stage),
@@ -91,6 +98,7 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
+            Self::Credential(e) => e.retryable,
             Self::Rejected(e) => e.retryable,
             Self::Connection(e) => e.retryable,
             Self::Timeout(_) => true,
@@ -159,6 +167,7 @@ macro_rules! boxed_into_error {
 }
 boxed_into_error!(
     Configuration(ConfigurationError),
+    Credential(CredentialError),
     Rejected(RejectionError),
     Protocol(ProtocolError),
     Connection(ConnectionError),

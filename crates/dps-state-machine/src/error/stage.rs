@@ -6,6 +6,8 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Stage {
+    /// Waiting for a signer outside of the process, for example a TPM, to sign for the device.
+    Sign,
     /// Looking up the address of the host.
     Resolve,
     /// Opening the TCP connection.
@@ -31,6 +33,7 @@ impl Stage {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Sign => "sign",
             Self::Resolve => "resolve",
             Self::Connect => "connect",
             Self::Proxy => "proxy",

@@ -46,6 +46,9 @@ impl fmt::Display for TimeoutError {
             (TimeoutScope::Request, _) if self.stage >= Stage::Register => {
                 write!(f, "no answer to the {} request within {seconds} s", self.stage)
             }
+            (TimeoutScope::Request, _) if self.stage == Stage::Sign => {
+                write!(f, "no signature within {seconds} s from what signs for the device")
+            }
             (TimeoutScope::Request, _) => {
                 write!(
                     f,

@@ -9,8 +9,8 @@ use std::{
 };
 
 use dps_client::{
-    Client, Config, Endpoint, Error, Observer, Proxy, ProxyChoice, RegistrationRequest,
-    RegistrationResult, Roots, Settings, Step, Transport, client,
+    Client, Config, Endpoint, Error, Proxy, ProxyChoice, RegistrationRequest, RegistrationResult,
+    Roots, Settings, Step, Transport, client,
 };
 use dps_conformance::{Bench, Cell, Credential};
 use dps_emulator::{Behavior, ReturnedPayload};
@@ -90,13 +90,7 @@ impl World {
             config = config.endpoint(endpoint);
         }
         let requested = Arc::new(Mutex::new(Instant::now()));
-        let when = Arc::clone(&requested);
-        let observer = Observer::new(move |step| {
-            if matches!(step, Step::Registering | Step::Polling) {
-                *when.lock().expect("nobody panics with it") = Instant::now();
-            }
-        });
-        Self { bench, meddler, config: config.observer(observer), requested }
+        Self { bench, meddler, config, requested }
     }
 
     /// When the last request of the registration went out, the making of its connection included.
@@ -105,7 +99,15 @@ impl World {
     }
 
     pub(crate) fn client(&self, settings: Settings) -> Client {
-        client(self.bench.cell.transport, self.config.clone(), settings).expect("a client")
+        let client = client(self.bench.cell.transport, self.config.clone(), settings);
+        let client = client.expect("a client");
+        let when = Arc::clone(&self.requested);
+        client.observe(move |step| {
+            if matches!(step, Step::Registering | Step::Polling) {
+                *when.lock().expect("nobody panics with it") = Instant::now();
+            }
+        });
+        client
     }
 
     /// Asks for a service, or a proxy, that has no address.

@@ -10,8 +10,8 @@ use std::{
 };
 
 use dps_client::{
-    Attestation, Client, Config, Error, ErrorKind, Observer, RegistrationRequest, Step,
-    SymmetricKeyFile, Transport, X509Files, client,
+    Attestation, Client, Config, Error, ErrorKind, RegistrationRequest, Step, SymmetricKeyFile,
+    Transport, X509Files, client,
 };
 use dps_conformance::{
     Authority, DEVICE, Device, config_for, fast, run_on_every_transport, settle, transport_case,
@@ -189,20 +189,21 @@ async fn renamed_files_are_taken(transport: Transport) {
 
 async fn a_session_that_loses_its_connection_goes_on_with_the_new_pair(transport: Transport) {
     let lost = Behavior::new().polls(2).on_register(Fault::deliver(Delivery::CloseAfter));
-    let mut bench = Bench::behaving(transport, "lost", lost).await;
+    let bench = Bench::behaving(transport, "lost", lost).await;
     let second = bench.another_device();
     // Written while the first connection stands: it keeps the identity that it was made with.
     let files = (bench.chain.clone(), bench.key.clone());
     let contents = Mutex::new(Some((second.chain_pem(), second.key_pem().to_owned())));
-    bench.config = bench.config.clone().observer(Observer::new(move |step: &Step| {
+    let client = bench.client();
+    client.observe(move |step: &Step| {
         if matches!(step, Step::Assigning { .. })
             && let Some((chain, key)) = contents.lock().unwrap().take()
         {
             fs::write(&files.0, chain).unwrap();
             fs::write(&files.1, key).unwrap();
         }
-    }));
-    let shown = bench.shown_by(&bench.client()).await;
+    });
+    let shown = bench.shown_by(&client).await;
     assert_eq!(shown, [only(&bench.first), only(&second)].concat());
     let queries = bench.emulator.events().snapshot();
     assert!(queries.iter().any(|event| event.is_request(Operation::Query)), "it was polled");

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use dps_client::{
-    Client, Config, Observer, Printable, Proxy, RegistrationRequest, Roots, SasToken, Settings,
-    Step, Transport, client,
+    Client, Config, Printable, Proxy, RegistrationRequest, Roots, SasToken, Settings, Step,
+    Transport, client,
 };
 use dps_conformance::{Authority, ProxyScript, TestProxy, config_for, drop_after, fast, settle};
 use dps_emulator::{Behavior, Body, ConnectionFault, Delivery, Emulator, Fault, RetryAfter};
@@ -54,8 +54,7 @@ impl Bench {
         show(&service);
         let emulator = service.start().await.unwrap();
         let config = config_for(&emulator, transport, identity.attestation(&factory, transport))
-            .sas_lifetime(LIFETIME)
-            .observer(Observer::new(|step: &Step| show(step)));
+            .sas_lifetime(LIFETIME);
         Self { transport, emulator, config }
     }
 
@@ -69,6 +68,7 @@ impl Bench {
         let before = self.emulator.events().len();
         show(&config);
         let client = client(self.transport, config, settings).unwrap();
+        client.observe(|step: &Step| show(step));
         show(&client);
         let request = RegistrationRequest::new(device()).model_id("dtmi:test;1");
         show(&request);

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use dps_connect::{Config, Io};
-use dps_state_machine::{OperationId, RegistrationRequest, Response};
+use dps_state_machine::{OperationId, Progress, RegistrationRequest, Response};
 
 use crate::{
     connection::{Asked, Broken, Connection, Started},
@@ -23,7 +23,7 @@ pub async fn session(
 ) -> (Vec<Response>, String) {
     let mut answers = Vec::new();
     let id = request.registration_id();
-    let login = match Login::of(config, id).await {
+    let login = match Login::of(config, id, &Progress::default()).await {
         _ if offered => Login::Offered,
         Ok(login) => login,
         Err(error) => return (answers, error.to_string()),

@@ -7,8 +7,8 @@ use dps_connect::{
     failure::{self, Peer},
 };
 use dps_state_machine::{
-    ConfigurationError, ConnectionError, Error, OperationId, ProtocolError, RegistrationId,
-    RegistrationRequest, Response, Stage, TransportHandlers,
+    ConfigurationError, ConnectionError, Error, OperationId, Progress, ProtocolError,
+    RegistrationId, RegistrationRequest, Response, Stage, TransportHandlers,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -55,13 +55,14 @@ impl AmqpTransport {
         stage: Stage,
         registration_id: &RegistrationId,
         message: impl FnOnce(&str) -> Vec<u8>,
+        progress: &Progress,
     ) -> Result<Response, Error> {
         let correlation_id = fresh_uuid()?;
         let message = message(&correlation_id);
         let peer = Peer::of(self.connector.config(), PROTOCOL.port(self.carrier))?;
         let mut connection = match self.living().await {
             Some(connection) => connection,
-            None => match self.connect(stage, &peer, registration_id).await? {
+            None => match self.connect(stage, &peer, registration_id, progress).await? {
                 Ok(connection) => connection,
                 Err(refusal) => return Ok(self.hinted(refusal)),
             },
@@ -98,17 +99,18 @@ impl AmqpTransport {
         stage: Stage,
         peer: &Peer,
         registration_id: &RegistrationId,
+        progress: &Progress,
     ) -> Result<Result<Connection, Response>, Error> {
         let mut pipelined = self.pipelined;
         loop {
             let config = self.connector.config();
-            let login = match Login::of(config, registration_id).await? {
+            let login = match Login::of(config, registration_id, progress).await? {
                 Login::None if self.wants_sasl => Login::Offered,
                 login => login,
             };
             tracing::debug!(?login, pipelined, "starting AMQP");
             let is_bare = matches!(login, Login::None);
-            let io = match self.connector.open(&PROTOCOL, self.carrier).await? {
+            let io = match self.connector.open(&PROTOCOL, self.carrier, progress).await? {
                 Ok(io) => io,
                 Err(refusal) => return Ok(Err(refusal)),
             };
@@ -147,20 +149,22 @@ impl TransportHandlers for AmqpTransport {
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,
+        progress: &Progress,
     ) -> Result<Response, Error> {
         let registration_id = request.registration_id();
         self.connector.config().preflight(registration_id)?;
         let message = |correlation_id: &str| message::register(request, correlation_id);
-        self.exchange(Stage::Register, registration_id, message).await
+        self.exchange(Stage::Register, registration_id, message, progress).await
     }
 
     async fn query_operation_status(
         &mut self,
         request: &RegistrationRequest,
         operation_id: &OperationId,
+        progress: &Progress,
     ) -> Result<Response, Error> {
         let message = |correlation_id: &str| message::query(operation_id, correlation_id);
-        self.exchange(Stage::Query, request.registration_id(), message).await
+        self.exchange(Stage::Query, request.registration_id(), message, progress).await
     }
 
     /// Detaches both links and closes the connection.

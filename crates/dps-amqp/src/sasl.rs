@@ -4,7 +4,7 @@
 use std::fmt;
 
 use dps_connect::Config;
-use dps_state_machine::{Error, RegistrationId, Response};
+use dps_state_machine::{Error, Progress, RegistrationId, Response};
 use zeroize::Zeroizing;
 
 use crate::value::Malformed;
@@ -45,8 +45,11 @@ impl Login {
     pub(crate) async fn of(
         config: &Config,
         registration_id: &RegistrationId,
+        progress: &Progress,
     ) -> Result<Self, Error> {
-        let Some(token) = config.sas_token(registration_id).await? else { return Ok(Self::None) };
+        let Some(token) = config.sas_token(registration_id, progress).await? else {
+            return Ok(Self::None);
+        };
         let user = format!("{}/registrations/{registration_id}", config.id_scope);
         let hostname = config.endpoint.host().to_owned();
         // Neither the user nor the token can have a NUL in it. Room for all at once: growing leaves copies behind.

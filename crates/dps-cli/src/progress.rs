@@ -6,14 +6,14 @@ use std::{
     time::Instant,
 };
 
-use dps_client::{Next, Observer, Printable, Step};
+use dps_client::{Next, Printable, Step};
 
 use crate::secret;
 
 /// Prints each step with the time since `start`.
-pub(crate) fn observer(start: Instant) -> Observer {
+pub(crate) fn printer(start: Instant) -> impl Fn(&Step) + Send + Sync {
     let order = Mutex::new(Order::default());
-    Observer::new(move |step| {
+    move |step| {
         let mut order = order.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(words) = order.words(step) {
             let seconds = start.elapsed().as_secs_f64();
@@ -21,7 +21,7 @@ pub(crate) fn observer(start: Instant) -> Observer {
             let words = secret::masked(&words);
             let _ = writeln!(io::stderr(), "{seconds:7.2} s  {}", Printable::whole(words.as_ref()));
         }
-    })
+    }
 }
 
 /// The machine registers, and the transport makes its connection for that. To a person it is the other way round: so

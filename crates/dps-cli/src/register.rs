@@ -218,8 +218,10 @@ impl Arguments {
             .request_timeout(settings.request_timeout.min(time.left))
             .registration_timeout(time.left)
             .poll_floor(poll_floor.unwrap_or(settings.poll_floor));
-        let config = if self.json { config } else { config.observer(progress::observer(start)) };
         let client = client(transport, config, settings)?;
+        if !self.json {
+            client.observe(progress::printer(start));
+        }
         Ok(Prepared { client, request, time, _emulator: emulator })
     }
 

@@ -38,7 +38,7 @@ pub use dps_http::HttpTransport;
 pub use dps_mqtt::{MqttConfig, MqttTransport};
 pub use dps_state_machine::{
     BoxTransport, ConfigurationError, ConnectionError, CredentialError, Error, ErrorKind, IdScope,
-    Next, Observer, OperationId, OperationStatus, OperationStatusEvents, Printable, ProtocolError,
+    Next, OperationId, OperationStatus, OperationStatusEvents, Printable, Progress, ProtocolError,
     ProtocolResult, RegistrationId, RegistrationRequest, RegistrationResult, RejectionCause,
     RejectionError, Response, Settings, Stage, StateMachine, Step, Substatus, TimeoutError,
     TimeoutScope, TransportHandlers, retry_after, serde_json,

@@ -85,12 +85,12 @@ impl fmt::Display for Transport {
     }
 }
 
-/// A session over the given transport. No I/O happens before [`StateMachine::register`].
+/// A session over the given transport. No I/O happens before [`StateMachine::register`]; who wants to see each step as
+/// it happens calls [`StateMachine::observe`] first.
 ///
 /// # Errors
 /// [`Error::Configuration`]: the transport is not compiled in, or the configuration can't be used.
 pub fn client(transport: Transport, config: Config, settings: Settings) -> Result<Client, Error> {
-    let observer = config.observer.clone();
     let transport: Result<BoxTransport, Error> = match transport {
         #[cfg(feature = "http")]
         Transport::Http => dps_http::HttpTransport::new(config).map(BoxTransport::new),
@@ -116,7 +116,7 @@ pub fn client(transport: Transport, config: Config, settings: Settings) -> Resul
         )))]
         missing => Err(not_built(missing)),
     };
-    Ok(StateMachine::with_observer(transport?, settings, observer))
+    Ok(StateMachine::new(transport?, settings))
 }
 
 fn not_built(transport: Transport) -> Error {

@@ -7,9 +7,9 @@ use std::{
 };
 
 use dps_client::{
-    BoxTransport, Client, ConnectionError, Error, OperationId, ProtocolError, ProtocolResult,
-    RegistrationRequest, Response, Settings, Stage, StateMachine, TransportHandlers, retry_after,
-    serde_json::json,
+    BoxTransport, Client, ConnectionError, Error, OperationId, Progress, ProtocolError,
+    ProtocolResult, RegistrationRequest, Response, Settings, Stage, StateMachine,
+    TransportHandlers, retry_after, serde_json::json,
 };
 
 /// Assigns at the first poll, to the hub that the payload asks for.
@@ -28,6 +28,7 @@ impl TransportHandlers for Fake {
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,
+        _: &Progress,
     ) -> Result<Response, Error> {
         let model = request.payload_fields().and_then(|fields| fields.get("modelId")?.as_str());
         self.called(format!("{} {model:?} {}", request.registration_id(), request.is_forced()));
@@ -41,6 +42,7 @@ impl TransportHandlers for Fake {
         &mut self,
         request: &RegistrationRequest,
         operation_id: &OperationId,
+        _: &Progress,
     ) -> Result<Response, Error> {
         self.called(operation_id.as_str());
         let fields = request.payload_fields().ok_or_else(|| {

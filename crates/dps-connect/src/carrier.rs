@@ -4,7 +4,7 @@
 //! service's no if that was said on the way, and from there on nothing depends on the carrier: what WebSocket has to
 //! say about an end is inside of the stream's errors, and [`failure::broken`](crate::failure::broken) reads it.
 
-use dps_state_machine::{ConfigurationError, Error, Response};
+use dps_state_machine::{ConfigurationError, Error, Progress, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connector::Connector;
@@ -76,15 +76,16 @@ impl Connector {
         &self,
         protocol: &Protocol,
         carrier: Carrier,
+        progress: &Progress,
     ) -> Result<Result<Box<dyn Io>, Response>, Error> {
         carrier.ensure_built()?;
         match carrier {
             #[cfg(feature = "websocket")]
             Carrier::WebSocket => {
-                let opened = self.websocket(protocol.subprotocol).await?;
+                let opened = self.websocket(protocol.subprotocol, progress).await?;
                 Ok(opened.map(|stream| Box::new(stream) as _))
             }
-            _ => Ok(Ok(Box::new(self.connect(protocol.tls_port).await?))),
+            _ => Ok(Ok(Box::new(self.connect(protocol.tls_port, progress).await?))),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dps_attestation::{Attestation, SasToken};
-use dps_state_machine::{ConfigurationError, Error, IdScope, Observer, RegistrationId, Step};
+use dps_state_machine::{ConfigurationError, Error, IdScope, Progress, RegistrationId, Step};
 
 use crate::{
     endpoint::Endpoint,
@@ -41,8 +41,6 @@ pub struct Config {
     /// The time for making one connection: name, TCP, proxy and TLS together. Default: none of its own, the time
     /// for the request bounds it and a peer that stays silent is a timeout that names the stage.
     pub connect_timeout: Duration,
-    /// Who is told of each step. Default: nobody.
-    pub observer: Observer,
 }
 
 macro_rules! setters {
@@ -70,7 +68,6 @@ impl Config {
             user_agent: concat!("dps/", env!("CARGO_PKG_VERSION")).to_owned(),
             sas_lifetime: Duration::from_secs(3600),
             connect_timeout: Duration::MAX,
-            observer: Observer::default(),
         }
     }
 
@@ -84,7 +81,6 @@ impl Config {
         user_agent: String,
         sas_lifetime: Duration,
         connect_timeout: Duration,
-        observer: Observer,
     }
 
     /// Checks what the setters take as it comes: that the user agent fits into a header.
@@ -123,7 +119,7 @@ impl Config {
     }
 
     /// A SAS token, signed now; `None` when the device proves itself otherwise. A signer outside of the process may take
-    /// its time: what bounds the request must bound this too.
+    /// its time: what bounds the request must bound this too, and the progress shows that it is waited for.
     ///
     /// # Errors
     /// [`Error::Credential`] when the signer fails.
@@ -133,16 +129,17 @@ impl Config {
     pub async fn sas_token(
         &self,
         registration_id: &RegistrationId,
+        progress: &Progress,
     ) -> Result<Option<SasToken>, Error> {
         let Some(signer) = self.attestation.sas_signer() else { return Ok(None) };
         let expiry = SystemTime::now() + self.sas_lifetime.min(LONGEST_LIFETIME);
         let is_outside = matches!(self.attestation, Attestation::SasSigner(_));
         if is_outside {
-            self.observer.notify(&Step::Signing);
+            progress.enter(&Step::Signing);
         }
         let token = SasToken::sign_with(signer, &self.id_scope, registration_id, expiry).await?;
         if is_outside {
-            self.observer.notify(&Step::Signed);
+            progress.enter(&Step::Signed);
         }
         Ok(Some(token))
     }

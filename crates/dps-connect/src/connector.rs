@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use dps_state_machine::{ConnectionError, Error, Observer, Stage, Step};
+use dps_state_machine::{ConnectionError, Error, Progress, Stage, Step};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
@@ -64,7 +64,8 @@ impl Connector {
 
     /// Looks up the name, connects with TCP (without Nagle's delay) to each address in turn until one answers,
     /// asks the proxy for a tunnel if there is one, and does the TLS handshake. The whole takes at most
-    /// [`Config::connect_timeout`]. `default_port` is the transport's own port, for an endpoint that names none.
+    /// [`Config::connect_timeout`]. `default_port` is the transport's own port, for an endpoint that names none. Each
+    /// step goes to the progress of the registration that the connection is made for.
     ///
     /// # Errors
     /// [`Error::Connection`] with the stage `resolve`, `connect`, `proxy` (all that concerns a proxy, its own name
@@ -73,10 +74,10 @@ impl Connector {
     /// # Cancel safety
     /// Dropping the future closes what was open; nothing goes on, except that the system's resolver may finish
     /// its lookup on a thread of its own.
-    pub async fn connect(&self, default_port: u16) -> Result<Stream, Error> {
+    pub async fn connect(&self, default_port: u16, progress: &Progress) -> Result<Stream, Error> {
         let peer = Peer::of(&self.config, default_port)?;
-        let stream = Attempt::new(&self.config, &peer).open(self).await?;
-        self.config.observer.notify(&Step::Connected);
+        let stream = Attempt::new(&self.config, &peer, progress).open(self).await?;
+        progress.enter(&Step::Connected);
         Ok(stream)
     }
 
@@ -95,15 +96,16 @@ impl Connector {
     pub async fn websocket(
         &self,
         subprotocol: &str,
+        progress: &Progress,
     ) -> Result<Result<WsBytes<Stream>, Response>, Error> {
         let peer = Peer::of(&self.config, WEBSOCKET_PORT)?;
-        let attempt = Attempt::new(&self.config, &peer);
+        let attempt = Attempt::new(&self.config, &peer, progress);
         let stream = attempt.open(self).await?;
-        self.config.observer.notify(&Step::Websocket);
+        progress.enter(&Step::Websocket);
         let upgrade = websocket::upgrade(stream, &peer, subprotocol, attempt.user_agent);
         let upgraded = attempt.bound(Stage::Websocket, upgrade).await?;
         if upgraded.is_ok() {
-            self.config.observer.notify(&Step::Connected);
+            progress.enter(&Step::Connected);
         }
         Ok(upgraded)
     }
@@ -118,17 +120,17 @@ impl fmt::Debug for Connector {
 /// One attempt to get through, and until when.
 struct Attempt<'a> {
     peer: &'a Peer,
-    observer: &'a Observer,
+    progress: &'a Progress,
     user_agent: &'a str,
     timeout: Duration,
     deadline: Instant,
 }
 
 impl<'a> Attempt<'a> {
-    fn new(config: &'a Config, peer: &'a Peer) -> Self {
+    fn new(config: &'a Config, peer: &'a Peer, progress: &'a Progress) -> Self {
         let timeout = config.connect_timeout.min(LONGEST);
-        let Config { observer, user_agent, .. } = config;
-        Self { peer, observer, user_agent, timeout, deadline: Instant::now() + timeout }
+        let user_agent = &config.user_agent;
+        Self { peer, progress, user_agent, timeout, deadline: Instant::now() + timeout }
     }
 
     async fn open(&self, connector: &Connector) -> Result<Stream, ConnectionError> {
@@ -144,9 +146,9 @@ impl<'a> Attempt<'a> {
     }
 
     async fn direct(&self) -> Result<TcpStream, ConnectionError> {
-        let lookup = resolve(self.peer.host(), self.peer.port(), self.observer);
+        let lookup = resolve(self.peer.host(), self.peer.port(), self.progress);
         let addresses = self.bound(Stage::Resolve, lookup).await?;
-        self.observer.notify(&Step::Connecting { address: self.peer.address() });
+        self.progress.enter(&Step::Connecting { address: self.peer.address() });
         let dial = async {
             dial(addresses).await.map_err(|e| because(failure::connect(self.peer, &e), e))
         };
@@ -155,9 +157,9 @@ impl<'a> Attempt<'a> {
 
     async fn through(&self, proxy: &Proxy) -> Result<TcpStream, ConnectionError> {
         let open = async {
-            self.observer.notify(&Step::Proxy { proxy: proxy.address() });
-            // All that concerns the proxy is one stage, so the observer hears of one step.
-            let addresses = resolve(proxy.host(), proxy.port(), &Observer::default())
+            self.progress.enter(&Step::Proxy { proxy: proxy.address() });
+            // All that concerns the proxy is one stage, so one step is shown.
+            let addresses = resolve(proxy.host(), proxy.port(), &Progress::default())
                 .await
                 .map_err(|error| failure::proxy_unresolved(proxy, error))?;
             let mut tcp = dial(addresses)
@@ -171,7 +173,7 @@ impl<'a> Attempt<'a> {
 
     async fn tls(&self, connector: &Connector, tcp: TcpStream) -> Result<Stream, ConnectionError> {
         let Connector { server_name, tls, .. } = connector;
-        self.observer.notify(&Step::Tls { server_name: server_name.to_str().into_owned() });
+        self.progress.enter(&Step::Tls { server_name: server_name.to_str().into_owned() });
         let handshake = async {
             TlsConnector::from(Arc::clone(tls))
                 .connect(server_name.clone(), tcp)
@@ -203,12 +205,12 @@ impl<'a> Attempt<'a> {
 pub async fn resolve(
     host: &str,
     port: u16,
-    observer: &Observer,
+    progress: &Progress,
 ) -> Result<Vec<SocketAddr>, ConnectionError> {
     if let Ok(address) = host.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    observer.notify(&Step::Resolving { host: host.to_owned() });
+    progress.enter(&Step::Resolving { host: host.to_owned() });
     let addresses: Vec<_> = match tokio::net::lookup_host((host, port)).await {
         Ok(addresses) => addresses.collect(),
         Err(error) => return Err(failure::resolve(host, &error)),
@@ -309,7 +311,8 @@ mod tests {
             .endpoint(silent.to_string().parse::<crate::Endpoint>().unwrap())
             .roots(roots)
             .connect_timeout(Duration::from_millis(300));
-        let error = Connector::new(config).unwrap().connect(443).await.unwrap_err();
+        let error =
+            Connector::new(config).unwrap().connect(443, &Progress::default()).await.unwrap_err();
         assert_eq!(error.stage(), Some(Stage::Connect));
         let message = error.to_string();
         assert!(message.contains("no connection") && message.contains("0.3 s"), "{message}");

@@ -6,7 +6,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use dps_connect::{Connector, NoProxy, Roots, Stream, failure};
-use dps_state_machine::{Observer, Stage, Step};
+use dps_state_machine::{Progress, Stage, Step};
 use rustls::{
     ProtocolVersion,
     version::{TLS12, TLS13},
@@ -38,9 +38,9 @@ async fn both_versions_connect_and_every_step_is_told() {
         let address = listen_tls(server_config(&server, None, &[version]), echo).await;
         let steps = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&steps);
-        let config = config(&localhost(address), authority.roots())
-            .observer(Observer::new(move |step| seen.lock().unwrap().push(step.clone())));
-        let stream = Connector::new(config).unwrap().connect(8883).await.unwrap();
+        let progress = Progress::new(move |step| seen.lock().unwrap().push(step.clone()));
+        let config = config(&localhost(address), authority.roots());
+        let stream = Connector::new(config).unwrap().connect(8883, &progress).await.unwrap();
         let (tcp, tls) = stream.get_ref();
         assert_eq!(tls.protocol_version(), Some(expected));
         assert_eq!(tls.alpn_protocol(), None);
@@ -63,7 +63,7 @@ async fn addresses_connect_without_a_lookup() {
     let tls = server_config(&authority.server(|_| ()), None, &[&TLS13]);
     let address = listen_tls(tls, echo).await;
     let connector = Connector::new(config(&address.to_string(), authority.roots())).unwrap();
-    assert!(says_hello(connector.connect(443).await.unwrap()).await);
+    assert!(says_hello(connector.connect(443, &Progress::default()).await.unwrap()).await);
 }
 
 #[tokio::test]
@@ -81,7 +81,8 @@ async fn the_whole_chain_of_the_device_goes_out() {
         })
         .await;
         let config = config(&localhost(address), root.roots()).attestation(device.attestation());
-        let stream = Connector::new(config).unwrap().connect(443).await.unwrap();
+        let stream =
+            Connector::new(config).unwrap().connect(443, &Progress::default()).await.unwrap();
         assert!(says_hello(stream).await);
         let sent: Vec<_> = device.chain.iter().map(|c| c.to_vec()).collect();
         assert_eq!(shown.recv().await.unwrap(), sent);
@@ -98,7 +99,7 @@ async fn a_refusal_of_the_device_certificate_is_named_in_both_versions() {
         let address = listen_tls(tls, echo).await;
         let config = config(&localhost(address), known.roots()).attestation(device.attestation());
         let peer = failure::Peer::of(&config, 443).unwrap();
-        let error = match Connector::new(config).unwrap().connect(443).await {
+        let error = match Connector::new(config).unwrap().connect(443, &Progress::default()).await {
             Ok(mut stream) => {
                 let broke = stream.read_u8().await.unwrap_err();
                 failure::lost(Stage::Register, &peer, &broke)
@@ -117,7 +118,7 @@ async fn every_fault_has_its_stage_its_reason_and_a_hint() {
     for fault in faults::all().await {
         let name = fault.name;
         let connector = Connector::new(fault.config).unwrap();
-        let error = connection_error(connector.connect(443).await);
+        let error = connection_error(connector.connect(443, &Progress::default()).await);
         assert_eq!(error.stage, fault.stage, "{name}: {error}");
         assert!(error.message.contains(fault.says), "{name}: {error}");
         assert_eq!(error.retryable, fault.retryable, "{name}: {error}");
@@ -129,7 +130,9 @@ async fn every_fault_has_its_stage_its_reason_and_a_hint() {
 async fn a_closed_port_of_mqtt_or_amqp_points_to_the_websocket() {
     for (port, transport) in [(8883, "MQTT over WebSocket"), (5671, "AMQP over WebSocket")] {
         let config = config("127.0.0.1", Roots::default());
-        let error = connection_error(Connector::new(config).unwrap().connect(port).await);
+        let error = connection_error(
+            Connector::new(config).unwrap().connect(port, &Progress::default()).await,
+        );
         assert!(error.message.contains(&format!("127.0.0.1:{port} refused")), "{error}");
         assert!(error.hint.as_ref().unwrap().contains(transport), "{:?}", error.hint);
     }
@@ -146,7 +149,8 @@ async fn a_tunnel_is_asked_for_by_name_with_the_user() {
         let config = config("dps.example:8443", authority.roots())
             .proxy(proxy(user_info, through))
             .user_agent("test/1");
-        let stream = Connector::new(config).unwrap().connect(443).await.unwrap();
+        let stream =
+            Connector::new(config).unwrap().connect(443, &Progress::default()).await.unwrap();
         assert!(says_hello(stream).await);
         let expected = format!(
             "CONNECT dps.example:8443 HTTP/1.1\r\nHost: dps.example:8443\r\nUser-Agent: test/1\r\n{authorization}\r\n"
@@ -163,10 +167,16 @@ async fn a_host_that_the_proxy_leaves_out_is_reached_directly() {
     let dead = proxy("", nobody());
     let direct = config(&localhost(address), authority.roots())
         .proxy(dead.clone().except("localhost".parse::<NoProxy>().unwrap()));
-    assert!(says_hello(Connector::new(direct).unwrap().connect(443).await.unwrap()).await);
+    assert!(
+        says_hello(
+            Connector::new(direct).unwrap().connect(443, &Progress::default()).await.unwrap()
+        )
+        .await
+    );
     let around = config(&localhost(address), authority.roots())
         .proxy(dead.except("other.example".parse::<NoProxy>().unwrap()));
-    let error = connection_error(Connector::new(around).unwrap().connect(443).await);
+    let error =
+        connection_error(Connector::new(around).unwrap().connect(443, &Progress::default()).await);
     assert_eq!(error.stage, Stage::Proxy, "never around the proxy: {error}");
 }
 
@@ -179,7 +189,7 @@ async fn the_password_of_the_proxy_is_nowhere_to_be_seen() {
     .await;
     let config = config("dps.example", Roots::default()).proxy(proxy("me:hunter2@", address));
     let connector = Connector::new(config).unwrap();
-    let error = connector.connect(443).await.unwrap_err();
+    let error = connector.connect(443, &Progress::default()).await.unwrap_err();
     assert!(error.hint().unwrap().contains("\"me\""), "{error:?}");
     let shown = format!("{connector:?} {error:?} {error} {:?}", error.hint());
     assert!(!shown.contains("hunter2") && !shown.contains("aHVudGVyMg"), "{shown}");
@@ -208,9 +218,9 @@ async fn a_dropped_connect_leaves_no_socket() {
         if through_proxy {
             config = config.proxy(proxy("", address));
         }
-        let connector = Connector::new(config).unwrap();
+        let (connector, progress) = (Connector::new(config).unwrap(), Progress::default());
         tokio::select! {
-            outcome = connector.connect(443) => panic!("{outcome:?}"),
+            outcome = connector.connect(443, &progress) => panic!("{outcome:?}"),
             first = events.recv() => assert!(first.unwrap() > 0),
         }
         while events.recv().await.unwrap() > 0 {}

@@ -4,6 +4,7 @@
 mod support;
 
 use dps_connect::{Connector, Stream};
+use dps_state_machine::Progress;
 use rustls::{
     HandshakeKind,
     version::{TLS12, TLS13},
@@ -27,7 +28,7 @@ async fn the_second_connection_goes_on_with_the_session_of_the_first() {
         let address = listen_tls(server_config(&server, None, &[version]), echo).await;
         let connector = Connector::new(config(&localhost(address), authority.roots())).unwrap();
         for expected in [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed] {
-            let stream = connector.connect(8883).await.unwrap();
+            let stream = connector.connect(8883, &Progress::default()).await.unwrap();
             assert_eq!(handshake(stream).await, Some(expected), "{version:?}");
         }
     }

@@ -14,7 +14,7 @@ use dps_connect::{
     failure::{self, Closed, Violation},
     websocket::{MAX_MESSAGE_BYTES, WsBytes, accept_key},
 };
-use dps_state_machine::{ConnectionError, Observer, Stage, Step};
+use dps_state_machine::{ConnectionError, Progress, Stage, Step};
 use futures_util::{SinkExt, StreamExt};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -62,7 +62,7 @@ fn answered(status: &str, body: &str) -> String {
 async fn refused(ca: &Authority, answer: fn(&str) -> String) -> ConnectionError {
     let address = upgrading(ca, answer).await;
     let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
-    transport::connection_error(connector.websocket("mqtt").await)
+    transport::connection_error(connector.websocket("mqtt", &Progress::default()).await)
 }
 
 #[tokio::test]
@@ -71,9 +71,10 @@ async fn bytes_flow_once_the_server_has_switched_however_it_spells_the_subprotoc
     let address = upgrading(&ca, |key| switching(key, "sec-websocket-protocol: MQTT\r\n")).await;
     let steps = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&steps);
-    let observer = Observer::new(move |step| seen.lock().unwrap().push(step.clone()));
-    let config = config(&localhost(address), ca.roots()).observer(observer);
-    let mut ws = Connector::new(config).unwrap().websocket("mqtt").await.unwrap().unwrap();
+    let progress = Progress::new(move |step| seen.lock().unwrap().push(step.clone()));
+    let config = config(&localhost(address), ca.roots());
+    let mut ws =
+        Connector::new(config).unwrap().websocket("mqtt", &progress).await.unwrap().unwrap();
     ws.write_all(b"hello").await.unwrap();
     ws.flush().await.unwrap();
     let mut echoed = [0; 5];
@@ -155,7 +156,8 @@ async fn a_refusal_by_the_service_is_an_answer() {
         })
         .await;
         let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
-        let response = connector.websocket("mqtt").await.unwrap().unwrap_err();
+        let response =
+            connector.websocket("mqtt", &Progress::default()).await.unwrap().unwrap_err();
         assert_eq!(response.status, status);
         assert_eq!(String::from_utf8(response.body).unwrap(), body, "{status}");
         assert_eq!(response.retry_after.map(|time| time.as_secs()), seconds, "{status}");
@@ -177,7 +179,11 @@ async fn a_server_that_closes_or_hangs_is_named_with_the_stage() {
     for (address, says) in [(closing, "closed the connection"), (hanging, "no WebSocket upgrade")] {
         let config = config(&localhost(address), ca.roots())
             .connect_timeout(std::time::Duration::from_millis(500));
-        let error = Connector::new(config).unwrap().websocket("mqtt").await.unwrap_err();
+        let error = Connector::new(config)
+            .unwrap()
+            .websocket("mqtt", &Progress::default())
+            .await
+            .unwrap_err();
         assert_eq!(error.stage(), Some(Stage::Websocket));
         assert!(error.to_string().contains(says), "{error}");
     }

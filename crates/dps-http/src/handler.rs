@@ -7,8 +7,8 @@ use std::{
 
 use dps_connect::{Config, catch_up, failure, tls_config};
 use dps_state_machine::{
-    ConfigurationError, ConnectionError, Error, OperationId, ProtocolError, RegistrationRequest,
-    Response, Stage, TransportHandlers,
+    ConfigurationError, ConnectionError, Error, OperationId, Progress, ProtocolError,
+    RegistrationRequest, Response, Stage, TransportHandlers,
 };
 use http::StatusCode;
 use rustls::ClientConfig;
@@ -49,6 +49,7 @@ impl HttpTransport {
         &mut self,
         stage: Stage,
         request: http::Request<Vec<u8>>,
+        progress: &Progress,
     ) -> Result<Response, Error> {
         let request = convert(request)?;
         let link = match &mut self.link {
@@ -59,6 +60,7 @@ impl HttpTransport {
             tokio::time::sleep_until(free).await;
             catch_up().await;
         }
+        link.watch.follow(progress);
         let broken = |error| failed(stage, &link.watch, &self.config, error);
         let mut answer = link.client.execute(request).await.map_err(broken)?;
         let (status, version) = (answer.status(), answer.version());
@@ -85,23 +87,25 @@ impl TransportHandlers for HttpTransport {
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,
+        progress: &Progress,
     ) -> Result<Response, Error> {
         self.config.preflight(request.registration_id())?;
-        let token = self.config.sas_token(request.registration_id()).await?;
+        let token = self.config.sas_token(request.registration_id(), progress).await?;
         let authorization = token.as_ref().map(|token| token.expose());
         let put = codec::register(&self.config, request, authorization)?;
-        self.exchange(Stage::Register, put).await
+        self.exchange(Stage::Register, put, progress).await
     }
 
     async fn query_operation_status(
         &mut self,
         request: &RegistrationRequest,
         operation_id: &OperationId,
+        progress: &Progress,
     ) -> Result<Response, Error> {
-        let token = self.config.sas_token(request.registration_id()).await?;
+        let token = self.config.sas_token(request.registration_id(), progress).await?;
         let authorization = token.as_ref().map(|token| token.expose());
         let get = codec::query(&self.config, request, operation_id, authorization)?;
-        self.exchange(Stage::Query, get).await
+        self.exchange(Stage::Query, get, progress).await
     }
 
     /// HTTP has no end of the session: the connection is closed.

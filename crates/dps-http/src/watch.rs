@@ -17,7 +17,7 @@ use dps_connect::{
     failure::{self, Peer},
     resumes_sessions,
 };
-use dps_state_machine::{ConnectionError, Observer, Stage, Step};
+use dps_state_machine::{ConnectionError, Progress, Stage, Step};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::{
     NamedGroup,
@@ -35,13 +35,14 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 /// How many TLS sessions are remembered: there is one server.
 const SESSIONS: usize = 8;
 
-/// Watches the connections to one peer, tells the observer of each step, and knows what a failure means.
+/// Watches the connections to one peer, says each step to the progress of the registration at hand, and knows what a
+/// failure means.
 #[derive(Clone)]
 pub(crate) struct Watch(Arc<Inner>);
 
 struct Inner {
     peer: Peer,
-    observer: Observer,
+    progress: Mutex<Progress>,
     stage: Mutex<Stage>,
     /// Kept only if they may be resumed.
     sessions: ClientSessionMemoryCache,
@@ -52,7 +53,7 @@ impl Watch {
     pub(crate) fn new(peer: Peer, config: &Config) -> Self {
         Self(Arc::new(Inner {
             peer,
-            observer: config.observer.clone(),
+            progress: Mutex::default(),
             stage: Mutex::new(Stage::Connect),
             sessions: ClientSessionMemoryCache::new(SESSIONS),
             resumes: resumes_sessions(&config.attestation),
@@ -61,6 +62,15 @@ impl Watch {
 
     pub(crate) fn peer(&self) -> &Peer {
         &self.0.peer
+    }
+
+    /// From here on a connection is made for the registration of this progress.
+    pub(crate) fn follow(&self, progress: &Progress) {
+        *self.0.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress.clone();
+    }
+
+    fn progress(&self) -> Progress {
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where the connection being made is.
@@ -73,7 +83,7 @@ impl Watch {
     }
 
     fn notify(&self, step: &Step) {
-        self.0.observer.notify(step);
+        self.progress().enter(step);
     }
 
     /// A connection is to be made. An address is not looked up, so connecting begins at once.
@@ -136,9 +146,9 @@ impl Resolve for Watch {
         Box::pin(async move {
             // Port 0 stands for the one in the URL. All that concerns a proxy is one stage and one step.
             let addresses = if watch.peer().proxy().is_some() {
-                dps_connect::resolve(name.as_str(), 0, &Observer::default()).await?
+                dps_connect::resolve(name.as_str(), 0, &Progress::default()).await?
             } else {
-                let addresses = dps_connect::resolve(name.as_str(), 0, &watch.0.observer).await?;
+                let addresses = dps_connect::resolve(name.as_str(), 0, &watch.progress()).await?;
                 watch.connecting();
                 addresses
             };

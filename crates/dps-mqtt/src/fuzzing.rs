@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use dps_connect::{Config, Io, failure::Peer};
-use dps_state_machine::{Error, OperationId, RegistrationRequest, Response};
+use dps_state_machine::{Error, OperationId, Progress, RegistrationRequest, Response};
 
 use crate::{
     codec,
@@ -22,7 +22,7 @@ pub async fn session(
     operation: &OperationId,
 ) -> Result<(Vec<Response>, Option<Error>), Error> {
     let id = request.registration_id();
-    let token = config.sas_token(id).await?;
+    let token = config.sas_token(id, &Progress::default()).await?;
     let password = token.as_ref().map(|token| token.expose());
     let mut connect = BytesMut::new();
     codec::connect(&mut connect, config, id, 60, password)?;

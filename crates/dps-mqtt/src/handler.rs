@@ -13,7 +13,8 @@ use dps_connect::{
     failure::{self, Peer},
 };
 use dps_state_machine::{
-    Error, OperationId, ProtocolError, RegistrationRequest, Response, Stage, TransportHandlers,
+    Error, OperationId, Progress, ProtocolError, RegistrationRequest, Response, Stage,
+    TransportHandlers,
 };
 
 use crate::{
@@ -52,7 +53,11 @@ impl MqttTransport {
         Ok(Self { connector, carrier, keep_alive, pipelined, parked: None, last_request_id })
     }
 
-    async fn exchange(&mut self, question: Question<'_>) -> Result<Response, Error> {
+    async fn exchange(
+        &mut self,
+        question: Question<'_>,
+        progress: &Progress,
+    ) -> Result<Response, Error> {
         self.last_request_id = self.last_request_id.wrapping_add(1);
         let request_id = format!("{:08x}", self.last_request_id);
         let peer = Peer::of(self.connector.config(), PROTOCOL.port(self.carrier))?;
@@ -65,7 +70,7 @@ impl MqttTransport {
                 let response = talk.ask(&mut link).await?;
                 (Some(link), response)
             }
-            None => self.start(&talk).await?,
+            None => self.start(&talk, progress).await?,
         };
         self.parked = link.filter(|link| !link.refused).map(Parked::new);
         let hint = self.connector.config().credential_hint();
@@ -84,9 +89,13 @@ impl MqttTransport {
     }
 
     /// Makes a connection and asks on it. There is none when the service says no before it stands.
-    async fn start(&mut self, talk: &Talk<'_>) -> Result<(Option<Link>, Response), Error> {
+    async fn start(
+        &mut self,
+        talk: &Talk<'_>,
+        progress: &Progress,
+    ) -> Result<(Option<Link>, Response), Error> {
         if self.pipelined {
-            let mut link = match self.open(talk.question.request()).await? {
+            let mut link = match self.open(talk.question.request(), progress).await? {
                 Ok(link) => link,
                 Err(refusal) => return Ok((None, refusal)),
             };
@@ -98,7 +107,7 @@ impl MqttTransport {
                 outcome => return Ok((Some(link), outcome?)),
             }
         }
-        let mut link = match self.open(talk.question.request()).await? {
+        let mut link = match self.open(talk.question.request(), progress).await? {
             Ok(link) => link,
             Err(refusal) => return Ok((None, refusal)),
         };
@@ -115,14 +124,18 @@ impl MqttTransport {
     }
 
     /// A new connection, with CONNECT ready to leave, or the service's no.
-    async fn open(&self, request: &RegistrationRequest) -> Result<Result<Link, Response>, Error> {
+    async fn open(
+        &self,
+        request: &RegistrationRequest,
+        progress: &Progress,
+    ) -> Result<Result<Link, Response>, Error> {
         let (config, registration_id) = (self.connector.config(), request.registration_id());
         // Signed anew for each connection.
-        let token = config.sas_token(registration_id).await?;
+        let token = config.sas_token(registration_id, progress).await?;
         let password = token.as_ref().map(|token| token.expose());
         let mut connect = BytesMut::new();
         codec::connect(&mut connect, config, registration_id, self.keep_alive, password)?;
-        let opened = self.connector.open(&PROTOCOL, self.carrier).await?;
+        let opened = self.connector.open(&PROTOCOL, self.carrier, progress).await?;
         Ok(opened.map(|io| Link::new(io, registration_id.clone(), self.keep_alive, connect)))
     }
 }
@@ -131,17 +144,19 @@ impl TransportHandlers for MqttTransport {
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,
+        progress: &Progress,
     ) -> Result<Response, Error> {
         self.connector.config().preflight(request.registration_id())?;
-        self.exchange(Question::Register(request)).await
+        self.exchange(Question::Register(request), progress).await
     }
 
     async fn query_operation_status(
         &mut self,
         request: &RegistrationRequest,
         operation_id: &OperationId,
+        progress: &Progress,
     ) -> Result<Response, Error> {
-        self.exchange(Question::Status(request, operation_id)).await
+        self.exchange(Question::Status(request, operation_id), progress).await
     }
 
     /// Sends DISCONNECT and closes, without waiting for the service.

@@ -17,8 +17,8 @@ mod driver;
 mod error;
 mod ids;
 pub mod machine;
-mod observer;
 mod printable;
+mod progress;
 mod registration_result;
 mod request;
 mod response;
@@ -34,8 +34,8 @@ pub use error::{
     RejectionCause, RejectionError, Stage, TimeoutError, TimeoutScope,
 };
 pub use ids::{IdScope, OperationId, RegistrationId};
-pub use observer::{Next, Observer, Step};
 pub use printable::Printable;
+pub use progress::{Next, Progress, Step};
 pub use registration_result::{OperationStatus, RegistrationResult, Substatus};
 pub use request::RegistrationRequest;
 pub use response::{ProtocolResult, Response};

@@ -3,7 +3,10 @@
 use alloc::boxed::Box;
 use core::{fmt, future::Future, pin::Pin};
 
-use crate::{error::Error, ids::OperationId, request::RegistrationRequest, response::Response};
+use crate::{
+    error::Error, ids::OperationId, progress::Progress, request::RegistrationRequest,
+    response::Response,
+};
 
 /// One transport, as the state machine sees it.
 ///
@@ -13,6 +16,10 @@ use crate::{error::Error, ids::OperationId, request::RegistrationRequest, respon
 /// ([`Error::Protocol`]) or when the request can't go over this transport at all ([`Error::Configuration`],
 /// before any I/O).
 ///
+/// The [`Progress`] that comes with a request is that of the registration that the request belongs to. A transport that
+/// makes a connection says each [`Step`](crate::Step) of it there, [`Step::Connected`](crate::Step::Connected) at the end:
+/// so a timeout can name where it struck. One that has no steps may leave it alone.
+///
 /// # Cancel safety
 /// The machine bounds every call and may drop its future at any await point. An implementation must be usable
 /// afterwards: it drops a connection whose exchange was cut short and makes a new one at the next call.
@@ -21,6 +28,7 @@ pub trait TransportHandlers: Send + 'static {
     fn registration_request(
         &mut self,
         request: &RegistrationRequest,
+        progress: &Progress,
     ) -> impl Future<Output = Result<Response, Error>> + Send;
 
     /// Asks how far the operation is; connects anew, once, if the connection was lost since the last call.
@@ -28,6 +36,7 @@ pub trait TransportHandlers: Send + 'static {
         &mut self,
         request: &RegistrationRequest,
         operation_id: &OperationId,
+        progress: &Progress,
     ) -> impl Future<Output = Result<Response, Error>> + Send;
 
     /// Ends the session and drops the connection. Without a connection it does nothing.
@@ -55,16 +64,18 @@ impl TransportHandlers for BoxTransport {
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,
+        progress: &Progress,
     ) -> Result<Response, Error> {
-        self.0.registration_request_dyn(request).await
+        self.0.registration_request_dyn(request, progress).await
     }
 
     async fn query_operation_status(
         &mut self,
         request: &RegistrationRequest,
         operation_id: &OperationId,
+        progress: &Progress,
     ) -> Result<Response, Error> {
-        self.0.query_operation_status_dyn(request, operation_id).await
+        self.0.query_operation_status_dyn(request, operation_id, progress).await
     }
 
     async fn end_session(&mut self) -> Result<(), Error> {
@@ -79,12 +90,14 @@ trait DynTransportHandlers: Send + 'static {
     fn registration_request_dyn<'a>(
         &'a mut self,
         request: &'a RegistrationRequest,
+        progress: &'a Progress,
     ) -> BoxFuture<'a, Result<Response, Error>>;
 
     fn query_operation_status_dyn<'a>(
         &'a mut self,
         request: &'a RegistrationRequest,
         operation_id: &'a OperationId,
+        progress: &'a Progress,
     ) -> BoxFuture<'a, Result<Response, Error>>;
 
     fn end_session_dyn(&mut self) -> BoxFuture<'_, Result<(), Error>>;
@@ -94,16 +107,18 @@ impl<T: TransportHandlers> DynTransportHandlers for T {
     fn registration_request_dyn<'a>(
         &'a mut self,
         request: &'a RegistrationRequest,
+        progress: &'a Progress,
     ) -> BoxFuture<'a, Result<Response, Error>> {
-        Box::pin(self.registration_request(request))
+        Box::pin(self.registration_request(request, progress))
     }
 
     fn query_operation_status_dyn<'a>(
         &'a mut self,
         request: &'a RegistrationRequest,
         operation_id: &'a OperationId,
+        progress: &'a Progress,
     ) -> BoxFuture<'a, Result<Response, Error>> {
-        Box::pin(self.query_operation_status(request, operation_id))
+        Box::pin(self.query_operation_status(request, operation_id, progress))
     }
 
     fn end_session_dyn(&mut self) -> BoxFuture<'_, Result<(), Error>> {

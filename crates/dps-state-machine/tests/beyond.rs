@@ -11,7 +11,7 @@ use std::{
 };
 
 use dps_state_machine::{
-    ConnectionError, Error, ErrorKind, Next, Observer, RejectionCause, Stage, StateMachine, Step,
+    ConnectionError, Error, ErrorKind, Next, RejectionCause, Stage, StateMachine, Step,
     TimeoutScope,
 };
 use support::*;
@@ -416,11 +416,9 @@ async fn an_observer_sees_each_step_in_order() {
     let transport =
         ScriptedTransport::answering([refused(429_001, Some(3)), assigning_after(4), assigned()]);
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let observer = {
-        let seen = Arc::clone(&seen);
-        Observer::new(move |step| seen.lock().unwrap().push(step.clone()))
-    };
-    let machine = StateMachine::with_observer(transport, settings(), observer);
+    let see = Arc::clone(&seen);
+    let machine = transport.machine();
+    machine.observe(move |step| see.lock().unwrap().push(step.clone()));
     machine.register(request()).await.unwrap();
     let waiting = |seconds, then| Step::Waiting { wait: secs(seconds), then };
     let operation_id = dps_state_machine::OperationId::new("op-1").unwrap();
@@ -443,13 +441,10 @@ async fn a_timeout_names_the_stage_of_the_connection_that_it_struck() {
     let tls = Step::Tls { server_name: "dps.example".into() };
     for (last, stage) in [(tls, Stage::Tls), (Step::Connected, Stage::Register)] {
         let transport = ScriptedTransport::default();
-        let observer = Observer::default();
-        let machine = StateMachine::with_observer(transport, settings(), observer.clone());
-        let (registered, ()) = join!(machine.register(request()), async {
-            observer.notify(&Step::Resolving { host: "dps.example".into() });
-            observer.notify(&last);
-        });
-        assert_eq!(registered.unwrap_err().stage(), Some(stage));
+        let resolving = Step::Resolving { host: "dps.example".into() };
+        *transport.steps.lock().unwrap() = vec![resolving, last];
+        let error = transport.machine().register(request()).await.unwrap_err();
+        assert_eq!((error.kind(), error.stage()), (ErrorKind::Timeout, Some(stage)));
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 };
 
 use dps_client::{
-    ConnectionError, Error, OperationId, ProtocolError, RegistrationRequest, Settings, Stage,
-    TransportHandlers,
+    ConnectionError, Error, OperationId, Progress, ProtocolError, RegistrationRequest, Settings,
+    Stage, TransportHandlers,
 };
 use dps_state_machine::Response;
 use tokio::time::{Instant, sleep};
@@ -332,6 +332,7 @@ impl TransportHandlers for Transport {
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,
+        _: &Progress,
     ) -> Result<Response, Error> {
         let number = number_of(request);
         self.answer(number, |begin| Call::Register { number, begin, end: None }).await
@@ -341,6 +342,7 @@ impl TransportHandlers for Transport {
         &mut self,
         request: &RegistrationRequest,
         _: &OperationId,
+        _: &Progress,
     ) -> Result<Response, Error> {
         let number = number_of(request);
         self.answer(number, |begin| Call::Query { number, begin, end: None }).await

@@ -1,6 +1,7 @@
 //! What depends on the clock, over a stream in memory, and what the transport itself can't be made to do yet.
 
 use dps_attestation::SymmetricKey;
+use dps_state_machine::Progress;
 use tokio::io::{AsyncWrite, DuplexStream, duplex};
 use zeroize::Zeroizing;
 
@@ -176,7 +177,8 @@ async fn a_service_that_reads_no_more_may_still_have_the_last_word() {
     let (config, id) = device();
     // Nothing is said: the connection is lost, in time.
     let (read, _silent) = duplex(1024);
-    let (io, login) = (tokio::io::join(read, Deaf), Login::of(&config, &id).await.unwrap());
+    let (io, login) =
+        (tokio::io::join(read, Deaf), Login::of(&config, &id, &Progress::default()).await.unwrap());
     let started = Connection::start(Box::new(io), &config, &id, login, true).await;
     let Err(Broken::Lost(error)) = started else { panic!("it is lost") };
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
@@ -186,9 +188,14 @@ async fn a_service_that_reads_no_more_may_still_have_the_last_word() {
     let no = "414d515003010000 0000002402010000005340d00000001400000001f00000000b00000001a305504c41494e 0000001602010000005344d000000006000000015001";
     words.write_all(&bytes(no)).await.unwrap();
     let io = tokio::io::join(read, Deaf);
-    let started =
-        Connection::start(Box::new(io), &config, &id, Login::of(&config, &id).await.unwrap(), true)
-            .await;
+    let started = Connection::start(
+        Box::new(io),
+        &config,
+        &id,
+        Login::of(&config, &id, &Progress::default()).await.unwrap(),
+        true,
+    )
+    .await;
     assert!(matches!(started, Ok(Started::Refused(response)) if response.status == 401));
 }
 

@@ -139,7 +139,10 @@ async fn tokens_and_ids_longer_than_a_small_frame_go_out_whole() {
     let request = RegistrationRequest::new(long.parse().unwrap());
     let scope = "0".repeat(64).parse::<dps_state_machine::IdScope>().unwrap();
     let mut transport = AmqpTransport::new(config.id_scope(scope)).unwrap();
-    assert_eq!(transport.registration_request(&request).await.unwrap().body, b"1");
+    assert_eq!(
+        transport.registration_request(&request, &Progress::default()).await.unwrap().body,
+        b"1"
+    );
     drop(transport);
     assert!(peer.over_next().await.starts_with("SiHobaaft"));
 }

@@ -14,7 +14,7 @@ mod websocket;
 
 use dps_amqp::{AmqpConfig, AmqpTransport};
 use dps_connect::Config;
-use dps_state_machine::{Error, RegistrationRequest, Response, Stage, TransportHandlers};
+use dps_state_machine::{Error, Progress, RegistrationRequest, Response, Stage, TransportHandlers};
 use rustls::version::TLS13;
 
 use peer::{Peer, Turn, usual_start};

@@ -137,5 +137,8 @@ async fn requests_wait_for_credit_and_keep_to_window_and_frame_size() {
     let payload = serde_json::json!({ "text": "x".repeat(1000) });
     let request = request().payload(payload).unwrap();
     let mut transport = AmqpTransport::new(config).unwrap();
-    assert_eq!(transport.registration_request(&request).await.unwrap().body, b"1");
+    assert_eq!(
+        transport.registration_request(&request, &Progress::default()).await.unwrap().body,
+        b"1"
+    );
 }

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use dps_connect::{Config, Roots};
 use dps_state_machine::{
-    ConnectionError, Error, OperationId, ProtocolError, RegistrationRequest, Response, Stage,
-    TransportHandlers,
+    ConnectionError, Error, OperationId, Progress, ProtocolError, RegistrationRequest, Response,
+    Stage, TransportHandlers,
 };
 use rustls::{
     ServerConfig,
@@ -29,11 +29,11 @@ pub fn operation(id: &str) -> OperationId {
 }
 
 pub async fn register(transport: &mut impl TransportHandlers) -> Result<Response, Error> {
-    transport.registration_request(&request()).await
+    transport.registration_request(&request(), &Progress::default()).await
 }
 
 pub async fn query(transport: &mut impl TransportHandlers) -> Result<Response, Error> {
-    transport.query_operation_status(&request(), &operation("4.op")).await
+    transport.query_operation_status(&request(), &operation("4.op"), &Progress::default()).await
 }
 
 pub fn connection_error(outcome: Result<impl Debug, Error>) -> ConnectionError {

@@ -7,7 +7,7 @@ async fn what_goes_over_the_transport() {
     let (mut server, config) = start([Answer::ok("{}"), Answer::ok("{}")]).await;
     let mut transport = HttpTransport::new(config.user_agent("test/1")).unwrap();
     let request = request().model_id("m").force_registration(true);
-    transport.registration_request(&request).await.unwrap();
+    transport.registration_request(&request, &Progress::default()).await.unwrap();
     let (_, head, body) = server.request().await;
     let token = head.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap();
     let prefix = "SharedAccessSignature sr=0ne00AABBCC%2Fregistrations%2Fpump-17&sig=";
@@ -27,7 +27,7 @@ async fn what_goes_over_the_transport() {
     assert_eq!(body, br#"{"registrationId":"pump-17","payload":{"modelId":"m"}}"#);
 
     let odd = operation("a/b?c=d&e#f %2F.é");
-    transport.query_operation_status(&request, &odd).await.unwrap();
+    transport.query_operation_status(&request, &odd, &Progress::default()).await.unwrap();
     let (_, head, body) = server.request().await;
     let token = head.lines().find_map(|line| line.strip_prefix("authorization: ")).unwrap();
     let expected = format!(
@@ -47,7 +47,8 @@ async fn an_operation_id_that_no_url_can_carry_is_the_services_fault() {
     let (_server, config) = start([]).await;
     let mut transport = HttpTransport::new(config).unwrap();
     for id in [".", "..", &"x".repeat(100_000)] {
-        let outcome = transport.query_operation_status(&request(), &operation(id)).await;
+        let (request, operation, progress) = (request(), operation(id), Progress::default());
+        let outcome = transport.query_operation_status(&request, &operation, &progress).await;
         let error = protocol_error(outcome);
         assert_eq!(error.stage, Stage::Query);
         assert!(error.reason.contains("operation id") && error.reason.len() < 300, "{error}");

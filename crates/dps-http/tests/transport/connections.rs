@@ -163,8 +163,7 @@ async fn each_step_of_a_new_connection_is_told_and_none_of_a_kept_one() {
     let (through, _asked) = open_proxy(server.address).await;
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
-    let config =
-        config.observer(Observer::new(move |step| tell.lock().unwrap().push(step.clone())));
+    let progress = Progress::new(move |step| tell.lock().unwrap().push(step.clone()));
     let host = localhost(server.address);
     let tls = Step::Tls { server_name: "localhost".into() };
     let connecting = |address: String| Step::Connecting { address };
@@ -188,14 +187,15 @@ async fn each_step_of_a_new_connection_is_told_and_none_of_a_kept_one() {
     ];
     for (config, expected) in cases {
         let mut transport = HttpTransport::new(config.clone()).unwrap();
-        register(&mut transport).await.unwrap();
+        transport.registration_request(&request(), &progress).await.unwrap();
         let connection = server.request().await.0;
         assert_eq!(std::mem::take(&mut *told.lock().unwrap()), expected);
-        query(&mut transport).await.unwrap();
+        let query = (request(), operation("4.op"));
+        transport.query_operation_status(&query.0, &query.1, &progress).await.unwrap();
         assert_eq!(server.request().await.0, connection);
         assert_eq!(*told.lock().unwrap(), []);
         // The other transports tell the same.
-        Connector::new(config).unwrap().connect(443).await.unwrap();
+        Connector::new(config).unwrap().connect(443, &progress).await.unwrap();
         assert_eq!(std::mem::take(&mut *told.lock().unwrap()), expected);
     }
 }
@@ -248,7 +248,10 @@ async fn every_fault_is_the_same_as_on_the_other_transports() {
         let name = fault.name;
         let through_proxy = !matches!(fault.config.proxy, ProxyChoice::None);
         let connector = Connector::new(fault.config.clone()).unwrap();
-        let Err(Error::Connection(theirs)) = connector.connect(443).await else { panic!("{name}") };
+        let Err(Error::Connection(theirs)) = connector.connect(443, &Progress::default()).await
+        else {
+            panic!("{name}")
+        };
         let mut transport = HttpTransport::new(fault.config).unwrap();
         for _ in 0..2 {
             let ours = connection_error(register(&mut transport).await);

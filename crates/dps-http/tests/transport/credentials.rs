@@ -32,9 +32,10 @@ async fn a_certificate_for_another_device_is_refused_before_any_io() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
     let config = config("localhost:1", authority.roots())
-        .attestation(authority.device("pump-18").attestation())
-        .observer(Observer::new(move |step| tell.lock().unwrap().push(step.clone())));
-    let error = register(&mut HttpTransport::new(config).unwrap()).await.unwrap_err();
+        .attestation(authority.device("pump-18").attestation());
+    let progress = Progress::new(move |step| tell.lock().unwrap().push(step.clone()));
+    let mut transport = HttpTransport::new(config).unwrap();
+    let error = transport.registration_request(&request(), &progress).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("pump-17"), "{error}");
     assert_eq!(*told.lock().unwrap(), [], "nothing was tried");

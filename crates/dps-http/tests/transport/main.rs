@@ -15,7 +15,7 @@ use std::{
 
 use dps_connect::{Config, Connector, Endpoint, NoProxy, ProxyChoice, Roots};
 use dps_http::HttpTransport;
-use dps_state_machine::{Error, ErrorKind, Observer, Stage, Step, TransportHandlers};
+use dps_state_machine::{Error, ErrorKind, Progress, Stage, Step, TransportHandlers};
 use rustls::version::{TLS12, TLS13};
 use tokio::io::AsyncReadExt;
 

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use dps_state_machine::Observer;
 use mqtt_proto::v3::ConnectReturnCode;
 
 use super::*;
@@ -47,23 +46,25 @@ async fn what_mqtt_cannot_carry_is_refused_before_any_io() {
     let authority = Authority::new("Test CA");
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
-    let config = config("localhost:1", authority.roots())
-        .observer(Observer::new(move |step| tell.lock().unwrap().push(step.clone())));
+    let progress = Progress::new(move |step| tell.lock().unwrap().push(step.clone()));
+    let config = config("localhost:1", authority.roots());
     let other = config.clone().attestation(authority.device("pump-18").attestation());
 
     let mut transport = MqttTransport::new(config.clone()).unwrap();
-    let error =
-        transport.registration_request(&request().force_registration(true)).await.unwrap_err();
+    let forced = request().force_registration(true);
+    let error = transport.registration_request(&forced, &progress).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     let message = error.to_string();
     assert!(message.contains("forceRegistration") && message.contains("http, amqp and amqp-ws"));
 
-    let error = register(&mut MqttTransport::new(other).unwrap()).await.unwrap_err();
+    let mut transport = MqttTransport::new(other).unwrap();
+    let error = transport.registration_request(&request(), &progress).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("pump-17"), "{error}");
 
     let endless = config.clone().user_agent("x".repeat(70_000));
-    let error = register(&mut MqttTransport::new(endless).unwrap()).await.unwrap_err();
+    let mut transport = MqttTransport::new(endless).unwrap();
+    let error = transport.registration_request(&request(), &progress).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
     assert!(error.to_string().contains("user agent"), "{error}");
 

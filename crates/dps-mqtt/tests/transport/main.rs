@@ -13,7 +13,9 @@ mod websocket;
 
 use dps_connect::{Config, Roots};
 use dps_mqtt::{MqttConfig, MqttTransport};
-use dps_state_machine::{Error, ErrorKind, RegistrationRequest, Stage, TransportHandlers};
+use dps_state_machine::{
+    Error, ErrorKind, Progress, RegistrationRequest, Stage, TransportHandlers,
+};
 use mqtt_proto::v3::Packet;
 use rustls::version::{TLS12, TLS13};
 

@@ -143,7 +143,10 @@ async fn the_largest_request_goes_through_whole_and_may_be_refused() {
     let large = request().payload(format!("{{\"p\":\"{body}\"}}").parse().unwrap()).unwrap();
     let (_peer, config) = start(service([ok("1")])).await;
     let mut transport = MqttTransport::new(config).unwrap();
-    assert_eq!(transport.registration_request(&large).await.unwrap().body, b"1");
+    assert_eq!(
+        transport.registration_request(&large, &Progress::default()).await.unwrap().body,
+        b"1"
+    );
 
     let refusing: Script = std::sync::Arc::new(|_, packet| match packet {
         Packet::Connect(_) => {
@@ -152,7 +155,11 @@ async fn the_largest_request_goes_through_whole_and_may_be_refused() {
         other => courtesy(other),
     });
     let (_peer, config) = start(refusing).await;
-    let response = MqttTransport::new(config).unwrap().registration_request(&large).await.unwrap();
+    let response = MqttTransport::new(config)
+        .unwrap()
+        .registration_request(&large, &Progress::default())
+        .await
+        .unwrap();
     assert_eq!(response.status, 401);
 }
 
@@ -163,7 +170,7 @@ async fn another_device_gets_a_session_of_its_own() {
     register(&mut transport).await.unwrap();
     peer.flight().await;
     let other = RegistrationRequest::new("pump-18".parse().unwrap());
-    transport.registration_request(&other).await.unwrap();
+    transport.registration_request(&other, &Progress::default()).await.unwrap();
     let mut seen = vec![peer.flight().await, peer.flight().await];
     seen.sort_by_key(|(connection, _)| *connection);
     assert_eq!(kinds(&seen[0].1), "AD");

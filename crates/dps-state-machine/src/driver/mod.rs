@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use crate::{
     error::{ConfigurationError, Error},
     machine::{Input, Machine},
-    observer::Observer,
+    progress::{Observer, Step},
     registration_result::RegistrationResult,
     request::RegistrationRequest,
     settings::Settings,
@@ -44,16 +44,10 @@ impl<T: TransportHandlers> StateMachine<T> {
     /// A machine that is not connected yet.
     #[must_use]
     pub fn new(transport: T, settings: Settings) -> Self {
-        Self::with_observer(transport, settings, Observer::default())
-    }
-
-    /// A machine that tells the observer of each step as it happens.
-    #[must_use]
-    pub fn with_observer(transport: T, settings: Settings, observer: Observer) -> Self {
         // The standard library's hasher keys are the operating system's random numbers.
         let seed = RandomState::new().build_hasher().finish();
         let machine = Machine::new(settings, seed);
-        Self { shared: Arc::new(Shared::new(transport, settings, machine, observer)) }
+        Self { shared: Arc::new(Shared::new(transport, settings, machine)) }
     }
 
     /// Registers the device: sends the registration, asks for the operation's status until the device is
@@ -113,6 +107,14 @@ impl<T: TransportHandlers> StateMachine<T> {
     #[must_use]
     pub fn operation_status(&self) -> OperationStatusEvents {
         self.shared.subscribe()
+    }
+
+    /// Shows each [`Step`] to the given function as it happens, for all registrations that begin from now on; it takes
+    /// the place of the one before. The clones of this machine share it, other machines don't.
+    ///
+    /// The function is called in the registration's own task, and it may call the machine: it must not block.
+    pub fn observe(&self, on_step: impl Fn(&Step) + Send + Sync + 'static) {
+        self.shared.observe(Observer::new(on_step));
     }
 
     /// Cancels the registration in progress, if any: it fails with [`Error::Cancelled`]. The session stays.

@@ -22,7 +22,7 @@ use crate::{
     error::Error,
     ids::OperationId,
     machine::{ExchangeId, Input, Machine, Output},
-    observer::{Observer, Step},
+    progress::{Observer, Progress, Step},
     registration_result::{OperationStatus, RegistrationResult},
     request::RegistrationRequest,
     settings::Settings,
@@ -40,7 +40,6 @@ pub(super) struct Shared<T> {
     /// Tells those who wait for the end of a session that the state has changed, in the order in which they came.
     changed: Notify,
     origin: Instant,
-    observer: Observer,
 }
 
 /// The machine and who is to be told.
@@ -50,11 +49,13 @@ struct Book {
     registrant: Option<Registrant>,
     enders: Vec<oneshot::Sender<Result<(), Error>>>,
     watchers: Vec<mpsc::Sender<OperationStatus>>,
+    observer: Observer,
 }
 
 /// The registration in progress: what it asks for and who waits for it.
 struct Registrant {
     request: Arc<RegistrationRequest>,
+    progress: Progress,
     outcome: oneshot::Sender<Result<Box<RegistrationResult>, Error>>,
 }
 
@@ -69,11 +70,13 @@ pub(super) enum Task {
         exchange: ExchangeId,
         until: Duration,
         request: Arc<RegistrationRequest>,
+        progress: Progress,
     },
     Query {
         exchange: ExchangeId,
         until: Duration,
         request: Arc<RegistrationRequest>,
+        progress: Progress,
         operation_id: OperationId,
     },
     EndSession {
@@ -100,12 +103,7 @@ pub(super) enum Ending<'a, T> {
 }
 
 impl<T> Shared<T> {
-    pub(super) fn new(
-        transport: T,
-        settings: Settings,
-        machine: Machine,
-        observer: Observer,
-    ) -> Self {
+    pub(super) fn new(transport: T, settings: Settings, machine: Machine) -> Self {
         Self {
             transport: Arc::new(AsyncMutex::new(transport)),
             book: Mutex::new(Book {
@@ -114,11 +112,11 @@ impl<T> Shared<T> {
                 registrant: None,
                 enders: Vec::new(),
                 watchers: Vec::new(),
+                observer: Observer::default(),
             }),
             call: Mutex::new(None),
             changed: Notify::new(),
             origin: Instant::now(),
-            observer,
         }
     }
 
@@ -132,6 +130,12 @@ impl<T> Shared<T> {
         book.watchers.retain(|watcher| !watcher.is_closed());
         book.watchers.push(sender);
         events
+    }
+
+    pub(super) fn observe(&self, observer: Observer) {
+        let former = std::mem::replace(&mut self.book().observer, observer);
+        // Outside of the lock: it runs code that isn't ours.
+        drop(former);
     }
 
     pub(super) fn begin_registration(
@@ -153,7 +157,8 @@ impl<T> Shared<T> {
             }
         }
         let (sender, outcome) = oneshot::channel();
-        book.registrant = Some(Registrant { request: Arc::clone(request), outcome: sender });
+        let (request, progress) = (Arc::clone(request), Progress::shown_to(book.observer.clone()));
+        book.registrant = Some(Registrant { request, progress, outcome: sender });
         let running = Running { shared: self, outcome };
         match self.carry_out(book, outputs) {
             Some(task) => Registering::Run(task, running),
@@ -195,19 +200,25 @@ impl<T> Shared<T> {
         let mut task = None;
         let mut dropped = None;
         let mut steps = Vec::new();
+        let progress = book.registrant.as_ref().map(|registrant| registrant.progress.clone());
         for output in outputs {
             match output {
                 Output::RegistrationRequest { exchange, until } => {
                     steps.push(Step::Registering);
-                    task =
-                        book.request().map(|request| Task::Register { exchange, until, request });
-                }
-                Output::QueryOperationStatus { exchange, operation_id, until } => {
-                    steps.push(Step::Polling);
-                    task = book.request().map(|request| Task::Query {
+                    task = book.request().map(|(request, progress)| Task::Register {
                         exchange,
                         until,
                         request,
+                        progress,
+                    });
+                }
+                Output::QueryOperationStatus { exchange, operation_id, until } => {
+                    steps.push(Step::Polling);
+                    task = book.request().map(|(request, progress)| Task::Query {
+                        exchange,
+                        until,
+                        request,
+                        progress,
                         operation_id,
                     });
                 }
@@ -235,8 +246,8 @@ impl<T> Shared<T> {
                     });
                 }
                 Output::Complete(mut outcome) => {
-                    self.name_the_stage(&mut outcome);
                     if let Some(registrant) = book.registrant.take() {
+                        name_the_stage(&mut outcome, &registrant.progress);
                         let _ = registrant.outcome.send(outcome);
                     }
                 }
@@ -254,19 +265,12 @@ impl<T> Shared<T> {
         drop(dropped);
         for step in &steps {
             debug!(?step);
-            self.observer.notify(step);
+            if let Some(progress) = &progress {
+                progress.enter(step);
+            }
         }
         self.changed.notify_waiters();
         task
-    }
-
-    /// The machine knows which request timed out; which part of the connection it hung in, the transport has told.
-    fn name_the_stage(&self, outcome: &mut Result<Box<RegistrationResult>, Error>) {
-        if let (Err(Error::Timeout(timeout)), Some(stage)) =
-            (outcome, self.observer.connection_stage())
-        {
-            timeout.stage = stage;
-        }
     }
 
     /// Takes the call out of its place to be dropped. While it is being polled it stays there: whoever polls it
@@ -327,17 +331,19 @@ impl<T: TransportHandlers> Shared<T> {
     pub(super) async fn perform(&self, task: Task) -> Input {
         let transport = Arc::clone(&self.transport);
         match task {
-            Task::Register { exchange, until, request } => {
+            Task::Register { exchange, until, request, progress } => {
                 let call = async move {
                     let mut transport = transport.lock_owned().await;
-                    Input::Answer(exchange, transport.registration_request(&request).await)
+                    let answer = transport.registration_request(&request, &progress).await;
+                    Input::Answer(exchange, answer)
                 };
                 self.call(exchange, until, call).await
             }
-            Task::Query { exchange, until, request, operation_id } => {
+            Task::Query { exchange, until, request, progress, operation_id } => {
                 let call = async move {
                     let mut transport = transport.lock_owned().await;
-                    let answer = transport.query_operation_status(&request, &operation_id).await;
+                    let answer =
+                        transport.query_operation_status(&request, &operation_id, &progress).await;
                     Input::Answer(exchange, answer)
                 };
                 self.call(exchange, until, call).await
@@ -365,8 +371,16 @@ impl Book {
         outputs
     }
 
-    fn request(&self) -> Option<Arc<RegistrationRequest>> {
-        self.registrant.as_ref().map(|registrant| Arc::clone(&registrant.request))
+    fn request(&self) -> Option<(Arc<RegistrationRequest>, Progress)> {
+        let Registrant { request, progress, .. } = self.registrant.as_ref()?;
+        Some((Arc::clone(request), progress.clone()))
+    }
+}
+
+/// The machine knows which request timed out; which part of the connection it hung in, the transport has said.
+fn name_the_stage(outcome: &mut Result<Box<RegistrationResult>, Error>, progress: &Progress) {
+    if let (Err(Error::Timeout(timeout)), Some(stage)) = (outcome, progress.stage()) {
+        timeout.stage = stage;
     }
 }
 

@@ -6,7 +6,7 @@ use core::time::Duration;
 use crate::{
     error::Error,
     ids::OperationId,
-    observer::Next,
+    progress::Next,
     registration_result::{OperationStatus, RegistrationResult},
     response::Response,
 };

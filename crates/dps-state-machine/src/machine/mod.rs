@@ -27,7 +27,7 @@ use crate::{
     answer::{Verdict, judge},
     error::{Error, Stage, TimeoutError, TimeoutScope},
     ids::OperationId,
-    observer::Next,
+    progress::Next,
     registration_result::OperationStatus,
     response::Response,
     settings::Settings,

@@ -17,8 +17,8 @@ use std::{
 };
 
 use dps_state_machine::{
-    ConnectionError, Error, OperationId, ProtocolResult, RegistrationRequest, Response, Settings,
-    Stage, StateMachine, TransportHandlers,
+    ConnectionError, Error, OperationId, Progress, ProtocolResult, RegistrationRequest, Response,
+    Settings, Stage, StateMachine, Step, TransportHandlers,
 };
 use tokio::time::{Instant, sleep};
 
@@ -43,6 +43,8 @@ pub struct ScriptedTransport {
     /// Calls under way; more than one at once is a fault of the machine's.
     pub under_way: Arc<AtomicUsize>,
     pub most_under_way: Arc<AtomicUsize>,
+    /// What each call says of its connection.
+    pub steps: Arc<Mutex<Vec<Step>>>,
     started: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -95,6 +97,13 @@ impl ScriptedTransport {
         UnderWay(Arc::clone(&self.under_way))
     }
 
+    fn connect(&self, progress: &Progress) {
+        let steps = self.steps.lock().unwrap().clone();
+        for step in &steps {
+            progress.enter(step);
+        }
+    }
+
     async fn answer(&self) -> Result<Response, Error> {
         let next = self.answers.lock().unwrap().pop_front();
         let (after, answer) = next.unwrap_or((Duration::ZERO, None));
@@ -119,8 +128,10 @@ impl TransportHandlers for ScriptedTransport {
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,
+        progress: &Progress,
     ) -> Result<Response, Error> {
         let _under_way = self.enter(Call::Register(request.registration_id().to_string()));
+        self.connect(progress);
         self.answer().await
     }
 
@@ -128,8 +139,10 @@ impl TransportHandlers for ScriptedTransport {
         &mut self,
         _: &RegistrationRequest,
         operation_id: &OperationId,
+        progress: &Progress,
     ) -> Result<Response, Error> {
         let _under_way = self.enter(Call::Query(operation_id.to_string()));
+        self.connect(progress);
         self.answer().await
     }
 

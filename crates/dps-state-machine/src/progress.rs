@@ -1,4 +1,4 @@
-//! What happens, as it happens, for a person who watches.
+//! How far a registration has come: what the transport and the machine say of it as it happens.
 
 use alloc::{string::String, sync::Arc};
 use core::{
@@ -74,9 +74,10 @@ pub enum Next {
 }
 
 impl Step {
-    /// The stage of the connection that begins with this step; `None` for a step of the registration itself.
+    /// The stage of the way to the service that begins with this step; `None` when it is a step of the registration
+    /// itself, or ends a stage.
     #[must_use]
-    pub fn connection_stage(&self) -> Option<Stage> {
+    pub fn stage(&self) -> Option<Stage> {
         match self {
             Self::Signing => Some(Stage::Sign),
             Self::Resolving { .. } => Some(Stage::Resolve),
@@ -89,54 +90,80 @@ impl Step {
     }
 }
 
-/// Gets each [`Step`] as it happens. It is called from the registration's own task: it must not block.
+/// How far one registration has come.
 ///
-/// Give clones of one observer to the transport and to the machine: so a timeout names the stage of the connection that
-/// it struck.
-#[derive(Clone)]
-pub struct Observer {
-    on_step: Option<Arc<OnStep>>,
-    /// How far the connection that is being made has come, as an index into [`CONNECTION_STAGES`].
-    stage: Arc<AtomicUsize>,
+/// The machine makes one for each registration and hands it to the transport with each request. The transport says
+/// [`enter`](Self::enter) whenever a step begins. So a timeout names the stage that it struck, and it
+/// is always the stage of its own registration, whatever else runs beside it.
+///
+/// Clones are one and the same progress: a transport may keep one for a task or a callback of its own, and what a task
+/// says that outlives its registration concerns nobody any more.
+#[derive(Clone, Default)]
+pub struct Progress(Arc<Inner>);
+
+struct Inner {
+    observer: Observer,
+    /// The stage that the way to the service has come to, as an index into [`STAGES`].
+    stage: AtomicUsize,
 }
+
+const STAGES: [Stage; 6] =
+    [Stage::Sign, Stage::Resolve, Stage::Connect, Stage::Proxy, Stage::Tls, Stage::Websocket];
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self { observer: Observer::default(), stage: AtomicUsize::new(STAGES.len()) }
+    }
+}
+
+impl Progress {
+    /// The progress of one registration, each step of which is shown to the given function. The machine makes its own:
+    /// this is for who calls a transport without a machine, as a test does. [`Progress::default`] shows no step to
+    /// anybody.
+    #[must_use]
+    pub fn new(on_step: impl Fn(&Step) + Send + Sync + 'static) -> Self {
+        Self::shown_to(Observer::new(on_step))
+    }
+
+    pub(crate) fn shown_to(observer: Observer) -> Self {
+        Self(Arc::new(Inner { observer, ..Inner::default() }))
+    }
+
+    /// A step begins. The observer's code runs in this call.
+    pub fn enter(&self, step: &Step) {
+        let stage = step.stage();
+        let index = STAGES.iter().position(|known| Some(*known) == stage);
+        self.0.stage.store(index.unwrap_or(STAGES.len()), Ordering::Relaxed);
+        self.0.observer.see(step);
+    }
+
+    /// The stage that the way to the service has come to; `None` when the way is clear.
+    #[must_use]
+    pub fn stage(&self) -> Option<Stage> {
+        STAGES.get(self.0.stage.load(Ordering::Relaxed)).copied()
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Progress").field(&self.stage()).finish()
+    }
+}
+
+/// Who is shown each step; by default nobody.
+#[derive(Clone, Default)]
+pub(crate) struct Observer(Option<Arc<OnStep>>);
 
 type OnStep = dyn Fn(&Step) + Send + Sync;
 
-const CONNECTION_STAGES: [Stage; 6] =
-    [Stage::Sign, Stage::Resolve, Stage::Connect, Stage::Proxy, Stage::Tls, Stage::Websocket];
-
-impl Default for Observer {
-    fn default() -> Self {
-        Self { on_step: None, stage: Arc::new(AtomicUsize::new(CONNECTION_STAGES.len())) }
-    }
-}
-
 impl Observer {
-    /// An observer that calls the given function.
-    #[must_use]
-    pub fn new(on_step: impl Fn(&Step) + Send + Sync + 'static) -> Self {
-        Self { on_step: Some(Arc::new(on_step)), ..Self::default() }
+    pub(crate) fn new(on_step: impl Fn(&Step) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(on_step)))
     }
 
-    /// Tells the observer of a step.
-    pub fn notify(&self, step: &Step) {
-        let stage = step.connection_stage();
-        let index = CONNECTION_STAGES.iter().position(|known| Some(*known) == stage);
-        self.stage.store(index.unwrap_or(CONNECTION_STAGES.len()), Ordering::Relaxed);
-        if let Some(on_step) = &self.on_step {
+    fn see(&self, step: &Step) {
+        if let Some(on_step) = &self.0 {
             on_step(step);
         }
-    }
-
-    /// The stage of the connection that is being made; `None` when none is.
-    #[must_use]
-    pub fn connection_stage(&self) -> Option<Stage> {
-        CONNECTION_STAGES.get(self.stage.load(Ordering::Relaxed)).copied()
-    }
-}
-
-impl fmt::Debug for Observer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.on_step.is_some() { "Observer(set)" } else { "Observer(none)" })
     }
 }

@@ -1,15 +1,11 @@
 //! The command line as a whole, and what is said when it can't be read.
 
-use std::{
-    ffi::OsString,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use dps_client::ConfigurationError;
 
-use crate::{derive_key, emulate, register, report, sas_token, secret};
+use crate::{derive_key, emulate, given, output, register, report, sas_token, secret};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,7 +41,7 @@ pub(crate) fn explain(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let json = asks_for_json(arguments);
     let rendered = error.render().to_string();
     if error.exit_code() == 0 {
-        return report::print(&rendered);
+        return output::print(&rendered);
     }
     if let Some(message) = unfit(arguments, &rendered) {
         return wrong(&message, json);
@@ -53,14 +49,13 @@ pub(crate) fn explain(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     if json {
         return wrong(&in_one_line(&rendered), true);
     }
-    // Nobody may be listening.
-    let _ = io::stderr().write_all(secret::masked(&rendered).as_bytes());
+    output::note(&secret::masked(&rendered));
     ExitCode::from(2)
 }
 
 fn wrong(message: &str, json: bool) -> ExitCode {
     let error = ConfigurationError::new("command line", "", message).into();
-    report::Reporter::new(json).failed(&error, None)
+    report::Reporter::new(json).failed(&error, &report::Context::default())
 }
 
 /// Which argument can't be one, if there is such: not what it says, which may be a secret. `rendered` is what clap says:
@@ -88,6 +83,7 @@ fn unfit(arguments: &[OsString], rendered: &str) -> Option<String> {
 
 fn asks_for_json(arguments: &[OsString]) -> bool {
     arguments.iter().skip(1).take_while(|word| *word != "--").any(|word| word == "--json")
+        || given::JSON.is_on(false).unwrap_or(false)
 }
 
 /// What is wrong, without the usage that follows it.
@@ -118,7 +114,6 @@ mod tests {
         for (words, names) in [
             (&["dps", "register", "--frobnicate=1"][..], "--frobnicate"),
             (&["dps", "register", "stray"], "stray"),
-            (&["dps", "register", "--cert", "c.pem"], "--key"),
             (&["dps", "register", "--emulator", "--endpoint", "h"], "--endpoint"),
             (&["dps", "enroll"], "enroll"),
         ] {

@@ -9,14 +9,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     files::{Deadline, Source},
-    given::{named, variable, wrong},
+    given::{
+        CERT, GROUP_KEY_FILE, KEY, SYMMETRIC_KEY, SYMMETRIC_KEY_FILE, Setting, named, variable,
+        wrong,
+    },
 };
-
-pub(crate) const SYMMETRIC_KEY_FILE: &str = "--symmetric-key-file";
-pub(crate) const GROUP_KEY_FILE: &str = "--group-key-file";
-pub(crate) const SYMMETRIC_KEY: &str = "DPS_SYMMETRIC_KEY";
-const CERT: &str = "--cert";
-const KEY: &str = "--key";
 
 /// One credential, by a flag or by the environment; a flag wins over the environment.
 #[derive(Clone, Debug, clap::Args)]
@@ -31,10 +28,10 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "FILE")]
     group_key_file: Option<String>,
     /// File with the device's certificate, followed by its chain
-    #[arg(long, value_name = "PEM", requires = "key")]
+    #[arg(long, value_name = "PEM")]
     cert: Option<String>,
     /// File with the certificate's private key, not encrypted
-    #[arg(long, value_name = "PEM", requires = "cert")]
+    #[arg(long, value_name = "PEM")]
     key: Option<String>,
 }
 
@@ -48,35 +45,46 @@ pub(crate) enum Credential {
 }
 
 impl Flags {
-    /// The one credential that was given.
+    /// The one credential that was given: by flags, or else by variables.
     pub(crate) fn choose(&self) -> Result<Credential, Error> {
         let Self { symmetric_key_file, group_key_file, cert, key } = self;
-        let x509 = cert.as_ref().zip(key.as_ref());
+        let flags = [symmetric_key_file, group_key_file, cert, key];
+        // A variable stands in for a flag, but adds no second credential to one.
+        let by_flag = flags.iter().any(|flag| flag.is_some());
+        let find = |setting: Setting, flag: &Option<String>| match flag {
+            None if by_flag => Ok(None),
+            flag => setting.file(flag.as_ref()),
+        };
+        let certificate = cert.is_some() || key.is_some() || !by_flag;
+        let [cert, key] = if certificate {
+            [CERT.file(cert.as_ref())?, KEY.file(key.as_ref())?]
+        } else {
+            [None, None]
+        };
         let mut given = Vec::new();
-        let mut names = Vec::new();
-        if let Some(path) = symmetric_key_file {
-            given.push(Credential::SymmetricKeyFile(Source::new(SYMMETRIC_KEY_FILE, path)));
-            names.push(SYMMETRIC_KEY_FILE);
+        if let Some(file) = find(SYMMETRIC_KEY_FILE, symmetric_key_file)? {
+            given.push((file.from, Credential::SymmetricKeyFile(file)));
         }
-        if let Some(path) = group_key_file {
-            given.push(Credential::GroupKeyFile(Source::new(GROUP_KEY_FILE, path)));
-            names.push(GROUP_KEY_FILE);
+        if let Some(file) = find(GROUP_KEY_FILE, group_key_file)? {
+            given.push((file.from, Credential::GroupKeyFile(file)));
         }
-        if let Some((cert, key)) = x509 {
-            let (certificates, key) = (Source::new(CERT, cert), Source::new(KEY, key));
-            given.push(Credential::X509 { certificates, key });
-            names.push("--cert with --key");
+        match (cert, key) {
+            (Some(certificates), Some(key)) => {
+                given.push(("--cert with --key", Credential::X509 { certificates, key }));
+            }
+            (Some(cert), None) => return Err(wrong(cert.from, "", "it needs --key beside it")),
+            (None, Some(key)) => return Err(wrong(key.from, "", "it needs --cert beside it")),
+            (None, None) => {}
         }
-        if given.is_empty()
-            && let Some(key) = variable(SYMMETRIC_KEY)?
-        {
-            return Ok(Credential::SymmetricKey(Zeroizing::new(key)));
+        if !by_flag && let Some(key) = variable(SYMMETRIC_KEY)? {
+            given.push((SYMMETRIC_KEY, Credential::SymmetricKey(Zeroizing::new(key))));
         }
+        let names: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
+        let names = names.join(" and ");
         match (given.pop(), given.is_empty()) {
-            (Some(only), true) => Ok(only),
+            (Some((_, only)), true) => Ok(only),
             (Some(_), false) => {
-                let reason = format!("give one; there are {}", names.join(" and "));
-                Err(wrong("credential", "", &reason))
+                Err(wrong("credential", "", &format!("give one; there are {names}")))
             }
             (None, _) => Err(wrong(
                 "credential",

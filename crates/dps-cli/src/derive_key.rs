@@ -6,10 +6,10 @@ use dps_client::Error;
 use zeroize::Zeroizing;
 
 use crate::{
-    credential::{GROUP_KEY_FILE, group_key},
-    files::Source,
-    given,
-    report::{Reporter, print},
+    credential::group_key,
+    given::{self, wrong},
+    output::print,
+    report::{Context, Reporter},
 };
 
 const DETAILS: &str = "\
@@ -22,24 +22,27 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = DETAILS)]
 pub(crate) struct Arguments {
-    /// The device's name at the service, exactly as it registers [env: DPS_REGISTRATION_ID]
+    /// The device's name at the service, exactly as it registers
     #[arg(long, value_name = "ID")]
     registration_id: Option<String>,
     /// File with the key of the enrollment group in base64; `-` reads standard input
     #[arg(long, value_name = "FILE")]
-    group_key_file: String,
+    group_key_file: Option<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     match derive(arguments) {
         Ok(key) => print(&key),
-        Err(error) => Reporter::new(false).failed(&error, None),
+        Err(error) => Reporter::for_people().failed(&error, &Context::default()),
     }
 }
 
 fn derive(arguments: &Arguments) -> Result<Zeroizing<String>, Error> {
     let id = given::REGISTRATION_ID.require(arguments.registration_id.as_ref())?.parse()?;
-    let file = Source::new(GROUP_KEY_FILE, &arguments.group_key_file);
+    let missing = "it is missing; give it, or set DPS_GROUP_KEY_FILE";
+    let file = given::GROUP_KEY_FILE
+        .file(arguments.group_key_file.as_ref())?
+        .ok_or_else(|| wrong(given::GROUP_KEY_FILE.flag, "", missing))?;
     let group = group_key(&file, &file.text(&file.read()?)?)?;
     Ok(Zeroizing::new(format!("{}\n", *group.derive(&id).expose_base64())))
 }

@@ -1,15 +1,17 @@
 //! `dps emulate`.
 
 use std::{
+    fmt::Write as _,
     fs::{self, File},
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     net::IpAddr,
     path::Path,
     process::ExitCode,
     sync::mpsc,
+    time::SystemTime,
 };
 
-use dps_client::Error;
+use dps_client::{Error, Printable};
 use dps_emulator::{
     CaCertificates, Config, ConfigError, Emulator, Enrollment, GroupAttestation, SymmetricKey,
 };
@@ -17,56 +19,63 @@ use serde::Serialize;
 
 use crate::{
     files::Source,
-    given::wrong,
-    interrupt::Interrupts,
-    report::{Reporter, print},
+    given::{
+        self, ADMIN_PORT, AMQP_PORT, CA_OUT, CONFIG, EVENTS, GROUP_CA, Given, HTTPS_PORT, LISTEN,
+        MQTT_PORT, NAME, Setting, wrong,
+    },
+    interrupt::{self, Interrupts},
+    output::{self, print},
+    report::{self, Context, Reporter},
     runtime, secret,
-    trace::Verbosity,
+    trace::{self, Verbosity},
 };
 
-const CONFIG: &str = "--config";
 const GROUP_KEY: &str = "--group-key";
-const GROUP_CA: &str = "--group-ca";
-const CA_OUT: &str = "--ca-out";
-const NAME: &str = "--name";
-const EVENTS: &str = "--events";
 
 const DETAILS: &str = "\
-Without --config any registration id is assigned that shows the right credential: a SAS token signed
-with a key derived from the group key or, with --group-ca, a certificate of that authority.
+Without --config any registration id is assigned that shows the right
+credential: a SAS token signed with a key derived from the group key or, with
+--group-ca, a certificate of that authority.
 
 When it serves, the first line on standard output is one JSON object:
-  {\"ready\": true, \"idScope\", \"httpsPort\", \"mqttPort\", \"amqpPort\", \"adminPort\", \"caFile\", \"groupKey\"}
-Ctrl-C or SIGTERM stops it.
+  {\"ready\": true, \"idScope\", \"httpsPort\", \"mqttPort\", \"amqpPort\",
+   \"adminPort\", \"caFile\", \"groupKey\"}
+Ctrl-C or SIGTERM stops it, with exit code 0; 130 or 143 before it serves.
+
+Each flag but --group-key has a variable named after it, like DPS_HTTPS_PORT for
+--https-port; those of flags that may be repeated separate values by commas.
 
 Examples:
   # Any free ports; devices trust ca.pem.
   dps emulate --ca-out ca.pem
+
   # The ports and the name that devices have built in; events on standard output.
-  dps emulate --https-port 443 --mqtt-port 8883 --amqp-port 5671 --ca-out ca.pem --events - \\
-      --name global.azure-devices-provisioning.net
-  # Enrollments, faults and limits from a file, beginning with one that has every key.
+  dps emulate --https-port 443 --mqtt-port 8883 --amqp-port 5671 \\
+      --name global.azure-devices-provisioning.net --ca-out ca.pem --events -
+
+  # Enrollments, faults and limits from a file, beginning with one that has
+  # every key.
   dps emulate --example-config > emulator.toml
   dps emulate --config emulator.toml --https-port 8443 --ca-out ca.pem";
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(after_help = DETAILS)]
 pub(crate) struct Arguments {
     /// Port for HTTPS and every WebSocket; 0 or without it any free one
     #[arg(long, value_name = "PORT")]
-    https_port: Option<u16>,
+    https_port: Option<String>,
     /// Port for MQTT; 0 or without it any free one
     #[arg(long, value_name = "PORT")]
-    mqtt_port: Option<u16>,
+    mqtt_port: Option<String>,
     /// Port for AMQP; 0 or without it any free one
     #[arg(long, value_name = "PORT")]
-    amqp_port: Option<u16>,
+    amqp_port: Option<String>,
     /// Port for /health and /events, over plain HTTP on loopback; 0 or without it any free one
     #[arg(long, value_name = "PORT")]
-    admin_port: Option<u16>,
+    admin_port: Option<String>,
     /// Address to listen on, may be repeated; 127.0.0.1 and ::1 without it
     #[arg(long, value_name = "ADDRESS")]
-    listen: Vec<IpAddr>,
+    listen: Vec<String>,
     /// Another name or address for the server certificate, may be repeated
     #[arg(long, value_name = "NAME")]
     name: Vec<String>,
@@ -89,6 +98,9 @@ pub(crate) struct Arguments {
     /// output
     #[arg(long, value_name = "FILE|-")]
     events: Option<String>,
+    /// Shows no warnings, and no lines to paste at a terminal
+    #[arg(long, short)]
+    quiet: bool,
     #[command(flatten)]
     verbosity: Verbosity,
 }
@@ -107,34 +119,83 @@ struct Ready<'a> {
     group_key: Option<&'a str>,
 }
 
+mod registrations;
+
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     if arguments.example_config {
         return print(Config::EXAMPLE);
     }
-    arguments.verbosity.start();
-    match runtime::block_on(|interrupts| serve(arguments, interrupts)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => Reporter::new(false).failed(&error, None),
+    runtime::block_on(|interrupts| serve(arguments, interrupts))
+        .unwrap_or_else(|error| Reporter::for_people().failed(&error, &Context::default()))
+}
+
+async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<ExitCode, Error> {
+    let level = arguments.verbosity.level()?;
+    // One line for each registration is what most want to see; the traces are for those who look for more.
+    trace::start(if level > 1 { level } else { 0 });
+    let quiet = given::QUIET.is_on(arguments.quiet)?;
+    if !quiet {
+        given::unknown_variables().iter().for_each(|warning| report::warn(warning));
+        clock_warning(SystemTime::now()).iter().for_each(|warning| report::warn(warning));
+    }
+    let (emulator, ready, ca_file) = tokio::select! {
+        biased;
+        () = interrupts.next() => return Ok(ExitCode::from(interrupt::exit_code())),
+        started = start(arguments) => started?,
+    };
+    print(&ready_line(&emulator, ca_file.as_deref()));
+    drop(ready);
+    if !quiet && std::io::stderr().is_terminal() {
+        output::note(&welcome(&emulator, ca_file.as_deref()));
+    }
+    let told = async {
+        if level > 0 {
+            registrations::tell(&emulator.events()).await;
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = interrupts.next() => {}
+        () = told => {}
+    }
+    tokio::select! {
+        () = emulator.stop() => Ok(ExitCode::SUCCESS),
+        // Twice: at once.
+        () = interrupts.next() => Ok(ExitCode::from(interrupt::exit_code())),
     }
 }
 
-async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<(), Error> {
-    let (config, ready) = arguments.events(arguments.config()?)?;
-    let emulator = tokio::select! {
-        biased;
-        () = interrupts.next() => return Ok(()),
-        started = config.start() => started.map_err(|error| wrong("emulator", "", &error.to_string()))?,
-    };
-    arguments.write_ca(&emulator)?;
-    print(&arguments.ready_line(&emulator));
-    drop(ready);
-    interrupts.next().await;
-    tokio::select! {
-        () = emulator.stop() => {}
-        // Twice: at once.
-        () = interrupts.next() => {}
+/// Reads what is needed, starts it, and writes the file with its authority. What may wait for another process, like a
+/// named pipe, is read and written on another thread.
+async fn start(
+    arguments: &Arguments,
+) -> Result<(Emulator, mpsc::Sender<()>, Option<String>), Error> {
+    let aside = arguments.clone();
+    let (config, ready) = blocking(move || aside.events(aside.config()?)).await?;
+    let started = config.start().await;
+    let emulator = started.map_err(|error| wrong("emulator", "", &error.to_string()))?;
+    let ca_file = CA_OUT.find(arguments.ca_out.as_ref())?;
+    if let Some(Given { from, text }) = ca_file.clone() {
+        ensure_path(from, &text)?;
+        let pem = emulator.ca_pem().to_owned();
+        blocking(move || fs::write(&text, pem).map_err(|error| unwritable(from, &text, &error)))
+            .await?;
     }
-    Ok(())
+    Ok((emulator, ready, ca_file.map(|given| given.text)))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(wrong("emulator", "", &error.to_string())))
+}
+
+/// What is odd about this machine's clock.
+fn clock_warning(now: SystemTime) -> Option<&'static str> {
+    (now < SystemTime::UNIX_EPOCH).then_some(
+        "this machine's clock says that it is before 1970: no certificate and no token is valid then; set the clock",
+    )
 }
 
 impl Arguments {
@@ -145,42 +206,52 @@ impl Arguments {
             }
             None => None,
         };
-        let group_ca = match &self.group_ca {
-            Some(path) => Some(read_group_ca(&Source::new(GROUP_CA, path))?),
-            None => None,
-        };
-        let mut config = match &self.config {
+        let group_ca = GROUP_CA.file(self.group_ca.as_ref())?;
+        let group_ca = group_ca.map(|file| read_group_ca(&file)).transpose()?;
+        let file = CONFIG.find(self.config.as_ref())?;
+        let has_file = file.is_some();
+        let mut config = match file {
             None => Config::new(),
-            Some(path) => Config::from_toml_file(path).map_err(|e| misread(CONFIG, path, &e))?,
+            Some(Given { from, text: path }) => {
+                Config::from_toml_file(&path).map_err(|e| misread(from, &path, &e))?
+            }
         };
         config = match (group_key, group_ca) {
             // The file has enrollments of its own: there is no need for a key that nobody asked for.
-            (None, None) if self.config.is_some() => config,
-            (None, Some(ca)) if self.config.is_some() => {
+            (None, None) if has_file => config,
+            (None, Some(ca)) if has_file => {
                 config.enrollment(Enrollment::group("x509-group", GroupAttestation::X509(ca)))
             }
             (key, ca) => config.with_any_device(key, ca).map_err(|e| misread(GROUP_KEY, "", &e))?,
         };
-        config = config.server_names(&self.name);
+        let names = NAME.list(&self.name)?;
+        let name = names.first().map_or(NAME.flag, |name| name.from);
+        config = config.server_names(names.iter().map(|name| &name.text));
         // What the file says was checked when it was read.
         config.check().map_err(|error| match error.enrollment() {
-            None => misread(NAME, error.given(), &error),
-            Some("x509-group") => misread(GROUP_CA, "", &error),
+            None => misread(name, error.given(), &error),
+            Some("x509-group") => misread(GROUP_CA.flag, "", &error),
             Some(_) => misread(GROUP_KEY, "", &error),
         })?;
-        if !self.listen.is_empty() {
-            config = config.bind(self.listen.iter().copied());
+        let addresses = LISTEN.list(&self.listen)?;
+        if !addresses.is_empty() {
+            let addresses = addresses.iter().map(|Given { from, text }| {
+                text.parse::<IpAddr>().map_err(|_| {
+                    wrong(from, text, "give an IP address of this machine, like 127.0.0.1")
+                })
+            });
+            config = config.bind(addresses.collect::<Result<Vec<_>, _>>()?);
         }
-        if let Some(port) = self.https_port {
+        if let Some(port) = port(HTTPS_PORT, self.https_port.as_ref())? {
             config = config.https_port(port);
         }
-        if let Some(port) = self.mqtt_port {
+        if let Some(port) = port(MQTT_PORT, self.mqtt_port.as_ref())? {
             config = config.mqtt_port(port);
         }
-        if let Some(port) = self.amqp_port {
+        if let Some(port) = port(AMQP_PORT, self.amqp_port.as_ref())? {
             config = config.amqp_port(port);
         }
-        Ok(match self.admin_port {
+        Ok(match port(ADMIN_PORT, self.admin_port.as_ref())? {
             Some(port) => config.admin_port(port),
             None => config.admin_port_or(0),
         })
@@ -190,53 +261,91 @@ impl Arguments {
     /// the line that says that the emulator is ready comes first.
     fn events(&self, config: Config) -> Result<(Config, mpsc::Sender<()>), Error> {
         let (ready, wait) = mpsc::channel();
-        let config = match self.events.as_deref() {
+        let config = match EVENTS.find(self.events.as_ref())? {
             None => config,
-            Some("-") => config.events_to(AfterReady { wait: Some(wait) }),
-            Some(path) => {
-                ensure_path(EVENTS, path)?;
-                let file = File::create(path).map_err(|error| unwritable(EVENTS, path, &error))?;
-                config.events_to(Told { file, path: path.to_owned() })
+            Some(Given { text, .. }) if text == "-" => {
+                config.events_to(AfterReady { wait: Some(wait) })
+            }
+            Some(Given { from, text: path }) => {
+                ensure_path(from, &path)?;
+                let file = File::create(&path).map_err(|error| unwritable(from, &path, &error))?;
+                config.events_to(Told { file, from, path })
             }
         };
         Ok((config, ready))
     }
+}
 
-    fn write_ca(&self, emulator: &Emulator) -> Result<(), Error> {
-        let Some(path) = &self.ca_out else { return Ok(()) };
-        ensure_path(CA_OUT, path)?;
-        fs::write(path, emulator.ca_pem()).map_err(|error| unwritable(CA_OUT, path, &error))
-    }
+/// A port, as people type it.
+fn port(setting: Setting, flag: Option<&String>) -> Result<Option<u16>, Error> {
+    let parse = |Given { from, text }: Given| {
+        let reason = "give a number from 0 to 65535; 0 takes any free port";
+        text.parse().map_err(|_| wrong(from, &text, reason))
+    };
+    setting.find(flag)?.map(parse).transpose()
+}
 
-    fn ready_line(&self, emulator: &Emulator) -> String {
-        let group_key = emulator.group_key().map(SymmetricKey::to_base64);
-        let ready = Ready {
-            ready: true,
-            id_scope: emulator.id_scope().as_str(),
-            https_port: Some(emulator.https_port()),
-            mqtt_port: Some(emulator.mqtt_port()),
-            amqp_port: Some(emulator.amqp_port()),
-            admin_port: emulator.admin_port(),
-            ca_file: self.ca_out.as_deref(),
-            group_key: group_key.as_ref().map(|key| key.as_str()),
-        };
-        // Strings and numbers: there is nothing that can fail to serialize.
-        serde_json::to_string(&ready).unwrap_or_default() + "\n"
+fn ready_line(emulator: &Emulator, ca_file: Option<&str>) -> String {
+    let group_key = emulator.group_key().map(SymmetricKey::to_base64);
+    let ready = Ready {
+        ready: true,
+        id_scope: emulator.id_scope().as_str(),
+        https_port: Some(emulator.https_port()),
+        mqtt_port: Some(emulator.mqtt_port()),
+        amqp_port: Some(emulator.amqp_port()),
+        admin_port: emulator.admin_port(),
+        ca_file,
+        group_key: group_key.as_ref().map(|key| key.as_str()),
+    };
+    // Strings and numbers: there is nothing that can fail to serialize.
+    serde_json::to_string(&ready).unwrap_or_default() + "\n"
+}
+
+/// For a person at a terminal: where it listens, and a line to paste that registers a device with it.
+fn welcome(emulator: &Emulator, ca_file: Option<&str>) -> String {
+    let (https, mqtt, amqp) = (emulator.https_port(), emulator.mqtt_port(), emulator.amqp_port());
+    let mut text = format!("serving on localhost: https {https}, mqtt {mqtt}, amqp {amqp}");
+    if let Some(admin) = emulator.admin_port() {
+        let _ = write!(text, ", admin {admin}");
     }
+    let Some(ca_file) = ca_file else {
+        return text + "\nwith --ca-out FILE devices can trust it; Ctrl-C stops it\n";
+    };
+    let _ = writeln!(text, "\ndevices trust {}; Ctrl-C stops it", quoted(ca_file));
+    if let Some(key) = emulator.group_key() {
+        let _ = write!(
+            text,
+            "a device registers with\n  echo {} | dps register --endpoint localhost:{https} \\\n      \
+             --ca-file {} --id-scope {} \\\n      --registration-id my-device --group-key-file -\n",
+            *key.to_base64(),
+            quoted(ca_file),
+            emulator.id_scope(),
+        );
+    }
+    text
+}
+
+/// As one word of a shell.
+fn quoted(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
+    if path.chars().all(plain) && !path.is_empty() {
+        return path.to_owned();
+    }
+    format!("'{}'", Printable::whole(&path.replace('\'', "'\\''")))
 }
 
 /// A file whose trouble is told: nobody may be looking at it when it can't be written any more.
 struct Told {
     file: File,
+    from: &'static str,
     path: String,
 }
 
 impl Write for Told {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.file.write(line).inspect_err(|error| {
-            let error = unwritable(EVENTS, &self.path, error);
-            let warning = format!("warning: {error}; no more events are written\n");
-            let _ = io::stderr().write_all(secret::masked(&warning).as_bytes());
+            let error = unwritable(self.from, &self.path, error);
+            report::warn(&format!("{error}; no more events are written"));
         })
     }
 
@@ -289,4 +398,29 @@ fn ensure_path(flag: &'static str, path: &str) -> Result<(), Error> {
 
 fn unwritable(flag: &'static str, path: &str, error: &io::Error) -> Error {
     wrong(flag, path, &format!("it can't be written: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_clock_before_1970_is_warned_of() {
+        let early = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        assert!(clock_warning(early).is_some_and(|warning| warning.contains("1970")));
+        assert_eq!(clock_warning(SystemTime::now()), None);
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        for (path, word) in [
+            ("/tmp/ca.pem", "/tmp/ca.pem"),
+            ("my ca.pem", "'my ca.pem'"),
+            ("it's", "'it'\\''s'"),
+            ("$(rm)", "'$(rm)'"),
+        ] {
+            assert_eq!(quoted(path), word);
+        }
+    }
 }

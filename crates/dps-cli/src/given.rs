@@ -5,20 +5,87 @@ use std::str::FromStr;
 
 use dps_client::{ConfigurationError, Error, IdScope, RegistrationId};
 
-/// A flag and the environment variable that stands in for it.
+use crate::files::Source;
+
+/// A flag and the environment variable that stands in for it: `DPS_POLL_FLOOR` for `--poll-floor`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
     pub(crate) flag: &'static str,
     pub(crate) variable: &'static str,
 }
 
-pub(crate) const ID_SCOPE: Setting = Setting { flag: "--id-scope", variable: "DPS_ID_SCOPE" };
-pub(crate) const REGISTRATION_ID: Setting =
-    Setting { flag: "--registration-id", variable: "DPS_REGISTRATION_ID" };
-pub(crate) const ENDPOINT: Setting = Setting { flag: "--endpoint", variable: "DPS_ENDPOINT" };
-pub(crate) const TRANSPORT: Setting = Setting { flag: "--transport", variable: "DPS_TRANSPORT" };
-pub(crate) const CA_FILE: Setting = Setting { flag: "--ca-file", variable: "DPS_CA_FILE" };
-pub(crate) const PROXY: Setting = Setting { flag: "--proxy", variable: "DPS_PROXY" };
+macro_rules! settings {
+    ($($name:ident $flag:literal $variable:literal)+) => {
+        $(pub(crate) const $name: Setting = Setting { flag: $flag, variable: $variable };)+
+        /// All that there are.
+        const SETTINGS: &[Setting] = &[$($name),+];
+    };
+}
+
+settings! {
+    ADMIN_PORT "--admin-port" "DPS_ADMIN_PORT"
+    AMQP_PORT "--amqp-port" "DPS_AMQP_PORT"
+    CA_FILE "--ca-file" "DPS_CA_FILE"
+    CA_OUT "--ca-out" "DPS_CA_OUT"
+    CERT "--cert" "DPS_CERT"
+    CONFIG "--config" "DPS_CONFIG"
+    EMULATOR "--emulator" "DPS_EMULATOR"
+    ENDPOINT "--endpoint" "DPS_ENDPOINT"
+    EVENTS "--events" "DPS_EVENTS"
+    EXPIRES_IN "--expires-in" "DPS_EXPIRES_IN"
+    EXPIRY "--expiry" "DPS_EXPIRY"
+    FORCE "--force" "DPS_FORCE"
+    GROUP_CA "--group-ca" "DPS_GROUP_CA"
+    GROUP_KEY_FILE "--group-key-file" "DPS_GROUP_KEY_FILE"
+    HTTPS_PORT "--https-port" "DPS_HTTPS_PORT"
+    ID_SCOPE "--id-scope" "DPS_ID_SCOPE"
+    JSON "--json" "DPS_JSON"
+    KEY "--key" "DPS_KEY"
+    LISTEN "--listen" "DPS_LISTEN"
+    MODEL_ID "--model-id" "DPS_MODEL_ID"
+    MQTT_PORT "--mqtt-port" "DPS_MQTT_PORT"
+    NAME "--name" "DPS_NAME"
+    PAYLOAD "--payload" "DPS_PAYLOAD"
+    PLATFORM_ROOTS "--platform-roots" "DPS_PLATFORM_ROOTS"
+    POLL_FLOOR "--poll-floor" "DPS_POLL_FLOOR"
+    PROXY "--proxy" "DPS_PROXY"
+    QUIET "--quiet" "DPS_QUIET"
+    REGISTRATION_ID "--registration-id" "DPS_REGISTRATION_ID"
+    SYMMETRIC_KEY_FILE "--symmetric-key-file" "DPS_SYMMETRIC_KEY_FILE"
+    TIMEOUT "--timeout" "DPS_TIMEOUT"
+    TRANSPORT "--transport" "DPS_TRANSPORT"
+    VERBOSE "--verbose" "DPS_VERBOSE"
+}
+
+/// The one variable without a flag: a flag would show the key to every user of the machine.
+pub(crate) const SYMMETRIC_KEY: &str = "DPS_SYMMETRIC_KEY";
+
+/// A warning for each variable that looks like one of ours and is none: most are misspelled.
+pub(crate) fn unknown_variables() -> Vec<String> {
+    let known = || SETTINGS.iter().map(|setting| setting.variable).chain([SYMMETRIC_KEY]);
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let mut unknown: Vec<String> = set
+        .filter(|name| name.starts_with("DPS_") && known().all(|known| known != name))
+        .map(|name| {
+            let nearest = known().max_by(|a, b| {
+                strsim::jaro_winkler(a, &name).total_cmp(&strsim::jaro_winkler(b, &name))
+            });
+            let bare = |name: &str| name.replace('_', "");
+            let near = |known: &&str| {
+                bare(known) == bare(&name) || strsim::damerau_levenshtein(known, &name) <= 3
+            };
+            match nearest.filter(near) {
+                Some(nearest) => format!("the variable {name} is not read; {nearest} is"),
+                None => format!(
+                    "the variable {name} is not read; those that are have the names of flags, like {} for {}",
+                    POLL_FLOOR.variable, POLL_FLOOR.flag
+                ),
+            }
+        })
+        .collect();
+    unknown.sort();
+    unknown
+}
 
 impl Setting {
     /// The value of the flag, or else of the variable; an empty variable counts as unset.
@@ -27,6 +94,36 @@ impl Setting {
             Some(text) => Ok(Some(Given { from: self.flag, text: text.clone() })),
             None => Ok(variable(self.variable)?.map(|text| Given { from: self.variable, text })),
         }
+    }
+
+    /// Whether it is asked for: by the flag, or by the variable.
+    pub(crate) fn is_on(self, flag: bool) -> Result<bool, Error> {
+        if flag {
+            return Ok(true);
+        }
+        let Some(value) = variable(self.variable)? else { return Ok(false) };
+        match value.to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => Ok(true),
+            "0" | "false" | "no" | "off" => Ok(false),
+            _ => Err(wrong(self.variable, &value, "give 1 or 0")),
+        }
+    }
+
+    /// The flag's values, or else those of the variable, separated by commas.
+    pub(crate) fn list(self, flags: &[String]) -> Result<Vec<Given>, Error> {
+        if flags.is_empty()
+            && let Some(value) = variable(self.variable)?
+        {
+            let texts = value.split(',').map(|text| text.trim().to_owned());
+            return Ok(texts.map(|text| Given { from: self.variable, text }).collect());
+        }
+        let given = |text: &String| Given { from: self.flag, text: text.clone() };
+        Ok(flags.iter().map(given).collect())
+    }
+
+    /// As [`Self::find`], for a file.
+    pub(crate) fn file(self, flag: Option<&String>) -> Result<Option<Source>, Error> {
+        Ok(self.find(flag)?.map(|given| Source::new(given.from, &given.text)))
     }
 
     /// As [`Self::find`], for a value that is needed.
@@ -40,10 +137,10 @@ impl Setting {
 /// Which device of which instance of the service.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Device {
-    /// The instance of the service, like 0ne00AABBCC [env: DPS_ID_SCOPE]
+    /// The instance of the service, like 0ne00AABBCC
     #[arg(long, value_name = "SCOPE")]
     id_scope: Option<String>,
-    /// The device's name at the service [env: DPS_REGISTRATION_ID]
+    /// The device's name at the service
     #[arg(long, value_name = "ID")]
     registration_id: Option<String>,
 }
@@ -117,5 +214,26 @@ mod tests {
         assert!(message.starts_with("DPS_REGISTRATION_ID \"my device\": "), "{message}");
         let missing = ID_SCOPE.find(Some(&"0ne1".into())).unwrap().unwrap();
         assert_eq!((missing.from, missing.text.as_str()), ("--id-scope", "0ne1"));
+    }
+
+    #[test]
+    fn a_variable_is_named_after_its_flag() {
+        for Setting { flag, variable } in SETTINGS {
+            assert_eq!(flag.replace("--", "DPS_").replace('-', "_").to_uppercase(), *variable);
+        }
+    }
+
+    #[test]
+    fn each_flag_has_its_variable_unless_it_holds_a_secret_or_prints_something_else() {
+        use clap::CommandFactory as _;
+        let without = ["help", "version", "example-config", "group-key"];
+        for command in crate::cli::Cli::command().get_subcommands() {
+            let flags = command.get_arguments().filter_map(clap::Arg::get_long);
+            for flag in flags.filter(|flag| !without.contains(flag)) {
+                let known =
+                    SETTINGS.iter().any(|known| known.flag.strip_prefix("--") == Some(flag));
+                assert!(known, "{} --{flag}", command.get_name());
+            }
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! The command `dps`: registers a device with the Azure IoT Hub Device Provisioning Service, emulates that service,
 //! derives device keys and signs SAS tokens.
 
+mod advice;
 mod cli;
+mod clock;
 mod credential;
 mod derive_key;
 mod embedded;
@@ -9,6 +11,7 @@ mod emulate;
 mod files;
 mod given;
 mod interrupt;
+mod output;
 mod progress;
 mod register;
 mod report;
@@ -16,6 +19,7 @@ mod runtime;
 mod sas_token;
 mod seconds;
 mod secret;
+mod style;
 mod trace;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -26,7 +30,7 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    match Cli::try_parse_from(&arguments) {
+    let code = match Cli::try_parse_from(&arguments) {
         Ok(Cli { command }) => match command {
             Command::Register(arguments) => register::run(&arguments),
             Command::Emulate(arguments) => emulate::run(&arguments),
@@ -34,5 +38,7 @@ fn main() -> ExitCode {
             Command::SasToken(arguments) => sas_token::run(&arguments),
         },
         Err(error) => cli::explain(&error, &arguments),
-    }
+    };
+    output::flush();
+    code
 }

@@ -1,34 +1,91 @@
 //! The steps of a registration for a person who watches, on standard error.
 
 use std::{
-    io::{self, Write},
-    sync::{Mutex, PoisonError},
-    time::Instant,
+    io::IsTerminal as _,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use dps_client::{Next, Printable, Step};
+use dps_client::{Next, OperationId, Printable, Step};
 
-use crate::secret;
+use crate::{output, secret};
 
-/// Prints each step with the time since `start`.
-pub(crate) fn printer(start: Instant) -> impl Fn(&Step) + Send + Sync {
-    let order = Mutex::new(Order::default());
-    move |step| {
-        let mut order = order.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(words) = order.words(step) {
-            let seconds = start.elapsed().as_secs_f64();
-            // Nobody may be listening.
-            let words = secret::masked(&words);
-            let _ = writeln!(io::stderr(), "{seconds:7.2} s  {}", Printable::whole(words.as_ref()));
+/// What is shown of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Shown {
+    Nothing,
+    /// Each step is a line.
+    Lines,
+    /// The steps are one line that changes.
+    ChangingLine,
+}
+
+impl Shown {
+    /// One line that changes at a terminal that can do so, unless other lines come between.
+    pub(crate) fn at_standard_error(has_traces: bool) -> Self {
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        match std::io::stderr().is_terminal() && !is_dumb && !has_traces {
+            true => Self::ChangingLine,
+            false => Self::Lines,
+        }
+    }
+}
+
+/// How far a registration has come.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    start: Instant,
+    shown: Shown,
+    order: Mutex<Order>,
+}
+
+impl Progress {
+    /// Tells each step with the time since `start`.
+    pub(crate) fn new(start: Instant, shown: Shown) -> Arc<Self> {
+        Arc::new(Self { start, shown, order: Mutex::new(Order::default()) })
+    }
+
+    pub(crate) fn observer(self: &Arc<Self>) -> impl Fn(&Step) + Send + Sync + 'static {
+        let progress = Arc::clone(self);
+        move |step| progress.tell(step)
+    }
+
+    pub(crate) fn start(&self) -> Instant {
+        self.start
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// The operation that the service made of it.
+    pub(crate) fn operation_id(&self) -> Option<OperationId> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner).operation_id.clone()
+    }
+
+    fn tell(&self, step: &Step) {
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Step::Assigning { operation_id } = step {
+            order.operation_id = Some(operation_id.clone());
+        }
+        let Some(words) = order.words(step) else { return };
+        let seconds = self.start.elapsed().as_secs_f64();
+        let words = secret::masked(&words);
+        let line = format!("{seconds:7.2} s  {}", Printable::whole(words.as_ref()));
+        match self.shown {
+            Shown::Nothing => {}
+            Shown::Lines => output::note(&format!("{line}\n")),
+            Shown::ChangingLine => output::changing_line(&line),
         }
     }
 }
 
 /// The machine registers, and the transport makes its connection for that. To a person it is the other way round: so
 /// the first registration is told when the connection stands.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Order {
     connected: bool,
+    operation_id: Option<OperationId>,
 }
 
 impl Order {
@@ -78,7 +135,6 @@ fn tenths(seconds: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn the_connection_is_told_before_what_it_is_for() {

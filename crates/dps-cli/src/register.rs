@@ -3,74 +3,95 @@
 use std::{
     pin::pin,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use dps_client::{
-    Client, Config, Endpoint, Error, IdScope, NoProxy, Proxy, RegistrationId, RegistrationRequest,
-    Roots, Settings, Transport, client,
+    Client, Config, Endpoint, Error, IdScope, NoProxy, Proxy, ProxyChoice, RegistrationId,
+    RegistrationRequest, Roots, Settings, Transport, client,
 };
 use dps_emulator::Emulator;
 use serde_json::Value;
 
 use crate::{
+    advice::Advice,
     credential, embedded,
     files::{Deadline, Source},
-    given::{self, named, wrong},
+    given::{self, Given, named, wrong},
     interrupt::Interrupts,
-    progress,
-    report::{Reporter, Success},
+    progress::{Progress, Shown},
+    report::{self, Context, Reporter, Success},
     runtime,
     seconds::Seconds,
-    trace::Verbosity,
+    trace::{self, Verbosity},
 };
 
-const TIMEOUT: Seconds =
-    Seconds { flag: "--timeout", zero: false, at_most: Duration::from_secs(24 * 3600) };
-const POLL_FLOOR: Seconds =
-    Seconds { flag: "--poll-floor", zero: true, at_most: Duration::from_secs(3600) };
-const PAYLOAD: &str = "--payload";
-const MODEL_ID: &str = "--model-id";
+const TIMEOUT: Seconds = Seconds { zero: false, at_most: Duration::from_secs(24 * 3600) };
+/// The time for the whole registration if nothing else is said.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL_FLOOR: Seconds = Seconds { zero: true, at_most: Duration::from_secs(3600) };
 
 const DETAILS: &str = "\
-A flag wins over its environment variable, and an empty variable counts as unset.
-`-` in place of a file, and `@-` as the payload, read standard input. Hosts in NO_PROXY are reached
-without the proxy.
+Each flag has a variable named after it, like DPS_POLL_FLOOR for --poll-floor;
+1 switches one like DPS_JSON on. A flag wins over its variable, and an empty
+variable counts as unset. `-` in place of a file, and `@-` as the payload, read
+standard input. Hosts in NO_PROXY are reached without the proxy.
 
-Exit codes: 0 assigned, 2 configuration, 3 rejected by the service, 4 connection, 5 timeout,
-6 protocol, 130 cancelled.
+Exit codes:
+    0 assigned
+    2 configuration: bad usage, a bad value, an unreadable file
+    3 rejected by the service
+    4 connection: none could be made, or it broke
+    5 timeout
+    6 protocol: the service's answer makes no sense
+    7 rejected for now: the same command can succeed later
+  130 cancelled by SIGINT (Ctrl-C)
+  143 cancelled by SIGTERM
+    1 anything else, like standard output that can't be written
 
 Examples:
-  # No service at hand: one on this machine, with an enrollment made up on the spot.
+  # No service at hand: one on this machine, an enrollment made up on the spot.
   dps register --emulator
+
   # An individual enrollment, its key in a file.
-  dps register --id-scope 0ne00AABBCC --registration-id pump-17 --symmetric-key-file pump-17.key
-  # A certificate with its chain, a payload for a custom allocation, the result as JSON.
-  dps register --id-scope 0ne00AABBCC --registration-id pump-17 --cert chain.pem --key key.pem \\
-      --payload '{\"site\": \"north\"}' --json
-  # Against `dps emulate --ca-out ca.pem`, its idScope, httpsPort and groupKey put in place.
-  dps register --endpoint localhost:8443 --ca-file ca.pem --id-scope 0ne00E4A9D1 \\
-      --registration-id pump-17 --group-key-file group.key";
+  dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --symmetric-key-file pump-17.key
+
+  # A certificate with its chain, a payload, the result as JSON.
+  dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --cert chain.pem --key key.pem --payload '{\"site\": \"north\"}' --json
+
+  # Against `dps emulate --https-port 8443 --ca-out ca.pem`; its first line has
+  # the ID scope and, as groupKey, what belongs into group.key.
+  dps register --endpoint localhost:8443 --ca-file ca.pem \\
+      --id-scope 0ne00AABBCC --registration-id pump-17 --group-key-file group.key
+
+  # Until the service has time for it.
+  until dps register --emulator; do test $? = 7 || break; sleep 60; done";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = DETAILS)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     device: given::Device,
-    /// The transport: http, mqtt, mqtt-ws, amqp or amqp-ws; http without it [env: DPS_TRANSPORT]
+    /// The transport: http, mqtt, mqtt-ws, amqp or amqp-ws; http without it
     #[arg(long, value_name = "TRANSPORT")]
     transport: Option<String>,
-    /// The service; its global endpoint without it [env: DPS_ENDPOINT]
+    /// The service; its global endpoint without it
     #[arg(long, value_name = "HOST[:PORT]")]
     endpoint: Option<String>,
-    /// File with certificates of authorities to trust beside the built-in ones [env: DPS_CA_FILE]
+    /// File with certificates of authorities to trust beside the built-in ones
     #[arg(long, value_name = "PEM")]
     ca_file: Option<String>,
+    /// Trusts the authorities that this system trusts, instead of the built-in ones
+    #[arg(long)]
+    platform_roots: bool,
     // Not as a doc comment: that would take the brackets for links.
     #[arg(
         long,
-        value_name = "URL",
-        help = "HTTP proxy to go through: http://[USER:PASSWORD@]HOST[:PORT] [env: DPS_PROXY]"
+        value_name = "URL|env",
+        help = "HTTP proxy to go through: http://[USER:PASSWORD@]HOST[:PORT], or env for the one that HTTPS_PROXY or else ALL_PROXY names"
     )]
     proxy: Option<String>,
     /// JSON object for a custom allocation, or @FILE with one
@@ -82,20 +103,23 @@ pub(crate) struct Arguments {
     /// Has the service allocate anew, even if the device is assigned already (not over MQTT)
     #[arg(long)]
     force: bool,
-    /// Time for the whole registration; fractions are fine
-    #[arg(long, value_name = "SECONDS", default_value = "60", allow_negative_numbers = true)]
-    timeout: String,
+    /// Time for the whole registration, 60 without it; fractions are fine
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    timeout: Option<String>,
     /// Shortest wait between two requests: 2 without it, since the service throttles faster ones; 0.5 with --emulator
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     poll_floor: Option<String>,
     /// Registers with an emulator of its own on free ports of this machine, needing nothing else
     #[arg(long, conflicts_with_all = [
-        "endpoint", "ca_file", "proxy", "symmetric_key_file", "group_key_file", "cert", "key",
+        "endpoint", "ca_file", "platform_roots", "proxy", "symmetric_key_file", "group_key_file", "cert", "key",
     ])]
     emulator: bool,
     /// Prints one JSON object on one line of standard output, failures included
     #[arg(long)]
     json: bool,
+    /// Shows neither progress nor warnings, only how it ended
+    #[arg(long, short)]
+    quiet: bool,
     #[command(flatten)]
     verbosity: Verbosity,
     #[command(flatten)]
@@ -118,31 +142,49 @@ struct Time {
     left: Duration,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    let start = Instant::now();
-    arguments.verbosity.start();
-    let reporter = Reporter::new(arguments.json);
-    let transport = match arguments.transport() {
-        Ok(transport) => transport,
-        Err(error) => return reporter.failed(&error, None),
-    };
-    runtime::block_on(|interrupts| session(arguments, transport, start, reporter, interrupts))
-        .unwrap_or_else(|error| reporter.failed(&error, Some(transport)))
+/// How much is said, and in which form.
+struct Manner {
+    reporter: Reporter,
+    shown: Shown,
 }
 
-/// One registration and the end of the session. The errors are those from before the registration; its own is reported here,
-/// so that nobody has to wait for the end of the session.
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    let start = Instant::now();
+    let mut context = Context::default();
+    let reporter = Reporter::new(arguments.json);
+    let Manner { reporter, shown } = match arguments.manner() {
+        Ok(manner) => manner,
+        Err(error) => return reporter.failed(&error, &context),
+    };
+    match arguments.transport() {
+        Ok(transport) => context.transport = Some(transport),
+        Err(error) => return reporter.failed(&error, &context),
+    }
+    let progress = Progress::new(start, shown);
+    let ended = runtime::block_on(|interrupts| async {
+        Ok(session(arguments, &progress, reporter, context.clone(), interrupts).await)
+    });
+    ended.unwrap_or_else(|error| reporter.failed(&error, &context))
+}
+
+/// One registration and the end of the session. How it ended is reported here, so that nobody has to wait for the end
+/// of the session.
 async fn session(
     arguments: &Arguments,
-    transport: Transport,
-    start: Instant,
+    progress: &Arc<Progress>,
     reporter: Reporter,
+    mut context: Context,
     mut interrupts: Interrupts,
-) -> Result<ExitCode, Error> {
-    let Prepared { client, request, time, _emulator } = tokio::select! {
+) -> ExitCode {
+    let transport = context.transport.unwrap_or(Transport::Http);
+    let prepared = tokio::select! {
         biased;
-        () = interrupts.next() => return Err(Error::Cancelled),
-        prepared = arguments.prepare(transport, start) => prepared?,
+        () = interrupts.next() => Err(Error::Cancelled),
+        prepared = arguments.prepare(transport, progress, &mut context) => prepared,
+    };
+    let Prepared { client, request, time, _emulator } = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return reporter.failed(&error, &context),
     };
     let registration_id = request.registration_id().clone();
     let mut registering = pin!(client.register(request));
@@ -152,15 +194,18 @@ async fn session(
         () = interrupts.next() => tokio::select! {
             (outcome, _) = async { tokio::join!(registering, client.end_session()) } => outcome,
             // Twice: at once, without an end of the session.
-            () = interrupts.next() => return Err(Error::Cancelled),
+            () = interrupts.next() => return reporter.failed(&Error::Cancelled, &context),
         },
     };
-    let elapsed = start.elapsed();
+    let elapsed = progress.elapsed();
     let code = match outcome {
         Ok(registered) => {
             reporter.succeeded(&Success { registration_id, transport, registered, elapsed })
         }
-        Err(error) => reporter.failed(&in_given_terms(error, time), Some(transport)),
+        Err(error) => {
+            context.operation_id = progress.operation_id().map(|id| id.as_str().to_owned());
+            reporter.failed(&in_given_terms(error, time), &context)
+        }
     };
     tokio::select! {
         ended = client.end_session() => if let Err(error) = ended {
@@ -168,7 +213,7 @@ async fn session(
         },
         () = interrupts.next() => {}
     }
-    Ok(code)
+    code
 }
 
 /// Says it of what was given on the command line: of the flag, and of all of the time.
@@ -179,13 +224,28 @@ fn in_given_terms(error: Error, Time { whole, left }: Time) -> Error {
             Error::Timeout(timeout)
         }
         Error::Configuration(error) if error.field == "forceRegistration" => {
-            named("--force", "", Error::Configuration(error))
+            named(given::FORCE.flag, "", Error::Configuration(error))
         }
         other => other,
     }
 }
 
 impl Arguments {
+    fn manner(&self) -> Result<Manner, Error> {
+        let json = given::JSON.is_on(self.json)?;
+        let quiet = given::QUIET.is_on(self.quiet)?;
+        let level = self.verbosity.level()?;
+        trace::start(level);
+        if !quiet {
+            given::unknown_variables().iter().for_each(|warning| report::warn(warning));
+        }
+        let shown = match json || quiet {
+            true => Shown::Nothing,
+            false => Shown::at_standard_error(level > 0),
+        };
+        Ok(Manner { reporter: Reporter::new(json), shown })
+    }
+
     fn transport(&self) -> Result<Transport, Error> {
         let Some(given) = given::TRANSPORT.find(self.transport.as_ref())? else {
             return Ok(Transport::Http);
@@ -195,34 +255,56 @@ impl Arguments {
         Ok(transport)
     }
 
-    async fn prepare(&self, transport: Transport, start: Instant) -> Result<Prepared, Error> {
-        let timeout = TIMEOUT.parse(&self.timeout)?;
-        let deadline = Deadline { at: (start + timeout).into(), after: timeout };
-        let poll_floor = match &self.poll_floor {
-            Some(text) => Some(POLL_FLOOR.parse(text)?),
-            None => None,
-        };
+    async fn prepare(
+        &self,
+        transport: Transport,
+        progress: &Arc<Progress>,
+        context: &mut Context,
+    ) -> Result<Prepared, Error> {
+        let timeout = given::TIMEOUT.find(self.timeout.as_ref())?;
+        let timeout = timeout.map(|given| TIMEOUT.parse(&given)).transpose()?;
+        let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let deadline = Deadline { at: (progress.start() + timeout).into(), after: timeout };
+        let poll_floor = given::POLL_FLOOR.find(self.poll_floor.as_ref())?;
+        let poll_floor = poll_floor.map(|given| POLL_FLOOR.parse(&given)).transpose()?;
         let mut settings = Settings::default();
-        let (config, registration_id, emulator) = if self.emulator {
+        let (config, registration_id, emulator) = if self.is_emulated()? {
             let (id_scope, registration_id) = self.device.find()?;
             settings = settings.poll_floor(embedded::POLL_FLOOR);
             let embedded = embedded::start(id_scope, registration_id, transport).await?;
             (embedded.config, embedded.registration_id, Some(embedded.emulator))
         } else {
             let (id_scope, id) = self.device.require()?;
-            (self.config(id_scope, &id, deadline).await?, id, None)
+            context.registration_id = Some(id.to_string());
+            (self.config(id_scope, &id, deadline, context).await?, id, None)
         };
+        context.registration_id = Some(registration_id.to_string());
+        context.endpoint = Some(config.endpoint.to_string());
         let request = self.request(registration_id, deadline).await?;
-        let time = Time { whole: timeout, left: timeout.saturating_sub(start.elapsed()) };
+        let time = Time { whole: timeout, left: timeout.saturating_sub(progress.elapsed()) };
         settings = settings
             .request_timeout(settings.request_timeout.min(time.left))
             .registration_timeout(time.left)
             .poll_floor(poll_floor.unwrap_or(settings.poll_floor));
         let client = client(transport, config, settings)?;
-        if !self.json {
-            client.observe(progress::printer(start));
-        }
+        client.observe(progress.observer());
         Ok(Prepared { client, request, time, _emulator: emulator })
+    }
+
+    fn is_emulated(&self) -> Result<bool, Error> {
+        let flags = [
+            ("--endpoint", self.endpoint.is_some()),
+            ("--ca-file", self.ca_file.is_some()),
+            ("--platform-roots", self.platform_roots),
+            ("--proxy", self.proxy.is_some()),
+        ];
+        let is_on = given::EMULATOR.is_on(self.emulator)?;
+        match flags.iter().find(|(_, is_given)| *is_given) {
+            Some((flag, _)) if is_on => {
+                Err(wrong(given::EMULATOR.variable, "", &format!("it does not go with {flag}")))
+            }
+            _ => Ok(is_on),
+        }
     }
 
     async fn config(
@@ -230,32 +312,42 @@ impl Arguments {
         id_scope: IdScope,
         registration_id: &RegistrationId,
         deadline: Deadline,
+        context: &mut Context,
     ) -> Result<Config, Error> {
         let credential = self.credential.choose()?;
-        let ca_file = given::CA_FILE.find(self.ca_file.as_ref())?;
-        let ca_file = ca_file.map(|given| Source::new(given.from, &given.text));
-        let payload_file = self.payload_file();
+        let ca_file = given::CA_FILE.file(self.ca_file.as_ref())?;
+        let payload_file = self.payload()?.and_then(|payload| payload_file(&payload));
         let files = credential.files().into_iter().chain(&ca_file).chain(&payload_file);
         only_one_reads_stdin(files)?;
         let endpoint = given::ENDPOINT.find(self.endpoint.as_ref())?;
         let endpoint = endpoint.map(|given| given.parse::<Endpoint>()).transpose()?;
-        let proxy = given::PROXY.find(self.proxy.as_ref())?;
-        let proxy = proxy.map(|given| given.parse::<Proxy>()).transpose()?;
-        let roots = match &ca_file {
-            Some(file) => {
-                let pem = file.read_until(deadline).await?;
-                let with = Roots::default().with_pem(&pem);
-                with.map_err(|error| named(file.from, &file.path, error))?
-            }
-            None => Roots::default(),
+        let proxy =
+            given::PROXY.find(self.proxy.as_ref())?.map(|given| proxy(&given)).transpose()?;
+        let platform_roots = given::PLATFORM_ROOTS.is_on(self.platform_roots)?;
+        context.endpoint = Some(endpoint.clone().unwrap_or_default().to_string());
+        context.advice = Advice {
+            names_flags: true,
+            has_proxy: proxy.is_some(),
+            has_platform_roots: platform_roots,
+            credential: Some((&credential).into()),
         };
+        let mut roots = match platform_roots {
+            true => {
+                Roots::platform().map_err(|error| named(given::PLATFORM_ROOTS.flag, "", error))?
+            }
+            false => Roots::default(),
+        };
+        if let Some(file) = &ca_file {
+            let pem = file.read_until(deadline).await?;
+            roots = roots.with_pem(&pem).map_err(|error| named(file.from, &file.path, error))?;
+        }
         let attestation = credential.read(registration_id, deadline).await?;
         let mut config = Config::new(id_scope, attestation).roots(roots);
         if let Some(endpoint) = endpoint {
             config = config.endpoint(endpoint);
         }
         if let Some(proxy) = proxy {
-            config = config.proxy(proxy.except(NoProxy::from_environment()));
+            config = config.proxy(proxy);
         }
         Ok(config)
     }
@@ -265,31 +357,44 @@ impl Arguments {
         registration_id: RegistrationId,
         deadline: Deadline,
     ) -> Result<RegistrationRequest, Error> {
-        let mut request = RegistrationRequest::new(registration_id).force_registration(self.force);
-        if let Some(text) = &self.payload {
-            let payload = match self.payload_file() {
+        let force = given::FORCE.is_on(self.force)?;
+        let mut request = RegistrationRequest::new(registration_id).force_registration(force);
+        if let Some(given) = self.payload()? {
+            let payload = match payload_file(&given) {
                 Some(file) => {
                     let text = file.text_until(deadline).await?;
-                    parse_payload(&text, &file.path)?
+                    parse_payload(given.from, &text, &file.path)?
                 }
-                None => parse_payload(text, text)?,
+                None => parse_payload(given.from, &given.text, &given.text)?,
             };
-            request = request.payload(payload).map_err(|error| named(PAYLOAD, "", error))?;
+            request = request.payload(payload).map_err(|error| named(given.from, "", error))?;
         }
-        if let Some(model_id) = &self.model_id {
-            if model_id.is_empty() {
-                return Err(wrong(MODEL_ID, "", "it is empty; give one like dtmi:example:Pump;1"));
-            }
-            request = request.model_id(model_id);
+        if self.model_id.as_ref().is_some_and(String::is_empty) {
+            let reason = "it is empty; give one like dtmi:example:Pump;1";
+            return Err(wrong(given::MODEL_ID.flag, "", reason));
         }
-        request.check().map_err(|error| named(PAYLOAD, "", error))?;
+        if let Some(model_id) = given::MODEL_ID.find(self.model_id.as_ref())? {
+            request = request.model_id(model_id.text);
+        }
+        request.check().map_err(|error| named(given::PAYLOAD.flag, "", error))?;
         Ok(request)
     }
 
-    fn payload_file(&self) -> Option<Source> {
-        let path = self.payload.as_ref()?.strip_prefix('@')?;
-        Some(Source::new(PAYLOAD, path))
+    fn payload(&self) -> Result<Option<Given>, Error> {
+        given::PAYLOAD.find(self.payload.as_ref())
     }
+}
+
+/// The file that holds the payload, if it is in one.
+fn payload_file(payload: &Given) -> Option<Source> {
+    Some(Source::new(payload.from, payload.text.strip_prefix('@')?))
+}
+
+fn proxy(given: &Given) -> Result<ProxyChoice, Error> {
+    if given.text == "env" {
+        return Ok(ProxyChoice::Environment);
+    }
+    Ok(given.parse::<Proxy>()?.except(NoProxy::from_environment()).into())
 }
 
 fn only_one_reads_stdin<'a>(files: impl Iterator<Item = &'a Source>) -> Result<(), Error> {
@@ -302,7 +407,7 @@ fn only_one_reads_stdin<'a>(files: impl Iterator<Item = &'a Source>) -> Result<(
 }
 
 /// `shown` is what a message repeats: the text itself, or the name of the file.
-fn parse_payload(text: &str, shown: &str) -> Result<Value, Error> {
+fn parse_payload(from: &'static str, text: &str, shown: &str) -> Result<Value, Error> {
     serde_json::from_str(text)
-        .map_err(|error| wrong(PAYLOAD, shown, &format!("it is not JSON: {error}")))
+        .map_err(|error| wrong(from, shown, &format!("it is not JSON: {error}")))
 }

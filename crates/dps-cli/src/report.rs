@@ -2,9 +2,9 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, Write as _},
+    io,
     process::ExitCode,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use dps_client::{
@@ -13,12 +13,28 @@ use dps_client::{
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::secret;
+use crate::{
+    advice::Advice,
+    clock, interrupt,
+    output::{self, print},
+    secret,
+    style::{Color, Style},
+};
 
 /// Says how it ended, in the form that was asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reporter {
     json: bool,
+}
+
+/// What a failure is about, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Context {
+    pub(crate) transport: Option<Transport>,
+    pub(crate) registration_id: Option<String>,
+    pub(crate) operation_id: Option<String>,
+    pub(crate) endpoint: Option<String>,
+    pub(crate) advice: Advice,
 }
 
 /// A registration that succeeded.
@@ -63,11 +79,19 @@ struct ErrorJson {
     retryable: bool,
     retry_after_seconds: Option<u64>,
     hint: Option<String>,
+    registration_id: Option<String>,
+    operation_id: Option<String>,
+    endpoint: Option<String>,
+    timestamp: Option<String>,
 }
 
 impl Reporter {
     pub(crate) fn new(json: bool) -> Self {
         Self { json }
+    }
+
+    pub(crate) fn for_people() -> Self {
+        Self::new(false)
     }
 
     /// The result on standard output. The exit code is 0 unless it can't be written.
@@ -77,45 +101,62 @@ impl Reporter {
     }
 
     /// The failure: as JSON on standard output, or for people on standard error.
-    pub(crate) fn failed(self, error: &Error, transport: Option<Transport>) -> ExitCode {
+    pub(crate) fn failed(self, error: &Error, context: &Context) -> ExitCode {
         if self.json {
-            print(&json(&FailureJson { error: ErrorJson::new(error, transport) }));
+            print(&json(&FailureJson { error: ErrorJson::new(error, context) }));
         } else {
-            let _ = io::stderr().write_all(failure_lines(error, transport).as_bytes());
+            output::note(&failure_lines(error, context));
         }
-        exit_code(error.kind())
+        ExitCode::from(exit_code(error))
     }
 }
 
 /// What scripts go by.
-fn exit_code(kind: ErrorKind) -> ExitCode {
-    ExitCode::from(match kind {
+fn exit_code(error: &Error) -> u8 {
+    match error.kind() {
         ErrorKind::Configuration => 2,
+        // The service asks to come back later.
+        ErrorKind::Rejected if error.is_retryable() => 7,
         ErrorKind::Rejected => 3,
         ErrorKind::Connection => 4,
         ErrorKind::Timeout => 5,
         ErrorKind::Protocol => 6,
-        ErrorKind::Cancelled => 130,
+        ErrorKind::Cancelled => interrupt::exit_code(),
         // The command never registers twice at once.
         _ => 1,
-    })
+    }
 }
 
-/// Writes to standard output. A reader that has gone away is no failure of ours, a full disk is.
-pub(crate) fn print(text: &str) -> ExitCode {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            let _ = writeln!(io::stderr(), "error: standard output can't be written: {error}");
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
+/// Something odd that stops nothing, on standard error.
+pub(crate) fn warn(warning: &str) {
+    let word = Style::of(&io::stderr()).paint(Color::Yellow, "warning:");
+    output::note(&format!("{word} {}\n", Printable::whole(secret::masked(warning).as_ref())));
 }
 
 fn json(object: &impl Serialize) -> String {
     // Strings, numbers and JSON that was read before: there is nothing that can fail to serialize.
-    serde_json::to_string(object).unwrap_or_default() + "\n"
+    let text = serde_json::to_string(object).unwrap_or_default();
+    escaped(&text) + "\n"
+}
+
+/// With an escape for each character that is not fit for a terminal, as a peer may write it. Outside of texts JSON has
+/// none, so that it means the same as before.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        let mut bytes = [0; 4];
+        let unchanged: &str = c.encode_utf8(&mut bytes);
+        if c.is_ascii_graphic() || c == ' ' || Printable::whole(unchanged).to_string() == *unchanged
+        {
+            text.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        }
+    }
+    text
 }
 
 /// Line breaks in JSON are never inside of a string, so the value stays the same to the letter.
@@ -160,7 +201,8 @@ impl Success {
         if let Some(substatus) = &registered.substatus {
             let _ = write!(text, ", {substatus}");
         }
-        let mut text = format!("assigned: {}\n", Printable::whole(&text));
+        let word = Style::of(&io::stdout()).paint(Color::Green, "assigned:");
+        let mut text = format!("{word} {}\n", Printable::whole(&text));
         if let Some(payload) = registered.payload.as_deref().and_then(in_one_line) {
             let _ = writeln!(text, "  payload    {}", Printable::whole(payload.get()));
         }
@@ -171,19 +213,36 @@ impl Success {
 }
 
 impl ErrorJson {
-    fn new(error: &Error, transport: Option<Transport>) -> Self {
+    fn new(error: &Error, context: &Context) -> Self {
+        let now = || clock::rfc3339(SystemTime::now());
+        let hint = context.advice.hint(error).map(|hint| secret::masked(&hint).into_owned());
         Self {
             kind: error.kind().as_str(),
             stage: error.stage().map(|stage| stage.as_str()),
-            transport: transport.map(Transport::as_str),
+            transport: context.transport.map(Transport::as_str),
             http_status: error.status(),
             error_code: error.error_code(),
             tracking_id: error.tracking_id().map(|id| Printable::brief(id).to_string()),
             message: message(error),
             retryable: error.is_retryable(),
             retry_after_seconds: error.retry_after().map(whole_seconds),
-            hint: error.hint().map(|hint| secret::masked(&hint).into_owned()),
+            hint,
+            registration_id: context.registration_id.clone(),
+            operation_id: context
+                .operation_id
+                .as_deref()
+                .map(|id| Printable::brief(id).to_string()),
+            endpoint: context.endpoint.clone(),
+            timestamp: timestamp(error).map(|said| Printable::brief(said).to_string()).or_else(now),
         }
+    }
+}
+
+/// When the service says that it answered: what its support asks for.
+fn timestamp(error: &Error) -> Option<&str> {
+    match error {
+        Error::Rejected(rejection) => rejection.timestamp.as_deref(),
+        _ => None,
     }
 }
 
@@ -205,24 +264,47 @@ fn whole_seconds(length: Duration) -> u64 {
     length.as_secs().saturating_add(u64::from(length.subsec_nanos() > 0))
 }
 
-/// The message has the error code and the tracking id in it already.
-fn failure_lines(error: &Error, transport: Option<Transport>) -> String {
-    let ErrorJson {
-        kind, stage, transport, http_status, message, retry_after_seconds, hint, ..
-    } = ErrorJson::new(error, transport);
-    let mut text = format!("error: {message}\n");
+/// The message has the status or the error code and the tracking id in it already.
+fn failure_lines(error: &Error, context: &Context) -> String {
+    let ErrorJson { kind, stage, transport, message, retry_after_seconds, hint, .. } =
+        ErrorJson::new(error, context);
+    let style = Style::of(&io::stderr());
+    let mut text = format!("{} {message}\n", style.paint(Color::Red, "error:"));
     if error.kind() != ErrorKind::Configuration {
+        let status = error.status().filter(|_| error.error_code().is_some());
         let facts = [
             stage.map(|stage| format!("stage {stage}")),
             transport.map(|transport| format!("transport {transport}")),
-            http_status.map(|status| format!("status {status}")),
+            status.map(|status| format!("status {status}")),
             retry_after_seconds.map(|wait| format!("retry after {wait} s")),
         ];
         let facts: Vec<String> = facts.into_iter().flatten().collect();
-        let _ = writeln!(text, "  {kind}: {}", facts.join(", "));
+        let _ = match facts.is_empty() {
+            true => writeln!(text, "  {kind}"),
+            false => writeln!(text, "  {kind}: {}", facts.join(", ")),
+        };
     }
     if let Some(hint) = hint {
-        let _ = writeln!(text, "hint: {hint}");
+        let _ = writeln!(text, "{} {hint}", style.paint(Color::Yellow, "hint:"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_escapes_what_is_not_fit_for_a_terminal_and_means_the_same() {
+        let payload =
+            "{\"a\": \"\u{7f}\u{9b}2J \u{202e}cod.exe \u{2066}\u{200f} größe 表 🙂 \\n\"}";
+        let shown = escaped(payload);
+        assert_eq!(
+            shown,
+            "{\"a\": \"\\u007f\\u009b2J \\u202ecod.exe \\u2066\\u200f größe 表 🙂 \\n\"}"
+        );
+        let [before, after] =
+            [payload, &shown].map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap());
+        assert_eq!(before, after);
+    }
 }

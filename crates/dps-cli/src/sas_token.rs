@@ -9,14 +9,17 @@ use dps_client::{Error, SasToken, SymmetricKey};
 use zeroize::Zeroizing;
 
 use crate::{
-    credential::{SYMMETRIC_KEY, SYMMETRIC_KEY_FILE, symmetric_key},
-    files::Source,
-    given::{self, named, variable, wrong},
-    report::{Reporter, print},
+    credential::symmetric_key,
+    given::{self, Given, SYMMETRIC_KEY, named, variable, wrong},
+    output::print,
+    report::{Context, Reporter},
 };
 
 /// The last second that a four-digit year has: the end of 9999.
 const LATEST: u64 = 253_402_300_799;
+
+/// How long a token is good for if nothing else is said, in seconds.
+const LIFETIME: u64 = 3600;
 
 const DETAILS: &str = "\
 Only the token is printed. Until it expires it is as good as the key: keep it out of logs.
@@ -35,9 +38,9 @@ pub(crate) struct Arguments {
     /// key itself
     #[arg(long, value_name = "FILE")]
     symmetric_key_file: Option<String>,
-    /// How long the token is good for, from now on
-    #[arg(long, value_name = "SECONDS", default_value = "3600", allow_negative_numbers = true)]
-    expires_in: String,
+    /// How long the token is good for, from now on; 3600 without it
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    expires_in: Option<String>,
     /// When the token expires, in seconds since 1970
     #[arg(long, value_name = "UNIX", conflicts_with = "expires_in", allow_negative_numbers = true)]
     expiry: Option<String>,
@@ -46,7 +49,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     match sign(arguments) {
         Ok(token) => print(&token),
-        Err(error) => Reporter::new(false).failed(&error, None),
+        Err(error) => Reporter::for_people().failed(&error, &Context::default()),
     }
 }
 
@@ -59,10 +62,14 @@ fn sign(arguments: &Arguments) -> Result<Zeroizing<String>, Error> {
 
 impl Arguments {
     fn expiry(&self) -> Result<SystemTime, Error> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let (flag, text, from) = match &self.expiry {
-            Some(text) => ("--expiry", text, 0),
-            None => ("--expires-in", &self.expires_in, now),
+        let expiry = given::EXPIRY.find(self.expiry.as_ref())?;
+        let (Given { from: flag, text }, from) = match expiry {
+            Some(expiry) if self.expires_in.is_none() => (expiry, 0),
+            _ => {
+                let expires_in = given::EXPIRES_IN.find(self.expires_in.as_ref())?;
+                let default = || Given { from: given::EXPIRES_IN.flag, text: LIFETIME.to_string() };
+                (expires_in.unwrap_or_else(default), now()?)
+            }
         };
         let at = text.parse::<u64>().ok().and_then(|seconds| from.checked_add(seconds));
         at.filter(|at| *at > from && *at <= LATEST)
@@ -70,21 +77,38 @@ impl Arguments {
             .ok_or_else(|| {
                 wrong(
                     flag,
-                    text,
+                    &text,
                     "give a whole number of seconds, at least 1 and none past the year 9999",
                 )
             })
     }
 
     fn key(&self) -> Result<SymmetricKey, Error> {
-        if let Some(path) = &self.symmetric_key_file {
-            let file = Source::new(SYMMETRIC_KEY_FILE, path);
-            return symmetric_key(&file, &file.text(&file.read()?)?);
+        let file = given::SYMMETRIC_KEY_FILE.file(self.symmetric_key_file.as_ref())?;
+        let key = match self.symmetric_key_file {
+            Some(_) => None,
+            None => variable(SYMMETRIC_KEY)?.map(Zeroizing::new),
+        };
+        match (file, key) {
+            (Some(file), None) => symmetric_key(&file, &file.text(&file.read()?)?),
+            (None, Some(key)) => key.parse().map_err(|error| named(SYMMETRIC_KEY, "", error)),
+            (Some(file), Some(_)) => {
+                let reason = format!("give one; there are {} and {SYMMETRIC_KEY}", file.from);
+                Err(wrong("credential", "", &reason))
+            }
+            (None, None) => {
+                let missing = "it is missing; give it, or set DPS_SYMMETRIC_KEY";
+                Err(wrong(given::SYMMETRIC_KEY_FILE.flag, "", missing))
+            }
         }
-        let missing = "it is missing; give it, or set DPS_SYMMETRIC_KEY";
-        let key = variable(SYMMETRIC_KEY)?.map(Zeroizing::new);
-        key.ok_or_else(|| wrong(SYMMETRIC_KEY_FILE, "", missing))?
-            .parse()
-            .map_err(|error| named(SYMMETRIC_KEY, "", error))
     }
+}
+
+/// Seconds since 1970.
+fn now() -> Result<u64, Error> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| {
+        let reason = "it is before 1970, and a token needs the time; set the clock of this machine";
+        wrong("clock", "", reason)
+    })?;
+    Ok(since.as_secs())
 }

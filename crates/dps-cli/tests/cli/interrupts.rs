@@ -6,12 +6,15 @@ use crate::support::{Emulator, Folder, KEY, Running, Silent, TRANSPORTS, registe
 
 #[test]
 fn an_interrupt_cancels_a_connection_that_hangs() {
-    for signal in ["-INT", "-TERM"] {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
         let silent = Silent::new();
         let running = Running::start(&mut silent.register(&["--timeout", "60"]));
         let _hanging = silent.accept();
         running.signal(signal);
-        let error = running.ended().failed("cancelled");
+        let ended = running.ended();
+        assert_eq!(ended.code, code);
+        let error = ended.json()["error"].clone();
+        assert_eq!(error["kind"], "cancelled");
         assert_eq!((&error["transport"], &error["retryable"]), (&"http".into(), &false.into()));
         assert!(text(&error, "message").contains("cancelled"), "{error}");
     }

@@ -29,7 +29,7 @@ pub(crate) const SUCCESS_KEYS: [&str; 10] = [
     "elapsedMs",
 ];
 
-pub(crate) const FAILURE_KEYS: [&str; 10] = [
+pub(crate) const FAILURE_KEYS: [&str; 14] = [
     "kind",
     "stage",
     "transport",
@@ -40,6 +40,10 @@ pub(crate) const FAILURE_KEYS: [&str; 10] = [
     "retryable",
     "retryAfterSeconds",
     "hint",
+    "registrationId",
+    "operationId",
+    "endpoint",
+    "timestamp",
 ];
 
 /// The transports that the command is built with.
@@ -97,8 +101,10 @@ impl Ended {
 
     /// The failure, which must have this kind and its exit code.
     pub(crate) fn failed(&self, kind: &str) -> Value {
+        let object = self.json();
         let code = match kind {
             "configuration" => 2,
+            "rejected" if object["error"]["retryable"] == true => 7,
             "rejected" => 3,
             "connection" => 4,
             "timeout" => 5,
@@ -106,7 +112,6 @@ impl Ended {
             "cancelled" => 130,
             other => panic!("{other}?"),
         };
-        let object = self.json();
         assert_eq!(keys(&object), ["error"], "{object}");
         let error = object["error"].clone();
         assert_eq!(keys(&error), sorted(FAILURE_KEYS), "{error}");

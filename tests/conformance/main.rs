@@ -17,6 +17,7 @@ mod credentials;
 mod happy;
 mod proxies;
 mod signers;
+mod stages;
 mod statuses;
 mod throttling;
 
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         answers::cases(),
         credentials::cases(),
         signers::cases(),
+        stages::cases(),
         connection::cases(),
         proxies::cases(),
         cancel::cases(),

@@ -1,0 +1,126 @@
+//! A timeout names the stage of its own registration, whatever else runs beside it.
+
+use std::{sync::mpsc, time::Duration};
+
+use dps_client::{
+    Attestation, Client, Config, Endpoint, ErrorKind, RegistrationRequest, Roots, Settings, Stage,
+    Transport,
+};
+use dps_conformance::{
+    Bench, Cell, OutsideSigner, ProxyScript, SignerConduct, TestProxy, fast, settle,
+};
+use dps_emulator::{Behavior, ConnectionFault, Delivery, Fault};
+use tokio::{net::TcpSocket, task::JoinSet};
+
+use crate::{Case, case};
+
+/// How many clients hang at each stage.
+const AT_EACH: usize = 3;
+
+pub(crate) fn cases() -> Vec<Case> {
+    vec![case!(clients_of_one_configuration_each_name_their_own_stage)]
+}
+
+/// Many clients from clones of one configuration run at once, each led to another peer, and each peer lets them hang
+/// somewhere else.
+async fn clients_of_one_configuration_each_name_their_own_stage(cell: Cell) {
+    let never = Fault::deliver(Delivery::Never).forever();
+    let silent_service = Bench::new(cell, Behavior::new().on_register(never)).await;
+    let silent_server = Bench::healthy(cell).await;
+    silent_server.emulator.set_connection_faults([ConnectionFault::HangAfterTls; AT_EACH]);
+    let silent_proxy = TestProxy::start(ProxyScript::Silent).await;
+    let no_tls = listener(64);
+    let full = listener(1);
+    let full_endpoint = endpoint(full.local_addr().unwrap().port());
+    let _queued = fill(&full).await;
+
+    let roots = Roots::empty()
+        .with_pem(silent_service.emulator.ca_pem().as_bytes())
+        .and_then(|roots| roots.with_pem(silent_server.emulator.ca_pem().as_bytes()));
+    // By address: names are not looked up here, see `hang`.
+    let service = silent_service.config.endpoint.port_or(0);
+    let config = silent_service.config.clone().roots(roots.unwrap()).endpoint(endpoint(service));
+    let server = endpoint(silent_server.config.endpoint.port_or(0));
+    let is_websocket = matches!(cell.transport, Transport::MqttWs | Transport::AmqpWs);
+    let signer = OutsideSigner::that(config.attestation.clone(), SignerConduct::KeepSilent);
+    let mut hanging = vec![
+        (Stage::Register, config.clone()),
+        (if is_websocket { Stage::Websocket } else { Stage::Register }, at(&config, server)),
+        (Stage::Tls, at(&config, endpoint(no_tls.local_addr().unwrap().port()))),
+        (Stage::Proxy, config.clone().proxy(silent_proxy.choice(""))),
+        (Stage::Resolve, at(&config, "dps.example".parse().unwrap())),
+    ];
+    if cfg!(target_os = "linux") {
+        hanging.push((Stage::Connect, at(&config, full_endpoint)));
+    }
+    if cell.has_key() {
+        let attestation = Attestation::from_signer(signer);
+        hanging.push((Stage::Sign, config.clone().attestation(attestation)));
+    }
+    let clients = hanging.into_iter().flat_map(|(stage, config)| {
+        let client = |config: &Config| silent_service.client_with(config.clone(), bounds());
+        [(); AT_EACH].map(|()| (stage, client(&config)))
+    });
+    let clients: Vec<_> = clients.collect();
+    let request = silent_service.request();
+    tokio::task::spawn_blocking(|| hang(clients, request)).await.unwrap();
+}
+
+fn bounds() -> Settings {
+    fast().request_timeout(Duration::from_secs(3))
+}
+
+fn at(config: &Config, endpoint: Endpoint) -> Config {
+    config.clone().endpoint(endpoint)
+}
+
+fn endpoint(port: u16) -> Endpoint {
+    format!("127.0.0.1:{port}").parse().unwrap()
+}
+
+/// A port that takes connections into its queue and never accepts one.
+fn listener(queue: u32) -> tokio::net::TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket.listen(queue).unwrap()
+}
+
+/// Fills the queue. What comes to a full one gets no answer on Linux, as on a lost route.
+async fn fill(full: &tokio::net::TcpListener) -> Vec<tokio::net::TcpStream> {
+    let mut queued = Vec::new();
+    let connect = || tokio::net::TcpStream::connect(full.local_addr().unwrap());
+    while let Ok(stream) = tokio::time::timeout(Duration::from_millis(300), connect()).await {
+        queued.push(stream.unwrap());
+    }
+    queued
+}
+
+/// Registers all at once, in a runtime whose only thread for lookups is taken: so a lookup never ends.
+fn hang(clients: Vec<(Stage, Client)>, request: RegistrationRequest) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    let (release, released) = mpsc::channel::<()>();
+    runtime.spawn_blocking(move || released.recv());
+    runtime.block_on(async {
+        let mut registrations = JoinSet::new();
+        for (stage, client) in clients {
+            let request = request.clone();
+            registrations.spawn(async move {
+                let error = client.register(request).await.unwrap_err();
+                settle(&client).await;
+                assert_eq!(
+                    (error.kind(), error.stage()),
+                    (ErrorKind::Timeout, Some(stage)),
+                    "{error}"
+                );
+            });
+        }
+        while let Some(registration) = registrations.join_next().await {
+            registration.unwrap();
+        }
+    });
+    drop(release);
+}

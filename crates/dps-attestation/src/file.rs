@@ -4,36 +4,104 @@ use dps_state_machine::{ConfigurationError, Error};
 use zeroize::Zeroizing;
 
 use crate::{
+    certificate::Certificate,
+    damage,
     pem::{self, Block},
     private_key::ENCRYPTED,
+    shape::Shape,
 };
 
-/// Every certificate in the file, in order, as DER.
-pub(crate) fn certificates(file: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
-    let blocks = match read("certificate", file)? {
-        Content::Der => return Ok(vec![file.to_vec()]),
+/// Every certificate in a file's contents, in order, as DER. This is the one reader of certificates: those of the device,
+/// of authorities that are trusted, and of the emulator's enrollments.
+///
+/// It takes DER, a single certificate then, and PEM text in whatever state people have it: with a byte-order mark, any
+/// line ends or none, indented, in one line, with text around the blocks or other blocks between them, blocks joined
+/// without a line end. It takes the labels `CERTIFICATE` and `X509 CERTIFICATE`, and no file without a certificate. The
+/// certificates themselves are read as far as their names, dates and public key.
+///
+/// # Errors
+/// [`Error::Configuration`] with the field `certificate` that says which block of the file can't be read, and what to do.
+/// No block that is or may have been a certificate is skipped: not a damaged one, nor a `TRUSTED CERTIFICATE`, a PKCS#7
+/// bundle, or a certificate under another label.
+///
+/// ```
+/// let error = dps_attestation::parse_certificates(b"-----BEGIN CERTIFICATE-----\nMIIB").unwrap_err();
+/// assert_eq!(error.to_string(), "certificate: block 1 (CERTIFICATE) has no END line; it was cut off");
+/// ```
+pub fn parse_certificates(contents: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+    let blocks = match read("certificate", contents)? {
+        Content::Der => {
+            check_certificate("it", contents)?;
+            return Ok(vec![contents.to_vec()]);
+        }
         Content::Pem(blocks) => blocks,
     };
-    let is_certificate =
-        |block: &&Block| matches!(block.label.as_str(), "CERTIFICATE" | "X509 CERTIFICATE");
-    let found: Vec<_> =
-        blocks.iter().filter(is_certificate).map(|block| block.der.to_vec()).collect();
-    if !found.is_empty() {
-        return Ok(found);
+    let mut found = Vec::new();
+    for block in &blocks {
+        match block.label.as_str() {
+            "CERTIFICATE" | "X509 CERTIFICATE" => {
+                check_certificate(&block.name(), &block.der)?;
+                found.push(block.der.to_vec());
+            }
+            _ => ensure_no_certificate(block)?,
+        }
     }
-    let has = |part: &str| blocks.iter().any(|block| block.label.contains(part));
-    let advice = if has("PRIVATE KEY") {
-        "was the key's file given for the certificate's?"
-    } else if has("CERTIFICATE REQUEST") {
-        "a request is no certificate yet; give what the authority made of it"
-    } else if has("TRUSTED CERTIFICATE") {
-        "that is a format of OpenSSL's own; convert it with `openssl x509`"
-    } else if has("PKCS7") || has("CMS") {
-        "unpack it with `openssl pkcs7 -print_certs`"
-    } else {
-        "give the device's certificate, followed by its chain"
+    if found.is_empty() {
+        let has = |part: &str| blocks.iter().any(|block| block.label.contains(part));
+        let advice = if has("PRIVATE KEY") {
+            "was the key's file given for the certificate's?"
+        } else if has("CERTIFICATE REQUEST") {
+            "a request is no certificate yet; give what the authority made of it"
+        } else {
+            "give a certificate, as -----BEGIN CERTIFICATE-----"
+        };
+        return Err(none("certificate", "certificate", &blocks, advice));
+    }
+    Ok(found)
+}
+
+/// Checks that a block with another label is no certificate.
+fn ensure_no_certificate(block: &Block) -> Result<(), Error> {
+    let advice = match block.label.as_str() {
+        "TRUSTED CERTIFICATE" => {
+            "is in a format of OpenSSL's own, which also says what it is trusted for; convert it with `openssl x509 -in IN -out OUT`"
+        }
+        "PKCS7" | "PKCS #7 SIGNED DATA" | "CMS" => {
+            "is a bundle of certificates; unpack it with `openssl pkcs7 -print_certs -in IN -out OUT`"
+        }
+        _ if Shape::of(&block.der) == Some(Shape::Pkcs7) => {
+            "holds a bundle of certificates; unpack it with `openssl pkcs7 -print_certs`"
+        }
+        _ if Certificate::parse(&block.der).is_some() => {
+            "holds a certificate; write CERTIFICATE into its BEGIN and END lines"
+        }
+        _ => return Ok(()),
     };
-    Err(none("certificate", "certificate", &blocks, advice))
+    let reason = format!("{} {advice}", block.name());
+    Err(ConfigurationError::new("certificate", "", &reason).into())
+}
+
+/// Checks that it can be read; `which` says where it is.
+pub(crate) fn check_certificate(which: &str, der: &[u8]) -> Result<Certificate, Error> {
+    Certificate::parse(der).ok_or_else(|| {
+        let reason = match Shape::of(der) {
+            Some(Shape::Signed) => format!(
+                "{which} is a certificate request, a revocation list or a damaged certificate"
+            ),
+            Some(shape @ (Shape::Pkcs8 | Shape::Pkcs1 | Shape::Sec1 | Shape::EncryptedPkcs8)) => {
+                format!("{which} is {shape}; were the two files swapped?")
+            }
+            Some(shape @ Shape::Pkcs12) => format!(
+                "{which} is {shape}; take the certificates out with `openssl pkcs12 -nokeys`"
+            ),
+            Some(shape @ Shape::Pkcs7) => format!(
+                "{which} is {shape}; take the certificates out with `openssl pkcs7 -inform DER -print_certs`"
+            ),
+            Some(shape) => format!("{which} is {shape}"),
+            None => format!("{which} is damaged, or no certificate at all"),
+        };
+        ConfigurationError::new("certificate", "", &reason).into()
+    })
 }
 
 /// The one private key in the file, as DER.
@@ -77,11 +145,13 @@ fn read(field: &'static str, file: &[u8]) -> Result<Content, Error> {
     }
     let reason = match file {
         [0x30, ..] => return Ok(Content::Der),
-        file if file.trim_ascii().is_empty() => "it is empty",
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it is UTF-16 text; save it as UTF-8",
-        _ => "it is neither PEM text nor DER",
+        file if file.trim_ascii().is_empty() => "it is empty".to_owned(),
+        file => match damage::of_file(file) {
+            Some(damage) => damage.to_owned(),
+            None => format!("there is no {field} in it: it is neither PEM text nor DER"),
+        },
     };
-    Err(ConfigurationError::new(field, "", reason).into())
+    Err(ConfigurationError::new(field, "", &reason).into())
 }
 
 /// That nothing fits, with what is there instead.

@@ -36,6 +36,7 @@
 use std::sync::Arc;
 
 mod certificate;
+mod damage;
 mod file;
 mod key;
 mod key_file;
@@ -49,6 +50,7 @@ mod x509;
 mod x509_files;
 
 pub use dps_state_machine::{CredentialError, IdScope, RegistrationId};
+pub use file::parse_certificates;
 pub use key::{GroupKey, SymmetricKey};
 pub use key_file::SymmetricKeyFile;
 pub use sas::{SasToken, signature, verify_signature};

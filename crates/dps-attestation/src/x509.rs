@@ -19,7 +19,7 @@ use crate::{
     certificate::{Certificate, public_key_bits},
     file,
     private_key::PrivateKey,
-    shape::{Shape, whole},
+    shape::whole,
 };
 
 /// How far a device's clock may be behind: new certificates meet clocks that were not set to the second.
@@ -68,7 +68,7 @@ impl X509Identity {
     /// chain or more than ten are in it, when the key is encrypted, of a kind that can't be used or not the first
     /// certificate's.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, Error> {
-        Self::new(file::certificates(certificates)?, &file::private_key(key)?)
+        Self::new(file::parse_certificates(certificates)?, &file::private_key(key)?)
     }
 
     /// Takes the certificates, the device's own first, and the private key, each as DER. The key's format is told
@@ -83,9 +83,13 @@ impl X509Identity {
     fn new(chain: Vec<Vec<u8>>, key: &[u8]) -> Result<Self, Error> {
         let mut certificates = Vec::with_capacity(chain.len().min(MAX_CHAIN));
         for (index, der) in chain.iter().enumerate() {
-            let certificate =
-                Certificate::parse(der).ok_or_else(|| not_a_certificate(index, der))?;
-            let (subject, number) = (certificate.subject.to_string(), index + 1);
+            let number = index + 1;
+            let which = match index {
+                0 => "it".to_owned(),
+                _ => format!("number {number} of the chain"),
+            };
+            let certificate = file::check_certificate(&which, der)?;
+            let subject = certificate.subject.to_string();
             if let Some(earlier) = chain.iter().take(index).position(|earlier| earlier == der) {
                 let earlier = earlier + 1;
                 let reason = format!(
@@ -261,27 +265,6 @@ impl fmt::Debug for X509Identity {
 
 fn wrong(field: &'static str, value: &str, reason: &str) -> Error {
     ConfigurationError::new(field, value, reason).into()
-}
-
-fn not_a_certificate(index: usize, der: &[u8]) -> Error {
-    let which = if index == 0 { "it".into() } else { format!("number {} of the chain", index + 1) };
-    let reason = match Shape::of(der) {
-        Some(Shape::Signed) => {
-            format!("{which} is a certificate request, a revocation list or a damaged certificate")
-        }
-        Some(shape @ (Shape::Pkcs8 | Shape::Pkcs1 | Shape::Sec1 | Shape::EncryptedPkcs8)) => {
-            format!("{which} is {shape}; were the two files swapped?")
-        }
-        Some(shape @ Shape::Pkcs12) => {
-            format!("{which} is {shape}; take the certificates out with `openssl pkcs12 -nokeys`")
-        }
-        Some(shape @ Shape::Pkcs7) => format!(
-            "{which} is {shape}; take the certificates out with `openssl pkcs7 -inform DER -print_certs`"
-        ),
-        Some(shape) => format!("{which} is {shape}"),
-        None => format!("{which} is damaged, or no certificate at all"),
-    };
-    wrong("certificate", "", &reason)
 }
 
 /// `owner` is the place after the leaf of the certificate that the key does belong to.

@@ -374,8 +374,8 @@ impl Write for AfterReady {
 }
 
 fn read_group_ca(source: &Source) -> Result<CaCertificates, Error> {
-    let pem = source.text(&source.read()?)?;
-    CaCertificates::from_pem(&pem).map_err(|error| misread(source.from, &source.path, &error))
+    CaCertificates::from_pem(&*source.read()?)
+        .map_err(|error| misread(source.from, &source.path, &error))
 }
 
 /// What the emulator says of a setting, under the flag that gave it.

@@ -2,14 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
+use dps_attestation::parse_certificates;
 use dps_state_machine::{ConfigurationError, Error};
-use rustls::{
-    RootCertStore,
-    pki_types::{
-        CertificateDer,
-        pem::{self, PemObject, SectionKind},
-    },
-};
+use rustls::{RootCertStore, pki_types::CertificateDer};
 
 /// The certificate authorities that are trusted to vouch for the server.
 ///
@@ -47,27 +42,19 @@ impl Roots {
         Ok(Self(Arc::new(store)))
     }
 
-    /// Adds every certificate of a PEM file.
+    /// Adds every certificate of a file, in whatever state its PEM text is; see [`parse_certificates`].
     ///
     /// # Errors
-    /// [`Error::Configuration`] when the text holds no certificate (it says what it holds instead) or one that
-    /// can't be read.
+    /// [`Error::Configuration`] when it holds no certificate (it says what it holds instead) or one that can't be read,
+    /// whose place it says: none is left out in silence.
     pub fn with_pem(mut self, pem: &[u8]) -> Result<Self, Error> {
         let store = Arc::make_mut(&mut self.0);
-        let mut certificates = 0_usize;
-        let mut others = Vec::new();
-        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
-            match section {
-                Ok((SectionKind::Certificate, der)) => {
-                    certificates += 1;
-                    add(store, der.into(), certificates)?;
-                }
-                Ok((kind, _)) => others.push(describe(kind)),
-                Err(error) => return Err(wrong(&unreadable(&error))),
-            }
-        }
-        if certificates == 0 {
-            return Err(wrong(&format!("it holds no certificate but {}", what_else(pem, &others))));
+        let certificates = parse_certificates(pem).map_err(|error| match error {
+            Error::Configuration(error) => wrong(&error.reason),
+            other => other,
+        })?;
+        for (certificate, number) in certificates.into_iter().zip(1..) {
+            add(store, certificate.into(), number)?;
         }
         Ok(self)
     }
@@ -124,41 +111,6 @@ fn wrong(reason: &str) -> Error {
     ConfigurationError::new("roots", "", reason).into()
 }
 
-/// The library shows the bytes that it met, or missed, as numbers.
-fn unreadable(error: &pem::Error) -> String {
-    match error {
-        pem::Error::MissingSectionEnd { .. } => {
-            "a block has no END line; was the file cut off?".to_owned()
-        }
-        pem::Error::IllegalSectionStart { .. } => "a BEGIN line in it is damaged".to_owned(),
-        other => format!("the PEM can't be read: {other}"),
-    }
-}
-
-fn describe(kind: SectionKind) -> &'static str {
-    match kind {
-        SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey => {
-            "a private key"
-        }
-        SectionKind::PublicKey => "a public key",
-        SectionKind::Csr => "a certificate request",
-        SectionKind::Crl => "a revocation list",
-        _ => "something else",
-    }
-}
-
-fn what_else(pem: &[u8], others: &[&str]) -> String {
-    if let Some(first) = others.first() {
-        return (*first).to_owned();
-    }
-    match pem {
-        [] => "nothing: it is empty".to_owned(),
-        // A DER sequence with a two-byte length, as every certificate starts.
-        [0x30, 0x82, ..] => "DER; convert it to PEM".to_owned(),
-        _ => "text that is no PEM; it must start with -----BEGIN CERTIFICATE-----".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,6 +127,7 @@ mod tests {
         assert!(known > 50, "{known} compiled-in roots");
         assert_eq!(Roots::default().with_pem(two.as_bytes()).unwrap().len(), known + 2);
         assert_eq!(Roots::empty().with_der(certificate().der()).unwrap().len(), 1);
+        assert_eq!(Roots::empty().with_pem(certificate().der()).unwrap().len(), 1);
     }
 
     #[test]
@@ -190,15 +143,13 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let cut = &certificate().pem()[..80];
-        let der = certificate().der().to_vec();
-        let cases: [(&[u8], &str); 7] = [
+        let cases: [(&[u8], &str); 6] = [
             (b"", "empty"),
-            (b"hello", "no PEM"),
-            (key.as_bytes(), "a private key"),
-            (broken.as_bytes(), "certificate 1"),
+            (b"hello", "neither PEM text nor DER"),
+            (key.as_bytes(), "only PRIVATE KEY"),
+            (broken.as_bytes(), "block 1 (CERTIFICATE)"),
             (cut.as_bytes(), "cut off"),
-            (b"-----BEGIN CERT", "damaged"),
-            (&der, "DER"),
+            (b"-----BEGIN CERT", "cut off"),
         ];
         for (pem, says) in cases {
             let message = Roots::default().with_pem(pem).unwrap_err().to_string();

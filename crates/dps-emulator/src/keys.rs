@@ -6,9 +6,10 @@ use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
 };
-use dps_state_machine::RegistrationId;
+use dps_attestation::parse_certificates;
+use dps_state_machine::{Error, RegistrationId};
 use ring::{digest, hmac, rand::SecureRandom};
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use crate::config_error::ConfigError;
@@ -112,13 +113,12 @@ impl Thumbprint {
         Self(bytes)
     }
 
-    /// The thumbprint of the first certificate in a PEM text.
+    /// The thumbprint of the first certificate in a file's contents, as [`parse_certificates`] reads them.
     ///
     /// # Errors
-    /// [`ConfigError`] when there is no certificate in it.
-    pub fn of_pem(pem: &str) -> Result<Self, ConfigError> {
-        let certificates = certificates_from_pem(pem)?;
-        certificates
+    /// [`ConfigError`] when there is no certificate in it, or one that can't be read.
+    pub fn of_pem(pem: &(impl AsRef<[u8]> + ?Sized)) -> Result<Self, ConfigError> {
+        certificates("certificate", pem.as_ref())?
             .first()
             .map(|der| Self::of_der(der))
             .ok_or_else(|| ConfigError::new("certificate", "there is no certificate in the PEM"))
@@ -173,18 +173,15 @@ impl fmt::Debug for Thumbprint {
 pub struct CaCertificates(pub(crate) Vec<CertificateDer<'static>>);
 
 impl CaCertificates {
-    /// Reads one or more certificates from a PEM text.
+    /// Reads one or more certificates from a file's contents, as [`parse_certificates`] does.
     ///
     /// # Errors
-    /// [`ConfigError`] when there is none, or one that is no certificate.
-    pub fn from_pem(pem: &str) -> Result<Self, ConfigError> {
-        let certificates = certificates_from_pem(pem)?;
-        if certificates.is_empty() {
-            return Err(ConfigError::new("ca", "there is no certificate in the PEM"));
-        }
-        for der in &certificates {
+    /// [`ConfigError`] when there is none, or one that can't be read or used, whose place it says.
+    pub fn from_pem(pem: &(impl AsRef<[u8]> + ?Sized)) -> Result<Self, ConfigError> {
+        let certificates = certificates("ca", pem.as_ref())?;
+        for (der, number) in certificates.iter().zip(1..) {
             rustls::RootCertStore::empty().add(der.clone()).map_err(|error| {
-                ConfigError::new("ca", &format!("a certificate can't be used: {error}"))
+                ConfigError::new("ca", &format!("certificate {number} can't be used: {error}"))
             })?;
         }
         Ok(Self(certificates))
@@ -201,10 +198,13 @@ impl FromStr for CaCertificates {
     }
 }
 
-fn certificates_from_pem(pem: &str) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|error| ConfigError::new("certificate", &format!("the PEM is broken: {error}")))
+/// Every certificate in the text; an error names the block that can't be read.
+fn certificates(field: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    match parse_certificates(pem) {
+        Ok(certificates) => Ok(certificates.into_iter().map(CertificateDer::from).collect()),
+        Err(Error::Configuration(error)) => Err(ConfigError::new(field, &error.reason)),
+        Err(error) => Err(ConfigError::new(field, &error.to_string())),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The configuration file.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{io, net::IpAddr, path::Path, time::Duration};
 
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -44,10 +44,12 @@ struct RawLimits {
 }
 
 pub(super) fn read(path: &Path, what: &str) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|error| {
-        ConfigError::new(what, &format!("it can't be read: {error}"))
-            .value(path.display().to_string().chars())
-    })
+    std::fs::read_to_string(path).map_err(|error| unopened(path, what, &error))
+}
+
+fn unopened(path: &Path, what: &str, error: &io::Error) -> ConfigError {
+    ConfigError::new(what, &format!("it can't be read: {error}"))
+        .value(path.display().to_string().chars())
 }
 
 /// Reads a configuration; files that it names are looked up from `folder`.

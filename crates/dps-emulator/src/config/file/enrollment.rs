@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{choose, fault, fields, from_parser, json, wrong};
+use super::{choose, fault, fields, from_parser, json, unopened, wrong};
 use crate::{
     behavior::{Behavior, Outcome},
     config_error::ConfigError,
@@ -51,8 +51,8 @@ pub(super) fn read(table: Table, index: usize, folder: &Path) -> Result<Enrollme
 
 fn build(raw: Raw, folder: &Path) -> Result<Enrollment, ConfigError> {
     let certificate = (&raw.certificate, &raw.certificate_file);
-    let certificate = load("certificate", certificate, folder, Thumbprint::of_pem)?;
-    let ca = load("ca", (&raw.ca, &raw.ca_file), folder, CaCertificates::from_pem)?;
+    let certificate = load("certificate", certificate, folder, |pem| Thumbprint::of_pem(pem))?;
+    let ca = load("ca", (&raw.ca, &raw.ca_file), folder, |pem| CaCertificates::from_pem(pem))?;
     let keys = Keys::read(&raw)?;
     let enrollment = match (&raw.registration_id, &raw.group) {
         (Some(id), None) => {
@@ -90,16 +90,17 @@ fn load<T>(
     field: &str,
     (text, file): (&Option<String>, &Option<String>),
     folder: &Path,
-    parse: impl Fn(&str) -> Result<T, ConfigError>,
+    parse: impl Fn(&[u8]) -> Result<T, ConfigError>,
 ) -> Result<Option<T>, ConfigError> {
     match (text, file) {
         (Some(_), Some(_)) => {
             Err(ConfigError::new(field, "give it as text or as a file, not both"))
         }
-        (Some(text), None) => parse(text).map(Some),
+        (Some(text), None) => parse(text.as_bytes()).map(Some),
         (None, Some(file)) => {
             let field = format!("{field}-file");
-            let pem = super::read(&folder.join(file), &field)?;
+            let path = folder.join(file);
+            let pem = std::fs::read(&path).map_err(|error| unopened(&path, &field, &error))?;
             parse(&pem).map(Some).map_err(|error| error.field_named(&field).value(file.chars()))
         }
         (None, None) => Ok(None),

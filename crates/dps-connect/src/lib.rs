@@ -12,6 +12,7 @@ mod endpoint;
 pub mod failure;
 #[cfg(all(fuzzing, feature = "websocket"))]
 pub mod fuzzing;
+mod head;
 mod no_proxy;
 mod proxy;
 mod roots;
@@ -28,3 +29,7 @@ pub use no_proxy::NoProxy;
 pub use proxy::{Proxy, ProxyChoice};
 pub use roots::Roots;
 pub use tls::{resumes_sessions, tls_config};
+
+/// How long the body of a refusal may take after its head, on every transport; some never end. What came until then
+/// counts. See <https://www.rfc-editor.org/rfc/rfc9112#section-6.3>.
+pub const REFUSAL_BODY_TIME: std::time::Duration = std::time::Duration::from_secs(3);

@@ -17,7 +17,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::failure::Closed;
 
 mod frame;
-mod head;
 mod incoming;
 mod outgoing;
 mod refusal;

@@ -1,57 +1,98 @@
 //! An answer to the upgrade other than 101: the service's own, or that of something in between.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use dps_state_machine::{ConnectionError, Response};
+use dps_state_machine::{ConnectionError, ProtocolResult, Response, retry_after};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     time::timeout,
 };
 
-use super::head::Head;
-use crate::failure::{self, Peer};
+use crate::{
+    REFUSAL_BODY_TIME,
+    failure::{self, Peer},
+    head::Head,
+};
 
 /// The largest body that is read, in bytes; the service's errors have a few hundred.
 const MAX_BODY: usize = 16 * 1024;
-/// How long a body may take after its head; some never end. See <https://www.rfc-editor.org/rfc/rfc9112#section-6.3>.
-const BODY_TIME: Duration = Duration::from_secs(3);
 
 /// A refusal by the service is an answer, as on every transport: it is busy or in trouble (429 and 5xx, whoever in its
-/// name says so), or it says no with an error of its own. `body` is what came of it along with the head.
+/// name says so), or it refuses with an error of its own. `body` is what came of it along with the head.
 ///
 /// # Errors
 /// [`ConnectionError`] for any other answer: the service was not reached.
 pub(super) async fn refusal(
     stream: &mut (impl AsyncRead + Unpin),
     peer: &Peer,
-    head: &Head<'_>,
-    mut body: Vec<u8>,
+    head: &Head,
+    body: Vec<u8>,
 ) -> Result<Response, ConnectionError> {
     if (300..600).contains(&head.status) {
-        let chunked = head.has("Transfer-Encoding", "chunked");
-        let length = head.values("Content-Length").next().filter(|_| !chunked);
-        let length = length.and_then(|length| length.parse().ok()).unwrap_or(MAX_BODY);
-        let limit = length.min(MAX_BODY);
-        let read = async {
-            while body.len() < limit
-                && !(chunked && unchunk(&body).1)
-                && matches!(stream.read_buf(&mut body).await, Ok(1..))
-            {}
-        };
-        // What came until then counts.
-        let _ = timeout(BODY_TIME, read).await;
-        body.truncate(limit);
-        if chunked {
-            body = unchunk(&body).0;
-        }
+        let body = Body::read(stream, head, body).await;
         // With an error code it is the service's own.
         // See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration/register-device>.
-        let response = head.response(body, SystemTime::now());
-        if matches!(head.status, 429 | 500..) || response.error_code().flatten().is_some() {
+        let may_be_cut_error = !body.is_whole && body.is_json(head);
+        let response = response(head, body.content, SystemTime::now());
+        let is_services_own = may_be_cut_error || response.error_code().flatten().is_some();
+        if matches!(head.status, 429 | 500..) || is_services_own {
             return Ok(response);
         }
     }
-    Err(failure::websocket_refused(peer, head.status, head.line))
+    Err(failure::websocket_refused(peer, head.status, &head.line))
+}
+
+/// The answer, as the state machine takes it: beside the body `status`, `version`, then every field.
+/// `now` is what a retry-after date counts from.
+fn response(head: &Head, body: Vec<u8>, now: SystemTime) -> Response {
+    let status = head.status.to_string();
+    let first = [("status", status.as_str()), ("version", head.version)];
+    let fields = head.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let protocol_result: ProtocolResult = first.into_iter().chain(fields).collect();
+    Response::new(head.status, body)
+        .retry_after(retry_after::parse(head.named("Retry-After"), now))
+        .protocol_result(protocol_result)
+}
+
+/// What came of a refusal's body.
+struct Body {
+    content: Vec<u8>,
+    is_whole: bool,
+}
+
+impl Body {
+    /// Reads to the body's end, for [`REFUSAL_BODY_TIME`] at most. What came until then counts: the status has been
+    /// read, and a connection that breaks does not take it back.
+    async fn read(stream: &mut (impl AsyncRead + Unpin), head: &Head, came: Vec<u8>) -> Self {
+        let mut body = came;
+        let chunked = head.has("Transfer-Encoding", "chunked");
+        let length = head.values("Content-Length").next().filter(|_| !chunked);
+        let length = length.and_then(|length| length.parse::<usize>().ok());
+        let limit = length.unwrap_or(MAX_BODY).min(MAX_BODY);
+        let read = async {
+            while body.len() < limit && !(chunked && unchunk(&body).1) {
+                match stream.read_buf(&mut body).await {
+                    Ok(1..) => {}
+                    end => return end.is_ok(),
+                }
+            }
+            false
+        };
+        let ended = timeout(REFUSAL_BODY_TIME, read).await.unwrap_or(false);
+        body.truncate(limit);
+        if chunked {
+            let (content, is_whole) = unchunk(&body);
+            return Self { content, is_whole };
+        }
+        let is_whole = length.map_or(ended, |length| body.len() == length);
+        Self { content: body, is_whole }
+    }
+
+    /// Whether it is said to be JSON, or begins like a JSON object.
+    fn is_json(&self, head: &Head) -> bool {
+        let said = head.named("Content-Type").any(|kind| kind.contains("json"));
+        said || self.content.trim_ascii_start().starts_with(b"{")
+    }
 }
 
 /// What is in the chunks that have come, and whether no more will.

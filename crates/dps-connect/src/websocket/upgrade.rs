@@ -10,22 +10,18 @@ use ring::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{
-    PATH, WsBytes,
-    frame::Role,
-    head::{Head, NotHttp},
-    refusal::refusal,
-};
+use super::{PATH, WsBytes, frame::Role, refusal::refusal};
 use crate::{
     carrier::WEBSOCKET_PORT,
     endpoint::host_and_port,
     failure::{self, Peer},
+    head::Head,
 };
 
 /// The largest head of an answer to the upgrade, in bytes.
-const MAX_HEAD: usize = 16 * 1024;
+const MAX_HEAD: usize = 64 * 1024;
 
-/// Asks for the upgrade and checks the answer, which may be the service's no.
+/// Asks for the upgrade and checks the answer, which may be the service's refusal.
 ///
 /// See <https://www.rfc-editor.org/rfc/rfc6455#section-4.1>.
 pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
@@ -45,19 +41,15 @@ pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
         if stream.read_buf(&mut answer).await.map_err(broke)? == 0 {
             return Err(broke(io::ErrorKind::UnexpectedEof.into()));
         }
-        match Head::parse(&answer) {
-            Ok(Some((head, length))) => {
-                let read_ahead = answer.get(length..).unwrap_or_default().to_vec();
-                if head.status != 101 {
-                    return refusal(&mut stream, peer, &head, read_ahead).await.map(Err);
-                }
-                check(&head, peer, &key, subprotocol)?;
-                return Ok(Ok(WsBytes::new(stream, read_ahead, Role::Client)));
-            }
-            Ok(None) if answer.len() < MAX_HEAD => {}
-            Ok(None) => return Err(failure::websocket(peer, "its answer is too long")),
-            Err(NotHttp) => return Err(failure::websocket(peer, "its answer is not HTTP")),
+        let head = Head::parse(&answer, MAX_HEAD)
+            .map_err(|error| failure::websocket(peer, &error.to_string()))?;
+        let Some((head, length)) = head else { continue };
+        let read_ahead = answer.get(length..).unwrap_or_default().to_vec();
+        if head.status != 101 {
+            return refusal(&mut stream, peer, &head, read_ahead).await.map(Err);
         }
+        check(&head, peer, &key, subprotocol)?;
+        return Ok(Ok(WsBytes::new(stream, read_ahead, Role::Client)));
     }
 }
 
@@ -91,12 +83,7 @@ pub fn accept_key(key: &str) -> String {
 }
 
 /// Whether the upgrade is the one that was asked for.
-fn check(
-    head: &Head<'_>,
-    peer: &Peer,
-    key: &str,
-    subprotocol: &str,
-) -> Result<(), ConnectionError> {
+fn check(head: &Head, peer: &Peer, key: &str, subprotocol: &str) -> Result<(), ConnectionError> {
     if !head.has("Upgrade", "websocket") || !head.has("Connection", "upgrade") {
         return Err(failure::websocket(peer, "its answer upgrades to something else"));
     }

@@ -40,7 +40,7 @@ pub struct Config {
     pub sas_lifetime: Duration,
     /// The time for making one connection: name, TCP, proxy and TLS together. Default: none of its own, the time
     /// for the request bounds it and a peer that stays silent is a timeout that names the stage.
-    pub connect_timeout: Duration,
+    pub connect_timeout: Option<Duration>,
 }
 
 macro_rules! setters {
@@ -67,7 +67,7 @@ impl Config {
             api_version: ApiVersion::default(),
             user_agent: concat!("dps/", env!("CARGO_PKG_VERSION")).to_owned(),
             sas_lifetime: Duration::from_secs(3600),
-            connect_timeout: Duration::MAX,
+            connect_timeout: None,
         }
     }
 
@@ -80,7 +80,7 @@ impl Config {
         api_version: ApiVersion,
         user_agent: String,
         sas_lifetime: Duration,
-        connect_timeout: Duration,
+        connect_timeout: Option<Duration>,
     }
 
     /// Checks what the setters take as it comes: that the user agent fits into a header.

@@ -31,7 +31,7 @@ pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// Each address that doesn't answer delays the next one by this much.
 /// See <https://www.rfc-editor.org/rfc/rfc8305#section-5>.
-const STAGGER: Duration = Duration::from_millis(250);
+pub const STAGGER: Duration = Duration::from_millis(250);
 /// Longer times for one connection mean this.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -128,7 +128,7 @@ struct Attempt<'a> {
 
 impl<'a> Attempt<'a> {
     fn new(config: &'a Config, peer: &'a Peer, progress: &'a Progress) -> Self {
-        let timeout = config.connect_timeout.min(LONGEST);
+        let timeout = config.connect_timeout.unwrap_or(LONGEST).min(LONGEST);
         let user_agent = &config.user_agent;
         Self { peer, progress, user_agent, timeout, deadline: Instant::now() + timeout }
     }
@@ -159,14 +159,7 @@ impl<'a> Attempt<'a> {
         let open = async {
             self.progress.enter(&Step::Proxy { proxy: proxy.address() });
             // All that concerns the proxy is one stage, so one step is shown.
-            let addresses = resolve(proxy.host(), proxy.port(), &Progress::default())
-                .await
-                .map_err(|error| failure::proxy_unresolved(proxy, error))?;
-            let mut tcp = dial(addresses)
-                .await
-                .map_err(|e| because(failure::proxy_unreachable(proxy, &e), e))?;
-            tunnel::open(&mut tcp, proxy, self.peer, self.user_agent).await?;
-            Ok(tcp)
+            open_tunnel(proxy, self.peer, self.user_agent, ProxyCredentials::Sent).await
         };
         self.bound(Stage::Proxy, open).await
     }
@@ -221,6 +214,49 @@ pub async fn resolve(
     Ok(addresses)
 }
 
+/// Whether a request for a tunnel carries the proxy's user and password, if it has any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyCredentials {
+    /// It does.
+    Sent,
+    /// It does not: the proxy is asked only what authentication it wants.
+    Withheld,
+}
+
+async fn open_tunnel(
+    proxy: &Proxy,
+    peer: &Peer,
+    user_agent: &str,
+    credentials: ProxyCredentials,
+) -> Result<TcpStream, ConnectionError> {
+    let addresses = resolve(proxy.host(), proxy.port(), &Progress::default())
+        .await
+        .map_err(|error| failure::proxy_unresolved(proxy, error))?;
+    let mut tcp =
+        dial(addresses).await.map_err(|e| because(failure::proxy_unreachable(proxy, &e), e))?;
+    let authorization = proxy.authorization().filter(|_| credentials == ProxyCredentials::Sent);
+    let authorization = authorization.as_ref().map(|value| value.as_str());
+    tunnel::open(&mut tcp, proxy, peer, user_agent, authorization).await?;
+    Ok(tcp)
+}
+
+/// Asks the proxy for a tunnel and closes it again, to learn why there was none: for the HTTP transport, whose client
+/// keeps a proxy's refusal to itself.
+///
+/// # Errors
+/// The refusal, in the words of the other transports.
+///
+/// # Cancel safety
+/// Safe to drop.
+pub async fn probe_proxy(
+    proxy: &Proxy,
+    peer: &Peer,
+    user_agent: &str,
+    credentials: ProxyCredentials,
+) -> Result<(), ConnectionError> {
+    open_tunnel(proxy, peer, user_agent, credentials).await.map(drop)
+}
+
 /// Lets the runtime take in what has come to its sockets. A stream knows no more than the runtime does: until then,
 /// one that the peer has closed may look open.
 ///
@@ -233,7 +269,13 @@ pub async fn catch_up() {
 
 /// The first of the addresses to answer. Each gets its turn when the one before has failed or has let
 /// [`STAGGER`] pass; of several failures the first counts, the resolver having put the best address first.
-async fn dial(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+///
+/// # Errors
+/// [`io::Error`] when none answers.
+///
+/// # Cancel safety
+/// Safe to drop: what was begun is closed.
+pub async fn dial(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut waiting = addresses.into_iter();
     let mut dialled = FuturesUnordered::new();
     let mut failure = None;

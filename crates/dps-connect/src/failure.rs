@@ -143,15 +143,28 @@ pub fn proxy_unreachable(proxy: &Proxy, error: &(dyn StdError + 'static)) -> Con
     ConnectionError::new(Stage::Proxy, message).hint("check the proxy's host and port")
 }
 
-/// No tunnel, because the proxy wants other credentials or any at all.
+/// No tunnel, because the proxy wants other credentials or any at all (407). `offered` are the authentication schemes
+/// that it names.
 #[must_use]
-pub fn proxy_authentication(proxy: &Proxy) -> ConnectionError {
+pub fn proxy_authentication(proxy: &Proxy, offered: &[&str]) -> ConnectionError {
+    let address = proxy.address();
+    let speaks_basic = offered.iter().any(|scheme| scheme.eq_ignore_ascii_case("basic"));
+    if !offered.is_empty() && !speaks_basic {
+        let offered = offered.join(", ");
+        return ConnectionError::new(
+            Stage::Proxy,
+            format!("the proxy {address} asks for the authentication {offered:.64?} (407)"),
+        )
+        .hint("only Basic authentication is spoken here: let the proxy offer that to this device, or let it in without any")
+        .permanent();
+    }
     let hint = match proxy.credentials() {
         Some((user, _)) => format!("check the password of the proxy's user {user:?}"),
         None => "give the proxy's user and password, as in http://USER:PASSWORD@HOST:PORT".into(),
     };
-    let message = format!("the proxy {} refused our credentials (407)", proxy.address());
-    ConnectionError::new(Stage::Proxy, message).hint(hint).permanent()
+    ConnectionError::new(Stage::Proxy, format!("the proxy {address} refused our credentials (407)"))
+        .hint(hint)
+        .permanent()
 }
 
 /// No tunnel, for the given reason.

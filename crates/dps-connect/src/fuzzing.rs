@@ -19,7 +19,9 @@ pub async fn tunnel(
     proxy: &Proxy,
     peer: &Peer,
 ) -> Result<(), ConnectionError> {
-    tunnel::open(stream, proxy, peer, "dps").await
+    let authorization = proxy.authorization();
+    let authorization = authorization.as_ref().map(|value| value.as_str());
+    tunnel::open(stream, proxy, peer, "dps", authorization).await
 }
 
 /// Asks for the upgrade to WebSocket.

@@ -23,7 +23,9 @@ pub mod websocket;
 
 pub use carrier::{Carrier, Io, Protocol};
 pub use config::{ApiVersion, Config};
-pub use connector::{Connector, Stream, catch_up, resolve};
+pub use connector::{
+    Connector, ProxyCredentials, STAGGER, Stream, catch_up, dial, probe_proxy, resolve,
+};
 pub use endpoint::Endpoint;
 pub use no_proxy::NoProxy;
 pub use proxy::{Proxy, ProxyChoice};

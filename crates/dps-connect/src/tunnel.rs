@@ -15,7 +15,8 @@ use crate::{
 /// The largest head of a proxy's answer that is read, in bytes; hyper's proxy client has the same limit.
 const MAX_HEAD: usize = 8 * 1024;
 
-/// Asks the proxy for a tunnel to the peer. When it returns, the next byte of the stream is the peer's.
+/// Asks the proxy for a tunnel to the peer; `authorization` is the value of `Proxy-Authorization`. When it returns, the
+/// next byte of the stream is the peer's.
 ///
 /// See <https://www.rfc-editor.org/rfc/rfc9110#name-connect>.
 pub(crate) async fn open(
@@ -23,12 +24,13 @@ pub(crate) async fn open(
     proxy: &Proxy,
     peer: &Peer,
     user_agent: &str,
+    authorization: Option<&str>,
 ) -> Result<(), ConnectionError> {
     let broke =
         |error: io::Error| failure::because(failure::proxy_unreachable(proxy, &error), error);
     let refused = |reason: &str| failure::proxy_refused(proxy, peer, reason);
     stream
-        .write_all(request(proxy, &peer.address(), user_agent).as_bytes())
+        .write_all(request(&peer.address(), user_agent, authorization).as_bytes())
         .await
         .map_err(broke)?;
     stream.flush().await.map_err(broke)?;
@@ -46,16 +48,24 @@ pub(crate) async fn open(
         let Some((head, _)) = head else { continue };
         return match head.status {
             200..=299 => Ok(()),
-            407 => Err(failure::proxy_authentication(proxy)),
+            407 => Err(failure::proxy_authentication(proxy, &schemes(&head))),
             _ => Err(refused(&format!("it answered {:.128?}", head.line))),
         };
     }
 }
 
-fn request(proxy: &Proxy, target: &str, user_agent: &str) -> Zeroizing<String> {
-    let authorization = proxy
-        .authorization()
-        .map(|value| Zeroizing::new(format!("Proxy-Authorization: {}\r\n", value.as_str())));
+/// The authentication schemes that the proxy offers.
+/// See <https://www.rfc-editor.org/rfc/rfc9110#section-11.6.1>.
+fn schemes(head: &Head) -> Vec<&str> {
+    // What follows a scheme are its parameters, `name=value`, in the same list.
+    let first_words =
+        head.values("Proxy-Authenticate").filter_map(|element| element.split(' ').next());
+    first_words.filter(|word| !word.contains(['=', '"'])).collect()
+}
+
+fn request(target: &str, user_agent: &str, authorization: Option<&str>) -> Zeroizing<String> {
+    let authorization =
+        authorization.map(|value| Zeroizing::new(format!("Proxy-Authorization: {value}\r\n")));
     Zeroizing::new(format!(
         "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nUser-Agent: {user_agent}\r\n{}\r\n",
         authorization.as_ref().map_or("", |line| line.as_str())

@@ -9,7 +9,7 @@ use dps_state_machine::{
 };
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode, Version,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -126,6 +126,8 @@ fn build(
         .method(method)
         .uri(format!("https://{}{path}", config.endpoint))
         .header(ACCEPT, "application/json")
+        // Nothing here decodes a compressed body.
+        .header(ACCEPT_ENCODING, "identity")
         .header(CONTENT_TYPE, "application/json; charset=utf-8")
         .header(USER_AGENT, &config.user_agent);
     if let Some(token) = authorization {

@@ -2,13 +2,19 @@
 
 use std::{net::Ipv6Addr, sync::Arc};
 
-use dps_connect::{Config, failure::Peer};
+use dps_connect::{
+    Config,
+    failure::{self, Peer},
+};
 use dps_state_machine::{ConfigurationError, Error};
-use reqwest::{Client, Proxy, redirect::Policy, retry};
+use reqwest::{Client, Proxy, Request, Response, redirect::Policy, retry};
 use rustls::{ClientConfig, client::Resumption};
 use tokio::time::Instant;
 
-use crate::{codec::DEFAULT_PORT, watch::Watch};
+use crate::{
+    codec::DEFAULT_PORT,
+    watch::{AnotherAddress, Watch},
+};
 
 /// The client of one session, and the watch on its connections.
 #[derive(Debug)]
@@ -37,7 +43,10 @@ impl Link {
             .referer(false)
             .retry(retry::never())
             .tcp_nodelay(true)
-            .connect_timeout(config.connect_timeout)
+            // The switches with which dps-connect reads the heads of answers too.
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_ignore_invalid_headers_in_responses(true)
             .pool_max_idle_per_host(1)
             .dns_resolver(watch.clone())
             .connector_layer(watch.clone());
@@ -46,6 +55,18 @@ impl Link {
         }
         let client = builder.build().map_err(|error| unusable(&error))?;
         Ok(Self { client, watch, free: None })
+    }
+
+    /// Sends the request. While a connection for it is made, another address than the first may turn out to answer
+    /// sooner; then nothing has been sent, and the second attempt goes there.
+    pub(crate) async fn execute(&self, request: Request) -> reqwest::Result<Response> {
+        let Some(again) = request.try_clone() else { return self.client.execute(request).await };
+        match self.client.execute(request).await {
+            Err(error) if failure::find::<AnotherAddress>(&error).is_some() => {
+                self.client.execute(again).await
+            }
+            outcome => outcome,
+        }
     }
 }
 

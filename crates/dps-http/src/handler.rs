@@ -5,14 +5,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use dps_connect::{Config, catch_up, failure, tls_config};
+use dps_connect::{Config, REFUSAL_BODY_TIME, catch_up, failure, tls_config};
 use dps_state_machine::{
     ConfigurationError, ConnectionError, Error, OperationId, Progress, ProtocolError,
     RegistrationRequest, Response, Stage, TransportHandlers,
 };
 use http::StatusCode;
 use rustls::ClientConfig;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     codec::{self, MAX_ANSWER_BYTES},
@@ -61,20 +61,22 @@ impl HttpTransport {
             catch_up().await;
         }
         link.watch.follow(progress);
-        let broken = |error| failed(stage, &link.watch, &self.config, error);
-        let mut answer = link.client.execute(request).await.map_err(broken)?;
+        let watch = link.watch.clone();
+        let broken = |error| failed(stage, &watch, error);
+        let mut answer = link.execute(request).await.map_err(broken)?;
         let (status, version) = (answer.status(), answer.version());
         let headers = std::mem::take(answer.headers_mut());
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(broken)? {
-            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-                let reason = format!("it is larger than {MAX_ANSWER_BYTES} bytes");
-                let mut error = ProtocolError::unreadable(stage, reason);
-                error.status = Some(status.as_u16());
-                error.protocol_result = codec::protocol_result(status, version, &headers);
-                return Err(error.into());
-            }
-            body.extend_from_slice(&chunk);
+        let read = read_body(answer, &mut body);
+        if is_refusal(status) {
+            // What came until then counts: the status has been read, and a connection that breaks does not take it back.
+            let _ = timeout(REFUSAL_BODY_TIME, read).await;
+        } else if !read.await.map_err(broken)? {
+            let reason = format!("it is larger than {MAX_ANSWER_BYTES} bytes");
+            let mut error = ProtocolError::unreadable(stage, reason);
+            error.status = Some(status.as_u16());
+            error.protocol_result = codec::protocol_result(status, version, &headers);
+            return Err(error.into());
         }
         link.free = Some(Instant::now() + BREATH);
         let response = codec::response(status, version, &headers, body, SystemTime::now());
@@ -131,16 +133,26 @@ fn convert(request: http::Request<Vec<u8>>) -> Result<reqwest::Request, Error> {
         .map_err(|e| ConfigurationError::new("endpoint", host, &e.to_string()).into())
 }
 
+fn is_refusal(status: StatusCode) -> bool {
+    status.as_u16() >= 300
+}
+
+/// Reads to the body's end, and says whether that was it: what is longer than [`MAX_ANSWER_BYTES`] is left.
+async fn read_body(mut answer: reqwest::Response, body: &mut Vec<u8>) -> reqwest::Result<bool> {
+    while let Some(chunk) = answer.chunk().await? {
+        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Ok(false);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(true)
+}
+
 /// What it means that there is no answer, or only a part of it.
-fn failed(stage: Stage, watch: &Watch, config: &Config, error: reqwest::Error) -> Error {
+fn failed(stage: Stage, watch: &Watch, error: reqwest::Error) -> Error {
     let error = error.without_url();
     if let Some(known) = failure::find::<ConnectionError>(&error) {
         return known.clone().into();
-    }
-    if error.is_connect() {
-        let peer = watch.peer();
-        let timed_out = failure::timed_out(watch.stage(), peer, config.connect_timeout);
-        return failure::because(timed_out, error).into();
     }
     if let Some(reason) = nonsense(&error) {
         return ProtocolError::unreadable(stage, reason).into();

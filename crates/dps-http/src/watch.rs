@@ -6,14 +6,16 @@ use std::{
     error::Error as StdError,
     fmt,
     future::Future,
-    net::IpAddr,
+    io,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use dps_connect::{
-    Config, Proxy,
+    Config, Proxy, ProxyCredentials, STAGGER, dial,
     failure::{self, Peer},
     resumes_sessions,
 };
@@ -27,6 +29,11 @@ use rustls::{
     },
     pki_types::ServerName,
 };
+use tokio::{
+    net::TcpStream,
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -35,6 +42,11 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 /// How many TLS sessions are remembered: there is one server.
 const SESSIONS: usize = 8;
 
+/// A look at a proxy, to learn what it answered, takes no longer.
+const LOOK_TIME: Duration = Duration::from_secs(5);
+/// Longer times for one connection mean this.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// Watches the connections to one peer, says each step to the progress of the registration at hand, and knows what a
 /// failure means.
 #[derive(Clone)]
@@ -42,19 +54,54 @@ pub(crate) struct Watch(Arc<Inner>);
 
 struct Inner {
     peer: Peer,
-    progress: Mutex<Progress>,
-    stage: Mutex<Stage>,
+    user_agent: String,
+    connect_timeout: Duration,
+    attempt: Mutex<Attempt>,
+    /// The resolver has put the addresses into the attempt.
+    resolved: Notify,
     /// Kept only if they may be resumed.
     sessions: ClientSessionMemoryCache,
     resumes: bool,
 }
 
+/// The connection that is being made, or was made last.
+struct Attempt {
+    progress: Progress,
+    stage: Stage,
+    deadline: Instant,
+    /// Where it may go, the best address first.
+    addresses: Vec<SocketAddr>,
+    /// Where the next attempt goes, because the first address of the last one did not answer.
+    redirected: Option<SocketAddr>,
+}
+
+/// The attempt was given up because another address answers sooner: nothing was sent, and it is to be repeated, which
+/// leads there.
+#[derive(Debug)]
+pub(crate) struct AnotherAddress;
+
+impl fmt::Display for AnotherAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("another address answers sooner")
+    }
+}
+
+impl StdError for AnotherAddress {}
+
 impl Watch {
     pub(crate) fn new(peer: Peer, config: &Config) -> Self {
         Self(Arc::new(Inner {
             peer,
-            progress: Mutex::default(),
-            stage: Mutex::new(Stage::Connect),
+            user_agent: config.user_agent.clone(),
+            connect_timeout: config.connect_timeout.unwrap_or(LONGEST).min(LONGEST),
+            attempt: Mutex::new(Attempt {
+                progress: Progress::default(),
+                stage: Stage::Connect,
+                deadline: Instant::now(),
+                addresses: Vec::new(),
+                redirected: None,
+            }),
+            resolved: Notify::new(),
             sessions: ClientSessionMemoryCache::new(SESSIONS),
             resumes: resumes_sessions(&config.attestation),
         }))
@@ -64,22 +111,29 @@ impl Watch {
         &self.0.peer
     }
 
-    /// From here on a connection is made for the registration of this progress.
+    /// From here on a connection is made for the registration of this progress. The next attempt is a first one,
+    /// whatever became of an earlier request.
     pub(crate) fn follow(&self, progress: &Progress) {
-        *self.0.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress.clone();
+        let mut attempt = self.attempt();
+        attempt.progress = progress.clone();
+        attempt.redirected = None;
     }
 
     fn progress(&self) -> Progress {
-        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.attempt().progress.clone()
+    }
+
+    fn attempt(&self) -> MutexGuard<'_, Attempt> {
+        self.0.attempt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the connection being made is.
-    pub(crate) fn stage(&self) -> Stage {
-        *self.0.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stage(&self) -> Stage {
+        self.attempt().stage
     }
 
     fn enter(&self, stage: Stage) {
-        *self.0.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        self.attempt().stage = stage;
     }
 
     fn notify(&self, step: &Step) {
@@ -88,6 +142,12 @@ impl Watch {
 
     /// A connection is to be made. An address is not looked up, so connecting begins at once.
     fn begin(&self) {
+        if self.attempt().redirected.is_some() {
+            // The attempt goes on, elsewhere.
+            return;
+        }
+        self.attempt().deadline = Instant::now() + self.0.connect_timeout;
+        self.attempt().addresses.clear();
         match self.peer().proxy() {
             Some(proxy) => {
                 self.enter(Stage::Proxy);
@@ -103,34 +163,122 @@ impl Watch {
         self.notify(&Step::Connecting { address: self.peer().address() });
     }
 
+    /// Where the attempt may go. All that concerns a proxy is one stage and one step.
+    async fn addresses(&self, host: &str) -> Result<Vec<SocketAddr>, ConnectionError> {
+        if let Some(address) = self.attempt().redirected.take() {
+            return Ok(vec![address]);
+        }
+        let addresses = match self.peer().proxy() {
+            Some(proxy) => dps_connect::resolve(host, proxy.port(), &Progress::default()).await?,
+            None => {
+                let addresses =
+                    dps_connect::resolve(host, self.peer().port(), &self.progress()).await?;
+                self.connecting();
+                addresses
+            }
+        };
+        self.attempt().addresses.clone_from(&addresses);
+        self.0.resolved.notify_one();
+        Ok(addresses)
+    }
+
+    /// Comes to an end when the first address has not answered within [`STAGGER`] and another one does. The next
+    /// attempt goes there: the client underneath would wait for the first one as long as the system does.
+    async fn another_address_answers(&self) {
+        let addresses = loop {
+            self.0.resolved.notified().await;
+            let addresses = std::mem::take(&mut self.attempt().addresses);
+            if addresses.len() > 1 {
+                break addresses;
+            }
+        };
+        tokio::time::sleep(STAGGER).await;
+        if let Some((first, others)) = addresses.split_first()
+            && self.waits_for_tcp()
+        {
+            tokio::select! {
+                // Behind a proxy's first address it may be the tunnel that takes its time.
+                biased;
+                Ok(_) = TcpStream::connect(first) => {}
+                Ok(tcp) = dial(others.to_vec()) => {
+                    if self.waits_for_tcp() && let Ok(address) = tcp.peer_addr() {
+                        self.attempt().redirected = Some(address);
+                        return;
+                    }
+                }
+                else => {}
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Whether no TCP connection is known to stand. Of one to a proxy it is not known before its tunnel does.
+    fn waits_for_tcp(&self) -> bool {
+        matches!(self.stage(), Stage::Connect | Stage::Proxy)
+    }
+
     /// What the failure of a connection being made means.
-    fn explain(&self, error: BoxError) -> ConnectionError {
+    async fn explain(&self, error: BoxError) -> ConnectionError {
         let peer = self.peer();
         let explained = match (failure::find::<ConnectionError>(&*error), peer.proxy()) {
             (Some(known), Some(proxy)) => return failure::proxy_unresolved(proxy, known.clone()),
             (Some(known), None) => return known.clone(),
             _ if self.stage() == Stage::Tls => failure::tls(peer, &*error),
-            (None, Some(proxy)) => no_tunnel(proxy, peer, &*error),
+            (None, Some(proxy)) => self.no_tunnel(proxy, &*error).await,
             (None, None) => failure::connect(peer, &*error),
         };
         failure::because(explained, error)
     }
-}
 
-/// The tunnel's errors have no public type, only their words.
-fn no_tunnel(proxy: &Proxy, peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
-    let words = error.to_string();
-    let says = |part| words.contains(part);
-    if says("proxy authorization required") {
-        failure::proxy_authentication(proxy)
-    } else if failure::find::<std::io::Error>(error).is_some() {
-        failure::proxy_unreachable(proxy, error)
-    } else if says("unexpected end of file") {
-        failure::proxy_refused(proxy, peer, "it closed the connection without an answer")
-    } else if says("too long") {
-        failure::proxy_refused(proxy, peer, "its answer is too long")
-    } else {
-        failure::proxy_refused(proxy, peer, "it answered with a refusal, or not in HTTP")
+    /// The tunnel's errors have no public type, only their words, and what the proxy answered is not among them. Where
+    /// that would say more, the proxy is asked once again: for the same tunnel with the same credentials, but without
+    /// any after it refused those, because one attempt more may lock an account.
+    async fn no_tunnel(
+        &self,
+        proxy: &Proxy,
+        error: &(dyn StdError + Send + Sync + 'static),
+    ) -> ConnectionError {
+        let (peer, words) = (self.peer(), error.to_string());
+        let says = |part| words.contains(part);
+        let refused = |reason| failure::proxy_refused(proxy, peer, reason);
+        if failure::find::<io::Error>(error).is_some() {
+            return failure::proxy_unreachable(proxy, error);
+        }
+        if says("unexpected end of file") {
+            return refused("it closed the connection without an answer");
+        }
+        if says("too long") {
+            return refused("its answer is too long");
+        }
+        if says("proxy authorization required") {
+            return match self.look_at(proxy, ProxyCredentials::Withheld).await {
+                // It may speak no authentication that we do.
+                Some(Err(error)) if !error.retryable && proxy.credentials().is_none() => error,
+                Some(Err(error)) if !error.retryable && error.message.contains("asks for") => error,
+                _ => failure::proxy_authentication(proxy, &[]),
+            };
+        }
+        match self.look_at(proxy, ProxyCredentials::Sent).await {
+            Some(Err(error)) => error,
+            Some(Ok(())) => {
+                refused("the HTTP client can't read the answer with which it opens one")
+            }
+            None => refused("it answered with a refusal, or not in HTTP"),
+        }
+    }
+
+    /// What the proxy answers; `None` when it takes too long.
+    async fn look_at(
+        &self,
+        proxy: &Proxy,
+        credentials: ProxyCredentials,
+    ) -> Option<Result<(), ConnectionError>> {
+        let look = dps_connect::probe_proxy(proxy, self.peer(), &self.0.user_agent, credentials);
+        tokio::time::timeout(LOOK_TIME, look).await.ok()
+    }
+
+    fn timed_out(&self) -> ConnectionError {
+        failure::timed_out(self.stage(), self.peer(), self.0.connect_timeout)
     }
 }
 
@@ -144,14 +292,7 @@ impl Resolve for Watch {
     fn resolve(&self, name: Name) -> Resolving {
         let watch = self.clone();
         Box::pin(async move {
-            // Port 0 stands for the one in the URL. All that concerns a proxy is one stage and one step.
-            let addresses = if watch.peer().proxy().is_some() {
-                dps_connect::resolve(name.as_str(), 0, &Progress::default()).await?
-            } else {
-                let addresses = dps_connect::resolve(name.as_str(), 0, &watch.progress()).await?;
-                watch.connecting();
-                addresses
-            };
+            let addresses = watch.addresses(name.as_str()).await?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
@@ -175,6 +316,7 @@ pub(crate) struct Watched<S> {
 impl<S, R> Service<R> for Watched<S>
 where
     S: Service<R, Error = BoxError>,
+    S::Response: Send,
     S::Future: Send + 'static,
 {
     type Response = S::Response;
@@ -189,10 +331,23 @@ where
         let watch = self.watch.clone();
         watch.begin();
         let connecting = self.inner.call(target);
+        let deadline = watch.attempt().deadline;
         Box::pin(async move {
-            let connection = connecting.await.map_err(|error| watch.explain(error))?;
-            watch.notify(&Step::Connected);
-            Ok(connection)
+            let connecting = async {
+                match connecting.await {
+                    Ok(connection) => Ok(connection),
+                    Err(error) => Err(watch.explain(error).await),
+                }
+            };
+            tokio::select! {
+                biased;
+                outcome = timeout_at(deadline, connecting) => {
+                    let connection = outcome.unwrap_or_else(|_| Err(watch.timed_out()))?;
+                    watch.notify(&Step::Connected);
+                    Ok(connection)
+                }
+                () = watch.another_address_answers() => Err(AnotherAddress.into()),
+            }
         })
     }
 }

@@ -12,6 +12,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_proxy_with_a_password_is_gone_through),
         case!(a_proxy_that_wants_a_password_is_named),
         case!(a_proxy_that_refuses_is_named),
+        case!(a_proxy_may_open_a_tunnel_in_odd_words),
+        case!(a_proxy_that_wants_another_authentication_is_named),
         case!(a_proxy_that_closes_is_named),
         case!(a_proxy_that_dies_in_the_tunnel_is_a_tls_error),
         case!(a_proxy_that_is_not_there_is_never_gone_around),
@@ -62,12 +64,87 @@ async fn a_proxy_that_wants_a_password_is_named(cell: Cell) {
     assert!(!format!("{error}{error:?}").contains("s3cret"));
 }
 
+/// Whatever bytes a refusal has, every transport says the same of it: what a client should take is taken.
 async fn a_proxy_that_refuses_is_named(cell: Cell) {
-    let error = refused(cell, ProxyScript::Refuse("403 Forbidden"), Stage::Proxy).await;
-    // The HTTP client below doesn't tell which refusal it was.
-    let said = if cell.transport == dps_client::Transport::Http { "refusal" } else { "403" };
-    assert!(error.to_string().contains(said), "{error}");
-    refused(cell, ProxyScript::Refuse("502 Bad Gateway"), Stage::Proxy).await;
+    const UNTOLD: &str = "its answer is not HTTP";
+    let answers: &[(&[u8], &str)] = &[
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", "it answered \"403 Forbidden\""),
+        (b"HTTP/1.0 502\r\n\r\n", "it answered \"502\""),
+        (b"HTTP/1.1 403 Verboten f\xfcr alle\r\n\r\n", "it answered \"403 Verboten f"),
+        ("HTTP/1.1 403 Défendu\r\nVia: é\r\n\r\n".as_bytes(), "it answered \"403 Défendu\""),
+        (b"HTTP/1.1 403 No\r\nVia: a,\r\n\tb\r\n\r\n", "it answered \"403 No\""),
+        (b"HTTP/1.1 403 No\nVia: a\n\n", "it answered \"403 No\""),
+        (b"HTTP/1.1 403 No\r\nno field\r\n: x\r\nVia : a\r\n\r\n", "it answered \"403 No\""),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 No\r\n\r\n", "it answered \"403 No\""),
+        (b"HTTP/1.1 103 Hints\r\nLink: a\r\n\r\nHTTP/1.1 503 No\r\n\r\n", "it answered \"503 No\""),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://portal.example\r\n\r\n", "\"302 Found\""),
+        (b"220 smtp.example ESMTP\r\n\r\n", UNTOLD),
+        (b"HTTP/1.1 403 No\r\nA: \0\r\n\r\n", UNTOLD),
+        (b"HTTP/2 403\r\n\r\n", UNTOLD),
+    ];
+    for (answer, says) in answers {
+        let error = refused(cell, ProxyScript::Answer(answer), Stage::Proxy).await;
+        assert!(error.to_string().contains(says), "{error} should say {says}");
+        assert!(error.is_retryable() && error.hint().is_some(), "{error:?}");
+    }
+}
+
+/// The answer that opens a tunnel may be as odd. The HTTP client reads it itself: there the tunnel is not used, and
+/// that is said.
+async fn a_proxy_may_open_a_tunnel_in_odd_words(cell: Cell) {
+    let answers: &[(&[u8], bool)] = &[
+        (b"HTTP/1.0 200\r\n\r\n", true),
+        (b"HTTP/1.1 200 Verbunden f\xfcr dich\r\nVia: \xe9\r\n\r\n", true),
+        (b"HTTP/1.1 200 OK\nVia: a\n\n", true),
+        (b"HTTP/1.1 200 OK\r\nVia: a,\r\n b\r\n\r\n", false),
+        (b"HTTP/1.1 200 OK\r\nno field\r\n\r\n", false),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", false),
+        (b"HTTP/1.1 201 Created\r\n\r\n", false),
+    ];
+    for (answer, http_reads) in answers {
+        let (_, proxy, outcome) = through(cell, ProxyScript::OpenWith(answer), "").await;
+        if *http_reads || cell.transport != dps_client::Transport::Http {
+            outcome.unwrap();
+            assert_eq!(proxy.requests().len(), 1, "a tunnel that stands is asked for once");
+        } else {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.stage(), Some(Stage::Proxy));
+            assert!(error.to_string().contains("can't read the answer"), "{error}");
+        }
+    }
+}
+
+/// A refusal of the credentials is final, and they are never sent again: that may lock an account.
+async fn a_proxy_that_wants_another_authentication_is_named(cell: Cell) {
+    let answers: &[(&[u8], &str, &str)] = &[
+        (
+            b"HTTP/1.1 407 No\r\nProxy-Authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\n\r\n",
+            "asks for the authentication \"NTLM, Negotiate\" (407)",
+            "only Basic authentication",
+        ),
+        (
+            b"HTTP/1.1 407 No\r\nProxy-Authenticate: Digest realm=\"a, b\", nonce=\"c\"\r\n\r\n",
+            "asks for the authentication \"Digest",
+            "only Basic authentication",
+        ),
+        (
+            b"HTTP/1.1 407 No\r\nProxy-Authenticate: NTLM, basic realm=\"a\"\r\n\r\n",
+            "refused our credentials (407)",
+            "user",
+        ),
+        (b"HTTP/1.1 407 No\r\n\r\n", "refused our credentials (407)", "user"),
+    ];
+    for (answer, says, hint) in answers {
+        for user in ["", "user:pa%3Ass@"] {
+            let (_, proxy, outcome) = through(cell, ProxyScript::Answer(answer), user).await;
+            let error = outcome.unwrap_err();
+            assert_eq!((error.stage(), error.is_retryable()), (Some(Stage::Proxy), false));
+            assert!(error.to_string().contains(says), "{error} should say {says}");
+            assert!(error.hint().unwrap().contains(hint), "{:?}", error.hint());
+            let sent = proxy.requests().iter().filter(|head| head.contains("Basic ")).count();
+            assert_eq!(sent, usize::from(!user.is_empty()), "{:?}", proxy.requests());
+        }
+    }
 }
 
 async fn a_proxy_that_closes_is_named(cell: Cell) {

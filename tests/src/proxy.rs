@@ -1,7 +1,7 @@
 //! A CONNECT proxy on loopback.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -21,6 +21,10 @@ pub enum ProxyScript {
     Authenticated,
     /// Answers with this status line and closes.
     Refuse(&'static str),
+    /// Answers with these bytes, whatever they are, and closes.
+    Answer(&'static [u8]),
+    /// Opens tunnels with these bytes for an answer.
+    OpenWith(&'static [u8]),
     /// Closes instead of answering.
     Close,
     /// Opens the tunnel and closes it at once.
@@ -29,11 +33,15 @@ pub enum ProxyScript {
     Silent,
 }
 
+/// The heads of the requests for tunnels, in order.
+type Requests = Arc<Mutex<Vec<String>>>;
+
 /// A running proxy; dropped, it stops.
 #[derive(Debug)]
 pub struct TestProxy {
     port: u16,
     tunnels: Arc<AtomicUsize>,
+    requests: Requests,
     _tasks: JoinSet<()>,
 }
 
@@ -44,14 +52,15 @@ impl TestProxy {
         let port = listener.local_addr().expect("its address").port();
         let tunnels = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
-        let counter = Arc::clone(&tunnels);
+        let requests = Requests::default();
+        let (counter, asked) = (Arc::clone(&tunnels), Arc::clone(&requests));
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(serve(client, script, Arc::clone(&counter)));
+                connections.spawn(serve(client, script, Arc::clone(&counter), Arc::clone(&asked)));
             }
         });
-        Self { port, tunnels, _tasks: tasks }
+        Self { port, tunnels, requests, _tasks: tasks }
     }
 
     /// What a client is told; the user part is empty or like `user:pa%3Ass@`.
@@ -61,6 +70,12 @@ impl TestProxy {
         ProxyChoice::Url(url.parse::<Proxy>().expect("a proxy's URL"))
     }
 
+    /// The heads of all requests for a tunnel until now.
+    #[must_use]
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// How many tunnels were opened.
     #[must_use]
     pub fn tunnels(&self) -> usize {
@@ -68,12 +83,22 @@ impl TestProxy {
     }
 }
 
-async fn serve(mut client: TcpStream, script: ProxyScript, tunnels: Arc<AtomicUsize>) {
+async fn serve(
+    mut client: TcpStream,
+    script: ProxyScript,
+    tunnels: Arc<AtomicUsize>,
+    requests: Requests,
+) {
     let Some(head) = read_head(&mut client).await else { return };
+    requests.lock().unwrap_or_else(PoisonError::into_inner).push(head.clone());
     let authorized = head.contains("Basic dXNlcjpwYTpzcw==");
     let refusal = match script {
         ProxyScript::Refuse(status) => Some(status),
         ProxyScript::Authenticated if !authorized => Some("407 Proxy Authentication Required"),
+        ProxyScript::Answer(answer) => {
+            let _gone = client.write_all(answer).await;
+            return;
+        }
         ProxyScript::Close => return,
         ProxyScript::Silent => return std::future::pending().await,
         _ => None,
@@ -86,9 +111,11 @@ async fn serve(mut client: TcpStream, script: ProxyScript, tunnels: Arc<AtomicUs
     let Some(target) = head.split_whitespace().nth(1) else { return };
     let Ok(mut server) = TcpStream::connect(target).await else { return };
     tunnels.fetch_add(1, Ordering::SeqCst);
-    if client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.is_ok()
-        && script != ProxyScript::CloseTunnel
-    {
+    let answer = match script {
+        ProxyScript::OpenWith(answer) => answer,
+        _ => b"HTTP/1.1 200 Connection established\r\n\r\n",
+    };
+    if client.write_all(answer).await.is_ok() && script != ProxyScript::CloseTunnel {
         let _gone = copy_bidirectional(&mut client, &mut server).await;
     }
 }

@@ -70,7 +70,7 @@ impl Body {
         let length = length.and_then(|length| length.parse::<usize>().ok());
         let limit = length.unwrap_or(MAX_BODY).min(MAX_BODY);
         let read = async {
-            while body.len() < limit && !(chunked && unchunk(&body).1) {
+            while body.len() < limit && !(chunked && unchunk(&body).1 != Chunks::ToCome) {
                 match stream.read_buf(&mut body).await {
                     Ok(1..) => {}
                     end => return end.is_ok(),
@@ -81,8 +81,8 @@ impl Body {
         let ended = timeout(REFUSAL_BODY_TIME, read).await.unwrap_or(false);
         body.truncate(limit);
         if chunked {
-            let (content, is_whole) = unchunk(&body);
-            return Self { content, is_whole };
+            let (content, chunks) = unchunk(&body);
+            return Self { content, is_whole: chunks == Chunks::Ended };
         }
         let is_whole = length.map_or(ended, |length| body.len() == length);
         Self { content: body, is_whole }
@@ -95,24 +95,32 @@ impl Body {
     }
 }
 
-/// What is in the chunks that have come, and whether no more will.
+/// Whether more chunks belong to a body.
+#[derive(Debug, PartialEq, Eq)]
+enum Chunks {
+    ToCome,
+    Ended,
+    /// What follows is no chunk.
+    Broken,
+}
+
+/// What is in the chunks that have come.
 /// See <https://www.rfc-editor.org/rfc/rfc9112#section-7.1>.
-fn unchunk(mut rest: &[u8]) -> (Vec<u8>, bool) {
+fn unchunk(mut rest: &[u8]) -> (Vec<u8>, Chunks) {
     let mut content = Vec::new();
     while let Some(end) = rest.windows(2).position(|bytes| bytes == b"\r\n") {
         let line = rest.get(..end).and_then(|line| str::from_utf8(line).ok()).unwrap_or_default();
         let size = line.split(';').next().unwrap_or_default().trim();
-        // One that can't be read ends them as the last one does, whose size is 0.
-        let size = usize::from_str_radix(size, 16).unwrap_or(0);
+        let Ok(size) = usize::from_str_radix(size, 16) else { return (content, Chunks::Broken) };
         let chunk = rest.get(end + 2..).unwrap_or_default();
         content.extend(chunk.iter().take(size));
         match chunk.split_at_checked(size) {
-            Some(_) if size == 0 => return (content, true),
+            Some(_) if size == 0 => return (content, Chunks::Ended),
             Some((_, after)) => rest = after.get(2..).unwrap_or_default(),
             None => break,
         }
     }
-    (content, false)
+    (content, Chunks::ToCome)
 }
 
 #[cfg(test)]
@@ -121,25 +129,22 @@ mod tests {
 
     #[test]
     fn chunks_are_put_together_up_to_their_end_or_as_far_as_they_came() {
-        let cases: &[(&str, &str, bool)] = &[
-            ("", "", false),
-            ("4", "", false),
-            ("4\r\n", "", false),
-            ("4\r\nab", "ab", false),
-            ("4\r\nabcd", "abcd", false),
-            ("4\r\nabcd\r\n", "abcd", false),
-            ("4\r\nabcd\r\n1;x=y\r\ne\r\n0\r\n\r\n", "abcde", true),
-            ("A\r\n0123456789\r\n0\r\n", "0123456789", true),
-            ("2\r\nab\r\nzz\r\nno", "ab", true),
-            ("ffffffffffffffff\r\nab", "ab", false),
-            ("fffffffffffffffff\r\nab", "", true),
+        let cases: &[(&str, &str, Chunks)] = &[
+            ("", "", Chunks::ToCome),
+            ("4", "", Chunks::ToCome),
+            ("4\r\n", "", Chunks::ToCome),
+            ("4\r\nab", "ab", Chunks::ToCome),
+            ("4\r\nabcd", "abcd", Chunks::ToCome),
+            ("4\r\nabcd\r\n", "abcd", Chunks::ToCome),
+            ("4\r\nabcd\r\n1;x=y\r\ne\r\n0\r\n\r\n", "abcde", Chunks::Ended),
+            ("A\r\n0123456789\r\n0\r\n", "0123456789", Chunks::Ended),
+            ("2\r\nab\r\nzz\r\nno", "ab", Chunks::Broken),
+            ("ffffffffffffffff\r\nab", "ab", Chunks::ToCome),
+            ("fffffffffffffffff\r\nab", "", Chunks::Broken),
         ];
-        for (chunks, content, whole) in cases {
-            assert_eq!(
-                unchunk(chunks.as_bytes()),
-                (content.as_bytes().to_vec(), *whole),
-                "{chunks}"
-            );
+        for (chunks, content, end) in cases {
+            let (read, is) = unchunk(chunks.as_bytes());
+            assert_eq!((read.as_slice(), &is), (content.as_bytes(), end), "{chunks}");
         }
     }
 }

@@ -10,15 +10,17 @@ use crate::{derive_key, emulate, given, output, register, report, sas_token, sec
 const EXAMPLES: &str = "\
 Examples:
   dps register --emulator
-  dps register --id-scope 0ne00AABBCC --registration-id pump-17 --symmetric-key-file pump-17.key
+  dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --symmetric-key-file pump-17.key
   dps emulate --ca-out ca.pem
-  dps derive-key --registration-id pump-17 --group-key-file group.key > pump-17.key
+  dps derive-key --registration-id pump-17 --group-key-file group.key \\
+      > pump-17.key
 
 `dps COMMAND --help` has more.";
 
 /// Device provisioning for Azure IoT: register a device, emulate the service, derive keys, sign SAS tokens.
 #[derive(Debug, Parser)]
-#[command(name = "dps", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "dps", version, after_help = EXAMPLES, term_width = 78)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -104,6 +106,19 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_is_as_it_was_written_whatever_the_terminal() {
+        let mut cli = Cli::command();
+        cli.build();
+        let commands: Vec<&clap::Command> =
+            std::iter::once(&cli).chain(cli.get_subcommands()).collect();
+        for command in commands {
+            let Some(details) = command.get_after_help() else { continue };
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains(&details.to_string()), "{} wraps:\n{help}", command.get_name());
+        }
     }
 
     #[test]

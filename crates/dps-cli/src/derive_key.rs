@@ -13,11 +13,14 @@ use crate::{
 };
 
 const DETAILS: &str = "\
-Only the key is printed, in base64. It is a secret: send it to a file that its owner alone can read.
+Only the key is printed, in base64. It is a secret: send it to a file that its
+owner alone can read.
 
 Examples:
-  (umask 077; dps derive-key --registration-id pump-17 --group-key-file group.key > pump-17.key)
-  vault read -field=key dps/group | dps derive-key --registration-id pump-17 --group-key-file -";
+  (umask 077; dps derive-key --registration-id pump-17 \\
+      --group-key-file group.key > pump-17.key)
+  vault read -field=key dps/group | dps derive-key \\
+      --registration-id pump-17 --group-key-file -";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = DETAILS)]

@@ -42,14 +42,14 @@ When it serves, the first line on standard output is one JSON object:
    \"adminPort\", \"caFile\", \"groupKey\"}
 Ctrl-C or SIGTERM stops it, with exit code 0; 130 or 143 before it serves.
 
-Each flag but --group-key has a variable named after it, like DPS_HTTPS_PORT for
---https-port; those of flags that may be repeated separate values by commas.
+Each flag but --group-key has a variable named after it, like DPS_HTTPS_PORT
+for --https-port; where a flag may be repeated, commas separate the values.
 
 Examples:
   # Any free ports; devices trust ca.pem.
   dps emulate --ca-out ca.pem
 
-  # The ports and the name that devices have built in; events on standard output.
+  # The ports and the name that devices have built in; events on the output.
   dps emulate --https-port 443 --mqtt-port 8883 --amqp-port 5671 \\
       --name global.azure-devices-provisioning.net --ca-out ca.pem --events -
 

@@ -33,10 +33,10 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_FLOOR: Seconds = Seconds { zero: true, at_most: Duration::from_secs(3600) };
 
 const DETAILS: &str = "\
-Each flag has a variable named after it, like DPS_POLL_FLOOR for --poll-floor;
+Each flag has a variable named after it, like DPS_TIMEOUT for --timeout;
 1 switches one like DPS_JSON on. A flag wins over its variable, and an empty
-variable counts as unset. `-` in place of a file, and `@-` as the payload, read
-standard input. Hosts in NO_PROXY are reached without the proxy.
+variable counts as unset. `-` in place of a file, and `@-` as the payload,
+read standard input. Hosts in NO_PROXY are reached without the proxy.
 
 Exit codes:
     0 assigned
@@ -51,7 +51,7 @@ Exit codes:
     1 anything else, like standard output that can't be written
 
 Examples:
-  # No service at hand: one on this machine, an enrollment made up on the spot.
+  # No service at hand: one on this machine, with an enrollment of its own.
   dps register --emulator
 
   # An individual enrollment, its key in a file.
@@ -62,10 +62,11 @@ Examples:
   dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
       --cert chain.pem --key key.pem --payload '{\"site\": \"north\"}' --json
 
-  # Against `dps emulate --https-port 8443 --ca-out ca.pem`; its first line has
-  # the ID scope and, as groupKey, what belongs into group.key.
+  # Against `dps emulate --https-port 8443 --ca-out ca.pem`. The ID scope is
+  # in its first line, and the group key, which belongs into group.key.
   dps register --endpoint localhost:8443 --ca-file ca.pem \\
-      --id-scope 0ne00AABBCC --registration-id pump-17 --group-key-file group.key
+      --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --group-key-file group.key
 
   # Until the service has time for it.
   until dps register --emulator; do test $? = 7 || break; sleep 60; done";

@@ -22,12 +22,14 @@ const LATEST: u64 = 253_402_300_799;
 const LIFETIME: u64 = 3600;
 
 const DETAILS: &str = "\
-Only the token is printed. Until it expires it is as good as the key: keep it out of logs.
+Only the token is printed. Until it expires it is as good as the key: keep it
+out of logs.
 
 Examples:
-  dps sas-token --id-scope 0ne00AABBCC --registration-id pump-17 --symmetric-key-file pump-17.key
-  dps sas-token --id-scope 0ne00AABBCC --registration-id pump-17 --symmetric-key-file - \\
-      --expiry 1893456000 < pump-17.key";
+  dps sas-token --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --symmetric-key-file pump-17.key
+  dps sas-token --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --symmetric-key-file - --expiry 1893456000 < pump-17.key";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = DETAILS)]

@@ -7,8 +7,8 @@ use dps_emulator::{Event, EventKind, EventLog, Operation, Transport};
 
 use crate::output::Traces;
 
-/// Of so many connections it is kept at most what the service found wrong with a credential.
-const REASONS: usize = 1024;
+/// Of so many connections it is kept by which transport they came.
+const CONNECTIONS: usize = 4096;
 
 /// Tells them until the emulator is gone.
 pub(crate) async fn tell(events: &EventLog) {
@@ -23,19 +23,22 @@ pub(crate) async fn tell(events: &EventLog) {
     }
 }
 
-/// What was seen of each connection that is still open.
+/// The transport of each connection that is open.
 #[derive(Default)]
 struct Lines {
-    transports: HashMap<u64, Transport>,
+    transports: HashMap<u64, &'static str>,
 }
 
 impl Lines {
     fn of(&mut self, event: &Event) -> Option<String> {
         let (device, what) = match &event.kind {
+            // The port of HTTP is that of WebSocket, and over that the credential comes before any request.
+            EventKind::Connected { transport: Transport::Http, .. } => {
+                self.keep(event.connection, "websocket");
+                return None;
+            }
             EventKind::Connected { transport, .. } | EventKind::Request { transport, .. } => {
-                if self.transports.len() < REASONS {
-                    self.transports.insert(event.connection, *transport);
-                }
+                self.keep(event.connection, name(*transport));
                 return None;
             }
             EventKind::Closed { .. } => {
@@ -67,10 +70,16 @@ impl Lines {
             }
             _ => return None,
         };
-        let transport = self.transports.get(&event.connection).map_or("", |t| name(*t));
+        let transport = self.transports.get(&event.connection).copied().unwrap_or("?");
         let device = device.map_or("?", String::as_str);
         let line = format!("{} {transport} {device} {what}", event.time);
         Some(format!("{}\n", Printable::brief(&line)))
+    }
+
+    fn keep(&mut self, connection: u64, transport: &'static str) {
+        if self.transports.len() < CONNECTIONS {
+            self.transports.insert(connection, transport);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{Emulator, Folder, KEY, dps, keys, run, sorted, text};
+use crate::support::{Emulator, Folder, KEY, TRANSPORTS, dps, keys, run, sorted, text};
 
 const READY_KEYS: [&str; 8] =
     ["ready", "idScope", "httpsPort", "mqttPort", "amqpPort", "adminPort", "caFile", "groupKey"];
@@ -128,6 +128,48 @@ fn events_that_can_no_longer_be_written_are_told_once_and_stop_nothing() {
     let told = "warning: --events \"/dev/full\": it can't be written: No space left";
     assert_eq!((ended.code, ended.stderr.lines().count()), (0, 1), "{ended:?}");
     assert!(ended.stderr.starts_with(told), "{ended:?}");
+}
+
+#[test]
+fn with_v_it_prints_a_line_for_each_registration_and_each_refusal() {
+    let toml = format!(
+        "[[enrollment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\"\npolls = 1\nretry-after = 0\n\
+         [[enrollment]]\nregistration-id = \"off\"\nsymmetric-key = \"{KEY}\"\nenabled = false\n\
+         [[enrollment]]\nregistration-id = \"busy\"\nsymmetric-key = \"{KEY}\"\nregister = [{{ refuse = 429, times = \"forever\" }}]\n"
+    );
+    let folder = Folder::new();
+    let config = folder.file("emulator.toml", toml);
+    let emulator = Emulator::start(folder, &["--config", &config, "-v"]);
+    let mut expected = Vec::new();
+    for transport in TRANSPORTS {
+        let register = |device, key| {
+            let mut command = emulator.register_over(transport, &["--registration-id", device]);
+            command.args(["--poll-floor", "0", "--timeout", "1"]).env("DPS_SYMMETRIC_KEY", key);
+            run(&mut command).code
+        };
+        assert_eq!(register("dev", KEY), 0);
+        assert_eq!(register("dev", "d3Jvbmc="), 3);
+        assert_eq!(register("off", KEY), 3);
+        expected.push(format!(" {transport} dev assigned"));
+        let by = if transport.ends_with("-ws") { "websocket" } else { transport };
+        expected.push(format!(" {by} dev refused: the token is not signed with the right key"));
+        expected.push(format!(" {transport} off disabled"));
+    }
+    let mut busy = emulator.register(&["--registration-id", "busy", "--timeout", "1"]);
+    assert_eq!(run(busy.env("DPS_SYMMETRIC_KEY", KEY)).code, 7);
+    expected.push(" http busy refused: the registration with status 429".to_owned());
+    emulator.running.signal("-TERM");
+    let ended = emulator.running.ended();
+    for line in &expected {
+        assert!(ended.stderr.contains(line), "{line}: {}", ended.stderr);
+    }
+    assert!(
+        ended.stderr.lines().all(|line| line.contains("assigned")
+            || line.contains("refused: ")
+            || line.contains("disabled")),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[test]

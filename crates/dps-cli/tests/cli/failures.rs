@@ -71,6 +71,62 @@ fn throttled_to_the_end_is_rejected_and_says_when_to_come_back() {
 }
 
 #[test]
+fn a_refusal_that_can_succeed_later_has_an_exit_code_of_its_own() {
+    for (toml, code) in [
+        ("register = [{ refuse = 429, retry-after = 100, times = \"forever\" }]", 7),
+        ("register = [{ refuse = 503, retry-after = 100, times = \"forever\" }]", 7),
+        ("register = [{ error-code = 409203, retry-after = 100, times = \"forever\" }]", 7),
+        ("register = [{ refuse = 403, times = \"forever\" }]", 3),
+        ("enabled = false", 3),
+    ] {
+        let emulator = Emulator::behaving(toml);
+        for transport in TRANSPORTS {
+            let mut command = emulator.register_dev_over(transport, &["--timeout", "5"]);
+            assert_eq!(run(&mut command).code, code, "{transport}: {toml}");
+        }
+    }
+}
+
+#[test]
+fn a_failure_names_its_device_operation_endpoint_and_time() {
+    let emulator = Emulator::behaving("polls = 1\nretry-after = 3600");
+    let error = run(&mut emulator.register_dev(&["--timeout", "5"])).failed("timeout");
+    assert_eq!(error["registrationId"], "dev");
+    assert_eq!(text(&error, "endpoint"), emulator.endpoint());
+    assert!(text(&error, "operationId").len() > 10, "{error}");
+    assert!(text(&error, "timestamp").starts_with("20"), "{error}");
+    // What the service says of the time comes first.
+    let mut command = emulator.register_dev(&[]);
+    let error = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmc=")).failed("rejected");
+    assert!(text(&error, "timestamp").ends_with('Z'), "{error}");
+    assert_eq!(error["operationId"], Value::Null);
+    // What is not known is null.
+    let error = run(&mut dps(&["register", "--json", "--timeout", "x"])).failed("configuration");
+    assert_eq!((&error["registrationId"], &error["endpoint"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
+fn a_status_is_said_once() {
+    let emulator = Emulator::behaving("register = [{ refuse = 403, body = \"empty\" }]");
+    let error = run(&mut emulator.register_dev(&[])).failed("rejected");
+    assert_eq!(text(&error, "message").matches("403").count(), 1, "{error}");
+}
+
+#[test]
+fn json_escapes_what_a_peer_wrote_to_confuse_a_terminal() {
+    let words = "\\u202Ecod.exe \\u009B2J \\u007F \\u2066 größe";
+    let emulator = Emulator::behaving(&format!("payload = {{ text = \"{words}\" }}"));
+    let ended = run(&mut emulator.register_dev(&[]));
+    assert!(ended.stdout.contains("\\u202ecod.exe \\u009b2J \\u007f \\u2066 größe"), "{ended:?}");
+    let payload = &ended.assigned()["payload"]["text"];
+    assert_eq!(payload, "\u{202e}cod.exe \u{9b}2J \u{7f} \u{2066} größe");
+    let outcome = format!("outcome = {{ error-code = 400207, message = \"{words}\" }}");
+    let ended = run(&mut Emulator::behaving(&outcome).register_dev(&[]));
+    ended.failed("rejected");
+    assert!(!ended.stdout.contains(['\u{202e}', '\u{9b}', '\u{7f}']), "{ended:?}");
+}
+
+#[test]
 fn connections_that_fail_name_their_stage() {
     let error = run(&mut register_at(&closed_endpoint(), &[])).failed("connection");
     assert_eq!((text(&error, "stage"), &error["retryable"]), ("connect", &Value::Bool(true)));

@@ -20,3 +20,5 @@ mod keys;
 mod register;
 mod secrets;
 mod support;
+mod terminal;
+mod variables;

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
     sync::{
         atomic::{AtomicUsize, Ordering},
         mpsc::{self, RecvTimeoutError, Sender},
@@ -188,7 +188,14 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Self {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::start_with_stdout(command, Stdio::piped())
+    }
+
+    pub(crate) fn start_with_stdout(command: &mut Command, stdout: Stdio) -> Self {
+        Self::spawn(command.stdout(stdout).stderr(Stdio::piped()))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
         let child = command.spawn().expect("the command starts");
         let (over, wait) = mpsc::channel();
         let id = child.id().to_string();
@@ -227,6 +234,15 @@ impl Running {
                 line.extend(byte);
             }
         }
+    }
+
+    pub(crate) fn id(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    /// Waits for its end; nobody reads what it says.
+    pub(crate) fn status(mut self) -> ExitStatus {
+        self.child.wait().expect("its end")
     }
 
     /// Waits for its end.
@@ -273,9 +289,14 @@ impl Emulator {
     }
 
     pub(crate) fn start(folder: Folder, arguments: &[&str]) -> Self {
+        Self::start_with_stderr(folder, arguments, Stdio::piped())
+    }
+
+    pub(crate) fn start_with_stderr(folder: Folder, arguments: &[&str], stderr: Stdio) -> Self {
         let ca = folder.path("server-ca.pem");
         let mut command = dps(&["emulate", "--ca-out", &ca]);
-        let mut running = Running::start(command.args(arguments));
+        let command = command.args(arguments).stdout(Stdio::piped()).stderr(stderr);
+        let mut running = Running::spawn(command);
         let mut stdout = BufReader::new(running.child().stdout.take().expect("its output"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("its first line");

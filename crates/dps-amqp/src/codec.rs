@@ -5,18 +5,22 @@
 
 use std::time::Duration;
 
-use crate::{
-    failure::Failure,
-    fields::Fields,
-    value::{Malformed, Value},
-};
-
 mod encode;
+mod failure;
+mod fields;
+#[cfg(test)]
+pub(crate) mod hex;
+pub mod message;
+mod value;
 
 pub(crate) use encode::{
-    RECEIVER, SENDER, accept, attach_receiver, attach_sender, begin, close, detach, encoded, flow,
+    Position, RECEIVER, SENDER, accept, attach_receiver, attach_sender, begin, close, detach, flow,
     heartbeat, open, sasl_init, sasl_response, transfer,
 };
+pub use failure::Failure;
+use fields::Fields;
+pub(crate) use value::uuid_text;
+pub use value::{Malformed, Value};
 
 /// What AMQP is on either carrier.
 pub const PROTOCOL: dps_connect::Protocol =

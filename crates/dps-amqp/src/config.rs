@@ -2,18 +2,13 @@
 
 use dps_connect::{Carrier, Config};
 
-/// What every transport is made from, and what only AMQP knows.
+/// The configuration of an [`AmqpTransport`](crate::AmqpTransport): the [`Config`] that every transport takes, and the
+/// settings that only AMQP has.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct AmqpConfig {
-    /// What every transport is made from.
-    pub connect: Config,
-    /// What AMQP is carried by. Default: TLS.
-    pub carrier: Carrier,
-    /// Whether what is sure to follow is sent at once, without waiting for the answer to each step. Default true:
-    /// waiting costs five round trips more with a SAS token and three more with a certificate. A connection that
-    /// dies during such a start is tried once more step by step.
-    pub pipelined: bool,
+    pub(crate) connect: Config,
+    pub(crate) carrier: Carrier,
+    pub(crate) pipelined: bool,
 }
 
 impl AmqpConfig {
@@ -23,14 +18,16 @@ impl AmqpConfig {
         Self { connect, carrier: Carrier::Tls, pipelined: true }
     }
 
-    /// Sets [`AmqpConfig::carrier`].
+    /// What carries AMQP: TLS on port 5671 (the default) or WebSocket on port 443.
     #[must_use]
     pub fn carrier(mut self, carrier: Carrier) -> Self {
         self.carrier = carrier;
         self
     }
 
-    /// Sets [`AmqpConfig::pipelined`].
+    /// Whether everything that is sure to follow is sent at once, without waiting for the answer to each step. The
+    /// default is true: waiting costs five round trips more with a SAS token and three more with a certificate. A
+    /// connection that dies during such a start is tried once more step by step.
     #[must_use]
     pub fn pipelined(mut self, pipelined: bool) -> Self {
         self.pipelined = pipelined;

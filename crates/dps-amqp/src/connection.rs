@@ -17,16 +17,14 @@ use tokio::{
 };
 use zeroize::Zeroize;
 
-use crate::{
-    codec::{self, Body, Frame, Outcome, Protocol},
-    failure::Failure,
-    message::Answer,
-    sasl::Login,
-    session::{Event, Session, Step},
-    value::Malformed,
-};
+use crate::codec::{self, Body, Failure, Frame, Malformed, Outcome, Protocol, message::Answer};
 
 mod login;
+mod sasl;
+mod session;
+
+pub(crate) use sasl::Login;
+use session::{Event, Session, Step};
 
 /// How long what the service said last may take to arrive once it reads no more.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -6,9 +6,8 @@ use dps_connect::{Config, Io};
 use dps_state_machine::{OperationId, Progress, RegistrationRequest, Response};
 
 use crate::{
-    connection::{Asked, Broken, Connection, Started},
-    message,
-    sasl::Login,
+    codec::message,
+    connection::{Asked, Broken, Connection, Login, Started},
 };
 
 /// Starts a session over the stream, registers, asks for the status until nothing more comes, and ends the session.

@@ -13,12 +13,9 @@ use dps_state_machine::{
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{
-    codec::PROTOCOL,
+    codec::{PROTOCOL, message, uuid_text},
     config::AmqpConfig,
-    connection::{Asked, Broken, Connection, Started},
-    message,
-    sasl::Login,
-    value::uuid_text,
+    connection::{Asked, Broken, Connection, Login, Started},
 };
 
 /// Registers over AMQP, with a SAS token or with the device's certificate.

@@ -1,27 +1,40 @@
 //! The AMQP 1.0 transport of the Azure IoT Hub Device Provisioning Service client, over TLS or WebSocket.
 //!
-//! [`AmqpTransport`] registers in four round trips after TCP, TLS 1.3 among them, or in three with a certificate:
-//! what is sure to follow is sent at once. A client that waits for each step, as the standard's own flow and most
-//! libraries do, needs nine and six. What the service answers is handed up as it came; what it means is the state
-//! machine's business.
-//! See <https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-overview-v1.0-os.html>.
+//! Choose AMQP for a device or gateway that speaks AMQP anyway, or where ports 5671 and 443 are open and 8883 is not.
+//! [`AmqpTransport`] implements [`TransportHandlers`](dps_state_machine::TransportHandlers): it carries requests and
+//! answers, and the state machine decides what an answer means.
+//!
+//! A registration takes four round trips after TCP, TLS 1.3 among them, or three with a certificate: everything that
+//! is sure to follow is sent at once. A client that waits for each step, as most libraries do, needs nine and six.
+//! [`AmqpConfig::pipelined`] turns this off for a server or a middlebox that can't take it.
+//!
+//! ```
+//! # fn main() -> Result<(), dps_state_machine::Error> {
+//! use dps_amqp::{AmqpConfig, AmqpTransport};
+//! use dps_attestation::{Attestation, SymmetricKey};
+//! use dps_connect::{Carrier, Config};
+//!
+//! let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse()?;
+//! let config = Config::new("0ne00AABBCC".parse()?, Attestation::SymmetricKey(key));
+//! let config = AmqpConfig::new(config).carrier(Carrier::Tls);
+//! let transport = AmqpTransport::new(config)?; // Nothing is sent before the first registration.
+//! # let _ = transport;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! See [the service's page about AMQP](https://learn.microsoft.com/azure/iot-dps/iot-dps-devguide-protocols) and
+//! [the AMQP 1.0 standard](https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-overview-v1.0-os.html).
 
+// The tests of the workspace and the fuzz targets read frames with it. It is no part of the API.
+#[doc(hidden)]
 pub mod codec;
 mod config;
 mod connection;
-mod failure;
-mod fields;
 #[cfg(fuzzing)]
+#[doc(hidden)]
 pub mod fuzzing;
 mod handler;
-#[cfg(test)]
-mod hex;
-pub mod message;
-mod sasl;
-mod session;
-mod value;
 
 pub use config::AmqpConfig;
-pub use failure::Failure;
 pub use handler::AmqpTransport;
-pub use value::{Malformed, Value};

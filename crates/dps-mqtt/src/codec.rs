@@ -372,3 +372,6 @@ impl<'a> Topic<'a> {
         head.into_iter().chain(fields).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

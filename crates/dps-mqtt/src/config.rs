@@ -5,21 +5,14 @@ use std::time::Duration;
 use dps_connect::{Carrier, Config};
 use dps_state_machine::{ConfigurationError, Error};
 
-/// What every transport is made from, and what only MQTT knows.
+/// The configuration of a [`MqttTransport`](crate::MqttTransport): the [`Config`] that every transport takes, and the
+/// settings that only MQTT has.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct MqttConfig {
-    /// What every transport is made from.
-    pub connect: Config,
-    /// What MQTT is carried by. Default: TLS.
-    pub carrier: Carrier,
-    /// After this long without a packet from us the server may take us for gone (it allows half as much again).
-    /// Whole seconds from 1 to 65,535, default 60 s. Until then a ping is sent, whether a registration waits for an
-    /// answer or for its next poll.
-    pub keep_alive: Duration,
-    /// Whether the packets that begin a session leave in one flight, without waiting for the answer to each.
-    /// Default true. A connection that dies before any answer to such a flight is tried once more step by step.
-    pub pipelined: bool,
+    pub(crate) connect: Config,
+    pub(crate) carrier: Carrier,
+    pub(crate) keep_alive: Duration,
+    pub(crate) pipelined: bool,
 }
 
 impl MqttConfig {
@@ -34,21 +27,25 @@ impl MqttConfig {
         }
     }
 
-    /// Sets [`MqttConfig::carrier`].
+    /// What carries MQTT: TLS on port 8883 (the default) or WebSocket on port 443.
     #[must_use]
     pub fn carrier(mut self, carrier: Carrier) -> Self {
         self.carrier = carrier;
         self
     }
 
-    /// Sets [`MqttConfig::keep_alive`].
+    /// After this long without a packet from the device the server may close the connection (it allows half as much
+    /// again). Whole seconds from 1 to 65,535; the default is 60 s. A ping is sent in time, whether a registration
+    /// waits for an answer or for its next poll.
+    /// See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html#_Keep_Alive>.
     #[must_use]
     pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
         self.keep_alive = keep_alive;
         self
     }
 
-    /// Sets [`MqttConfig::pipelined`].
+    /// Whether CONNECT, SUBSCRIBE and the registration leave in one flight, without waiting for each answer. The
+    /// default is true. A connection that dies before any answer to such a flight is tried once more step by step.
     #[must_use]
     pub fn pipelined(mut self, pipelined: bool) -> Self {
         self.pipelined = pipelined;

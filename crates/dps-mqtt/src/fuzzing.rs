@@ -6,8 +6,8 @@ use dps_state_machine::{Error, OperationId, Progress, RegistrationRequest, Respo
 
 use crate::{
     codec,
-    handler::{Question, Talk},
-    link::Link,
+    connection::Connection,
+    handler::{Exchange, Request},
 };
 
 /// Starts a session over the stream, registers, asks for the status until nothing more comes, and ends the session.
@@ -26,24 +26,24 @@ pub async fn session(
     let password = token.as_ref().map(|token| token.expose());
     let mut connect = BytesMut::new();
     codec::connect(&mut connect, config, id, 60, password)?;
-    let mut link = Link::new(Box::new(io), id.clone(), 60, connect);
+    let mut connection = Connection::new(Box::new(io), id.clone(), 60, connect);
     let peer = Peer::of(config, codec::PROTOCOL.tls_port)?;
     let mut answers = Vec::new();
-    let mut question = Question::Register(request);
+    let mut next = Request::Register(request);
     for _ in 0..4 {
-        let talk = Talk { question, request_id: "rid", peer: &peer };
+        let exchange = Exchange { request: next, request_id: "rid", peer: &peer };
         if answers.is_empty() {
-            talk.append_subscribe(&mut link)?;
+            exchange.append_subscribe(&mut connection)?;
         }
-        match talk.ask(&mut link).await {
+        match exchange.ask(&mut connection).await {
             Ok(response) => answers.push(response),
             Err(error) => return Ok((answers, Some(error))),
         }
-        if link.refused || link.has_ended().await {
+        if connection.refused || connection.has_ended().await {
             break;
         }
-        question = Question::Status(request, operation);
+        next = Request::Status(request, operation);
     }
-    link.close().await;
+    connection.close().await;
     Ok((answers, None))
 }

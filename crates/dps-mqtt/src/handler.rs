@@ -20,7 +20,7 @@ use dps_state_machine::{
 use crate::{
     codec::{self, Incoming, PROTOCOL},
     config::MqttConfig,
-    link::{Fault, Link, Parked},
+    connection::{Connection, Fault, Parked},
 };
 
 /// Registers over MQTT, with a SAS token as the password or with the device's certificate.
@@ -55,72 +55,72 @@ impl MqttTransport {
 
     async fn exchange(
         &mut self,
-        question: Question<'_>,
+        request: Request<'_>,
         progress: &Progress,
     ) -> Result<Response, Error> {
         self.last_request_id = self.last_request_id.wrapping_add(1);
         let request_id = format!("{:08x}", self.last_request_id);
         let peer = Peer::of(self.connector.config(), PROTOCOL.port(self.carrier))?;
-        let talk = Talk { question, request_id: &request_id, peer: &peer };
+        let exchange = Exchange { request, request_id: &request_id, peer: &peer };
         // What no packet can carry is found out before any I/O.
-        talk.append_question(&mut BytesMut::new(), 1)?;
+        exchange.append_request(&mut BytesMut::new(), 1)?;
 
-        let (link, response) = match self.kept(question.request()).await {
-            Some(mut link) => {
-                let response = talk.ask(&mut link).await?;
-                (Some(link), response)
+        let (connection, response) = match self.kept(request.registration()).await {
+            Some(mut connection) => {
+                let response = exchange.ask(&mut connection).await?;
+                (Some(connection), response)
             }
-            None => self.start(&talk, progress).await?,
+            None => self.start(&exchange, progress).await?,
         };
-        self.parked = link.filter(|link| !link.refused).map(Parked::new);
+        self.parked = connection.filter(|connection| !connection.refused).map(Parked::new);
         let hint = self.connector.config().credential_hint();
         let refused = response.status == 401;
         Ok(response.hint(hint.filter(|_| refused)))
     }
 
     /// The connection that was kept, if it still stands and is this device's.
-    async fn kept(&mut self, request: &RegistrationRequest) -> Option<Link> {
-        let mut link = self.parked.take()?.take().await?;
-        if link.registration_id() != request.registration_id() {
-            link.close().await;
+    async fn kept(&mut self, request: &RegistrationRequest) -> Option<Connection> {
+        let mut connection = self.parked.take()?.take().await?;
+        if connection.registration_id() != request.registration_id() {
+            connection.close().await;
             return None;
         }
-        (!link.has_ended().await).then_some(link)
+        (!connection.has_ended().await).then_some(connection)
     }
 
     /// Makes a connection and asks on it. There is none when the service says no before it stands.
     async fn start(
         &mut self,
-        talk: &Talk<'_>,
+        exchange: &Exchange<'_>,
         progress: &Progress,
-    ) -> Result<(Option<Link>, Response), Error> {
+    ) -> Result<(Option<Connection>, Response), Error> {
         if self.pipelined {
-            let mut link = match self.open(talk.question.request(), progress).await? {
-                Ok(link) => link,
+            let mut connection = match self.open(exchange.request.registration(), progress).await? {
+                Ok(connection) => connection,
                 Err(refusal) => return Ok((None, refusal)),
             };
-            talk.append_subscribe(&mut link)?;
-            match talk.ask(&mut link).await {
-                Err(Error::Connection(error)) if error.lost && !link.heard => {
+            exchange.append_subscribe(&mut connection)?;
+            match exchange.ask(&mut connection).await {
+                Err(Error::Connection(error)) if error.lost && !connection.heard => {
                     tracing::debug!(%error, "no answer to a flight of packets: now step by step");
                 }
-                outcome => return Ok((Some(link), outcome?)),
+                outcome => return Ok((Some(connection), outcome?)),
             }
         }
-        let mut link = match self.open(talk.question.request(), progress).await? {
-            Ok(link) => link,
+        let mut connection = match self.open(exchange.request.registration(), progress).await? {
+            Ok(connection) => connection,
             Err(refusal) => return Ok((None, refusal)),
         };
-        if let Said::Answer(refusal) = talk.listen(&mut link).await? {
-            return Ok((Some(link), refusal));
+        if let Received::Answer(refusal) = exchange.listen(&mut connection).await? {
+            return Ok((Some(connection), refusal));
         }
-        talk.append_subscribe(&mut link)?;
-        if let Said::Answer(refusal) = talk.listen(&mut link).await? {
-            return Ok((Some(link), refusal));
+        exchange.append_subscribe(&mut connection)?;
+        if let Received::Answer(refusal) = exchange.listen(&mut connection).await? {
+            return Ok((Some(connection), refusal));
         }
-        let response = talk.ask(&mut link).await?;
+        let response = exchange.ask(&mut connection).await?;
         self.pipelined = false;
-        Ok((Some(link), response))
+        Ok((Some(connection), response))
     }
 
     /// A new connection, with CONNECT ready to leave, or the service's no.
@@ -128,7 +128,7 @@ impl MqttTransport {
         &self,
         request: &RegistrationRequest,
         progress: &Progress,
-    ) -> Result<Result<Link, Response>, Error> {
+    ) -> Result<Result<Connection, Response>, Error> {
         let (config, registration_id) = (self.connector.config(), request.registration_id());
         // Signed anew for each connection.
         let token = config.sas_token(registration_id, progress).await?;
@@ -136,7 +136,7 @@ impl MqttTransport {
         let mut connect = BytesMut::new();
         codec::connect(&mut connect, config, registration_id, self.keep_alive, password)?;
         let opened = self.connector.open(&PROTOCOL, self.carrier, progress).await?;
-        Ok(opened.map(|io| Link::new(io, registration_id.clone(), self.keep_alive, connect)))
+        Ok(opened.map(|io| Connection::new(io, registration_id.clone(), self.keep_alive, connect)))
     }
 }
 
@@ -147,7 +147,7 @@ impl TransportHandlers for MqttTransport {
         progress: &Progress,
     ) -> Result<Response, Error> {
         self.connector.config().preflight(request.registration_id())?;
-        self.exchange(Question::Register(request), progress).await
+        self.exchange(Request::Register(request), progress).await
     }
 
     async fn query_operation_status(
@@ -156,15 +156,15 @@ impl TransportHandlers for MqttTransport {
         operation_id: &OperationId,
         progress: &Progress,
     ) -> Result<Response, Error> {
-        self.exchange(Question::Status(request, operation_id), progress).await
+        self.exchange(Request::Status(request, operation_id), progress).await
     }
 
     /// Sends DISCONNECT and closes, without waiting for the service.
     async fn end_session(&mut self) -> Result<(), Error> {
         if let Some(parked) = self.parked.take()
-            && let Some(link) = parked.take().await
+            && let Some(connection) = parked.take().await
         {
-            link.close().await;
+            connection.close().await;
         }
         Ok(())
     }
@@ -183,13 +183,13 @@ impl fmt::Debug for MqttTransport {
 
 /// What is asked.
 #[derive(Clone, Copy)]
-pub(crate) enum Question<'a> {
+pub(crate) enum Request<'a> {
     Register(&'a RegistrationRequest),
     Status(&'a RegistrationRequest, &'a OperationId),
 }
 
-impl<'a> Question<'a> {
-    fn request(self) -> &'a RegistrationRequest {
+impl<'a> Request<'a> {
+    fn registration(self) -> &'a RegistrationRequest {
         match self {
             Self::Register(request) | Self::Status(request, _) => request,
         }
@@ -203,67 +203,65 @@ impl<'a> Question<'a> {
     }
 }
 
-/// What the service said, as far as the question at hand goes.
-enum Said {
+/// What the service said, as far as the request at hand goes.
+enum Received {
     /// Go on.
-    Yes,
-    /// The answer to the question, or why there will be none.
+    GoAhead,
+    /// The answer to the request, or why there will be none.
     Answer(Response),
 }
 
-/// One question and its answer.
-pub(crate) struct Talk<'a> {
-    pub(crate) question: Question<'a>,
+/// One request and its answer.
+pub(crate) struct Exchange<'a> {
+    pub(crate) request: Request<'a>,
     pub(crate) request_id: &'a str,
     pub(crate) peer: &'a Peer,
 }
 
-impl Talk<'_> {
-    pub(crate) fn append_subscribe(&self, link: &mut Link) -> Result<(), Error> {
-        let packet_id = link.packet_id();
-        codec::subscribe(link.outgoing(), packet_id)
+impl Exchange<'_> {
+    pub(crate) fn append_subscribe(&self, connection: &mut Connection) -> Result<(), Error> {
+        let packet_id = connection.packet_id();
+        codec::subscribe(connection.outgoing(), packet_id)
     }
 
-    fn append_question(&self, out: &mut BytesMut, packet_id: u16) -> Result<(), Error> {
-        match self.question {
-            Question::Register(request) => {
-                codec::register(out, request, self.request_id, packet_id)
-            }
-            Question::Status(_, operation_id) => {
+    fn append_request(&self, out: &mut BytesMut, packet_id: u16) -> Result<(), Error> {
+        match self.request {
+            Request::Register(request) => codec::register(out, request, self.request_id, packet_id),
+            Request::Status(_, operation_id) => {
                 codec::query(out, operation_id, self.request_id, packet_id)
             }
         }
     }
 
-    pub(crate) async fn ask(&self, link: &mut Link) -> Result<Response, Error> {
-        let packet_id = link.packet_id();
-        self.append_question(link.outgoing(), packet_id)?;
-        link.asked = true;
+    pub(crate) async fn ask(&self, connection: &mut Connection) -> Result<Response, Error> {
+        let packet_id = connection.packet_id();
+        self.append_request(connection.outgoing(), packet_id)?;
+        connection.asked = true;
         loop {
-            if let Said::Answer(response) = self.listen(link).await? {
+            if let Received::Answer(response) = self.listen(connection).await? {
                 return Ok(response);
             }
         }
     }
 
-    /// Waits for the next word that concerns the question.
-    async fn listen(&self, link: &mut Link) -> Result<Said, Error> {
-        let stage = self.question.stage();
+    /// Waits for the next word that concerns the request.
+    async fn listen(&self, connection: &mut Connection) -> Result<Received, Error> {
+        let stage = self.request.stage();
         loop {
-            match link.next().await.map_err(|fault| self.error(link, fault))? {
-                Incoming::Accepted | Incoming::Subscribed => return Ok(Said::Yes),
+            match connection.next().await.map_err(|fault| self.error(connection, fault))? {
+                Incoming::Accepted | Incoming::Subscribed => return Ok(Received::GoAhead),
                 Incoming::Refused(refusal) => {
-                    link.refused = true;
-                    return codec::refusal(refusal, stage).map(Said::Answer);
+                    connection.refused = true;
+                    return codec::refusal(refusal, stage).map(Received::Answer);
                 }
                 Incoming::SubscriptionRefused => {
-                    link.refused = true;
-                    return Ok(Said::Answer(codec::subscription_refusal()));
+                    connection.refused = true;
+                    return Ok(Received::Answer(codec::subscription_refusal()));
                 }
                 Incoming::Delivery(delivery) => {
                     let now = SystemTime::now();
                     match codec::answer(&delivery, self.request_id, stage, now)? {
-                        Some(response) => return Ok(Said::Answer(response)),
+                        Some(response) => return Ok(Received::Answer(response)),
                         None => tracing::debug!("ignored an answer to another request"),
                     }
                 }
@@ -272,14 +270,14 @@ impl Talk<'_> {
         }
     }
 
-    fn error(&self, link: &Link, fault: Fault) -> Error {
-        let stage = self.question.stage();
+    fn error(&self, connection: &Connection, fault: Fault) -> Error {
+        let stage = self.request.stage();
         match fault {
             Fault::Unreadable(what) => ProtocolError::unreadable(stage, what).into(),
             Fault::Lost(error) => {
                 let mut error = failure::broken(stage, self.peer, error);
                 if let Error::Connection(lost) = &mut error {
-                    lost.request_may_have_been_sent = link.asked;
+                    lost.request_may_have_been_sent = connection.asked;
                 }
                 error
             }

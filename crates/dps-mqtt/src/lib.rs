@@ -1,16 +1,42 @@
-//! The MQTT transport of the Azure IoT Hub Device Provisioning Service client: MQTT 3.1.1 over TLS or WebSocket.
+//! The MQTT 3.1.1 transport of the Azure IoT Hub Device Provisioning Service client, over TLS or WebSocket.
 //!
-//! [`MqttTransport`] sends CONNECT, SUBSCRIBE and the registration in one flight, so that a device that is assigned
-//! at once waits for two round trips after TCP, TLS 1.3 included (three with the WebSocket upgrade), and each poll
-//! costs one. What the service answers is handed up as it came; what it means is the state machine's business.
-//! See <https://learn.microsoft.com/azure/iot-dps/iot-dps-mqtt-support>.
+//! Choose MQTT for a device that speaks MQTT to its hub anyway; over WebSocket it needs port 443 only.
+//! [`MqttTransport`] implements [`TransportHandlers`](dps_state_machine::TransportHandlers): it carries requests and
+//! answers, and the state machine decides what an answer means.
+//!
+//! CONNECT, SUBSCRIBE and the registration leave in one flight, so that a device that is assigned at once waits for two
+//! round trips after TCP, TLS 1.3 included (three with the WebSocket upgrade), and each poll costs one.
+//! [`MqttConfig::pipelined`] turns this off for a broker that can't take it.
+//!
+//! ```
+//! # fn main() -> Result<(), dps_state_machine::Error> {
+//! use std::time::Duration;
+//!
+//! use dps_attestation::{Attestation, SymmetricKey};
+//! use dps_connect::Config;
+//! use dps_mqtt::{MqttConfig, MqttTransport};
+//!
+//! let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse()?;
+//! let config = Config::new("0ne00AABBCC".parse()?, Attestation::SymmetricKey(key));
+//! let config = MqttConfig::new(config).keep_alive(Duration::from_secs(30));
+//! let transport = MqttTransport::new(config)?; // Nothing is sent before the first registration.
+//! # let _ = transport;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! See [the service's page about MQTT](https://learn.microsoft.com/azure/iot-dps/iot-dps-mqtt-support) and
+//! [the MQTT 3.1.1 standard](https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html).
 
+// The tests of the workspace and the fuzz targets read packets with it. It is no part of the API.
+#[doc(hidden)]
 pub mod codec;
 mod config;
+mod connection;
 #[cfg(fuzzing)]
+#[doc(hidden)]
 pub mod fuzzing;
 mod handler;
-mod link;
 
 pub use config::MqttConfig;
 pub use handler::MqttTransport;

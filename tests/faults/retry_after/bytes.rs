@@ -124,7 +124,7 @@ fn amqp(frame: &[u8], now: SystemTime) -> Response {
     let (frame, _) = dps_amqp::codec::decode(frame).expect("a frame").expect("a whole one");
     match frame.body {
         Body::Transfer { payload, .. } => {
-            let answer = dps_amqp::message::Answer::read(&payload).expect("a message");
+            let answer = dps_amqp::codec::message::Answer::read(&payload).expect("a message");
             assert!(answer.answers(CORRELATION_ID));
             answer.into_response(now)
         }

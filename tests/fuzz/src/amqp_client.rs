@@ -6,10 +6,11 @@ use std::{
 };
 
 use dps_amqp::{
-    Value,
-    codec::{Body, MAX_FRAME_SIZE, decode},
+    codec::{
+        Body, MAX_FRAME_SIZE, Value, decode,
+        message::{Answer, MAX_ANSWER_BYTES},
+    },
     fuzzing,
-    message::{Answer, MAX_ANSWER_BYTES},
 };
 use dps_attestation::{Attestation, SymmetricKey};
 use dps_connect::Config;

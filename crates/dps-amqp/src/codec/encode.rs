@@ -14,12 +14,28 @@ use serde_amqp::{
 use zeroize::Zeroize;
 
 use super::MAX_FRAME_SIZE;
-use crate::session::Window;
 
 /// The number of the link that requests go out by, and its name.
 pub(crate) const SENDER: (u32, &str) = (0, "dps-requests");
 /// The number of the link that answers come in by, and its name.
 pub(crate) const RECEIVER: (u32, &str) = (1, "dps-answers");
+
+/// Where both sides of a session are, in transfers.
+/// See <https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-transport-v1.0-os.html#doc-session-flow-control>.
+#[derive(Debug, Default)]
+pub(crate) struct Position {
+    /// The number of the next transfer from the service; unknown before the service has begun the session.
+    pub(crate) next_incoming_id: Option<u32>,
+    /// The number of the next transfer to the service.
+    pub(crate) next_outgoing_id: u32,
+}
+
+impl Position {
+    /// How many transfers the service may send. An answer of the largest size in the smallest frames is as many.
+    pub(crate) const INCOMING: u32 = 4096;
+    /// How many transfers this device may send.
+    pub(crate) const OUTGOING: u32 = 4096;
+}
 
 const AMQP: u8 = 0;
 const SASL: u8 = 1;
@@ -59,12 +75,12 @@ pub(crate) fn open(out: &mut Vec<u8>, container_id: &str, hostname: &str) {
     frame(out, &open, &[]);
 }
 
-pub(crate) fn begin(out: &mut Vec<u8>, window: &Window) {
+pub(crate) fn begin(out: &mut Vec<u8>, position: &Position) {
     let begin = Begin {
         remote_channel: None,
-        next_outgoing_id: window.next_outgoing_id,
-        incoming_window: Window::INCOMING,
-        outgoing_window: Window::OUTGOING,
+        next_outgoing_id: position.next_outgoing_id,
+        incoming_window: Position::INCOMING,
+        outgoing_window: Position::OUTGOING,
         handle_max: Handle(RECEIVER.0),
         offered_capabilities: None,
         desired_capabilities: None,
@@ -120,12 +136,12 @@ fn target(address: Option<&str>) -> TargetArchetype {
 }
 
 /// Our side of the session, and of a link if one is given: its number, its delivery count and its credit.
-pub(crate) fn flow(out: &mut Vec<u8>, window: &Window, link: Option<(u32, Option<u32>, u32)>) {
+pub(crate) fn flow(out: &mut Vec<u8>, position: &Position, link: Option<(u32, Option<u32>, u32)>) {
     let flow = Flow {
-        next_incoming_id: window.next_incoming_id,
-        incoming_window: Window::INCOMING,
-        next_outgoing_id: window.next_outgoing_id,
-        outgoing_window: Window::OUTGOING,
+        next_incoming_id: position.next_incoming_id,
+        incoming_window: Position::INCOMING,
+        next_outgoing_id: position.next_outgoing_id,
+        outgoing_window: Position::OUTGOING,
         handle: link.map(|(handle, ..)| Handle(handle)),
         delivery_count: link.and_then(|(_, delivery_count, _)| delivery_count),
         link_credit: link.map(|(.., credit)| credit),

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{hex::bytes, session::Window};
+use hex::bytes;
 
 const ADDRESS: &str = "0ne000EEBBD/registrations/FirstDevice";
 const PROPERTIES: [(&str, &str); 2] =
@@ -22,7 +22,7 @@ fn read(frame: &str) -> Body {
 
 #[test]
 fn what_we_send_is_golden_bytes() {
-    let window = Window::default();
+    let position = Position::default();
     for (name, sent, golden) in [
         (
             "sasl-init",
@@ -41,7 +41,7 @@ fn what_we_send_is_golden_bytes() {
         ),
         (
             "begin",
-            written(|out| begin(out, &window)),
+            written(|out| begin(out, &position)),
             "0000001c 02000000 005311c00f 05 40 43 7000001000 7000001000 5201",
         ),
         (
@@ -56,7 +56,7 @@ fn what_we_send_is_golden_bytes() {
         ),
         (
             "flow",
-            written(|out| flow(out, &window, Some((1, None, 16)))),
+            written(|out| flow(out, &position, Some((1, None, 16)))),
             "0000001f 02000000 005313c012 07 40 7000001000 43 7000001000 5201 40 5210",
         ),
         (

@@ -2,12 +2,11 @@
 
 use dps_state_machine::Response;
 
-use super::{Broken, Connection};
-use crate::{
-    codec::{self, Body, Protocol, SASL_HEADER},
+use super::{
+    Broken, Connection,
     sasl::{self, Login, Mechanism},
-    value::Malformed,
 };
+use crate::codec::{self, Body, Malformed, Protocol, SASL_HEADER};
 
 impl Connection {
     /// Says who the device is. The answer is the refusal, if it is refused.

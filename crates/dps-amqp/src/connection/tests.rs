@@ -5,8 +5,8 @@ use dps_state_machine::Progress;
 use tokio::io::{AsyncWrite, DuplexStream, duplex};
 use zeroize::Zeroizing;
 
-use super::*;
-use crate::{hex::bytes, message, sasl::Mechanism};
+use super::{sasl::Mechanism, *};
+use crate::codec::{hex::bytes, message};
 
 /// A service that wants to hear from us each second.
 const IMPATIENT: &str = "414d515000010000 00000018 02000000 005310c00b05a10040404070000003e8";

@@ -34,7 +34,7 @@ pub(crate) enum Fault {
 }
 
 /// A connection, for one device.
-pub(crate) struct Link {
+pub(crate) struct Connection {
     io: Box<dyn Io>,
     registration_id: RegistrationId,
     incoming: BytesMut,
@@ -49,7 +49,7 @@ pub(crate) struct Link {
     accepted: bool,
     /// Whether a request may have been sent.
     pub(crate) asked: bool,
-    /// Whether the service has refused to talk: nothing more will come.
+    /// Whether the service has refused the session: nothing more will come.
     pub(crate) refused: bool,
     last_packet_id: u16,
     ping_every: Duration,
@@ -57,7 +57,7 @@ pub(crate) struct Link {
     ping_unanswered: bool,
 }
 
-impl Link {
+impl Connection {
     /// Takes a stream on which nothing was sent yet, and what is to be sent first. The keep-alive is in seconds.
     pub(crate) fn new(
         io: Box<dyn Io>,
@@ -89,7 +89,7 @@ impl Link {
         &self.registration_id
     }
 
-    /// Where packets to send are appended. They leave together, with the next [`Link::next`] that waits.
+    /// Where packets to send are appended. They leave together, with the next [`Connection::next`] that waits.
     pub(crate) fn outgoing(&mut self) -> &mut BytesMut {
         &mut self.outgoing
     }
@@ -201,18 +201,18 @@ impl Link {
 /// A connection between two requests: a task answers pings, keeps it alive and sees when it ends.
 pub(crate) struct Parked {
     stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<Option<Link>>,
+    task: JoinHandle<Option<Connection>>,
 }
 
 impl Parked {
-    pub(crate) fn new(mut link: Link) -> Self {
+    pub(crate) fn new(mut connection: Connection) -> Self {
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
-            let ended = async { while link.next().await.is_ok() {} };
+            let ended = async { while connection.next().await.is_ok() {} };
             select! {
                 // First: an end of the session that follows at once takes along what is to be sent.
                 biased;
-                _ = stopped => Some(link),
+                _ = stopped => Some(connection),
                 () = ended => {
                     tracing::debug!("MQTT has ended between two requests");
                     None
@@ -223,7 +223,7 @@ impl Parked {
     }
 
     /// The connection, if it still stands.
-    pub(crate) async fn take(mut self) -> Option<Link> {
+    pub(crate) async fn take(mut self) -> Option<Connection> {
         // The task may be at its end already.
         let _ = self.stop.take().map(|stop| stop.send(()));
         (&mut self.task).await.ok().flatten()

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use dps_state_machine::{ProtocolResult, Response, retry_after};
 
-use crate::{fields::Fields, value::Value};
+use super::{Fields, Value};
 
 /// Why the service refused a message, a link, a session or a connection.
 /// See <https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-transport-v1.0-os.html#type-error>.

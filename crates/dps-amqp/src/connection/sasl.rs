@@ -7,7 +7,7 @@ use dps_connect::Config;
 use dps_state_machine::{Error, Progress, RegistrationId, Response};
 use zeroize::Zeroizing;
 
-use crate::value::Malformed;
+use crate::codec::Malformed;
 
 /// One way of saying who the device is.
 pub(crate) trait Mechanism: Send {

@@ -1,13 +1,11 @@
 //! Golden bytes, both ways.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bytes::BytesMut;
 use dps_attestation::SymmetricKey;
-use dps_connect::Config;
-use dps_mqtt::codec::{self, Incoming, MAX_ANSWER_BYTES, Refusal};
-use dps_state_machine::{OperationId, RegistrationRequest, Response, Stage};
+
+use super::*;
+use crate::codec;
 
 fn config() -> Config {
     let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse().unwrap();

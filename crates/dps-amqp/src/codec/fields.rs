@@ -1,6 +1,6 @@
 //! Lists whose values are known by their places, as all performatives are.
 
-use crate::value::{Malformed, Value};
+use super::{Malformed, Value};
 
 /// The fields of a performative by their places. What is missing at the end is absent.
 pub(crate) struct Fields<'a>(pub(crate) Vec<Value<'a>>);

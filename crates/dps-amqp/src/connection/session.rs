@@ -7,11 +7,9 @@ use dps_connect::Config;
 use dps_state_machine::RegistrationId;
 use zeroize::Zeroizing;
 
-use crate::{
-    codec::{self, AMQP_HEADER, Body, Frame, Outcome, RECEIVER, SENDER},
-    failure::Failure,
+use crate::codec::{
+    self, AMQP_HEADER, Body, Failure, Frame, Malformed, Outcome, Position, RECEIVER, SENDER,
     message::{Answer, MAX_ANSWER_BYTES, too_large},
-    value::Malformed,
 };
 
 /// How many answers the service may send before it is given more credit.
@@ -32,20 +30,12 @@ pub(crate) enum Event {
 
 /// How many transfers were sent and may come.
 #[derive(Debug, Default)]
-pub(crate) struct Window {
-    /// The next transfer that is awaited; unknown before the service has begun the session.
-    pub(crate) next_incoming_id: Option<u32>,
-    pub(crate) next_outgoing_id: u32,
+struct Window {
+    position: Position,
     /// How many transfers the service takes.
     outgoing: u32,
-    /// How many transfers have come since the service was told of our window.
-    untold: u32,
-}
-
-impl Window {
-    /// How many transfers may come. An answer of the largest size in the smallest frames is as many.
-    pub(crate) const INCOMING: u32 = 4096;
-    pub(crate) const OUTGOING: u32 = 4096;
+    /// How many transfers have come since the service last received our window.
+    since_last_flow: u32,
 }
 
 #[derive(Debug, Default)]
@@ -118,7 +108,7 @@ impl Session {
         let out = &mut self.out;
         match step {
             Step::Open => codec::open(out, registration_id.as_str(), config.endpoint.host()),
-            Step::Begin => codec::begin(out, &self.window),
+            Step::Begin => codec::begin(out, &self.window.position),
             Step::Attach => {
                 let address = format!("{}/registrations/{registration_id}", config.id_scope);
                 let properties = [
@@ -192,7 +182,7 @@ impl Session {
             }
             Body::Begin { next_outgoing_id, incoming_window } => {
                 self.begun = true;
-                self.window.next_incoming_id = Some(next_outgoing_id);
+                self.window.position.next_incoming_id = Some(next_outgoing_id);
                 self.window.outgoing = incoming_window;
                 self.pump();
             }
@@ -254,7 +244,8 @@ impl Session {
             return;
         };
         // Until the service has begun its session it counts from where we began: at 0.
-        let sent = self.window.next_outgoing_id.wrapping_sub(next_incoming_id.unwrap_or(0));
+        let sent =
+            self.window.position.next_outgoing_id.wrapping_sub(next_incoming_id.unwrap_or(0));
         self.window.outgoing = incoming_window.saturating_sub(sent);
         let is_ours = handle.is_some() && handle == self.requests.theirs;
         if is_ours {
@@ -270,7 +261,7 @@ impl Session {
         }
         if drain || echo {
             let requests = (SENDER.0, Some(self.requests.delivery_count), self.requests.credit);
-            codec::flow(&mut self.out, &self.window, is_ours.then_some(requests));
+            codec::flow(&mut self.out, &self.window.position, is_ours.then_some(requests));
         }
     }
 
@@ -279,8 +270,9 @@ impl Session {
         else {
             return Ok(None);
         };
-        self.window.next_incoming_id = self.window.next_incoming_id.map(|id| id.wrapping_add(1));
-        self.window.untold = self.window.untold.saturating_add(1);
+        self.window.position.next_incoming_id =
+            self.window.position.next_incoming_id.map(|id| id.wrapping_add(1));
+        self.window.since_last_flow = self.window.since_last_flow.saturating_add(1);
         if self.answers.theirs != Some(handle) {
             return Err(Malformed::new("a message came by a link that brings none"));
         }
@@ -300,7 +292,7 @@ impl Session {
         partial.payload.extend(payload);
         if more && !aborted {
             self.partial = Some(partial);
-            if self.window.untold > Window::INCOMING / 2 {
+            if self.window.since_last_flow > Position::INCOMING / 2 {
                 self.put_credit();
             }
             return Ok(None);
@@ -319,10 +311,10 @@ impl Session {
     /// Lets the service send answers again.
     fn put_credit(&mut self) {
         self.answers.credit = CREDIT;
-        self.window.untold = 0;
+        self.window.since_last_flow = 0;
         // Before the service has attached the link nobody but the service knows its count.
         let seen = self.answers.theirs.map(|_| self.answers.delivery_count);
-        codec::flow(&mut self.out, &self.window, Some((RECEIVER.0, seen, CREDIT)));
+        codec::flow(&mut self.out, &self.window.position, Some((RECEIVER.0, seen, CREDIT)));
     }
 
     /// Sends what the service has room for.
@@ -344,7 +336,8 @@ impl Session {
             sending.sent = sending.message.len() - rest.len();
             let done = rest.is_empty();
             self.window.outgoing -= 1;
-            self.window.next_outgoing_id = self.window.next_outgoing_id.wrapping_add(1);
+            self.window.position.next_outgoing_id =
+                self.window.position.next_outgoing_id.wrapping_add(1);
             if first {
                 self.requests.credit -= 1;
                 self.requests.delivery_count = self.requests.delivery_count.wrapping_add(1);

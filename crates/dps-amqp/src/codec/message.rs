@@ -6,11 +6,7 @@ use std::time::SystemTime;
 use dps_state_machine::{OperationId, RegistrationRequest, Response, retry_after};
 use fe2o3_amqp_types::messaging::{ApplicationProperties, Data, Properties};
 
-use crate::{
-    codec::encoded,
-    fields::Fields,
-    value::{Malformed, Value},
-};
+use super::{Fields, Malformed, Value, encode::encoded};
 
 /// The largest body of an answer that is read, in bytes (1 MiB).
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -141,7 +137,7 @@ pub(crate) fn too_large() -> Malformed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hex::bytes;
+    use crate::codec::hex::bytes;
 
     const ID: &str = "23c3a5ca-2873-44c9-bc44-a81d63669132";
 

@@ -1,6 +1,6 @@
 //! Certificates in files, in whatever state people have them: the device's chain, the roots and the emulator's authorities
 //! are read by one reader. What one takes they all take, and none leaves a certificate out in silence.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail")]
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::sync::LazyLock;
 

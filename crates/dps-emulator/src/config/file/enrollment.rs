@@ -51,8 +51,8 @@ pub(super) fn read(table: Table, index: usize, folder: &Path) -> Result<Enrollme
 
 fn build(raw: Raw, folder: &Path) -> Result<Enrollment, ConfigError> {
     let certificate = (&raw.certificate, &raw.certificate_file);
-    let certificate = load("certificate", certificate, folder, |pem| Thumbprint::of_pem(pem))?;
-    let ca = load("ca", (&raw.ca, &raw.ca_file), folder, |pem| CaCertificates::from_pem(pem))?;
+    let certificate = load("certificate", certificate, folder, Thumbprint::of_pem)?;
+    let ca = load("ca", (&raw.ca, &raw.ca_file), folder, CaCertificates::from_pem)?;
     let keys = Keys::read(&raw)?;
     let enrollment = match (&raw.registration_id, &raw.group) {
         (Some(id), None) => {

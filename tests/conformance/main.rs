@@ -121,6 +121,9 @@ fn check_suite(cases: &[Case]) -> Result<(), Failed> {
                 );
             }
         }
+        if Cell::every().all(|cell| case.skips.iter().any(|skip| (skip.cells)(cell))) {
+            return Err(format!("{}: it is skipped in every cell", case.name).into());
+        }
         if cases.iter().filter(|other| other.name == case.name).count() > 1 {
             return Err(format!("{}: two cases have this name", case.name).into());
         }

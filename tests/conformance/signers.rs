@@ -1,9 +1,11 @@
 //! Keys that live outside of the process: in a TPM, a token, an HSM or a helper process.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use dps_client::{Attestation, CredentialError, Error, ErrorKind, Stage};
-use dps_conformance::{Bench, Cell, Credential, OutsideSigner, SignerConduct, fast, settle};
+use dps_conformance::{
+    Bench, Cell, Credential, OutsideKey, OutsideSigner, SignerConduct, fast, settle,
+};
 use dps_emulator::Behavior;
 use tokio::join;
 
@@ -11,12 +13,15 @@ use crate::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
     let without_signer: fn(Cell) -> bool = |cell| cell.credential != Credential::Signer;
+    let without_signing_key: fn(Cell) -> bool =
+        |cell| cell.credential != Credential::X509SigningKey;
     let reason = "the key is in memory";
     vec![
         case!(a_slow_signer_is_a_timeout_that_says_so).skip(reason, without_signer),
         case!(a_failing_signer_is_told_in_its_own_words).skip(reason, without_signer),
         case!(a_signer_that_fails_at_a_later_request).skip(reason, without_signer),
         case!(a_signer_is_dropped_when_the_registration_is_cancelled).skip(reason, without_signer),
+        case!(a_signing_key_that_fails_is_told_in_its_own_words).skip(reason, without_signing_key),
     ]
 }
 
@@ -89,4 +94,28 @@ async fn a_signer_is_dropped_when_the_registration_is_cancelled(cell: Cell) {
     });
     assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
     works_again(&bench, &signer, &client).await;
+}
+
+async fn a_signing_key_that_fails_is_told_in_its_own_words(cell: Cell) {
+    let busy = CredentialError::new("the token is busy").retryable();
+    let failures = [
+        (rustls::Error::General("the PIN is wrong".to_owned()), "the PIN is wrong", false),
+        (rustls::Error::Other(rustls::OtherError(Arc::new(busy))), "the token is busy", true),
+    ];
+    let bench = Bench::healthy(cell).await;
+    let key = OutsideKey::new(&bench.config.attestation.x509().unwrap());
+    let config = bench.config.clone().attestation(Attestation::from(key.identity()));
+    let client = bench.client_with(config, fast());
+    for (failure, words, retryable) in failures {
+        key.fail(Some(failure));
+        let asked = key.asked();
+        let error = client.register(bench.request()).await.unwrap_err();
+        assert_eq!((error.kind(), error.stage()), (ErrorKind::Credential, Some(Stage::Sign)));
+        assert_eq!(error.to_string(), format!("the device's credential can't sign: {words}"));
+        assert_eq!((error.is_retryable(), key.asked() - asked), (retryable, 1));
+        assert_eq!(bench.requests(), []);
+    }
+    key.fail(None);
+    client.register(bench.request()).await.unwrap();
+    settle(&client).await;
 }

@@ -14,6 +14,7 @@ use dps_emulator::{
 use crate::{
     cell::{Cell, Credential},
     identity::Authority,
+    outside_key::OutsideKey,
     signer::OutsideSigner,
 };
 
@@ -58,7 +59,7 @@ impl Bench {
         let (enrollment, attestation) = enroll(cell.credential, DEVICE);
         let name = match cell.credential {
             Credential::SymmetricKey | Credential::Signer => DEVICE,
-            Credential::GroupKey | Credential::X509 => "factory",
+            Credential::GroupKey | Credential::X509 | Credential::X509SigningKey => "factory",
         };
         let service = Emulator::builder().enrollment(change(enrollment));
         let emulator = change_service(service).start().await.expect("an emulator on loopback");
@@ -183,6 +184,11 @@ fn enroll(credential: Credential, device: &str) -> (Enrollment, Attestation) {
         Credential::Signer => {
             let (enrollment, attestation) = enroll(Credential::SymmetricKey, device);
             (enrollment, Attestation::from_signer(OutsideSigner::new(attestation)))
+        }
+        Credential::X509SigningKey => {
+            let (enrollment, attestation) = enroll(Credential::X509, device);
+            let identity = attestation.x509().expect("an X.509 identity");
+            (enrollment, OutsideKey::new(&identity).identity().into())
         }
         Credential::GroupKey => {
             let key = SymmetricKey::random().expect("a key");

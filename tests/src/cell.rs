@@ -15,6 +15,8 @@ pub enum Credential {
     Signer,
     /// A certificate that a group's CA vouches for, through an intermediate.
     X509,
+    /// Such a certificate, whose private key is outside of the process.
+    X509SigningKey,
 }
 
 impl fmt::Display for Credential {
@@ -24,6 +26,7 @@ impl fmt::Display for Credential {
             Self::GroupKey => "group_key",
             Self::Signer => "signer",
             Self::X509 => "x509",
+            Self::X509SigningKey => "x509_signing_key",
         })
     }
 }
@@ -40,8 +43,13 @@ pub struct Cell {
 impl Cell {
     /// Every transport with every credential.
     pub fn every() -> impl Iterator<Item = Self> {
-        let credentials =
-            [Credential::SymmetricKey, Credential::GroupKey, Credential::Signer, Credential::X509];
+        let credentials = [
+            Credential::SymmetricKey,
+            Credential::GroupKey,
+            Credential::Signer,
+            Credential::X509,
+            Credential::X509SigningKey,
+        ];
         Transport::ALL
             .into_iter()
             .flat_map(move |transport| credentials.map(|credential| Self { transport, credential }))
@@ -55,7 +63,7 @@ impl Cell {
     /// Whether the device signs tokens.
     #[must_use]
     pub fn has_key(self) -> bool {
-        self.credential != Credential::X509
+        !matches!(self.credential, Credential::X509 | Credential::X509SigningKey)
     }
 
     /// Whether the transport is one of MQTT's.

@@ -40,6 +40,7 @@ mod damage;
 mod file;
 mod key;
 mod key_file;
+mod outside_key;
 mod pem;
 mod private_key;
 mod reload;

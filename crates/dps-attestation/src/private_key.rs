@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::shape::{Fields, Shape, whole};
 
-const TAKEN: &str =
+pub(crate) const TAKEN: &str =
     "give an RSA key of 2048 to 4096 bits, or an elliptic-curve key on P-256 or P-384";
 
 /// A key that can sign, beside the bytes it came from.

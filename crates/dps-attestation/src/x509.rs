@@ -9,8 +9,9 @@ use std::{
 use der::DateTime;
 use dps_state_machine::{ConfigurationError, Error, RegistrationId};
 use rustls::{
+    SignatureAlgorithm,
     pki_types::{CertificateDer, PrivateKeyDer},
-    sign::CertifiedKey,
+    sign::{CertifiedKey, SigningKey},
 };
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -18,7 +19,8 @@ use zeroize::Zeroizing;
 use crate::{
     certificate::{Certificate, public_key_bits},
     file,
-    private_key::PrivateKey,
+    outside_key::OutsideKey,
+    private_key::{PrivateKey, TAKEN},
     shape::whole,
 };
 
@@ -52,7 +54,8 @@ pub struct X509Identity(Arc<Inner>);
 
 struct Inner {
     certified_key: Arc<CertifiedKey>,
-    key: Zeroizing<PrivateKeyDer<'static>>,
+    /// `None` when it is outside of the process.
+    key: Option<Zeroizing<PrivateKeyDer<'static>>>,
     leaf: Certificate,
     /// What comes after the leaf, in the order given.
     issuers: Vec<Certificate>,
@@ -68,7 +71,8 @@ impl X509Identity {
     /// chain or more than ten are in it, when the key is encrypted, of a kind that can't be used or not the first
     /// certificate's.
     pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, Error> {
-        Self::new(file::parse_certificates(certificates)?, &file::private_key(key)?)
+        let chain = file::parse_certificates(certificates)?;
+        Self::with_key(chain, PrivateKey::parse(&file::private_key(key)?)?)
     }
 
     /// Takes the certificates, the device's own first, and the private key, each as DER. The key's format is told
@@ -77,10 +81,48 @@ impl X509Identity {
     /// # Errors
     /// As [`from_pem`](Self::from_pem).
     pub fn from_der(chain: Vec<Vec<u8>>, key: Vec<u8>) -> Result<Self, Error> {
-        Self::new(chain, &Zeroizing::new(key))
+        Self::with_key(chain, PrivateKey::parse(&Zeroizing::new(key))?)
     }
 
-    fn new(chain: Vec<Vec<u8>>, key: &[u8]) -> Result<Self, Error> {
+    /// Takes the certificates as DER, the device's own first, and a private key that need not be in this process: it may
+    /// be in a TPM, a token or an HSM. [`parse_certificates`](crate::parse_certificates) reads a file's certificates.
+    ///
+    /// The key signs in each TLS handshake, on the thread of the runtime that makes the connection: the time-outs of the
+    /// connection and of the request can't break in meanwhile. That is fine for a TPM, which takes some milliseconds;
+    /// what may take longer belongs on a runtime of its own.
+    ///
+    /// A key that does not sign is an [`Error::Credential`] with its words: the text of a [`rustls::Error::General`], or
+    /// a [`CredentialError`](crate::CredentialError) within a [`rustls::Error::Other`], which can also say that trying
+    /// again helps.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] for what [`from_pem`](Self::from_pem) finds wrong with the certificates; when the key is
+    /// an Ed25519 key; when [`SigningKey::public_key`] says that it is another certificate's. A key without a public
+    /// half is taken, and the service finds out.
+    pub fn from_signing_key(chain: Vec<Vec<u8>>, key: Arc<dyn SigningKey>) -> Result<Self, Error> {
+        if key.algorithm() == SignatureAlgorithm::ED25519 {
+            return Err(wrong("private key", "", &format!("it is an Ed25519 key; {TAKEN}")));
+        }
+        let key: Arc<dyn SigningKey> = Arc::new(OutsideKey::new(key));
+        let public_key = key.public_key().and_then(|info| public_key_bits(whole(info.as_ref())?));
+        Self::new(chain, public_key, key, None)
+    }
+
+    fn with_key(chain: Vec<Vec<u8>>, key: PrivateKey) -> Result<Self, Error> {
+        let PrivateKey { der, signing } = key;
+        let public_key = signing
+            .public_key()
+            .and_then(|info| public_key_bits(whole(info.as_ref())?))
+            .ok_or_else(|| wrong("private key", "", "it does not say its public half"))?;
+        Self::new(chain, Some(public_key), signing, Some(der))
+    }
+
+    fn new(
+        chain: Vec<Vec<u8>>,
+        public_key: Option<Vec<u8>>,
+        signing: Arc<dyn SigningKey>,
+        key: Option<Zeroizing<PrivateKeyDer<'static>>>,
+    ) -> Result<Self, Error> {
         let mut certificates = Vec::with_capacity(chain.len().min(MAX_CHAIN));
         for (index, der) in chain.iter().enumerate() {
             let number = index + 1;
@@ -111,12 +153,9 @@ impl X509Identity {
         };
         let issuers: Vec<_> = certificates.collect();
 
-        let PrivateKey { der: key, signing } = PrivateKey::parse(key)?;
-        let public_key = signing
-            .public_key()
-            .and_then(|info| public_key_bits(whole(info.as_ref())?))
-            .ok_or_else(|| wrong("private key", "", "it does not say its public half"))?;
-        if leaf.public_key != public_key {
+        if let Some(public_key) = public_key
+            && leaf.public_key != public_key
+        {
             let owner = issuers.iter().position(|issuer| issuer.public_key == public_key);
             return Err(not_the_key_of(&leaf, owner));
         }
@@ -199,11 +238,11 @@ impl X509Identity {
         &self.0.certified_key.cert
     }
 
-    /// A copy of the private key, for a TLS stack that wants its bytes. The copy is the caller's to wipe;
-    /// [`certified_key`](Self::certified_key) needs none.
+    /// A copy of the private key, for a TLS stack that wants its bytes; `None` when the key is outside of the process.
+    /// The copy is the caller's to wipe; [`certified_key`](Self::certified_key) needs none.
     #[must_use]
-    pub fn private_key(&self) -> PrivateKeyDer<'static> {
-        self.0.key.clone_key()
+    pub fn private_key(&self) -> Option<PrivateKeyDer<'static>> {
+        self.0.key.as_ref().map(|key| key.clone_key())
     }
 
     /// Chain and key ready for rustls: wrap it in [`rustls::sign::SingleCertAndKey`] and give that to

@@ -3,11 +3,15 @@
 //! `data/make.sh` made the files, all throwaway.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use dps_attestation::X509Identity;
 use proptest::prelude::*;
-use rustls::{SignatureAlgorithm, SignatureScheme, pki_types::PrivateKeyDer};
+use rustls::{
+    SignatureAlgorithm, SignatureScheme,
+    pki_types::PrivateKeyDer,
+    sign::{Signer, SigningKey},
+};
 
 /// Reads a file of `data` at compile time.
 macro_rules! data {
@@ -89,13 +93,16 @@ fn der_is_taken_in_files_and_as_bytes() {
 
 #[test]
 fn the_keys_format_survives() {
-    let format =
-        |certificate, key| match X509Identity::from_pem(certificate, key).unwrap().private_key() {
-            PrivateKeyDer::Pkcs1(_) => "PKCS#1",
-            PrivateKeyDer::Pkcs8(_) => "PKCS#8",
-            PrivateKeyDer::Sec1(_) => "SEC1",
-            _ => "other",
-        };
+    let format = |certificate, key| match X509Identity::from_pem(certificate, key)
+        .unwrap()
+        .private_key()
+        .unwrap()
+    {
+        PrivateKeyDer::Pkcs1(_) => "PKCS#1",
+        PrivateKeyDer::Pkcs8(_) => "PKCS#8",
+        PrivateKeyDer::Sec1(_) => "SEC1",
+        _ => "other",
+    };
     assert_eq!(format(RSA_CERT, data!("rsa2048.pkcs1.pem")), "PKCS#1");
     assert_eq!(format(RSA_CERT, RSA_KEY), "PKCS#8");
     assert_eq!(format(P256_CERT, data!("p256.sec1.pem")), "SEC1");
@@ -236,6 +243,47 @@ fn a_wrong_file_for_the_key_is_told_for_what_it_is() {
     for (file, says) in cases {
         let message = refusal(RSA_CERT, &file);
         assert!(message.starts_with("private key: ") && message.contains(says), "{message}");
+    }
+}
+
+#[test]
+fn a_signing_key_is_checked_as_far_as_it_tells_its_public_half() {
+    let key_of = |certificate, key| {
+        X509Identity::from_pem(certificate, key).unwrap().certified_key().key.clone()
+    };
+    let chain = || vec![der(P256_CERT)];
+    let identity = X509Identity::from_signing_key(chain(), key_of(P256_CERT, P256_KEY)).unwrap();
+    assert_eq!(identity.common_name(), Some("ec-device"));
+    assert!(identity.private_key().is_none());
+    assert!(identity.certified_key().key.choose_scheme(&SCHEMES).is_some());
+    assert!(format!("{:?}", identity.certified_key().key).ends_with("(***)"));
+
+    let another = key_of(RSA_CERT, RSA_KEY);
+    let error = X509Identity::from_signing_key(chain(), another.clone()).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "private key: it is not the key of the certificate CN=ec-device; give the two that belong together"
+    );
+    // A key that keeps its public half to itself is for the service to judge.
+    X509Identity::from_signing_key(chain(), Arc::new(WithoutPublicHalf(another))).unwrap();
+
+    let ed25519 = PrivateKeyDer::try_from(der(data!("ed25519.pkcs8.pem"))).unwrap();
+    let ed25519 = rustls::crypto::ring::sign::any_supported_type(&ed25519).unwrap();
+    let error = X509Identity::from_signing_key(chain(), ed25519).unwrap_err().to_string();
+    assert!(error.starts_with("private key: it is an Ed25519 key; give an RSA key"), "{error}");
+    assert!(X509Identity::from_signing_key(vec![], key_of(P256_CERT, P256_KEY)).is_err());
+}
+
+#[derive(Debug)]
+struct WithoutPublicHalf(Arc<dyn SigningKey>);
+
+impl SigningKey for WithoutPublicHalf {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        self.0.choose_scheme(offered)
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.0.algorithm()
     }
 }
 

@@ -69,14 +69,15 @@ impl Connector {
     ///
     /// # Errors
     /// [`Error::Connection`] with the stage `resolve`, `connect`, `proxy` (all that concerns a proxy, its own name
-    /// included) or `tls`; [`Error::Configuration`] when the environment names a proxy that can't be used.
+    /// included) or `tls`; [`Error::Credential`] when the device's private key did not sign; [`Error::Configuration`] when the environment names a proxy that can't be used.
     ///
     /// # Cancel safety
     /// Dropping the future closes what was open; nothing goes on, except that the system's resolver may finish
     /// its lookup on a thread of its own.
     pub async fn connect(&self, default_port: u16, progress: &Progress) -> Result<Stream, Error> {
         let peer = Peer::of(&self.config, default_port)?;
-        let stream = Attempt::new(&self.config, &peer, progress).open(self).await?;
+        let attempt = Attempt::new(&self.config, &peer, progress);
+        let stream = attempt.open(self).await.map_err(failure::into_error)?;
         progress.enter(&Step::Connected);
         Ok(stream)
     }
@@ -100,7 +101,7 @@ impl Connector {
     ) -> Result<Result<WsBytes<Stream>, Response>, Error> {
         let peer = Peer::of(&self.config, WEBSOCKET_PORT)?;
         let attempt = Attempt::new(&self.config, &peer, progress);
-        let stream = attempt.open(self).await?;
+        let stream = attempt.open(self).await.map_err(failure::into_error)?;
         progress.enter(&Step::Websocket);
         let upgrade = websocket::upgrade(stream, &peer, subprotocol, attempt.user_agent);
         let upgraded = attempt.bound(Stage::Websocket, upgrade).await?;

@@ -2,8 +2,8 @@
 
 use std::{error::Error as StdError, fmt, io, iter, sync::Arc, time::Duration};
 
-use dps_state_machine::{ConnectionError, Error, ProtocolError, Stage};
-use rustls::{AlertDescription, PeerIncompatible};
+use dps_state_machine::{ConnectionError, CredentialError, Error, ProtocolError, Stage};
+use rustls::{AlertDescription, OtherError, PeerIncompatible};
 
 use crate::{config::Config, endpoint::host_and_port, proxy::Proxy};
 
@@ -66,7 +66,8 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Looks for an error of one type in a chain of sources, and inside of [`io::Error`], which hides what it wraps.
+/// Looks for an error of one type in a chain of sources, and inside of [`io::Error`] and [`rustls::Error`], which hide
+/// what they wrap.
 #[must_use]
 pub fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
@@ -75,9 +76,10 @@ pub fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> O
             return Some(found);
         }
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        next = match wrapped {
-            Some(wrapped) => Some(wrapped),
-            None => error.source(),
+        next = match (wrapped, error.downcast_ref::<rustls::Error>()) {
+            (Some(wrapped), _) => Some(wrapped),
+            (None, Some(rustls::Error::Other(OtherError(wrapped)))) => Some(&**wrapped),
+            (None, _) => error.source(),
         };
     }
     None
@@ -105,6 +107,15 @@ fn innermost_io<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a io::Error
         found = inner;
     }
     Some(found)
+}
+
+/// What came of making a connection: a key that did not sign in the TLS handshake is no fault of the connection.
+#[must_use]
+pub fn into_error(error: ConnectionError) -> Error {
+    match find::<CredentialError>(&error) {
+        Some(credential) => credential.clone().into(),
+        None => error.into(),
+    }
 }
 
 /// The host of the service, or of the proxy, has no address.
@@ -219,6 +230,8 @@ pub fn tls(peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
             new(format!("{peer} does not speak TLS on this port"))
                 .hint("check the port, and that nothing in between answers instead of the service")
         }
+        // Its words are those of the error below.
+        Some(rustls::Error::Other(_)) => new(format!("the TLS handshake with {peer} failed")),
         Some(other) => new(format!("the TLS handshake with {peer} failed: {other}")),
         None => match innermost_io(error) {
             Some(io) if is_close(io.kind()) => {

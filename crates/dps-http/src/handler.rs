@@ -152,7 +152,7 @@ async fn read_body(mut answer: reqwest::Response, body: &mut Vec<u8>) -> reqwest
 fn failed(stage: Stage, watch: &Watch, error: reqwest::Error) -> Error {
     let error = error.without_url();
     if let Some(known) = failure::find::<ConnectionError>(&error) {
-        return known.clone().into();
+        return failure::into_error(known.clone());
     }
     if let Some(reason) = nonsense(&error) {
         return ProtocolError::unreadable(stage, reason).into();

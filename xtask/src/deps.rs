@@ -12,6 +12,7 @@ use crate::{
 const MAY_USE: &[(&str, &[&str])] = &[
     ("dps-state-machine", &[]),
     ("dps-attestation", &["dps-state-machine"]),
+    ("dps-tpm", &["dps-state-machine", "dps-attestation"]),
     ("dps-connect", &["dps-state-machine", "dps-attestation"]),
     ("dps-http", &["dps-state-machine", "dps-attestation", "dps-connect"]),
     ("dps-mqtt", &["dps-state-machine", "dps-attestation", "dps-connect"]),

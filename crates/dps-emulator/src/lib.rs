@@ -51,6 +51,7 @@ mod mqtt;
 mod server;
 mod service;
 mod tls;
+mod tpm;
 
 pub use behavior::{
     AmqpFault, Behavior, Body, ConnectionFault, Delivery, Fault, InfoRetryAfter, MqttFault,
@@ -62,3 +63,4 @@ pub use emulator::{Emulator, StartError};
 pub use enrollment::{Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload};
 pub use events::{Event, EventKind, EventLog, Method, Operation, Transport};
 pub use keys::{CaCertificates, SymmetricKey, Thumbprint};
+pub use tpm::{NoRandomness, TpmKeyError, TpmStorageKey, wrap_key};

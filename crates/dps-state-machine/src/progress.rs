@@ -7,7 +7,7 @@ use core::{
     time::Duration,
 };
 
-use crate::{error::Stage, ids::OperationId};
+use crate::{error::Stage, ids::OperationId, registration_result::OperationStatus};
 
 /// One step of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +86,17 @@ impl Step {
             Self::Tls { .. } => Some(Stage::Tls),
             Self::Websocket => Some(Stage::Websocket),
             _ => None,
+        }
+    }
+}
+
+impl From<&OperationStatus> for Step {
+    fn from(event: &OperationStatus) -> Self {
+        match event {
+            OperationStatus::Assigning { operation_id, .. } => {
+                Self::Assigning { operation_id: operation_id.clone() }
+            }
+            OperationStatus::Assigned { .. } => Self::Assigned,
         }
     }
 }

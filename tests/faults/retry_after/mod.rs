@@ -124,19 +124,19 @@ fn check(
 ) -> Outcome {
     let mut now = begin;
     let deadline = begin + settings.registration_timeout;
-    let (mut machine, outputs) = Machine::new(settings, 7).step(now, Event::Register);
+    let mut machine = Machine::new(settings, 7);
+    let outputs = machine.step(now, Event::Register);
     let mut exchange = request_of(&outputs).ok_or("it does not register")?;
     if situation.stage == Stage::Query {
         now += Duration::from_millis(40);
         let assigning = Ok(Response::new(202, ASSIGNING.body));
-        let (next, _) = machine.step(now, Event::Answer(exchange, assigning));
-        now = next.state().until().ok_or("it does not wait to poll")?;
-        let (next, outputs) = next.step(now, Event::Tick);
-        machine = next;
+        let _emitted = machine.step(now, Event::Answer(exchange, assigning));
+        now = machine.state().until().ok_or("it does not wait to poll")?;
+        let outputs = machine.step(now, Event::Tick);
         exchange = request_of(&outputs).ok_or("it does not poll")?;
     }
     now += Duration::from_millis(60);
-    let (machine, outputs) = machine.step(now, Event::Answer(exchange, Ok(response)));
+    let outputs = machine.step(now, Event::Answer(exchange, Ok(response)));
     let wait = asks.unwrap_or(settings.poll_interval).max(settings.poll_floor);
     let fits = now.checked_add(wait).is_some_and(|until| until < deadline);
     if !fits {
@@ -157,14 +157,14 @@ fn check(
         return Err(format!("it waits {:?}, asked for {wait:?}: too long", until - now));
     }
     // Nothing happens before, and then the request goes out.
-    let (machine, early) = machine.step(until - Duration::from_nanos(1), Event::Tick);
+    let early = machine.step(until - Duration::from_nanos(1), Event::Tick);
     if !early.is_empty() {
         return Err(format!("it does something early: {early:?}"));
     }
-    let (_, outputs) = machine.step(until, Event::Tick);
+    let outputs = machine.step(until, Event::Tick);
     let again = matches!(
         (outputs.as_slice(), situation.stage, situation.throttled),
-        ([Output::RegistrationRequest { .. }], Stage::Register, true)
+        ([Output::RegistrationRequest(_)], Stage::Register, true)
             | ([Output::QueryOperationStatus { .. }], _, _)
     );
     if again { Ok(()) } else { Err(format!("the wrong request follows: {outputs:?}")) }
@@ -172,8 +172,9 @@ fn check(
 
 fn request_of(outputs: &[Output]) -> Option<ExchangeId> {
     outputs.iter().find_map(|output| match output {
-        Output::RegistrationRequest { exchange, .. }
-        | Output::QueryOperationStatus { exchange, .. } => Some(*exchange),
+        Output::RegistrationRequest(exchange) | Output::QueryOperationStatus { exchange, .. } => {
+            Some(exchange.id)
+        }
         _ => None,
     })
 }

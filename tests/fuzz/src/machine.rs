@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use dps_state_machine::{
     ConnectionError, Error, ErrorKind, RegistrationResult, Response, Settings, Stage,
-    machine::{ExchangeId, Input, Machine, Output, State},
+    machine::{Exchange, ExchangeId, Input, Machine, Output, State},
     retry_after,
 };
 use serde_json::Value;
@@ -28,8 +28,7 @@ pub fn run(data: &[u8]) {
 
 struct Run {
     settings: Settings,
-    /// Taken for the time of a step.
-    machine: Option<Machine>,
+    machine: Machine,
     now: Duration,
     /// The registration under way: by when it must have its outcome.
     deadline: Option<Duration>,
@@ -67,7 +66,7 @@ impl Run {
         let now = if bit(5) { Duration::MAX - seconds(90) } else { Duration::ZERO };
         Self {
             settings,
-            machine: Some(Machine::new(settings, choice.into())),
+            machine: Machine::new(settings, choice.into()),
             now,
             deadline: None,
             exchange: None,
@@ -79,7 +78,7 @@ impl Run {
     }
 
     fn state(&self) -> &State {
-        self.machine.as_ref().expect("between steps").state()
+        self.machine.state()
     }
 
     fn event(&mut self, kind: u8, rest: &[u8]) {
@@ -121,7 +120,7 @@ impl Run {
         let ending = self.ending;
         let outputs = self.step_for(Input::Register, None);
         match outputs.as_slice() {
-            [Output::RegistrationRequest { .. }] => assert!(idle),
+            [Output::RegistrationRequest(_)] => assert!(idle),
             [Output::NotYet { until }] => assert!(ending && *until >= self.now),
             [Output::Refuse(error)] => {
                 assert!(!idle && !ending && error.kind() == ErrorKind::InvalidOperation);
@@ -134,7 +133,7 @@ impl Run {
     fn end_session(&mut self) {
         let (connected, ending) = (*self.state() != State::Disconnected, self.ending);
         let outputs = self.step_for(Input::EndSession, None);
-        let asked = outputs.iter().filter(|o| matches!(o, Output::EndSession { .. })).count();
+        let asked = outputs.iter().filter(|o| matches!(o, Output::EndSession(_))).count();
         let ended = outputs.iter().filter(|o| matches!(o, Output::Ended(Ok(())))).count();
         assert_eq!((asked == 1, ended == 1), (connected && !ending, !connected));
     }
@@ -180,16 +179,14 @@ impl Run {
             Input::Answer(_, Ok(response)) => response.retry_after,
             _ => None,
         };
-        let machine = self.machine.take().expect("between steps");
-        let (machine, outputs) = machine.step(self.now, input);
-        self.machine = Some(machine);
+        let outputs = self.machine.step(self.now, input);
         for (place, output) in outputs.iter().enumerate() {
             match output {
-                Output::RegistrationRequest { exchange, until } => self.request(*exchange, *until),
-                Output::QueryOperationStatus { exchange, until, operation_id } => {
+                Output::RegistrationRequest(exchange) => self.request(*exchange),
+                Output::QueryOperationStatus { exchange, operation_id } => {
                     assert!(!operation_id.as_str().is_empty());
                     self.polls += 1;
-                    self.request(*exchange, *until);
+                    self.request(*exchange);
                 }
                 Output::Wait { until, .. } => {
                     self.exchange_is_over();
@@ -198,10 +195,10 @@ impl Run {
                     assert!(wait >= least, "{wait:?} is less than {least:?}");
                     assert!(*until <= self.deadline.expect("a registration"));
                 }
-                Output::EndSession { exchange, until } => {
-                    assert!(!self.ending && self.deadline.is_none() && *until >= self.now);
+                Output::EndSession(exchange) => {
+                    assert!(!self.ending && self.deadline.is_none() && exchange.until >= self.now);
                     self.ending = true;
-                    self.new_exchange(*exchange);
+                    self.new_exchange(exchange.id);
                 }
                 Output::Drop(exchange) => {
                     assert_eq!(self.exchange, Some(*exchange), "only what is under way is dropped");
@@ -231,20 +228,17 @@ impl Run {
             }
         }
         assert_eq!(self.state().exchange(), self.exchange);
-        assert_eq!(
-            self.deadline.is_none(),
-            matches!(self.state(), State::Disconnected | State::Idle | State::EndingSession { .. })
-        );
+        assert_eq!(self.deadline.is_none(), !matches!(self.state(), State::Registering(_)));
         if let (Some(deadline), Some(until)) = (self.deadline, self.state().until()) {
             assert!(until <= deadline, "nothing is waited for past the deadline");
         }
         outputs
     }
 
-    fn request(&mut self, exchange: ExchangeId, until: Duration) {
+    fn request(&mut self, Exchange { id, until, .. }: Exchange) {
         self.allowed = self.allowed.checked_sub(1).expect("one request for each answer");
         assert!(until >= self.now && until <= self.deadline.expect("a registration"));
-        self.new_exchange(exchange);
+        self.new_exchange(id);
     }
 
     fn new_exchange(&mut self, exchange: ExchangeId) {

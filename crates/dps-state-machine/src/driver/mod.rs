@@ -3,10 +3,16 @@
 //! No task is spawned: a registration lives in the future that [`StateMachine::register`] returns. The call to the
 //! transport that is under way is kept beside that future, not in it, so that whoever cancels or ends the session can
 //! drop the call even while nobody polls the registration.
+//!
+//! - `book`: all that is shared under the one lock, and what a step of the machine leaves to be done without it;
+//! - `shared`: the lock, the clock, the transport and the call to it;
+//! - `drive`: those who wait for an outcome, and drive the machine meanwhile;
+//! - `events`: the stream of `operationStatus` events.
 
+mod book;
+mod drive;
 mod events;
 mod shared;
-mod waiting;
 
 use std::{
     collections::hash_map::RandomState,
@@ -15,13 +21,15 @@ use std::{
     sync::Arc,
 };
 
+use book::{Begun, Registering};
+use drive::drive;
 pub use events::OperationStatusEvents;
-use shared::{Ending, Registering, Shared};
+use shared::Shared;
 use tokio::runtime::Handle;
 
 use crate::{
     error::{ConfigurationError, Error},
-    machine::{Input, Machine},
+    machine::{Input, Machine, State},
     progress::{Observer, Step},
     registration_result::RegistrationResult,
     request::RegistrationRequest,
@@ -47,7 +55,7 @@ impl<T: TransportHandlers> StateMachine<T> {
         // The standard library's hasher keys are the operating system's random numbers.
         let seed = RandomState::new().build_hasher().finish();
         let machine = Machine::new(settings, seed);
-        Self { shared: Arc::new(Shared::new(transport, settings, machine)) }
+        Self { shared: Arc::new(Shared::new(transport, machine)) }
     }
 
     /// Registers the device: sends the registration, asks for the operation's status until the device is
@@ -76,28 +84,19 @@ impl<T: TransportHandlers> StateMachine<T> {
         &self,
         request: RegistrationRequest,
     ) -> Result<RegistrationResult, Error> {
-        if Handle::try_current().is_err() {
-            let reason = "there is none here; register from within a tokio runtime";
-            return Err(ConfigurationError::new("runtime", "", reason).into());
-        }
+        ensure_runtime()?;
         request.check()?;
         let request = Arc::new(request);
-        let (mut task, mut running) = loop {
-            match self.shared.begin_registration(&request) {
-                Registering::Run(task, running) => break (task, running),
-                Registering::NotYet(end) => end.wait().await,
-                Registering::Refused(error) => return Err(error),
-            }
-        };
         loop {
-            let input = tokio::select! {
-                biased;
-                outcome = running.outcome() => return outcome.map(|registered| *registered),
-                input = self.shared.perform(task) => input,
-            };
-            match self.shared.step(input) {
-                Some(next) => task = next,
-                None => return running.outcome().await.map(|registered| *registered),
+            let now = self.shared.now();
+            let registering = self.shared.book().register(now, &request);
+            match registering {
+                Registering::Begun(begun) => {
+                    return drive(&self.shared, begun).await.map(|result| *result);
+                }
+                // How the end goes is for those who asked for it.
+                Registering::NotYet(end) => drop(drive(&self.shared, end).await),
+                Registering::Refused(error) => return Err(error),
             }
         }
     }
@@ -106,7 +105,7 @@ impl<T: TransportHandlers> StateMachine<T> {
     /// and one for assigned, each before `register` returns.
     #[must_use]
     pub fn operation_status(&self) -> OperationStatusEvents {
-        self.shared.subscribe()
+        self.shared.book().subscribe()
     }
 
     /// Shows each [`Step`] to the given function as it happens, for all registrations that begin from now on; it takes
@@ -114,12 +113,15 @@ impl<T: TransportHandlers> StateMachine<T> {
     ///
     /// The function is called in the registration's own task, and it may call the machine: it must not block.
     pub fn observe(&self, on_step: impl Fn(&Step) + Send + Sync + 'static) {
-        self.shared.observe(Observer::new(on_step));
+        let former = std::mem::replace(&mut self.shared.book().observer, Observer::new(on_step));
+        drop(former);
     }
 
     /// Cancels the registration in progress, if any: it fails with [`Error::Cancelled`]. The session stays.
     pub fn cancel(&self) {
-        self.shared.step(Input::Cancel);
+        let now = self.shared.now();
+        let turn = self.shared.book().step(now, Input::Cancel);
+        turn.finish();
     }
 
     /// Ends the session: a registration in progress fails with [`Error::Cancelled`], then the transport ends the session
@@ -127,28 +129,44 @@ impl<T: TransportHandlers> StateMachine<T> {
     /// session is being ended already, it waits for that same end.
     ///
     /// # Errors
-    /// What the transport's end of the session met, or [`Error::Timeout`] when it took longer than
-    /// [`Settings::end_session_timeout`]. The machine is disconnected either way and can register again.
+    /// - What the transport's end of the session met, or [`Error::Timeout`] when it took longer than
+    ///   [`Settings::end_session_timeout`]. The machine is disconnected either way and can register again.
+    /// - [`Error::Configuration`] when the machine is connected and the future is polled outside of a tokio runtime.
+    ///   Nothing has changed then.
+    ///
+    /// # Panics
+    /// As [`register`](Self::register).
     ///
     /// # Cancel safety
     /// Dropping the future cuts the end of the session short: the machine counts as connected, and ending the session again
     /// reaches the transport again.
     pub async fn end_session(&self) -> Result<(), Error> {
         loop {
-            match self.shared.begin_end() {
-                Ending::Run(task, mut running) => {
-                    let input = self.shared.perform(task).await;
-                    self.shared.step(input);
-                    return running.outcome().await;
-                }
-                Ending::Join(joined) => match joined.outcome().await {
-                    // Whoever was ending the session gave up half-way: take over.
-                    Err(Error::Cancelled) => {}
-                    outcome => return outcome,
-                },
+            let end = self.begin_end()?;
+            let drives = end.ticket.drives;
+            match drive(&self.shared, end).await {
+                // Whoever was ending the session gave up half-way: take over.
+                Err(Error::Cancelled) if !drives => {}
+                outcome => return outcome,
             }
         }
     }
+
+    fn begin_end(&self) -> Result<Begun<()>, Error> {
+        let now = self.shared.now();
+        let mut book = self.shared.book();
+        if *book.machine.state() != State::Disconnected {
+            ensure_runtime()?;
+        }
+        Ok(book.end_session(now))
+    }
+}
+
+fn ensure_runtime() -> Result<(), Error> {
+    Handle::try_current().map(|_| ()).map_err(|_| {
+        let reason = "there is none here; call this from within a tokio runtime";
+        ConfigurationError::new("runtime", "", reason).into()
+    })
 }
 
 impl<T: TransportHandlers> Clone for StateMachine<T> {
@@ -159,6 +177,8 @@ impl<T: TransportHandlers> Clone for StateMachine<T> {
 
 impl<T: TransportHandlers> fmt::Debug for StateMachine<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StateMachine").field("state", &self.shared.state_name()).finish()
+        f.debug_struct("StateMachine")
+            .field("state", &self.shared.book().machine.state().name())
+            .finish()
     }
 }

@@ -23,6 +23,16 @@ impl ExchangeId {
     }
 }
 
+/// One call to the transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Exchange {
+    /// Which exchange this is.
+    pub id: ExchangeId,
+    /// When its time is up, since the origin.
+    pub until: Duration,
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -47,21 +57,14 @@ pub enum Input {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Output {
-    /// Call the transport's `registration_request`; report [`Input::Answer`], or [`Input::Tick`] at `until`.
-    RegistrationRequest {
-        /// Which exchange this is.
-        exchange: ExchangeId,
-        /// When its time is up, since the origin.
-        until: Duration,
-    },
+    /// Call the transport's `registration_request`; report [`Input::Answer`], or [`Input::Tick`] when its time is up.
+    RegistrationRequest(Exchange),
     /// Call the transport's `query_operation_status`; report as above.
     QueryOperationStatus {
-        /// Which exchange this is.
-        exchange: ExchangeId,
+        /// The call.
+        exchange: Exchange,
         /// What to ask about.
         operation_id: OperationId,
-        /// When its time is up, since the origin.
-        until: Duration,
     },
     /// Report [`Input::Tick`] at `until`.
     Wait {
@@ -70,13 +73,8 @@ pub enum Output {
         /// What comes then.
         then: Next,
     },
-    /// Call the transport's `end_session`; report [`Input::SessionEnded`], or [`Input::Tick`] at `until`.
-    EndSession {
-        /// Which exchange this is.
-        exchange: ExchangeId,
-        /// When its time is up, since the origin.
-        until: Duration,
-    },
+    /// Call the transport's `end_session`; report [`Input::SessionEnded`], or [`Input::Tick`] when its time is up.
+    EndSession(Exchange),
     /// Drop the call to the transport that is under way; its answer would be ignored.
     Drop(ExchangeId),
     /// An `operationStatus` event.

@@ -1,11 +1,66 @@
 //! The protocol as a pure machine: no socket, no clock, no runtime.
 //!
-//! Whoever drives it calls [`Machine::step`] with what happened and when, gets the next machine and a list of
-//! [`Output`]s, carries them out and reports back. Time is a duration since an origin that the driver picks. The
-//! machine is consumed by each step, so that a stale one can't be stepped.
+//! Whoever drives it calls [`Machine::step`] with what happened and when, gets a list of [`Output`]s, carries them out in
+//! order and reports back. Time is a duration since an origin that the driver picks.
+//! [`StateMachine`](crate::StateMachine) is such a driver, on tokio.
 //!
-//! Connected means: from the first registration request until an end of session has returned. So a session
-//! outlives a registration, whatever its outcome.
+//! ```text
+//!                    register               ┌ Registering ─────────────────────────┐
+//!  Disconnected ───────────────────────────►│ no operation yet:  asking ⇄ waiting  │
+//!       ▲                     register      │       │ the service gives its id     │
+//!       │               ┌──────────────────►│       ▼                              │
+//!       │             Idle ◄────────────────│ an operation:      asking ⇄ waiting  │
+//!       │   end session │  outcome, cancel, └──────────────────────────────────────┘
+//!       │               │  or time is up            │ end session (the outcome: cancelled)
+//!       │               ▼                           │
+//!       └──────── EndingSession ◄───────────────────┘
+//!   ended, or         │
+//!   time is up        └─► Idle, when whoever ended the session gave up half-way
+//! ```
+//!
+//! Connected means: from the first registration request until an end of session has returned. So a session outlives a
+//! registration, whatever its outcome. Every state with every event is a row of the table in `docs/state-machine.md`.
+//!
+//! One registration by hand, without a runtime:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//!
+//! use dps_state_machine::{
+//!     Response, Settings,
+//!     machine::{Input, Machine, Output},
+//! };
+//!
+//! let at = Duration::from_secs;
+//! let mut machine = Machine::new(Settings::default(), 0);
+//!
+//! // Somebody registers: the request goes out, and has until 30 s for its answer.
+//! let outputs = machine.step(at(0), Input::Register);
+//! let [Output::RegistrationRequest(exchange)] = outputs[..] else { return Err("a request".into()) };
+//! assert_eq!(exchange.until, at(30));
+//!
+//! // The service is at work, and asks to come back in 3 s.
+//! let body = r#"{"operationId":"4.op","status":"assigning"}"#;
+//! let answer = Response::new(202, body).retry_after(Some(at(3)));
+//! let outputs = machine.step(at(1), Input::Answer(exchange.id, Ok(answer)));
+//! let [Output::Emit(_), Output::Wait { until, .. }] = outputs[..] else { return Err("a wait".into()) };
+//! assert!(until >= at(4), "never earlier than asked; some jitter is added");
+//!
+//! // The time has come: the status is asked for.
+//! let outputs = machine.step(until, Input::Tick);
+//! let [Output::QueryOperationStatus { exchange, .. }] = outputs[..] else { return Err("a poll".into()) };
+//!
+//! // The device has a hub.
+//! let state = r#"{"assignedHub":"contoso.azure-devices.net","deviceId":"pump-17"}"#;
+//! let body = format!(r#"{{"status":"assigned","registrationState":{state}}}"#);
+//! let answer = Input::Answer(exchange.id, Ok(Response::new(200, body)));
+//! let outputs = machine.step(until + at(1), answer);
+//! let [Output::Emit(_), Output::Complete(Ok(device))] = &outputs[..] else { return Err("a result".into()) };
+//! assert_eq!(device.assigned_hub, "contoso.azure-devices.net");
+//! # Ok(())
+//! # }
+//! ```
 
 mod backoff;
 mod io;
@@ -17,16 +72,15 @@ mod table;
 #[cfg(test)]
 mod walk;
 
-pub use io::{ExchangeId, Input, Output};
-pub use state::{Registration, State};
+pub use io::{Exchange, ExchangeId, Input, Output};
+pub use state::{Phase, Registration, State};
 
 use alloc::{vec, vec::Vec};
-use core::time::Duration;
+use core::{mem, time::Duration};
 
 use crate::{
     answer::{Verdict, judge},
     error::{Error, Stage, TimeoutError, TimeoutScope},
-    ids::OperationId,
     progress::Next,
     registration_result::OperationStatus,
     response::Response,
@@ -63,263 +117,234 @@ impl Machine {
 
     /// Takes what happened at `now` and says what to do, in order.
     #[must_use]
-    pub fn step(mut self, now: Duration, input: Input) -> (Self, Vec<Output>) {
-        let state = core::mem::replace(&mut self.state, State::Disconnected);
-        let (state, outputs) = match input {
-            Input::Register => self.register(now, state),
-            Input::Answer(exchange, answer) => self.answer(now, state, exchange, answer),
-            Input::Tick => self.tick(now, state),
-            Input::Cancel => cancel(state),
-            Input::EndSession => self.end_session(now, state),
-            Input::SessionEnded(exchange, result) => session_ended(state, exchange, result),
-            Input::Abandon => abandon(state),
-        };
-        self.state = state;
-        (self, outputs)
+    pub fn step(&mut self, now: Duration, input: Input) -> Vec<Output> {
+        match input {
+            Input::Register => self.register(now),
+            Input::Answer(exchange, answer) => self.answer(now, exchange, answer),
+            Input::Tick => self.tick(now),
+            Input::Cancel => self.stop(Error::Cancelled),
+            Input::EndSession => self.end_session(now),
+            Input::SessionEnded(exchange, result) => self.session_ended(exchange, result),
+            Input::Abandon => self.abandon(),
+        }
     }
 
-    fn register(&mut self, now: Duration, state: State) -> (State, Vec<Output>) {
-        match state {
+    fn register(&mut self, now: Duration) -> Vec<Output> {
+        match &self.state {
             State::Disconnected | State::Idle => {
                 let deadline = now.saturating_add(self.settings.registration_timeout);
-                self.send_registration(now, Registration { deadline, polls: 0, backoffs: 0 })
+                self.ask(now, Registration::new(now, deadline))
             }
-            State::EndingSession { until, .. } => (state, vec![Output::NotYet { until }]),
-            busy => (busy, vec![Output::Refuse(Error::InvalidOperation)]),
+            State::Registering(_) => vec![Output::Refuse(Error::InvalidOperation)],
+            State::EndingSession(exchange) => vec![Output::NotYet { until: exchange.until }],
         }
+    }
+
+    /// Sends the next request: the registration, or the query once there is an operation to ask about.
+    fn ask(&mut self, now: Duration, mut registration: Registration) -> Vec<Output> {
+        let until = now.saturating_add(self.settings.request_timeout).min(registration.deadline);
+        let exchange = self.begin_exchange(until);
+        let output = match registration.operation.clone() {
+            None => Output::RegistrationRequest(exchange),
+            Some(operation_id) => {
+                registration.polls = registration.polls.saturating_add(1);
+                Output::QueryOperationStatus { exchange, operation_id }
+            }
+        };
+        registration.phase = Phase::Asking(exchange);
+        self.state = State::Registering(registration);
+        vec![output]
     }
 
     fn answer(
         &mut self,
         now: Duration,
-        state: State,
         exchange: ExchangeId,
         answer: Result<Response, Error>,
-    ) -> (State, Vec<Output>) {
-        match state {
-            State::Registering { registration, exchange: current, .. } if current == exchange => {
-                self.registration_answer(now, registration, answer)
-            }
-            State::Polling { registration, exchange: current, operation_id, .. }
-                if current == exchange =>
+    ) -> Vec<Output> {
+        let registration = match mem::replace(&mut self.state, State::Idle) {
+            State::Registering(registration)
+                if registration.exchange().is_some_and(|current| current.id == exchange) =>
             {
-                self.query_answer(now, registration, operation_id, answer)
+                registration
             }
             // Too late: that exchange was cancelled or timed out.
-            other => (other, vec![]),
-        }
-    }
-
-    fn registration_answer(
-        &mut self,
-        now: Duration,
-        registration: Registration,
-        answer: Result<Response, Error>,
-    ) -> (State, Vec<Output>) {
-        let response = match answer {
-            Ok(response) => response,
-            Err(error) => return fail(error),
-        };
-        match judge(response, Stage::Register, None) {
-            Verdict::Transient(mut rejection) => {
-                let wait = self.back_off(&registration, rejection.retry_after);
-                let Some(until) = self.wait_until(now, &registration, wait) else {
-                    rejection.retry_after = Some(wait);
-                    return fail(Error::Rejected(rejection));
-                };
-                let registration = registration.backed_off(rejection.retry_after);
-                let output = Output::Wait { until, then: Next::RegisterAgain };
-                (State::WaitingToRegister { registration, until }, vec![output])
+            other => {
+                self.state = other;
+                return vec![];
             }
-            verdict => self.conclude(now, registration, verdict),
-        }
-    }
-
-    fn query_answer(
-        &mut self,
-        now: Duration,
-        registration: Registration,
-        operation_id: OperationId,
-        answer: Result<Response, Error>,
-    ) -> (State, Vec<Output>) {
-        let response = match answer {
-            Ok(response) => response,
-            Err(Error::Connection(error)) if error.lost => {
+        };
+        match answer {
+            Ok(response) => {
+                let known = registration.operation.as_ref();
+                let verdict = judge(response, registration.stage(), known);
+                self.conclude(now, registration, verdict)
+            }
+            Err(Error::Connection(error)) if error.lost && registration.operation.is_some() => {
                 let wait = self.bounded(self.settings.poll_interval);
-                return match self.wait_until(now, &registration, wait) {
-                    Some(until) => poll_again(registration, operation_id, until),
-                    None => fail(Error::Connection(error)),
-                };
+                self.ask_again(now, registration, wait, Error::Connection(error))
             }
-            Err(error) => return fail(error),
-        };
-        match judge(response, Stage::Query, Some(&operation_id)) {
-            Verdict::Transient(mut rejection) => {
-                let wait = self.back_off(&registration, rejection.retry_after);
-                match self.wait_until(now, &registration, wait) {
-                    Some(until) => {
-                        let registration = registration.backed_off(rejection.retry_after);
-                        poll_again(registration, operation_id, until)
-                    }
-                    None => {
-                        rejection.retry_after = Some(wait);
-                        fail(Error::Rejected(rejection))
-                    }
-                }
-            }
-            verdict => self.conclude(now, registration, verdict),
+            Err(error) => vec![Output::Complete(Err(error))],
         }
     }
 
-    /// What an answer means that is no call to wait and send the same again.
     fn conclude(
         &mut self,
         now: Duration,
-        registration: Registration,
+        mut registration: Registration,
         verdict: Verdict,
-    ) -> (State, Vec<Output>) {
+    ) -> Vec<Output> {
         match verdict {
-            Verdict::Assigned(mut registered) => {
-                registered.polls = registration.polls;
+            Verdict::Assigned(mut result) => {
+                result.polls = registration.polls;
                 let event = OperationStatus::Assigned {
-                    operation_id: registered.operation_id.clone(),
-                    body: registered.body.clone(),
+                    operation_id: result.operation_id.clone(),
+                    body: result.body.clone(),
                 };
-                (State::Idle, vec![Output::Emit(event), Output::Complete(Ok(registered))])
+                vec![Output::Emit(event), Output::Complete(Ok(result))]
             }
             Verdict::Assigning { operation_id, retry_after, body } => {
+                registration.operation = Some(operation_id.clone());
+                registration.backoffs = 0;
                 let wait = self.bounded(retry_after.unwrap_or(self.settings.poll_interval));
                 let until = self.wait_until(now, &registration, wait);
-                let event = Output::Emit(OperationStatus::Assigning {
-                    operation_id: operation_id.clone(),
-                    next_poll: until.map(|until| until.saturating_sub(now)),
-                    body,
-                });
-                let Some(until) = until else {
+                let next_poll = until.map(|until| until.saturating_sub(now));
+                let event = OperationStatus::Assigning { operation_id, next_poll, body };
+                let then = if let Some(until) = until {
+                    self.wait(registration, until, Next::Poll)
+                } else {
                     let mut timeout = self.out_of_time(Stage::Query);
                     timeout.retry_after = Some(wait);
                     timeout.asked_by_service = retry_after == Some(wait);
-                    return (State::Idle, vec![event, Output::Complete(Err(timeout.into()))]);
+                    Output::Complete(Err(timeout.into()))
                 };
-                let registration = Registration { backoffs: 0, ..registration };
-                let state = State::WaitingToPoll { registration, operation_id, until };
-                (state, vec![event, Output::Wait { until, then: Next::Poll }])
+                vec![Output::Emit(event), then]
             }
-            Verdict::Transient(rejection) => fail(Error::Rejected(rejection)),
-            Verdict::Failed(error) => fail(error),
+            Verdict::Transient(mut rejection) => {
+                let asked = rejection.retry_after;
+                let wait = self.bounded(asked.unwrap_or_else(|| self.back_off(&registration)));
+                if asked.is_none() {
+                    registration.backoffs = registration.backoffs.saturating_add(1);
+                }
+                rejection.retry_after = Some(wait);
+                self.ask_again(now, registration, wait, Error::Rejected(rejection))
+            }
+            Verdict::Failed(error) => vec![Output::Complete(Err(error))],
         }
     }
 
-    fn tick(&mut self, now: Duration, state: State) -> (State, Vec<Output>) {
-        if state.until().is_none_or(|until| now < until) {
-            return (state, vec![]);
-        }
-        match state {
-            State::Registering { registration, exchange, .. } => {
-                self.request_timed_out(now, &registration, exchange, Stage::Register)
-            }
-            State::Polling { registration, exchange, .. } => {
-                self.request_timed_out(now, &registration, exchange, Stage::Query)
-            }
-            // A machine that slept past its deadline (a suspended computer) must not start over.
-            State::WaitingToRegister { registration, .. } if now >= registration.deadline => {
-                fail(self.out_of_time(Stage::Register).into())
-            }
-            State::WaitingToPoll { registration, .. } if now >= registration.deadline => {
-                fail(self.out_of_time(Stage::Query).into())
-            }
-            State::WaitingToRegister { registration, .. } => {
-                self.send_registration(now, registration)
-            }
-            State::WaitingToPoll { registration, operation_id, .. } => {
-                self.send_query(now, registration, operation_id)
-            }
-            State::EndingSession { exchange, .. } => {
-                let timeout = TimeoutError::new(
-                    Stage::EndSession,
-                    TimeoutScope::EndSession,
-                    self.settings.end_session_timeout,
-                );
-                let outputs = vec![Output::Drop(exchange), Output::Ended(Err(timeout.into()))];
-                (State::Disconnected, outputs)
-            }
-            idle @ (State::Disconnected | State::Idle) => (idle, vec![]),
-        }
-    }
-
-    fn end_session(&mut self, now: Duration, state: State) -> (State, Vec<Output>) {
-        match state {
-            State::Disconnected => (State::Disconnected, vec![Output::Ended(Ok(()))]),
-            // One end is enough: whoever asks again waits for the same one.
-            ending @ State::EndingSession { .. } => (ending, vec![]),
-            connected => {
-                let (_, mut outputs) = cancel(connected);
-                let exchange = self.take_exchange();
-                let until = now.saturating_add(self.settings.end_session_timeout);
-                outputs.push(Output::EndSession { exchange, until });
-                (State::EndingSession { exchange, until }, outputs)
-            }
-        }
-    }
-
-    fn send_registration(
+    /// Sends the same request again after a wait, or fails if the wait would pass the deadline.
+    fn ask_again(
         &mut self,
         now: Duration,
         registration: Registration,
-    ) -> (State, Vec<Output>) {
-        let exchange = self.take_exchange();
-        let until = self.request_until(now, &registration);
-        let output = Output::RegistrationRequest { exchange, until };
-        (State::Registering { registration, exchange, until }, vec![output])
-    }
-
-    fn send_query(
-        &mut self,
-        now: Duration,
-        registration: Registration,
-        operation_id: OperationId,
-    ) -> (State, Vec<Output>) {
-        let exchange = self.take_exchange();
-        let until = self.request_until(now, &registration);
-        let registration =
-            Registration { polls: registration.polls.saturating_add(1), ..registration };
-        let output =
-            Output::QueryOperationStatus { exchange, operation_id: operation_id.clone(), until };
-        (State::Polling { registration, operation_id, exchange, until }, vec![output])
-    }
-
-    fn request_timed_out(
-        &self,
-        now: Duration,
-        registration: &Registration,
-        exchange: ExchangeId,
-        stage: Stage,
-    ) -> (State, Vec<Output>) {
-        let timeout = if now >= registration.deadline {
-            self.out_of_time(stage)
-        } else {
-            TimeoutError::new(stage, TimeoutScope::Request, self.settings.request_timeout)
+        wait: Duration,
+        error: Error,
+    ) -> Vec<Output> {
+        let then = match registration.operation {
+            None => Next::RegisterAgain,
+            Some(_) => Next::PollAgain,
         };
-        (State::Idle, vec![Output::Drop(exchange), Output::Complete(Err(timeout.into()))])
+        vec![match self.wait_until(now, &registration, wait) {
+            Some(until) => self.wait(registration, until, then),
+            None => Output::Complete(Err(error)),
+        }]
+    }
+
+    fn wait(&mut self, mut registration: Registration, until: Duration, then: Next) -> Output {
+        registration.phase = Phase::Waiting { until };
+        self.state = State::Registering(registration);
+        Output::Wait { until, then }
+    }
+
+    fn tick(&mut self, now: Duration) -> Vec<Output> {
+        if self.state.until().is_none_or(|until| now < until) {
+            return vec![];
+        }
+        match &self.state {
+            State::Disconnected | State::Idle => vec![],
+            // A machine that slept past its deadline (a suspended computer) must not start over.
+            State::Registering(registration) if now >= registration.deadline => {
+                self.stop(self.out_of_time(registration.stage()).into())
+            }
+            State::Registering(registration) => match registration.phase {
+                Phase::Waiting { .. } => self.ask(now, registration.clone()),
+                Phase::Asking(_) => {
+                    let (stage, after) = (registration.stage(), self.settings.request_timeout);
+                    self.stop(TimeoutError::new(stage, TimeoutScope::Request, after).into())
+                }
+            },
+            State::EndingSession(Exchange { id, .. }) => {
+                let outputs = vec![Output::Drop(*id), Output::Ended(Err(self.end_timed_out()))];
+                self.state = State::Disconnected;
+                outputs
+            }
+        }
+    }
+
+    /// Ends the registration, if there is one, and keeps the session.
+    fn stop(&mut self, error: Error) -> Vec<Output> {
+        let State::Registering(registration) = &self.state else { return vec![] };
+        let under_way = registration.exchange().map(|exchange| Output::Drop(exchange.id));
+        self.state = State::Idle;
+        under_way.into_iter().chain([Output::Complete(Err(error))]).collect()
+    }
+
+    fn end_session(&mut self, now: Duration) -> Vec<Output> {
+        match self.state {
+            State::Disconnected => vec![Output::Ended(Ok(()))],
+            // One end is enough: whoever asks again waits for the same one.
+            State::EndingSession(_) => vec![],
+            State::Idle | State::Registering(_) => {
+                let mut outputs = self.stop(Error::Cancelled);
+                let until = now.saturating_add(self.settings.end_session_timeout);
+                let exchange = self.begin_exchange(until);
+                self.state = State::EndingSession(exchange);
+                outputs.push(Output::EndSession(exchange));
+                outputs
+            }
+        }
+    }
+
+    fn session_ended(&mut self, exchange: ExchangeId, result: Result<(), Error>) -> Vec<Output> {
+        match self.state {
+            State::EndingSession(current) if current.id == exchange => {
+                self.state = State::Disconnected;
+                vec![Output::Ended(result)]
+            }
+            _ => vec![],
+        }
+    }
+
+    /// Whoever drove the registration or the end of the session is gone.
+    fn abandon(&mut self) -> Vec<Output> {
+        let State::EndingSession(exchange) = self.state else {
+            return self.stop(Error::Cancelled);
+        };
+        // The end of the session was cut short: still connected, so that the next end of session reaches the transport.
+        self.state = State::Idle;
+        vec![Output::Drop(exchange.id), Output::Ended(Err(Error::Cancelled))]
+    }
+
+    fn begin_exchange(&mut self, until: Duration) -> Exchange {
+        let id = self.next_exchange;
+        self.next_exchange = id.next();
+        Exchange { id, until }
     }
 
     fn out_of_time(&self, stage: Stage) -> TimeoutError {
         TimeoutError::new(stage, TimeoutScope::Registration, self.settings.registration_timeout)
     }
 
-    fn request_until(&self, now: Duration, registration: &Registration) -> Duration {
-        now.saturating_add(self.settings.request_timeout).min(registration.deadline)
+    fn end_timed_out(&self) -> Error {
+        let after = self.settings.end_session_timeout;
+        TimeoutError::new(Stage::EndSession, TimeoutScope::EndSession, after).into()
     }
 
-    /// How long to wait before a refused request goes out again.
-    fn back_off(&self, registration: &Registration, asked: Option<Duration>) -> Duration {
-        self.bounded(asked.unwrap_or_else(|| {
-            backoff::doubled(
-                self.settings.poll_interval,
-                registration.backoffs,
-                self.settings.max_backoff,
-            )
-        }))
+    /// How long to wait before a refused request goes out again when the service doesn't say.
+    fn back_off(&self, registration: &Registration) -> Duration {
+        let Settings { poll_interval, max_backoff, .. } = self.settings;
+        backoff::doubled(poll_interval, registration.backoffs, max_backoff)
     }
 
     fn bounded(&self, wait: Duration) -> Duration {
@@ -336,59 +361,5 @@ impl Machine {
         let earliest = now.checked_add(wait).filter(|until| *until < registration.deadline)?;
         let room = registration.deadline.saturating_sub(earliest) / 2;
         Some(earliest.saturating_add(self.jitter.of(wait).min(room)))
-    }
-
-    fn take_exchange(&mut self) -> ExchangeId {
-        let exchange = self.next_exchange;
-        self.next_exchange = exchange.next();
-        exchange
-    }
-}
-
-fn fail(error: Error) -> (State, Vec<Output>) {
-    (State::Idle, vec![Output::Complete(Err(error))])
-}
-
-fn poll_again(
-    registration: Registration,
-    operation_id: OperationId,
-    until: Duration,
-) -> (State, Vec<Output>) {
-    let state = State::WaitingToPoll { registration, operation_id, until };
-    (state, vec![Output::Wait { until, then: Next::PollAgain }])
-}
-
-/// Ends a registration, keeps the session.
-fn cancel(state: State) -> (State, Vec<Output>) {
-    match state {
-        State::Registering { exchange, .. } | State::Polling { exchange, .. } => {
-            (State::Idle, vec![Output::Drop(exchange), Output::Complete(Err(Error::Cancelled))])
-        }
-        State::WaitingToRegister { .. } | State::WaitingToPoll { .. } => fail(Error::Cancelled),
-        other => (other, vec![]),
-    }
-}
-
-fn session_ended(
-    state: State,
-    exchange: ExchangeId,
-    result: Result<(), Error>,
-) -> (State, Vec<Output>) {
-    match state {
-        State::EndingSession { exchange: current, .. } if current == exchange => {
-            (State::Disconnected, vec![Output::Ended(result)])
-        }
-        other => (other, vec![]),
-    }
-}
-
-/// Whoever drove the registration or the end of the session is gone.
-fn abandon(state: State) -> (State, Vec<Output>) {
-    match state {
-        // The end of the session was cut short: still connected, so that the next end of session reaches the transport.
-        State::EndingSession { exchange, .. } => {
-            (State::Idle, vec![Output::Drop(exchange), Output::Ended(Err(Error::Cancelled))])
-        }
-        other => cancel(other),
     }
 }

@@ -96,14 +96,16 @@ pub(super) fn inputs(state: &State, now: Duration) -> Vec<(String, Duration, Inp
 pub(super) fn describe(output: &Output, now: Duration) -> String {
     let in_seconds = |until: &Duration| until.saturating_sub(now).as_secs();
     match output {
-        Output::RegistrationRequest { until, .. } => {
-            format!("registrationRequest (within {} s)", in_seconds(until))
+        Output::RegistrationRequest(exchange) => {
+            format!("registrationRequest (within {} s)", in_seconds(&exchange.until))
         }
-        Output::QueryOperationStatus { until, .. } => {
-            format!("queryOperationStatus (within {} s)", in_seconds(until))
+        Output::QueryOperationStatus { exchange, .. } => {
+            format!("queryOperationStatus (within {} s)", in_seconds(&exchange.until))
         }
         Output::Wait { until, .. } => format!("wait {} s", in_seconds(until)),
-        Output::EndSession { until, .. } => format!("endSession (within {} s)", in_seconds(until)),
+        Output::EndSession(exchange) => {
+            format!("endSession (within {} s)", in_seconds(&exchange.until))
+        }
         Output::Drop(_) => "drop the call".into(),
         Output::Emit(crate::OperationStatus::Assigning { .. }) => "emit assigning".into(),
         Output::Emit(crate::OperationStatus::Assigned { .. }) => "emit assigned".into(),

@@ -2,8 +2,8 @@
 
 use core::time::Duration;
 
-use super::io::ExchangeId;
-use crate::ids::OperationId;
+use super::io::{Exchange, ExchangeId};
+use crate::{error::Stage, ids::OperationId};
 
 /// Where a [`Machine`](super::Machine) stands. All times count from the driver's origin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,49 +13,10 @@ pub enum State {
     Disconnected,
     /// A session and no registration.
     Idle,
-    /// The registration is out.
-    Registering {
-        /// The registration.
-        registration: Registration,
-        /// The call to the transport.
-        exchange: ExchangeId,
-        /// When the request times out.
-        until: Duration,
-    },
-    /// The service refused for the moment; the registration goes out again later.
-    WaitingToRegister {
-        /// The registration.
-        registration: Registration,
-        /// When it goes out.
-        until: Duration,
-    },
-    /// The service is assigning; its status is asked for later.
-    WaitingToPoll {
-        /// The registration.
-        registration: Registration,
-        /// What to ask about.
-        operation_id: OperationId,
-        /// When to ask.
-        until: Duration,
-    },
-    /// The question for the status is out.
-    Polling {
-        /// The registration.
-        registration: Registration,
-        /// What was asked about.
-        operation_id: OperationId,
-        /// The call to the transport.
-        exchange: ExchangeId,
-        /// When the request times out.
-        until: Duration,
-    },
-    /// The end of the session is out.
-    EndingSession {
-        /// The call to the transport.
-        exchange: ExchangeId,
-        /// When it is given up.
-        until: Duration,
-    },
+    /// A session and a registration that has no outcome yet.
+    Registering(Registration),
+    /// The transport ends the session.
+    EndingSession(Exchange),
 }
 
 /// One registration on its way.
@@ -67,14 +28,46 @@ pub struct Registration {
     /// How many times the status was asked for.
     pub polls: u32,
     /// How many refusals in a row named no time to wait.
-    pub(super) backoffs: u32,
+    pub backoffs: u32,
+    /// The service's handle, once it has given one: from then on the status is asked for, before it the registration is
+    /// sent.
+    pub operation: Option<OperationId>,
+    /// Whether a request is out or the next one is waited for.
+    pub phase: Phase,
+}
+
+/// What a [`Registration`] does at present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// A request is out.
+    Asking(Exchange),
+    /// The next request is not due yet.
+    Waiting {
+        /// When it goes out.
+        until: Duration,
+    },
 }
 
 impl Registration {
-    pub(super) fn backed_off(self, asked: Option<Duration>) -> Self {
-        let backoffs =
-            if asked.is_none() { self.backoffs.saturating_add(1) } else { self.backoffs };
-        Self { backoffs, ..self }
+    pub(super) fn new(now: Duration, deadline: Duration) -> Self {
+        let phase = Phase::Waiting { until: now };
+        Self { deadline, polls: 0, backoffs: 0, operation: None, phase }
+    }
+
+    /// The request under way.
+    #[must_use]
+    pub fn exchange(&self) -> Option<Exchange> {
+        match self.phase {
+            Phase::Asking(exchange) => Some(exchange),
+            Phase::Waiting { .. } => None,
+        }
+    }
+
+    /// The stage of the request that is out or comes next: [`Stage::Register`] or [`Stage::Query`].
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        if self.operation.is_none() { Stage::Register } else { Stage::Query }
     }
 }
 
@@ -84,11 +77,9 @@ impl State {
     pub fn until(&self) -> Option<Duration> {
         match self {
             Self::Disconnected | Self::Idle => None,
-            Self::Registering { until, .. }
-            | Self::WaitingToRegister { until, .. }
-            | Self::WaitingToPoll { until, .. }
-            | Self::Polling { until, .. }
-            | Self::EndingSession { until, .. } => Some(*until),
+            Self::Registering(Registration { phase: Phase::Waiting { until }, .. }) => Some(*until),
+            Self::Registering(Registration { phase: Phase::Asking(exchange), .. })
+            | Self::EndingSession(exchange) => Some(exchange.until),
         }
     }
 
@@ -96,24 +87,25 @@ impl State {
     #[must_use]
     pub fn exchange(&self) -> Option<ExchangeId> {
         match self {
-            Self::Registering { exchange, .. }
-            | Self::Polling { exchange, .. }
-            | Self::EndingSession { exchange, .. } => Some(*exchange),
-            _ => None,
+            Self::Disconnected | Self::Idle => None,
+            Self::Registering(registration) => registration.exchange().map(|exchange| exchange.id),
+            Self::EndingSession(exchange) => Some(exchange.id),
         }
     }
 
-    /// The state's name.
+    /// The state's name; a registration has four, by what it asks or waits for.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Disconnected => "Disconnected",
             Self::Idle => "Idle",
-            Self::Registering { .. } => "Registering",
-            Self::WaitingToRegister { .. } => "WaitingToRegister",
-            Self::WaitingToPoll { .. } => "WaitingToPoll",
-            Self::Polling { .. } => "Polling",
-            Self::EndingSession { .. } => "EndingSession",
+            Self::Registering(Registration { operation, phase, .. }) => match (operation, phase) {
+                (None, Phase::Asking(_)) => "Registering",
+                (None, Phase::Waiting { .. }) => "WaitingToRegister",
+                (Some(_), Phase::Asking(_)) => "Polling",
+                (Some(_), Phase::Waiting { .. }) => "WaitingToPoll",
+            },
+            Self::EndingSession(_) => "EndingSession",
         }
     }
 }

@@ -21,8 +21,10 @@ fn one_of_each() -> Vec<(Duration, Machine)> {
     let answer = |name: &str| {
         answers().into_iter().find_map(|(n, answer)| (n == name).then_some(answer)).unwrap()
     };
-    let step =
-        |(now, machine): (Duration, Machine), input: Input| (now, machine.step(now, input).0);
+    let step = |(now, mut machine): (Duration, Machine), input: Input| {
+        let _outputs = machine.step(now, input);
+        (now, machine)
+    };
     let answered = |(now, machine): (Duration, Machine), name: &str| {
         let exchange = machine.state().exchange().unwrap();
         step((now, machine), Input::Answer(exchange, answer(name)))
@@ -64,7 +66,8 @@ fn document() -> String {
         let before = machine.state().clone();
         let _ = write!(tables, "\n## {}\n\n| event | what happens |\n|---|---|\n", before.name());
         for (name, at, input) in inputs(&before, now) {
-            let (after, outputs) = machine.clone().step(at, input);
+            let mut after = machine.clone();
+            let outputs = after.step(at, input);
             let _ = writeln!(tables, "| {name} | {} |", cell(at, &before, after.state(), &outputs));
             if before.name() != after.state().name() {
                 let label = name.split([':', ',']).next().unwrap_or_default().to_string();

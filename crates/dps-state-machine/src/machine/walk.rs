@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::collections::{HashSet, VecDeque};
 
 use super::{
-    ExchangeId, Input, Machine, Output, State,
+    Exchange, ExchangeId, Input, Machine, Output, Phase, State,
     samples::{inputs, new_machine, secs},
 };
 
@@ -41,8 +41,7 @@ impl World {
             _ => {}
         }
         let was_registering = self.registering;
-        let (machine, outputs) = self.machine.step(at, input);
-        self.machine = machine;
+        let outputs = self.machine.step(at, input);
         if asked_to_register {
             refused = outputs
                 .iter()
@@ -52,17 +51,17 @@ impl World {
         }
         for output in &outputs {
             match output {
-                Output::RegistrationRequest { exchange, until }
-                | Output::QueryOperationStatus { exchange, until, .. } => {
+                Output::RegistrationRequest(Exchange { id, until })
+                | Output::QueryOperationStatus { exchange: Exchange { id, until }, .. } => {
                     assert!(self.call.is_none(), "a request while another has no answer");
                     assert!(*until > at && *until <= at + secs(3), "a request within its bound");
-                    self.call = Some((*exchange, false));
+                    self.call = Some((*id, false));
                 }
-                Output::EndSession { exchange, until } => {
+                Output::EndSession(Exchange { id, until }) => {
                     assert!(self.call.is_none(), "an end of session while a call is under way");
                     assert!(!self.registering, "the registration has its outcome first");
                     assert_eq!(*until, at + secs(1));
-                    self.call = Some((*exchange, true));
+                    self.call = Some((*id, true));
                 }
                 Output::Drop(exchange) => {
                     assert_eq!(self.call.map(|(id, _)| id), Some(*exchange), "drops what is there");
@@ -87,8 +86,7 @@ impl World {
 
     fn check(&self) {
         let state = self.machine.state();
-        let busy =
-            !matches!(state, State::Disconnected | State::Idle | State::EndingSession { .. });
+        let busy = matches!(state, State::Registering(_));
         assert_eq!(self.registering, busy, "one outcome each: owed exactly while registering");
         assert_eq!(
             self.call.map(|(id, _)| id),
@@ -96,7 +94,7 @@ impl World {
             "the driver and the machine agree"
         );
         if self.ending {
-            assert!(matches!(state, State::EndingSession { .. }), "an end that nobody carries out");
+            assert!(matches!(state, State::EndingSession(_)), "an end that nobody carries out");
         }
     }
 
@@ -105,24 +103,21 @@ impl World {
         let mut state = self.machine.state().clone();
         let now = self.now;
         let since = |until: Duration| until.saturating_sub(now);
+        let reset = |exchange: &mut Exchange| {
+            *exchange = Exchange { id: ExchangeId::FIRST, until: since(exchange.until) };
+        };
         let mut left = secs(0);
         match &mut state {
             State::Disconnected | State::Idle => {}
-            State::Registering { registration, exchange, until }
-            | State::Polling { registration, exchange, until, .. } => {
+            State::Registering(registration) => {
                 left = since(registration.deadline);
                 (registration.deadline, registration.polls) = (secs(0), 0);
-                (*exchange, *until) = (ExchangeId::FIRST, since(*until));
+                match &mut registration.phase {
+                    Phase::Asking(exchange) => reset(exchange),
+                    Phase::Waiting { until } => *until = since(*until),
+                }
             }
-            State::WaitingToRegister { registration, until }
-            | State::WaitingToPoll { registration, until, .. } => {
-                left = since(registration.deadline);
-                (registration.deadline, registration.polls) = (secs(0), 0);
-                *until = since(*until);
-            }
-            State::EndingSession { exchange, until } => {
-                (*exchange, *until) = (ExchangeId::FIRST, since(*until));
-            }
+            State::EndingSession(exchange) => reset(exchange),
         }
         (state, left)
     }

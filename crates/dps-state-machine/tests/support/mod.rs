@@ -33,6 +33,17 @@ pub enum Call {
 /// How it answers, after how long. `None` never answers.
 pub type Scripted = (Duration, Option<Result<Response, Error>>);
 
+/// When somebody else's code runs within ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    CallBegan,
+    CallOver,
+    Step,
+    Woken,
+}
+
+pub type Hook = Arc<dyn Fn(Moment) + Send + Sync>;
+
 pub type EndOfSession = (Duration, Result<(), Error>);
 
 #[derive(Clone, Default)]
@@ -45,6 +56,8 @@ pub struct ScriptedTransport {
     pub most_under_way: Arc<AtomicUsize>,
     /// What each call says of its connection.
     pub steps: Arc<Mutex<Vec<Step>>>,
+    /// Called when a call begins and when it is over, from within its future and from within its drop.
+    pub hook: Arc<Mutex<Option<Hook>>>,
     started: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -94,7 +107,16 @@ impl ScriptedTransport {
         self.calls.lock().unwrap().push((started.elapsed(), call));
         let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_under_way.fetch_max(now, Ordering::SeqCst);
-        UnderWay(Arc::clone(&self.under_way))
+        let under_way = UnderWay(self.clone());
+        self.call_hook(Moment::CallBegan);
+        under_way
+    }
+
+    fn call_hook(&self, moment: Moment) {
+        let hook = self.hook.lock().unwrap().clone();
+        if let Some(hook) = hook {
+            hook(moment);
+        }
     }
 
     fn connect(&self, progress: &Progress) {
@@ -116,11 +138,12 @@ impl ScriptedTransport {
 }
 
 /// Counts a call until it returns or is dropped.
-struct UnderWay(Arc<AtomicUsize>);
+struct UnderWay(ScriptedTransport);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+        self.0.call_hook(Moment::CallOver);
     }
 }
 

@@ -39,6 +39,10 @@ impl Certificate {
         let public_key = public_key_bits(fields.next()?)?;
         Some(Self { subject, issuer, not_before, not_after, public_key })
     }
+
+    pub(crate) fn is_self_signed(&self) -> bool {
+        self.issuer.is(&self.subject)
+    }
 }
 
 /// The key's bits out of a SubjectPublicKeyInfo.

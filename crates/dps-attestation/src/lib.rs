@@ -1,17 +1,23 @@
-//! Who the device is: SAS tokens, group-key derivation and X.509 identities for the Azure IoT Hub Device Provisioning Service.
+//! Who the device is: SAS tokens, group keys and X.509 identities for the Azure IoT Hub Device Provisioning Service.
 //!
-//! A device proves its registration id in one of these ways, an [`Attestation`]:
-//! - [`SymmetricKey`]: the key of an individual enrollment, or one that was derived from an enrollment group's
-//!   [`GroupKey`] before it was put on the device. It signs a [`SasToken`] for each connection.
-//! - [`X509Identity`]: a certificate, its chain and its private key, shown in the TLS handshake.
+//! A device proves its registration id with an [`Attestation`], in one of these ways:
 //!
-//! Both may live in files that are replaced while the program runs: [`SymmetricKeyFile`] and [`X509Files`].
+//! | the device has | type | where the secret is |
+//! |---|---|---|
+//! | a symmetric key, of an individual enrollment or derived from an enrollment group's [`GroupKey`] | [`SymmetricKey`] | in memory |
+//! | | [`SymmetricKeyFile`] | in a file, which may be replaced while the program runs |
+//! | | any [`SasSigner`] | in a TPM, an HSM or another process |
+//! | a certificate, its chain and its private key | [`X509Identity`] | in memory, or behind rustls's `SigningKey`: in a token, an HSM or a TPM |
+//! | | [`X509Files`] | in files, which may be replaced while the program runs |
 //!
-//! Everything here is checked before any I/O, secrets are wiped from memory when they are dropped, and none is
-//! ever printed.
+//! A symmetric key signs a [`SasToken`] for each connection; a certificate is shown in the TLS handshake.
+//!
+//! Why a crate of its own: bad credentials cost people days, since a service that refuses one says little. So whatever is
+//! given is checked before any I/O, an error names what is wrong and what to do, files are read in whatever state tools
+//! leave them ([`parse_certificates`]), secrets are wiped from memory when they are dropped, and none is ever printed.
 //!
 //! ```
-//! # fn main() -> Result<(), dps_state_machine::Error> {
+//! # fn main() -> Result<(), dps_attestation::Error> {
 //! use std::time::{Duration, SystemTime};
 //! use dps_attestation::{Attestation, GroupKey, IdScope, RegistrationId, SasToken};
 //!
@@ -33,11 +39,14 @@
 //! # }
 //! ```
 
-use std::sync::Arc;
-
+mod attestation;
 mod certificate;
+mod chain;
 mod damage;
+mod ec_key;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod key;
 mod key_file;
 mod outside_key;
@@ -50,96 +59,12 @@ mod signer;
 mod x509;
 mod x509_files;
 
-pub use dps_state_machine::{CredentialError, IdScope, RegistrationId};
+pub use attestation::Attestation;
+pub use dps_state_machine::{ConfigurationError, CredentialError, Error, IdScope, RegistrationId};
 pub use file::parse_certificates;
 pub use key::{GroupKey, SymmetricKey};
 pub use key_file::SymmetricKeyFile;
-pub use sas::{SasToken, signature, verify_signature};
+pub use sas::SasToken;
 pub use signer::{SasSignature, SasSigner, Signing};
 pub use x509::X509Identity;
 pub use x509_files::X509Files;
-
-/// How the device proves who it is.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Attestation {
-    /// A device key that signs a SAS token for each connection.
-    SymmetricKey(SymmetricKey),
-    /// A certificate with its chain and its private key, shown in the TLS handshake.
-    X509(X509Identity),
-    /// A device key outside of the process, which signs a SAS token for each connection.
-    SasSigner(Arc<dyn SasSigner>),
-    /// A device key in a file, read anew for each token.
-    SymmetricKeyFile(SymmetricKeyFile),
-    /// A certificate with its chain and its private key in files, read anew for each TLS handshake.
-    X509Files(X509Files),
-}
-
-impl Attestation {
-    /// A symmetric key outside of the process, as the signer reaches it.
-    #[must_use]
-    pub fn from_signer(signer: impl SasSigner + 'static) -> Self {
-        Self::SasSigner(Arc::new(signer))
-    }
-
-    /// Who signs the device's SAS tokens; `None` when the device proves itself otherwise.
-    #[must_use]
-    pub fn sas_signer(&self) -> Option<&dyn SasSigner> {
-        match self {
-            Self::SymmetricKey(key) => Some(key),
-            Self::SymmetricKeyFile(file) => Some(file),
-            Self::SasSigner(signer) => Some(&**signer),
-            Self::X509(_) | Self::X509Files(_) => None,
-        }
-    }
-
-    /// The identity to show now; `None` when the device proves itself otherwise. Files are read.
-    #[must_use]
-    pub fn x509(&self) -> Option<X509Identity> {
-        match self {
-            Self::X509(identity) => Some(identity.clone()),
-            Self::X509Files(files) => Some(files.current()),
-            _ => None,
-        }
-    }
-
-    /// The identity that was shown last; `None` when the device proves itself otherwise. No I/O.
-    #[must_use]
-    pub fn x509_in_use(&self) -> Option<X509Identity> {
-        match self {
-            Self::X509(identity) => Some(identity.clone()),
-            Self::X509Files(files) => Some(files.in_use()),
-            _ => None,
-        }
-    }
-}
-
-impl From<SymmetricKey> for Attestation {
-    fn from(key: SymmetricKey) -> Self {
-        Self::SymmetricKey(key)
-    }
-}
-
-impl From<SymmetricKeyFile> for Attestation {
-    fn from(file: SymmetricKeyFile) -> Self {
-        Self::SymmetricKeyFile(file)
-    }
-}
-
-impl From<Arc<dyn SasSigner>> for Attestation {
-    fn from(signer: Arc<dyn SasSigner>) -> Self {
-        Self::SasSigner(signer)
-    }
-}
-
-impl From<X509Identity> for Attestation {
-    fn from(identity: X509Identity) -> Self {
-        Self::X509(identity)
-    }
-}
-
-impl From<X509Files> for Attestation {
-    fn from(files: X509Files) -> Self {
-        Self::X509Files(files)
-    }
-}

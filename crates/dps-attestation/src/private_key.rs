@@ -15,46 +15,53 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-use crate::shape::{Fields, Shape, whole};
+use crate::{
+    ec_key,
+    shape::{Fields, Shape, whole},
+};
 
 pub(crate) const TAKEN: &str =
     "give an RSA key of 2048 to 4096 bits, or an elliptic-curve key on P-256 or P-384";
 
-/// A key that can sign, beside the bytes it came from.
-pub(crate) struct PrivateKey {
-    pub(crate) der: Zeroizing<PrivateKeyDer<'static>>,
-    pub(crate) signing: Arc<dyn SigningKey>,
+/// Takes an unencrypted key of a kind that the service takes. One without its public half, or with a compressed one, is
+/// completed from the public keys of the certificates.
+pub(crate) fn parse<'a>(
+    bytes: &[u8],
+    mut public_keys: impl Iterator<Item = &'a [u8]>,
+) -> Result<Arc<dyn SigningKey>, Error> {
+    let wrong = |reason: &str| Err(wrong_key(reason));
+    let der = Zeroizing::new(match Shape::of(bytes) {
+        Some(Shape::Pkcs8) => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(bytes.to_vec())),
+        Some(Shape::Pkcs1) => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(bytes.to_vec())),
+        Some(Shape::Sec1) => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(bytes.to_vec())),
+        Some(Shape::EncryptedPkcs8) => return wrong(ENCRYPTED),
+        Some(shape @ Shape::Signed) => {
+            return wrong(&format!("it is {shape}; were the two files swapped?"));
+        }
+        Some(shape @ Shape::Pkcs12) => {
+            return wrong(&format!(
+                "it is {shape}; take the key out with `openssl pkcs12 -nocerts -noenc`"
+            ));
+        }
+        Some(shape) => return wrong(&format!("it is {shape}; {TAKEN}")),
+        None => {
+            return wrong("it is no private key in PKCS#8, PKCS#1 or SEC1 format, or damaged");
+        }
+    });
+    match any_supported_type(&der) {
+        Ok(signing) if signing.algorithm() != SignatureAlgorithm::ED25519 => Ok(signing),
+        _ => public_keys
+            .find_map(|public| ec_key::completed(bytes, public).filter(|_| may_be_completed(bytes)))
+            .ok_or_else(|| wrong_key(&why_refused(bytes))),
+    }
 }
 
-impl PrivateKey {
-    /// Takes an unencrypted key of a kind that the service takes.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
-        let wrong = |reason: &str| Err(ConfigurationError::new("private key", "", reason).into());
-        let der = Zeroizing::new(match Shape::of(bytes) {
-            Some(Shape::Pkcs8) => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(bytes.to_vec())),
-            Some(Shape::Pkcs1) => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(bytes.to_vec())),
-            Some(Shape::Sec1) => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(bytes.to_vec())),
-            Some(Shape::EncryptedPkcs8) => return wrong(ENCRYPTED),
-            Some(shape @ Shape::Signed) => {
-                return wrong(&format!("it is {shape}; were the two files swapped?"));
-            }
-            Some(shape @ Shape::Pkcs12) => {
-                return wrong(&format!(
-                    "it is {shape}; take the key out with `openssl pkcs12 -nocerts -noenc`"
-                ));
-            }
-            Some(shape) => return wrong(&format!("it is {shape}; {TAKEN}")),
-            None => {
-                return wrong("it is no private key in PKCS#8, PKCS#1 or SEC1 format, or damaged");
-            }
-        });
-        match any_supported_type(&der) {
-            Ok(signing) if signing.algorithm() != SignatureAlgorithm::ED25519 => {
-                Ok(Self { der, signing })
-            }
-            _ => wrong(&why_refused(bytes)),
-        }
-    }
+fn may_be_completed(key: &[u8]) -> bool {
+    matches!(Kind::of(key), Some(Kind::Curve(P256 | P384) | Kind::UnnamedCurve))
+}
+
+fn wrong_key(reason: &str) -> Error {
+    ConfigurationError::new("private key", "", reason).into()
 }
 
 /// Why encrypted keys are refused, and the way out.
@@ -69,7 +76,7 @@ fn why_refused(key: &[u8]) -> String {
         }
         Some(Kind::Rsa { bits }) => format!("an RSA key of {bits} bits"),
         Some(Kind::Curve(P256 | P384) | Kind::UnnamedCurve) => {
-            return "it is an elliptic-curve key that was damaged or lacks its public half, which `openssl ec -in KEY -out WHOLE` adds".into();
+            return "it is an elliptic-curve key that was damaged, or one without its public half that belongs to none of the certificates".into();
         }
         Some(Kind::ExplicitCurve) => {
             return "its elliptic curve is written out instead of named; rewrite it with `openssl ec -in KEY -param_enc named_curve -out NAMED`".into();
@@ -185,7 +192,7 @@ mod tests {
             size += 5;
         }
         heads.reverse();
-        let error = PrivateKey::parse(&heads.concat()).err().unwrap().to_string();
+        let error = parse(&heads.concat(), std::iter::empty()).err().unwrap().to_string();
         assert!(error.contains("damaged"), "{error}");
     }
 }

@@ -14,7 +14,7 @@ use crate::{
 /// takes what is there then.
 ///
 /// The files are read at each handshake. What they hold is taken when both parse, the key is the certificate's, the
-/// chain is in order and none of its certificates is expired or not valid yet. Otherwise the one from before stays
+/// chain is in order and none of its certificates but the last of several is expired or not valid yet. Otherwise the one from before stays
 /// in use, and a warning says why: so a file that is half written, missing, or newer than its counterpart does no
 /// harm. A chain that ends where the one in use went on may be cut off, and is taken only when its file was left
 /// alone for ten seconds. The surest way to replace a file is still to write a new one beside it and rename it.
@@ -77,8 +77,7 @@ impl Credential for X509Identity {
     }
 
     fn check(&self, now: SystemTime) -> Result<(), Error> {
-        self.check_order()?;
-        self.check_dates(now)
+        self.check_chain(now)
     }
 
     fn cut_off(&self, used: &Self) -> Option<&'static str> {

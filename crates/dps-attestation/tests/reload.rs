@@ -114,7 +114,7 @@ impl Bench {
     fn shows(&self, device: &Device) -> bool {
         let identity = Attestation::from(self.files.clone()).x509().unwrap();
         let expected = pem_der(&device.certificate);
-        identity.chain().first().unwrap().as_ref() == expected
+        identity.chain().next().unwrap() == expected
     }
 }
 
@@ -289,11 +289,7 @@ fn a_switched_folder_is_taken_as_a_whole() {
     let files = X509Files::open(path("chain.pem"), path("key.pem")).unwrap();
     symlink("2", folder.join("next")).unwrap();
     fs::rename(folder.join("next"), folder.join("data")).unwrap();
-    assert_eq!(
-        files.current().chain().first().unwrap().as_ref(),
-        pem_der(&new.certificate),
-        "{files:?}"
-    );
+    assert_eq!(files.current().chain().next().unwrap(), pem_der(&new.certificate), "{files:?}");
 }
 
 /// A pipe would be waited for without end.

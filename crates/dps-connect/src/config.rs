@@ -148,8 +148,10 @@ impl Config {
     #[must_use]
     pub fn credential_hint(&self) -> Option<String> {
         self.attestation.x509_in_use().map(|identity| {
+            let end = identity.doubtful_end(SystemTime::now());
+            let end = end.map(|end| format!("; {end}")).unwrap_or_default();
             format!(
-                "the chain that was sent: {}; check that the enrollment knows its leaf or one of its authorities",
+                "the chain that was sent: {}{end}; check that the enrollment knows its leaf or one of its authorities",
                 identity.describe_chain()
             )
         })
@@ -200,6 +202,32 @@ impl fmt::Display for ApiVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dps_attestation::X509Identity;
+
+    #[test]
+    fn the_hint_names_the_chain_and_its_end_if_that_has_expired() {
+        let key = || rcgen::KeyPair::generate().unwrap();
+        let hint = |year| {
+            let mut root = rcgen::CertificateParams::new([]).unwrap();
+            root.distinguished_name.push(rcgen::DnType::CommonName, "Old root");
+            root.not_before = rcgen::date_time_ymd(2010, 1, 1);
+            root.not_after = rcgen::date_time_ymd(year, 1, 1);
+            root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            let root = rcgen::CertifiedIssuer::self_signed(root, key()).unwrap();
+            let device = key();
+            let leaf =
+                rcgen::CertificateParams::new([]).unwrap().signed_by(&device, &root).unwrap();
+            let chain = vec![leaf.der().to_vec(), root.der().to_vec()];
+            let identity = X509Identity::from_der(chain, device.serialize_der()).unwrap();
+            Config::new("0ne1".parse().unwrap(), identity.into()).credential_hint().unwrap()
+        };
+        let expired = hint(2020);
+        assert!(
+            expired.contains("its last certificate, CN=Old root: it expired at 2020"),
+            "{expired}"
+        );
+        assert!(!hint(4000).contains("its last certificate"));
+    }
 
     #[test]
     fn an_api_version_is_a_date_or_a_word() {

@@ -6,7 +6,8 @@ use std::{
 };
 
 use dps_attestation::{
-    GroupKey, RegistrationId, SasToken, SymmetricKey, signature, verify_signature,
+    GroupKey, RegistrationId, SasToken, SymmetricKey,
+    fuzzing::{signature, verify_signature},
 };
 use dps_emulator::fuzzing::Unconnected;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};

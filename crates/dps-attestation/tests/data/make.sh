@@ -35,6 +35,12 @@ for curve in prime256v1:p256 secp384r1:p384 secp521r1:p521 secp256k1:secp256k1; 
     certificate "$name.sec1.pem" "$name.cert.pem" ec-device
 done
 openssl ec -in p256.sec1.pem -no_public -out p256-no-public.sec1.pem
+openssl pkcs8 -topk8 -nocrypt -in p256-no-public.sec1.pem -out p256-no-public.pkcs8.pem
+openssl ec -in p384.sec1.pem -no_public -out p384-no-public.sec1.pem
+openssl ec -in p256.sec1.pem -conv_form compressed -out p256-compressed.sec1.pem
+openssl ec -in p256.pkcs8.pem -conv_form compressed -out p256-compressed.pkcs8.tmp
+openssl pkcs8 -topk8 -nocrypt -in p256-compressed.pkcs8.tmp -out p256-compressed.pkcs8.pem
+rm -f p256-compressed.pkcs8.tmp
 openssl ec -in p256.sec1.pem -param_enc explicit -out p256-explicit.sec1.pem
 
 # Kinds that are refused

@@ -94,7 +94,7 @@ impl Unsigned {
 
     fn token(&self, signature: &SasSignature) -> SasToken {
         let Self { resource, expiry } = self;
-        let signature = Zeroizing::new(BASE64.encode(signature.as_bytes()));
+        let signature = Zeroizing::new(BASE64.encode(signature.expose()));
         let signature = utf8_percent_encode(&signature, ENCODED);
         // Room for all at once: growing would leave pieces of the token behind.
         let mut token = Zeroizing::new(String::with_capacity(resource.len() + 256));

@@ -92,7 +92,9 @@ impl SasSignature {
         Ok(Self(Zeroizing::new(bytes.to_vec())))
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    /// The 32 bytes. Keep them out of logs: with them, the token is made.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
         &self.0
     }
 }
@@ -110,8 +112,9 @@ impl fmt::Debug for SasSignature {
 }
 
 impl SymmetricKey {
-    /// The HMAC-SHA256 of the text.
-    pub(crate) fn signature(&self, text: &str) -> SasSignature {
+    /// The HMAC-SHA256 of the text, at once: what [`SasSigner::sign`] makes, for whoever has the key in memory.
+    #[must_use]
+    pub fn signature(&self, text: &str) -> SasSignature {
         let mac = self.mac().chain_update(text).finalize();
         SasSignature(Zeroizing::new(mac.as_bytes().to_vec()))
     }
@@ -142,7 +145,7 @@ mod tests {
             assert!(message.contains(&format!("has {length} bytes")), "{message}");
             assert!(message.contains("has 32"), "{message}");
         }
-        assert_eq!(SasSignature::from_bytes(&[7; 32]).unwrap().as_bytes(), [7; 32]);
+        assert_eq!(SasSignature::from_bytes(&[7; 32]).unwrap().expose(), [7; 32]);
     }
 
     #[test]

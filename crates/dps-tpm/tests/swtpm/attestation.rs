@@ -1,6 +1,6 @@
 //! The keys of the TPM, the key of the challenge and the one for the hub.
 
-use dps_attestation::{Attestation, SasToken, SymmetricKey, signature};
+use dps_attestation::{Attestation, SasToken, SymmetricKey};
 use dps_tpm::{AuthenticationKey, TpmConfig, TpmError};
 
 use crate::support::{Act, Middleman, Swtpm, swtpm, wrapped, wrapped_bytes};
@@ -11,7 +11,7 @@ const OTHER_KEY: [u8; 32] = [9; 32];
 /// What a program with the key itself signs.
 fn in_software(key: &[u8]) -> String {
     let key = SymmetricKey::from_bytes(key).unwrap();
-    signature(&key, "resource", "1700000000").to_string()
+    base64(key.signature("resource\n1700000000").expose())
 }
 
 fn base64(bytes: &[u8]) -> String {

@@ -127,6 +127,9 @@ pub(crate) fn private_key(file: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
         _ if key.encrypted => wrong(ENCRYPTED),
         "ENCRYPTED PRIVATE KEY" => wrong(ENCRYPTED),
         "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => Ok(key.der.clone()),
+        "OPENSSH PRIVATE KEY" => wrong(
+            "it is in a format of OpenSSH's own; rewrite a copy of it with `ssh-keygen -p -m PEM -N \"\" -f COPY`",
+        ),
         other => wrong(&format!(
             "a block {other} can't be used; convert it to PKCS#8 with `openssl pkcs8 -topk8 -nocrypt`"
         )),

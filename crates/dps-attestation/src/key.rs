@@ -12,6 +12,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+/// The longest text that is read as a key, in bytes: far longer than a key of the service, which makes 88.
+const LONGEST_TEXT: usize = 1024;
+
 /// As the service reads base64: with padding, and whatever the unused bits of the last character are.
 pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -158,6 +161,9 @@ impl Secret {
     fn from_base64(field: &'static str, text: &str) -> Result<Self, Error> {
         // Editors put a byte-order mark in front of key files; it is no white space to Rust.
         let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+        if let Some(what) = no_key(text) {
+            return Err(ConfigurationError::new(field, "", &what).into());
+        }
         // Decoded in place, so that what was decoded before an error is wiped too.
         let mut bytes = Zeroizing::new(Vec::new());
         match BASE64.decode_vec(text, &mut bytes) {
@@ -185,14 +191,32 @@ fn fill(block: &mut [u8], bytes: &[u8]) {
     block.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
 }
 
+/// What else people have at hand that they take for the key. Nothing of it is repeated.
+fn no_key(text: &str) -> Option<String> {
+    let is_digest = matches!(text.len(), 32 | 40 | 64 | 128);
+    let what = if text.contains("SharedAccessKey=") {
+        "it is a connection string, and what follows SharedAccessKey= is the key of a hub or of a policy"
+    } else if text.contains("SharedAccessSignature") || text.contains("sig=") {
+        "it is a SAS token, which a key has signed"
+    } else if text.contains("-----BEGIN ") {
+        "it is PEM text"
+    } else if text.starts_with(['"', '\'']) || text.ends_with(['"', '\'']) {
+        return Some("it has quotes around it; take those away".into());
+    } else if is_digest && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Some("it is written in hexadecimal digits; give it in base64, as `xxd -r -p FILE | base64 -w0` makes it".into());
+    } else if text.len() > LONGEST_TEXT {
+        let length = text.len();
+        return Some(format!(
+            "it has {length} bytes of text; a key has at most 88 characters of base64"
+        ));
+    } else {
+        return None;
+    };
+    Some(format!("{what}; give the base64 text of the enrollment's primary or secondary key"))
+}
+
 /// Where the text stops being base64, without a character of it.
 fn what_is_wrong(text: &str, error: &DecodeError) -> String {
-    if text.contains("SharedAccessKey=") {
-        return "it is a connection string; give only what follows SharedAccessKey=".into();
-    }
-    if text.contains("-----BEGIN ") {
-        return "it is PEM text; give the base64 text of the enrollment's key".into();
-    }
     let length = text.chars().count();
     match *error {
         DecodeError::InvalidByte(offset, byte) => {
@@ -279,8 +303,20 @@ mod tests {
             ("c2V=cmV0", "character 4 of 8 is a padding ="),
             ("c2VjcmV0c", "it has 9 characters"),
             ("c2VjcmV0c2U", "it has 11 characters"),
-            ("HostName=h;DeviceId=d;SharedAccessKey=c2VjcmV0", "connection string"),
-            ("-----BEGIN PRIVATE KEY-----", "PEM text"),
+            (
+                "HostName=h;DeviceId=d;SharedAccessKey=c2VjcmV0",
+                "is the key of a hub or of a policy; give",
+            ),
+            ("HostName=h;SharedAccessKeyName=n;SharedAccessKey=c2VjcmV0", "connection string"),
+            ("SharedAccessSignature sr=a&sig=c2VjcmV0&se=1", "a SAS token"),
+            ("sr=a&sig=c2VjcmV0%3D&se=1&skn=registration", "a SAS token"),
+            ("-----BEGIN PRIVATE KEY-----", "PEM text; give the base64 text of the enrollment's"),
+            ("\"c2VjcmV0\"", "quotes around it"),
+            ("'c2VjcmV0'", "quotes around it"),
+            ("0123456789abcdef0123456789ABCDEF", "hexadecimal digits; give it in base64"),
+            (&"7f".repeat(32), "hexadecimal digits"),
+            (&"7f".repeat(64), "hexadecimal digits"),
+            (&"c2Vj".repeat(25_000), "it has 100000 bytes of text"),
         ];
         for (text, says) in cases {
             let message = text.parse::<SymmetricKey>().unwrap_err().to_string();

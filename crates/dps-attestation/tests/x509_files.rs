@@ -247,7 +247,7 @@ fn a_wrong_file_for_the_key_is_told_for_what_it_is() {
         (RSA_CERT.to_vec(), "only CERTIFICATE; was the certificate's file given"),
         (data!("rsa2048.public.pem").to_vec(), "only PUBLIC KEY; give the private key"),
         (two, "more than one"),
-        (openssh.to_vec(), "OPENSSH PRIVATE KEY can't be used"),
+        (openssh.to_vec(), "rewrite a copy of it with `ssh-keygen -p -m PEM"),
         (data!("rsa2048.p12").to_vec(), "openssl pkcs12 -nocerts"),
         (der(RSA_CERT), "were the two files swapped?"),
         (der(data!("rsa2048.public.pem")), "a public key"),

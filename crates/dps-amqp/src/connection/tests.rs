@@ -79,19 +79,18 @@ async fn a_connection_on_which_we_were_silent_too_long_is_not_used_again() {
 
 #[tokio::test(start_paused = true)]
 async fn what_came_in_the_meantime_decides_whether_a_connection_is_used_again() {
-    // A heartbeat, a late acceptance, a late answer; then the ends of link, session, connection and stream; junk.
-    for (late, usable) in [
-        ("00000008 02000000", true),
-        ("0000001c02000000005315d00000000c000000054143434100532445", true),
-        ("0000002102000000005314d00000000d00000006520143a0013043424200537045", true),
-        ("0000001602000000005316d000000006000000024341", false),
-        ("0000000c 02000000 00531745", false),
-        ("0000000c 02000000 00531845", false),
-        ("00000007", false),
+    for (name, late, usable) in [
+        ("a heartbeat", "00000008 02000000", true),
+        ("an acceptance", "0000001c 02000000 005315d00000000c000000054143434100532445", true),
+        ("an answer", "00000021 02000000 005314d00000000d00000006520143a0013043424200537045", true),
+        ("detach", "00000016 02000000 005316d000000006000000024341", false),
+        ("end", "0000000c 02000000 00531745", false),
+        ("close", "0000000c 02000000 00531845", false),
+        ("a frame that is too short", "00000007", false),
     ] {
         let (mut connection, mut service) = started().await;
         service.write_all(&bytes(late)).await.unwrap();
-        assert_eq!(connection.is_usable().await, usable, "{late}");
+        assert_eq!(connection.is_usable().await, usable, "{name}: {late}");
     }
     let (mut connection, service) = started().await;
     drop(service);

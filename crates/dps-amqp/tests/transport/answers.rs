@@ -21,7 +21,12 @@ async fn an_answer_is_handed_up_with_its_properties() {
 #[tokio::test]
 async fn an_answer_before_the_acceptance_is_as_good() {
     let first = made(|id| [delivery(0, &message(id, b"1")), accepted(0)].concat());
-    let (_peer, mut transport) = started_with(vec![first, Turn::Read("dt"), answers(1, "2")]).await;
+    let (_peer, mut transport) = started_with(vec![
+        first,
+        Turn::Read(&[Sent::Disposition, Sent::Transfer]),
+        answers(1, "2"),
+    ])
+    .await;
     assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     assert_eq!(query(&mut transport).await.unwrap().body, b"2");
 }
@@ -40,12 +45,22 @@ async fn answers_to_others_old_ones_and_copies_are_accepted_and_forgotten() {
         ]
         .concat()
     });
-    let turns = vec![copies, Turn::Read("dddd"), Turn::Read("t"), answers(4, "2"), Turn::ReadOn];
+    let turns = vec![
+        copies,
+        Turn::Read(&[Sent::Disposition; 4]),
+        Turn::Read(REQUEST),
+        answers(4, "2"),
+        Turn::ReadOn,
+    ];
     let (mut peer, mut transport) = started_with(turns).await;
     assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     assert_eq!(query(&mut transport).await.unwrap().body, b"2");
     drop(transport);
-    assert!(peer.over_next().await.starts_with("SiHobaaftddddt"));
+    let seen = peer.over_next().await;
+    assert!(
+        seen.starts_with(&[LOGIN, START, REQUEST, &[Sent::Disposition; 4], REQUEST].concat()),
+        "{seen:?}"
+    );
 }
 
 #[tokio::test]
@@ -55,9 +70,9 @@ async fn credit_is_given_again_for_as_many_answers_as_come() {
     let strays = |from: u32| (from..from + 8).flat_map(stray).collect::<Vec<_>>();
     let turns = vec![
         Turn::Send([accepted(0), strays(0)].concat()),
-        Turn::Read("ddddddddf"),
+        Turn::Read(EIGHT_ACCEPTANCES_AND_CREDIT),
         Turn::Send(strays(8)),
-        Turn::Read("ddddddddf"),
+        Turn::Read(EIGHT_ACCEPTANCES_AND_CREDIT),
         answers(0, "1"),
     ];
     let (_peer, mut transport) = started_with(turns).await;
@@ -136,7 +151,7 @@ async fn a_server_that_speaks_something_else_is_named() {
         (b"AMQP\x00\x00\x09\x01", "AMQP 0.9.1"),
     ] {
         let (_peer, config) =
-            start(vec![vec![Turn::Read("Si"), Turn::Send(header.to_vec())]]).await;
+            start(vec![vec![Turn::Read(LOGIN), Turn::Send(header.to_vec())]]).await;
         let error = protocol_error(register(&mut AmqpTransport::new(config).unwrap()).await);
         assert!(error.reason.contains(says), "{error}");
     }

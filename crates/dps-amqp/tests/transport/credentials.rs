@@ -14,7 +14,7 @@ async fn sasl_outcomes_are_answers() {
     ] {
         let said = [SASL, &mechanisms(&["PLAIN"]), &outcome(code)].concat();
         let (_peer, config) =
-            start(vec![vec![Turn::Read("Si"), Turn::Send(said), Turn::Cut]]).await;
+            start(vec![vec![Turn::Read(LOGIN), Turn::Send(said), Turn::Cut]]).await;
         let response = register(&mut AmqpTransport::new(config).unwrap()).await.unwrap();
         assert_eq!(response.status, status);
         assert!(response.reason.unwrap().contains("SASL outcome"));
@@ -24,7 +24,7 @@ async fn sasl_outcomes_are_answers() {
 
 #[tokio::test]
 async fn a_server_without_sasl_can_not_take_a_token() {
-    let (_peer, config) = start(vec![vec![Turn::Read("Si"), Turn::Send(AMQP.to_vec())]]).await;
+    let (_peer, config) = start(vec![vec![Turn::Read(LOGIN), Turn::Send(AMQP.to_vec())]]).await;
     let error = protocol_error(register(&mut AmqpTransport::new(config).unwrap()).await);
     assert!(error.reason.contains("no SASL"), "{error}");
 }
@@ -32,7 +32,7 @@ async fn a_server_without_sasl_can_not_take_a_token() {
 #[tokio::test]
 async fn a_challenge_where_the_mechanism_has_none_is_nonsense() {
     let said = [SASL, &mechanisms(&["PLAIN"]), &challenge()].concat();
-    let (_peer, config) = start(vec![vec![Turn::Read("Si"), Turn::Send(said)]]).await;
+    let (_peer, config) = start(vec![vec![Turn::Read(LOGIN), Turn::Send(said)]]).await;
     let error = protocol_error(register(&mut AmqpTransport::new(config).unwrap()).await);
     assert!(error.reason.contains("PLAIN has none"), "{error}");
 }
@@ -50,18 +50,18 @@ async fn certified(scripts: Vec<Vec<Turn>>) -> (Peer, AmqpTransport) {
 #[tokio::test]
 async fn a_server_that_insists_on_sasl_gets_external_or_anonymous() {
     for offer in [&["EXTERNAL", "PLAIN"][..], &["ANONYMOUS"], &["anonymous", "external"]] {
-        let insists = vec![Turn::Read("Hobaaf"), Turn::Send(SASL.to_vec()), Turn::Cut];
+        let insists = vec![Turn::Read(START), Turn::Send(SASL.to_vec()), Turn::Cut];
         let takes = vec![
-            Turn::Read("S"),
+            Turn::Read(&[Sent::SaslHeader]),
             Turn::Send([SASL, &mechanisms(offer)].concat()),
-            Turn::Read("i"),
+            Turn::Read(&[Sent::SaslInit]),
             // A challenge that asks again is answered with nothing.
             Turn::Send(challenge()),
-            Turn::Read("r"),
+            Turn::Read(&[Sent::SaslResponse]),
             Turn::Send(outcome(SaslCode::Ok)),
-            Turn::Read("Hobaaf"),
+            Turn::Read(START),
             Turn::Send(started()),
-            Turn::Read("t"),
+            Turn::Read(REQUEST),
             answers(0, "1"),
         ];
         let (_peer, mut transport) = certified(vec![insists, takes]).await;
@@ -72,9 +72,9 @@ async fn a_server_that_insists_on_sasl_gets_external_or_anonymous() {
 #[tokio::test]
 async fn a_server_that_offers_nothing_for_a_certificate_is_told_apart() {
     for (offer, says) in [(&["PLAIN"][..], "PLAIN"), (&[], "no mechanism at all")] {
-        let insists = vec![Turn::Read("Hobaaf"), Turn::Send(SASL.to_vec()), Turn::Cut];
+        let insists = vec![Turn::Read(START), Turn::Send(SASL.to_vec()), Turn::Cut];
         let offers = [SASL, &mechanisms(offer)].concat();
-        let offers = vec![Turn::Read("S"), Turn::Send(offers), Turn::ReadOn];
+        let offers = vec![Turn::Read(&[Sent::SaslHeader]), Turn::Send(offers), Turn::ReadOn];
         let (_peer, mut transport) = certified(vec![insists, offers]).await;
         let error = protocol_error(register(&mut transport).await);
         assert!(error.reason.contains(says) && error.reason.contains("EXTERNAL"), "{error}");
@@ -89,7 +89,7 @@ async fn a_server_that_offers_nothing_for_a_token_is_told_apart() {
         (&["ANONYMOUS", "SCRAM-SHA-256"], "ANONYMOUS, SCRAM-SHA-256"),
         (&[], "no mechanism at all"),
     ] {
-        for (pipelined, first) in [(true, "Si"), (false, "S")] {
+        for (pipelined, first) in [(true, LOGIN), (false, &[Sent::SaslHeader][..])] {
             let offers = Turn::Send([SASL, &mechanisms(offer)].concat());
             let (_peer, config) = start(vec![vec![Turn::Read(first), offers, Turn::ReadOn]]).await;
             let config = AmqpConfig::new(config).pipelined(pipelined);
@@ -105,8 +105,7 @@ async fn a_refused_certificate_comes_with_the_chain_that_was_sent() {
     let json = r#"{"errorCode":401002,"message":"CA certificate not found."}"#;
     let refusal = close(Some(error("amqp:unauthorized-access", Some(json))));
     let said = [AMQP, &frame(&open()), &refusal].concat();
-    let (_peer, mut transport) =
-        certified(vec![vec![Turn::Read("Hobaaf"), Turn::Send(said)]]).await;
+    let (_peer, mut transport) = certified(vec![vec![Turn::Read(START), Turn::Send(said)]]).await;
     let response = register(&mut transport).await.unwrap();
     assert_eq!(response.status, 401);
     let hint = response.hint.unwrap();
@@ -127,7 +126,7 @@ async fn what_can_not_be_is_refused_before_any_connection() {
     assert_eq!(refused.kind(), dps_state_machine::ErrorKind::Configuration);
     tokio::select! {
         biased;
-        seen = peer.over_next() => panic!("{seen}"),
+        seen = peer.over_next() => panic!("{seen:?}"),
         () = tokio::task::yield_now() => {}
     }
 }
@@ -144,7 +143,8 @@ async fn tokens_and_ids_longer_than_a_small_frame_go_out_whole() {
         b"1"
     );
     drop(transport);
-    assert!(peer.over_next().await.starts_with("SiHobaaft"));
+    let seen = peer.over_next().await;
+    assert!(seen.starts_with(&[LOGIN, START, REQUEST].concat()), "{seen:?}");
 }
 
 #[tokio::test]

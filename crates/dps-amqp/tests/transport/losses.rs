@@ -14,7 +14,7 @@ async fn a_connection_that_dies_at_any_frame_is_lost_at_once() {
         vec![AMQP.to_vec(), frame(&open()), begin(2048), attached(), credit(0, 2048, 0, 100)],
         vec![accepted(0), part(0, b"half", true)],
     ];
-    let reads = ["Si", "Hobaaf", "t"];
+    let reads = [LOGIN, START, REQUEST];
     let mut deaths = 0;
     for (flight, answers) in said.iter().enumerate() {
         for answered in 0..=answers.len() {
@@ -51,7 +51,7 @@ async fn a_connection_closed_right_before_a_request_is_made_anew() {
     assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     connections.recv().await.unwrap().now();
     assert_eq!(query(&mut transport).await.unwrap().body, b"2");
-    assert_eq!(peer.over_next().await, "SiHobaaft");
+    assert_eq!(peer.over_next().await, [LOGIN, START, REQUEST].concat());
 }
 
 #[tokio::test]
@@ -61,9 +61,9 @@ async fn a_request_that_may_have_arrived_says_so() {
 
     let no_credit = [AMQP, &frame(&open()), &begin(2048), &attached()].concat();
     let script = vec![
-        Turn::Read("Si"),
+        Turn::Read(LOGIN),
         Turn::Send(logged_in()),
-        Turn::Read("Hobaaf"),
+        Turn::Read(START),
         Turn::Send(no_credit),
         Turn::Cut,
     ];
@@ -100,7 +100,8 @@ async fn a_dropped_request_closes_its_connection_and_the_next_makes_another() {
         let waited = tokio::time::timeout(Duration::from_millis(300), registering.as_mut()).await;
         assert!(waited.is_err(), "nobody answers");
     }
-    assert!(peer.over_next().await.starts_with("SiHobaaf"));
+    let seen = peer.over_next().await;
+    assert!(seen.starts_with(&[LOGIN, START].concat()), "{seen:?}");
     assert_eq!(query(&mut transport).await.unwrap().body, b"2");
 }
 
@@ -110,7 +111,10 @@ async fn the_end_of_session_is_said_once_and_nobody_waits_for_its_answer() {
     register(&mut transport).await.unwrap();
     transport.end_session().await.unwrap();
     transport.end_session().await.unwrap();
-    assert_eq!(peer.over_next().await, "SiHobaaftdxxc");
+    assert_eq!(
+        peer.over_next().await,
+        [LOGIN, START, REQUEST, ACCEPTANCE, END_OF_SESSION].concat()
+    );
 }
 
 #[tokio::test]

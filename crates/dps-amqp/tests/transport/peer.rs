@@ -27,9 +27,48 @@ use tokio::{
 
 use super::support::{ServerStream, listen_tls, swallow};
 
-/// Headers by `S` (SASL) and `H` (AMQP); SASL's init by `i` and response by `r`; open, begin, attach, flow, transfer
-/// by their first letters, a disposition by `d`, detach by `x`, end by `e`, close by `c`, an empty frame by `.`.
-pub(crate) type Letters = String;
+/// What a device sends: a protocol header or a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    SaslHeader,
+    SaslInit,
+    SaslResponse,
+    AmqpHeader,
+    Open,
+    Begin,
+    Attach,
+    Flow,
+    Transfer,
+    Disposition,
+    Detach,
+    End,
+    Close,
+    Empty,
+}
+
+/// A device with a SAS token says who it is.
+pub(crate) const LOGIN: &[Sent] = &[Sent::SaslHeader, Sent::SaslInit];
+/// A device starts a session with both of its links.
+pub(crate) const START: &[Sent] =
+    &[Sent::AmqpHeader, Sent::Open, Sent::Begin, Sent::Attach, Sent::Attach, Sent::Flow];
+/// A device sends a request.
+pub(crate) const REQUEST: &[Sent] = &[Sent::Transfer];
+/// A device accepts an answer.
+pub(crate) const ACCEPTANCE: &[Sent] = &[Sent::Disposition];
+/// A device accepts eight answers and gives credit again.
+pub(crate) const EIGHT_ACCEPTANCES_AND_CREDIT: &[Sent] = &[
+    Sent::Disposition,
+    Sent::Disposition,
+    Sent::Disposition,
+    Sent::Disposition,
+    Sent::Disposition,
+    Sent::Disposition,
+    Sent::Disposition,
+    Sent::Disposition,
+    Sent::Flow,
+];
+/// A device ends its session.
+pub(crate) const END_OF_SESSION: &[Sent] = &[Sent::Detach, Sent::Detach, Sent::Close];
 
 type MakeAnswer = dyn Fn(&str) -> Vec<u8> + Send + Sync;
 
@@ -37,7 +76,7 @@ type MakeAnswer = dyn Fn(&str) -> Vec<u8> + Send + Sync;
 #[derive(Clone)]
 pub(crate) enum Turn {
     /// Reads exactly these, and sends nothing meanwhile: what comes is what the device sends of its own accord.
-    Read(&'static str),
+    Read(&'static [Sent]),
     /// Sends this.
     Send(Vec<u8>),
     /// Answers the request that came last: with the bytes that this makes of its correlation id.
@@ -52,7 +91,7 @@ pub(crate) enum Turn {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// All that a connection sent, when it was over or cut.
-    Over(Letters),
+    Over(Vec<Sent>),
 }
 
 pub(crate) struct Peer {
@@ -83,8 +122,7 @@ impl Peer {
             let tell = tell.clone();
             async move {
                 let Some(stream) = upgrade(tls).await else { return };
-                let mut server =
-                    Server { stream, buffer: vec![], seen: String::new(), last: vec![] };
+                let mut server = Server { stream, buffer: vec![], seen: vec![], last: vec![] };
                 server.follow(script).await;
                 let Server { stream, seen, .. } = server;
                 drop(stream);
@@ -97,16 +135,16 @@ impl Peer {
     }
 
     /// All that the next connection to end had sent.
-    pub(crate) async fn over_next(&mut self) -> Letters {
-        let Event::Over(letters) = self.events.recv().await.unwrap();
-        letters
+    pub(crate) async fn over_next(&mut self) -> Vec<Sent> {
+        let Event::Over(seen) = self.events.recv().await.unwrap();
+        seen
     }
 }
 
 struct Server<S> {
     stream: S,
     buffer: Vec<u8>,
-    seen: Letters,
+    seen: Vec<Sent>,
     /// The transfers since the last answer.
     last: Vec<u8>,
 }
@@ -122,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
                             return;
                         }
                     }
-                    assert!(self.seen.ends_with(wanted), "{} instead of {wanted}", self.seen);
+                    assert!(self.seen.ends_with(wanted), "{:?} instead of {wanted:?}", self.seen);
                 }
                 Turn::Send(bytes) => self.send(&bytes).await,
                 Turn::Answer(make) => {
@@ -152,8 +190,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
             };
             if self.buffer.len() >= size {
                 let unit: Vec<_> = self.buffer.drain(..size).collect();
-                self.seen.push(letter(&unit));
-                if self.seen.ends_with('t') {
+                let sent = recognize(&unit);
+                self.seen.push(sent);
+                if sent == Sent::Transfer {
                     self.last.extend(unit);
                 }
                 return Some(());
@@ -165,23 +204,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Server<S> {
     }
 }
 
-fn letter(unit: &[u8]) -> char {
+fn recognize(unit: &[u8]) -> Sent {
     match (unit, unit.get(10)) {
-        ([b'A', b'M', b'Q', b'P', 3, ..], _) => 'S',
-        ([b'A', b'M', b'Q', b'P', ..], _) => 'H',
-        (_, None) => '.',
+        ([b'A', b'M', b'Q', b'P', 3, ..], _) => Sent::SaslHeader,
+        ([b'A', b'M', b'Q', b'P', ..], _) => Sent::AmqpHeader,
+        (_, None) => Sent::Empty,
         (_, Some(code)) => match code {
-            0x41 => 'i',
-            0x43 => 'r',
-            0x10 => 'o',
-            0x11 => 'b',
-            0x12 => 'a',
-            0x13 => 'f',
-            0x14 => 't',
-            0x15 => 'd',
-            0x16 => 'x',
-            0x17 => 'e',
-            0x18 => 'c',
+            0x41 => Sent::SaslInit,
+            0x43 => Sent::SaslResponse,
+            0x10 => Sent::Open,
+            0x11 => Sent::Begin,
+            0x12 => Sent::Attach,
+            0x13 => Sent::Flow,
+            0x14 => Sent::Transfer,
+            0x15 => Sent::Disposition,
+            0x16 => Sent::Detach,
+            0x17 => Sent::End,
+            0x18 => Sent::Close,
             other => panic!("{other:x} in {unit:x?}"),
         },
     }
@@ -396,10 +435,10 @@ pub(crate) fn answers(delivery_id: u32, body: &'static str) -> Turn {
 /// A server that starts a session, in the fewest flights.
 pub(crate) fn usual_start() -> Vec<Turn> {
     vec![
-        Turn::Read("Si"),
+        Turn::Read(LOGIN),
         Turn::Send(logged_in()),
-        Turn::Read("Hobaaf"),
+        Turn::Read(START),
         Turn::Send(started()),
-        Turn::Read("t"),
+        Turn::Read(REQUEST),
     ]
 }

@@ -20,7 +20,7 @@ async fn refused_with(bytes: Vec<u8>) -> Response {
 async fn a_rejection_is_an_answer_and_the_connection_goes_on() {
     let retry_after =
         error_with("amqp:internal-error", JSON, "Retry-After", Value::String("7".into()));
-    let turns = vec![Turn::Send(rejected(0, retry_after)), Turn::Read("t"), answers(1, "1")];
+    let turns = vec![Turn::Send(rejected(0, retry_after)), Turn::Read(REQUEST), answers(1, "1")];
     let (_peer, mut transport) = started_with(turns).await;
     let response = register(&mut transport).await.unwrap();
     assert_eq!((response.status, response.body), (429, JSON.as_bytes().to_vec()));
@@ -105,9 +105,9 @@ async fn an_open_with_the_error_property_refuses_with_and_without_a_close() {
         [opened, close(Some(failure))].concat(),
     ] {
         let script = vec![
-            Turn::Read("Si"),
+            Turn::Read(LOGIN),
             Turn::Send(logged_in()),
-            Turn::Read("Hobaaf"),
+            Turn::Read(START),
             Turn::Send(bytes),
             Turn::Cut,
         ];
@@ -122,9 +122,9 @@ async fn a_refused_attach_refuses() {
     let failure = error("amqp:not-found", Some(r#"{"errorCode":404201}"#));
     let opened = [AMQP, &frame(&open()), &begin(100), &attached(), &detach(Some(failure))].concat();
     let script = vec![
-        Turn::Read("Si"),
+        Turn::Read(LOGIN),
         Turn::Send(logged_in()),
-        Turn::Read("Hobaaf"),
+        Turn::Read(START),
         Turn::Send(opened),
         Turn::ReadOn,
     ];
@@ -139,7 +139,7 @@ async fn the_machine_names_a_refusal_and_waits_out_a_throttle() {
     let again = error_with("amqp:internal-error", JSON, "retry-after", Value::Int(0));
     let over = error("amqp:not-found", Some(r#"{"errorCode":404201,"message":"gone"}"#));
     let turns =
-        vec![Turn::Send(rejected(0, again)), Turn::Read("t"), Turn::Send(rejected(1, over))];
+        vec![Turn::Send(rejected(0, again)), Turn::Read(REQUEST), Turn::Send(rejected(1, over))];
     let (_peer, transport) = started_with(turns).await;
     let machine =
         StateMachine::new(transport, Settings::default().poll_floor(std::time::Duration::ZERO));

@@ -9,14 +9,21 @@ use super::{peer::*, *};
 async fn a_token_takes_three_flights_after_tls_and_each_poll_one() {
     let script = [
         usual_start(),
-        vec![answers(0, "1"), Turn::Read("dt"), answers(1, "2"), Turn::Read("dxxc"), Turn::ReadOn],
+        vec![
+            answers(0, "1"),
+            Turn::Read(&[Sent::Disposition, Sent::Transfer]),
+            answers(1, "2"),
+            Turn::Read(&[Sent::Disposition, Sent::Detach, Sent::Detach, Sent::Close]),
+            Turn::ReadOn,
+        ],
     ];
     let (mut peer, config) = start(vec![script.concat()]).await;
     let mut transport = AmqpTransport::new(config).unwrap();
     assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     assert_eq!(query(&mut transport).await.unwrap().body, b"2");
     transport.end_session().await.unwrap();
-    assert_eq!(peer.over_next().await, "SiHobaaftdtdxxc");
+    let session = [LOGIN, START, REQUEST, ACCEPTANCE, REQUEST, ACCEPTANCE, END_OF_SESSION];
+    assert_eq!(peer.over_next().await, session.concat());
 }
 
 #[tokio::test]
@@ -24,9 +31,9 @@ async fn a_certificate_takes_two_flights_after_tls() {
     let authority = Authority::new("Test CA");
     let tls = server_config(&authority.server(|_| ()), Some(&authority), &[&TLS13]);
     let script = vec![
-        Turn::Read("Hobaaf"),
+        Turn::Read(START),
         Turn::Send(started()),
-        Turn::Read("t"),
+        Turn::Read(REQUEST),
         answers(0, "1"),
         Turn::ReadOn,
     ];
@@ -36,20 +43,23 @@ async fn a_certificate_takes_two_flights_after_tls() {
     let mut transport = AmqpTransport::new(config).unwrap();
     assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     drop(transport);
-    assert_eq!(peer.over_next().await, "Hobaaft");
+    assert_eq!(peer.over_next().await, [START, REQUEST].concat());
 }
 
 /// A server that takes nothing before it was asked.
 fn step_by_step_script() -> Vec<Turn> {
-    let answer = |read, send: &[u8]| [Turn::Read(read), Turn::Send(send.to_vec())];
+    let answer = |read: &'static [Sent], send: &[u8]| [Turn::Read(read), Turn::Send(send.to_vec())];
     [
-        answer("S", &[SASL, &mechanisms(&["PLAIN"])].concat()),
-        answer("i", &outcome(SaslCode::Ok)),
-        answer("H", AMQP),
-        answer("o", &frame(&open())),
-        answer("b", &begin(2048)),
-        answer("aaf", &[attached(), credit(0, 2048, 0, 100)].concat()),
-        [Turn::Read("t"), answers(0, "1")],
+        answer(&[Sent::SaslHeader], &[SASL, &mechanisms(&["PLAIN"])].concat()),
+        answer(&[Sent::SaslInit], &outcome(SaslCode::Ok)),
+        answer(&[Sent::AmqpHeader], AMQP),
+        answer(&[Sent::Open], &frame(&open())),
+        answer(&[Sent::Begin], &begin(2048)),
+        answer(
+            &[Sent::Attach, Sent::Attach, Sent::Flow],
+            &[attached(), credit(0, 2048, 0, 100)].concat(),
+        ),
+        [Turn::Read(REQUEST), answers(0, "1")],
     ]
     .concat()
 }
@@ -66,18 +76,18 @@ async fn a_start_that_dies_is_tried_once_more_step_by_step() {
     let quarrel = close(Some(error("amqp:connection:framing-error", Some("not so fast"))));
     for death in [
         vec![Turn::Cut],
-        vec![Turn::Read("Si"), Turn::Cut],
-        vec![Turn::Read("Si"), Turn::Send(logged_in()), Turn::Read("Hobaaf"), Turn::Cut],
+        vec![Turn::Read(LOGIN), Turn::Cut],
+        vec![Turn::Read(LOGIN), Turn::Send(logged_in()), Turn::Read(START), Turn::Cut],
         vec![
-            Turn::Read("Si"),
+            Turn::Read(LOGIN),
             Turn::Send(logged_in()),
-            Turn::Read("Hobaaf"),
+            Turn::Read(START),
             Turn::Send([AMQP, &frame(&open()), &quarrel].concat()),
         ],
         vec![
-            Turn::Read("Si"),
+            Turn::Read(LOGIN),
             Turn::Send(logged_in()),
-            Turn::Read("Hobaaf"),
+            Turn::Read(START),
             Turn::Send([AMQP, &frame(&open()), &end(None)].concat()),
         ],
     ] {
@@ -89,12 +99,13 @@ async fn a_start_that_dies_is_tried_once_more_step_by_step() {
 
 #[tokio::test]
 async fn what_dies_step_by_step_too_is_lost_and_nothing_was_sent() {
-    let (mut peer, config) = start(vec![vec![Turn::Cut], vec![Turn::Read("S"), Turn::Cut]]).await;
+    let (mut peer, config) =
+        start(vec![vec![Turn::Cut], vec![Turn::Read(&[Sent::SaslHeader]), Turn::Cut]]).await;
     let error = connection_error(register(&mut AmqpTransport::new(config).unwrap()).await);
     assert!(error.lost && error.retryable && !error.request_may_have_been_sent, "{error:?}");
     assert_eq!(error.stage, Stage::Register);
-    assert_eq!(peer.over_next().await, "");
-    assert_eq!(peer.over_next().await, "S");
+    assert_eq!(peer.over_next().await, []);
+    assert_eq!(peer.over_next().await, [Sent::SaslHeader]);
 }
 
 #[tokio::test]
@@ -103,9 +114,9 @@ async fn a_refusal_in_a_start_is_no_death() {
     let json = r#"{"errorCode":401002,"trackingId":"t"}"#;
     let refusal = close(Some(error("amqp:unauthorized-access", Some(json))));
     let script = vec![
-        Turn::Read("Si"),
+        Turn::Read(LOGIN),
         Turn::Send(logged_in()),
-        Turn::Read("Hobaaf"),
+        Turn::Read(START),
         Turn::Send([AMQP, &frame(&open()), &refusal].concat()),
         Turn::Cut,
     ];
@@ -121,16 +132,16 @@ async fn requests_wait_for_credit_and_keep_to_window_and_frame_size() {
     narrow.max_frame_size = 512.into();
     let opened = [AMQP, &frame(&narrow), &begin(1), &attached()].concat();
     let script = vec![
-        Turn::Read("Si"),
+        Turn::Read(LOGIN),
         Turn::Send(logged_in()),
-        Turn::Read("Hobaaf"),
+        Turn::Read(START),
         Turn::Send(opened),
         Turn::Send(credit(0, 1, 0, 1)),
-        Turn::Read("t"),
+        Turn::Read(REQUEST),
         Turn::Send(credit(1, 1, 1, 1)),
-        Turn::Read("t"),
+        Turn::Read(REQUEST),
         Turn::Send(credit(2, 1, 1, 1)),
-        Turn::Read("t"),
+        Turn::Read(REQUEST),
         answers(0, "1"),
     ];
     let (_peer, config) = start(vec![script]).await;

@@ -2,7 +2,7 @@
 
 use dps_connect::Carrier;
 
-use super::{peer::answers, *};
+use super::{peer::*, *};
 
 #[path = "../../../dps-connect/tests/support/upgrade.rs"]
 mod upgrade;
@@ -15,14 +15,22 @@ fn over_websocket(config: Config) -> AmqpTransport {
 async fn a_session_over_websocket_is_the_same_session() {
     let (tls, roots) = trusted_tls();
     let upgrade = |tls| upgrade::accept(tls, "AMQPWSB10");
-    let script =
-        [usual_start(), vec![answers(0, "1"), Turn::Read("dt"), answers(1, "2"), Turn::ReadOn]];
+    let script = [
+        usual_start(),
+        vec![
+            answers(0, "1"),
+            Turn::Read(&[Sent::Disposition, Sent::Transfer]),
+            answers(1, "2"),
+            Turn::ReadOn,
+        ],
+    ];
     let mut peer = Peer::over(tls, vec![script.concat()], upgrade).await;
     let mut transport = over_websocket(config(&localhost(peer.address), roots));
     assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     assert_eq!(query(&mut transport).await.unwrap().body, b"2");
     transport.end_session().await.unwrap();
-    assert_eq!(peer.over_next().await, "SiHobaaftdtdxxc");
+    let session = [LOGIN, START, REQUEST, ACCEPTANCE, REQUEST, ACCEPTANCE, END_OF_SESSION];
+    assert_eq!(peer.over_next().await, session.concat());
 }
 
 #[tokio::test]

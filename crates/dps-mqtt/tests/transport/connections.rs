@@ -65,7 +65,7 @@ async fn a_connection_closed_while_idle_is_made_anew() {
     peer.closed(1).await;
     assert_eq!(query(&mut transport).await.unwrap().body, b"2");
     let (connection, packets) = peer.flight().await;
-    assert_eq!((connection, kinds(&packets).as_str()), (2, "CSP"));
+    assert_eq!((connection, kinds(&packets)), (2, FLIGHT.to_vec()));
 }
 
 #[tokio::test]
@@ -136,10 +136,14 @@ async fn a_session_is_kept_alive_while_an_answer_is_awaited_and_between_two() {
     let mqtt = MqttConfig::new(config).keep_alive(Duration::from_secs(1));
     let mut transport = MqttTransport::new(mqtt).unwrap();
     register(&mut transport).await.unwrap();
-    assert_eq!(kinds(&peer.flight().await.1), "CSP");
-    assert_eq!(kinds(&peer.flight().await.1), "A", "acknowledged at once when nothing follows");
+    assert_eq!(kinds(&peer.flight().await.1), FLIGHT);
+    assert_eq!(
+        kinds(&peer.flight().await.1),
+        [Sent::Acknowledge],
+        "acknowledged at once when nothing follows"
+    );
     for _ in 0..2 {
-        assert_eq!(kinds(&peer.flight().await.1), "I");
+        assert_eq!(kinds(&peer.flight().await.1), [Sent::Ping]);
     }
 
     let deaf: Script = Arc::new(|_, packet| match packet {
@@ -151,8 +155,8 @@ async fn a_session_is_kept_alive_while_an_answer_is_awaited_and_between_two() {
     let mut transport = MqttTransport::new(mqtt).unwrap();
     let error = connection_error(register(&mut transport).await);
     assert!(error.lost && error.message.contains("does not answer pings"), "{error}");
-    assert_eq!(kinds(&peer.flight().await.1), "CSP");
-    assert_eq!(kinds(&peer.flight().await.1), "I");
+    assert_eq!(kinds(&peer.flight().await.1), FLIGHT);
+    assert_eq!(kinds(&peer.flight().await.1), [Sent::Ping]);
 }
 
 #[tokio::test]
@@ -165,7 +169,7 @@ async fn a_proxy_is_asked_for_the_port_of_mqtt() {
     register(&mut MqttTransport::new(config).unwrap()).await.unwrap();
     let request = requests.recv().await.unwrap();
     assert!(request.starts_with("CONNECT localhost:8883 HTTP/1.1\r\n"), "{request}");
-    assert_eq!(kinds(&peer.flight().await.1), "CSP");
+    assert_eq!(kinds(&peer.flight().await.1), FLIGHT);
 }
 
 #[tokio::test]

@@ -30,18 +30,32 @@ async fn start(script: Script) -> (Peer, Config) {
     (peer, config)
 }
 
-/// The kinds of packets, in a letter each.
-fn kinds(packets: &[Packet]) -> String {
+/// What a device sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Connect,
+    Subscribe,
+    Publish,
+    Acknowledge,
+    Ping,
+    Disconnect,
+    Other,
+}
+
+/// A device starts a session and sends a request.
+const FLIGHT: [Sent; 3] = [Sent::Connect, Sent::Subscribe, Sent::Publish];
+
+fn kinds(packets: &[Packet]) -> Vec<Sent> {
     packets
         .iter()
         .map(|packet| match packet {
-            Packet::Connect(_) => 'C',
-            Packet::Subscribe(_) => 'S',
-            Packet::Publish(_) => 'P',
-            Packet::Puback(_) => 'A',
-            Packet::Pingreq => 'I',
-            Packet::Disconnect => 'D',
-            _ => '?',
+            Packet::Connect(_) => Sent::Connect,
+            Packet::Subscribe(_) => Sent::Subscribe,
+            Packet::Publish(_) => Sent::Publish,
+            Packet::Puback(_) => Sent::Acknowledge,
+            Packet::Pingreq => Sent::Ping,
+            Packet::Disconnect => Sent::Disconnect,
+            _ => Sent::Other,
         })
         .collect()
 }

@@ -12,7 +12,7 @@ async fn three_packets_leave_in_one_flight_and_each_poll_in_one_more() {
 
     let response = register(&mut transport).await.unwrap();
     let (connection, packets) = peer.flight().await;
-    assert_eq!((connection, kinds(&packets).as_str()), (1, "CSP"));
+    assert_eq!((connection, kinds(&packets)), (1, FLIGHT.to_vec()));
     let [Packet::Connect(connect), Packet::Subscribe(subscribe), Packet::Publish(put)] =
         &packets[..]
     else {
@@ -68,10 +68,13 @@ async fn the_end_of_session_takes_the_last_acknowledgement_along_and_closes() {
     let mut transport = MqttTransport::new(config).unwrap();
     for session in 1..=2 {
         register(&mut transport).await.unwrap();
-        assert_eq!(kinds(&peer.flight().await.1), "CSP");
+        assert_eq!(kinds(&peer.flight().await.1), FLIGHT);
         transport.end_session().await.unwrap();
         let (connection, end_of_session) = peer.flight().await;
-        assert_eq!((connection, kinds(&end_of_session).as_str()), (session, "AD"));
+        assert_eq!(
+            (connection, kinds(&end_of_session)),
+            (session, [Sent::Acknowledge, Sent::Disconnect].to_vec())
+        );
         let [Packet::Puback(pid), _] = end_of_session[..] else { panic!("{end_of_session:?}") };
         assert_eq!(pid.value(), 7);
         peer.closed(session).await;
@@ -84,8 +87,8 @@ async fn a_setting_goes_step_by_step() {
     let (mut peer, config) = start(service([ok("1")])).await;
     let mut transport = MqttTransport::new(MqttConfig::new(config).pipelined(false)).unwrap();
     assert_eq!(register(&mut transport).await.unwrap().body, b"1");
-    for kind in ["C", "S", "P"] {
-        assert_eq!(kinds(&peer.flight().await.1), kind);
+    for kind in FLIGHT {
+        assert_eq!(kinds(&peer.flight().await.1), [kind]);
     }
 }
 
@@ -103,15 +106,17 @@ async fn a_flight_that_kills_the_connection_is_tried_once_more_step_by_step() {
     let seen = [peer.flight().await, peer.flight().await, peer.flight().await, peer.flight().await];
     let seen: Vec<_> =
         seen.iter().map(|(connection, packets)| (*connection, kinds(packets))).collect();
-    let expected = [(1, "CSP"), (2, "C"), (2, "S"), (2, "P")];
-    assert!(seen.iter().map(|(c, k)| (*c, k.as_str())).eq(expected), "{seen:?}");
+    let step = |sent| (2, vec![sent]);
+    let expected =
+        [(1, FLIGHT.to_vec()), step(Sent::Connect), step(Sent::Subscribe), step(Sent::Publish)];
+    assert_eq!(seen, expected);
 
     // What is known is not tried again.
     transport.end_session().await.unwrap();
     peer.closed(2).await;
     assert_eq!(register(&mut transport).await.unwrap().body, b"2");
     let (connection, packets) = peer.flight().await;
-    assert_eq!((connection, kinds(&packets).as_str()), (3, "C"));
+    assert_eq!((connection, kinds(&packets)), (3, [Sent::Connect].to_vec()));
 }
 
 #[tokio::test]
@@ -173,7 +178,7 @@ async fn another_device_gets_a_session_of_its_own() {
     transport.registration_request(&other, &Progress::default()).await.unwrap();
     let mut seen = vec![peer.flight().await, peer.flight().await];
     seen.sort_by_key(|(connection, _)| *connection);
-    assert_eq!(kinds(&seen[0].1), "AD");
+    assert_eq!(kinds(&seen[0].1), [Sent::Acknowledge, Sent::Disconnect]);
     let Packet::Connect(connect) = &seen[1].1[0] else { panic!("{seen:?}") };
     assert_eq!(&*connect.client_id, "pump-18");
 }

@@ -22,7 +22,7 @@ async fn a_session_over_websocket_is_the_same_session() {
     let mut peer = Peer::over(tls, service([ok("1"), ok("2")]), upgrade).await;
     let mut transport = over_websocket(config(&localhost(peer.address), roots));
     assert_eq!(register(&mut transport).await.unwrap().body, b"1");
-    assert_eq!(kinds(&peer.flight().await.1), "CSP");
+    assert_eq!(kinds(&peer.flight().await.1), FLIGHT);
     assert_eq!(query(&mut transport).await.unwrap().body, b"2");
     transport.end_session().await.unwrap();
     peer.closed(1).await;

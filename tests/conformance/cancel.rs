@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dps_client::{ErrorKind, RegistrationRequest};
-use dps_conformance::{Bench, Cell, drop_after, fast, poll_count, settle};
+use dps_conformance::{Bench, Cell, adjusted, drop_after, fast, poll_count, settle};
 use dps_emulator::{Behavior, Delivery, Fault, Operation, RetryAfter};
 use tokio::join;
 
@@ -142,8 +142,10 @@ async fn a_second_registration_at_once_is_refused(cell: Cell) {
 
 async fn usable_after_every_kind_of_failure(cell: Cell) {
     let bench = Bench::healthy(cell).await;
-    let client =
-        bench.client_with(bench.config.clone(), fast().request_timeout(Duration::from_millis(500)));
+    let client = bench.client_with(
+        bench.config.clone(),
+        adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(500)),
+    );
     let failures = [
         (Fault::error(400_004, "no"), ErrorKind::Rejected),
         (Fault::with_body(dps_emulator::Body::Garbage), ErrorKind::Protocol),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dps_client::{Endpoint, Error, ErrorKind, Roots, Stage};
-use dps_conformance::{Authority, Bench, Cell, fast, settle};
+use dps_conformance::{Authority, Bench, Cell, adjusted, fast, settle};
 use dps_emulator::{Behavior, ConnectionFault, Delivery, Fault, Operation, ServerCertificate};
 use tokio::net::TcpListener;
 
@@ -63,7 +63,7 @@ async fn times_out(bench: &Bench, bounds: dps_client::Settings) -> (Error, Durat
 async fn a_registration_without_an_answer_times_out(cell: Cell) {
     let fault = Fault::deliver(Delivery::Never);
     let bench = Bench::new(cell, Behavior::new().on_register(fault)).await;
-    let bounds = fast().request_timeout(Duration::from_millis(700));
+    let bounds = adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(700));
     let (error, took) = times_out(&bench, bounds).await;
     assert_eq!(error.stage(), Some(Stage::Register));
     assert!(error.is_retryable() && error.hint().is_some());
@@ -73,14 +73,15 @@ async fn a_registration_without_an_answer_times_out(cell: Cell) {
 async fn a_query_without_an_answer_times_out(cell: Cell) {
     let fault = Fault::deliver(Delivery::Never);
     let bench = Bench::new(cell, Behavior::new().polls(1).on_query(fault)).await;
-    let bounds = fast().request_timeout(Duration::from_millis(700));
+    let bounds = adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(700));
     let (error, _) = times_out(&bench, bounds).await;
     assert_eq!(error.stage(), Some(Stage::Query));
 }
 
 async fn the_whole_registration_times_out(cell: Cell) {
     let bench = Bench::new(cell, Behavior::new().polls(u32::MAX)).await;
-    let bounds = fast().registration_timeout(Duration::from_millis(900));
+    let bounds =
+        adjusted(fast(), |settings| settings.registration_timeout = Duration::from_millis(900));
     let (error, took) = times_out(&bench, bounds).await;
     assert!(matches!(error.stage(), Some(Stage::Query | Stage::Register)), "{error}");
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -121,9 +122,10 @@ async fn closed_while_waiting_to_poll_is_asked_on_a_new_connection(cell: Cell) {
 async fn closed_on_every_poll_ends_within_the_deadline(cell: Cell) {
     let fault = Fault::deliver(Delivery::CloseBefore).forever();
     let bench = Bench::new(cell, Behavior::new().polls(1).on_query(fault)).await;
-    let bounds = fast()
-        .poll_interval(Duration::from_millis(200))
-        .registration_timeout(Duration::from_secs(1));
+    let bounds = adjusted(fast(), |settings| {
+        settings.poll_interval = Duration::from_millis(200);
+        settings.registration_timeout = Duration::from_secs(1);
+    });
     let client = bench.client_with(bench.config.clone(), bounds);
     let start = Instant::now();
     let error = client.register(bench.request()).await.unwrap_err();
@@ -155,7 +157,7 @@ async fn closed_after_tls_is_a_connection_error(cell: Cell) {
 
 async fn silence_instead_of_tls_times_out_at_tls(cell: Cell) {
     let bench = with_connection_fault(cell, ConnectionFault::HangOnAccept).await;
-    let bounds = fast().request_timeout(Duration::from_millis(700));
+    let bounds = adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(700));
     let (error, _) = times_out(&bench, bounds).await;
     assert_eq!(error.stage(), Some(Stage::Tls), "{error}");
 }

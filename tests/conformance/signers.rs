@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use dps_client::{Attestation, CredentialError, Error, ErrorKind, Stage};
 use dps_conformance::{
-    Bench, Cell, Credential, OutsideKey, OutsideSigner, SignerConduct, fast, settle,
+    Bench, Cell, Credential, OutsideKey, OutsideSigner, SignerConduct, adjusted, fast, settle,
 };
 use dps_emulator::Behavior;
 use tokio::join;
@@ -29,7 +29,8 @@ pub(crate) fn cases() -> Vec<Case> {
 fn signing(bench: &Bench, conduct: SignerConduct) -> (OutsideSigner, dps_client::Client) {
     let signer = OutsideSigner::that(bench.config.attestation.clone(), conduct);
     let config = bench.config.clone().attestation(Attestation::from_signer(signer.clone()));
-    let settings = fast().request_timeout(Duration::from_millis(500));
+    let settings =
+        adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(500));
     (signer, bench.client_with(config, settings))
 }
 

@@ -7,7 +7,7 @@ use dps_client::{
     Transport,
 };
 use dps_conformance::{
-    Bench, Cell, OutsideSigner, ProxyScript, SignerConduct, TestProxy, fast, settle,
+    Bench, Cell, OutsideSigner, ProxyScript, SignerConduct, TestProxy, adjusted, fast, settle,
 };
 use dps_emulator::{Behavior, ConnectionFault, Delivery, Fault};
 use tokio::{net::TcpSocket, task::JoinSet};
@@ -67,7 +67,7 @@ async fn clients_of_one_configuration_each_name_their_own_stage(cell: Cell) {
 }
 
 fn bounds() -> Settings {
-    fast().request_timeout(Duration::from_secs(3))
+    adjusted(fast(), |settings| settings.request_timeout = Duration::from_secs(3))
 }
 
 fn at(config: &Config, endpoint: Endpoint) -> Config {

@@ -1,7 +1,7 @@
 //! Every status that the service can answer with.
 
 use dps_client::{Error, ErrorKind, RejectionCause, Stage};
-use dps_conformance::{Bench, Cell};
+use dps_conformance::{Bench, Cell, adjusted};
 use dps_emulator::{Behavior, Outcome};
 
 use crate::{Case, case};
@@ -85,8 +85,9 @@ async fn unknown_status_of_a_query_keeps_body_and_result(cell: Cell) {
 async fn unassigned_with_an_operation_is_polled(cell: Cell) {
     // For ever unassigned: polled on until the time is up.
     let bench = Bench::new(cell, Behavior::new().outcome(Outcome::status("unassigned"))).await;
-    let bounds =
-        dps_conformance::fast().registration_timeout(std::time::Duration::from_millis(500));
+    let bounds = adjusted(dps_conformance::fast(), |settings| {
+        settings.registration_timeout = std::time::Duration::from_millis(500)
+    });
     let client = bench.client_with(bench.config.clone(), bounds);
     let error = client.register(bench.request()).await.unwrap_err();
     dps_conformance::settle(&client).await;

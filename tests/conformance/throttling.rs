@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dps_client::{ErrorKind, Stage};
-use dps_conformance::{Bench, Cell, fast, settle};
+use dps_conformance::{Bench, Cell, adjusted, fast, settle};
 use dps_emulator::{Behavior, EventKind, Fault, Operation, RetryAfter};
 
 use crate::{Case, case};
@@ -88,7 +88,8 @@ async fn throttled_to_the_end_is_a_rejection(cell: Cell) {
     let throttle = Fault::refuse(429).retry_after(RetryAfter::Seconds(1)).forever();
     let bench = Bench::new(cell, Behavior::new().on_register(throttle)).await;
     // Time for two: the second refusal asks for a wait that is too long.
-    let bounds = fast().registration_timeout(Duration::from_millis(1900));
+    let bounds =
+        adjusted(fast(), |settings| settings.registration_timeout = Duration::from_millis(1900));
     let client = bench.client_with(bench.config.clone(), bounds);
     let start = Instant::now();
     let error = client.register(bench.request()).await.unwrap_err();

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use dps_client::{Client, Settings, Transport};
-use dps_conformance::{drop_after, fast};
+use dps_conformance::{adjusted, drop_after, fast};
 use dps_emulator::{Behavior, Body, Delivery, Fault};
 use tokio::time::timeout;
 
@@ -132,11 +132,12 @@ pub(crate) fn cases() -> Vec<Case> {
 
 /// Short enough for a silent peer, long enough for a healthy one.
 fn settings() -> Settings {
-    fast()
-        .request_timeout(Duration::from_millis(1000))
-        .poll_interval(Duration::from_millis(5))
-        .poll_floor(Duration::from_millis(2))
-        .max_backoff(Duration::from_millis(5))
+    adjusted(fast(), |settings| {
+        settings.request_timeout = Duration::from_millis(1000);
+        settings.poll_interval = Duration::from_millis(5);
+        settings.poll_floor = Duration::from_millis(2);
+        settings.max_backoff = Duration::from_millis(5);
+    })
 }
 
 /// Runs all cases on a transport that fall to this shard, and tells each drop.

@@ -14,7 +14,7 @@ use std::{
 };
 
 use dps_client::{Error, ErrorKind, OperationStatus, RegistrationResult, Settings, StateMachine};
-use dps_conformance::drop_after;
+use dps_conformance::{adjusted, drop_after};
 use tokio::{
     task::JoinSet,
     time::{Instant, advance, sleep},
@@ -71,10 +71,15 @@ impl Schedule {
     fn of(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let acts = (0..1 + random.below(14)).map(|_| Act::random(&mut random)).collect();
-        let settings = Settings::default().jitter_percent(0);
+        let settings = adjusted(Settings::default(), |settings| settings.jitter_percent = 0);
         let settings = match random.below(4) {
-            0 => settings.poll_floor(Duration::ZERO).poll_interval(Duration::from_millis(100)),
-            1 => settings.registration_timeout(Duration::from_secs(10)),
+            0 => adjusted(settings, |settings| {
+                settings.poll_floor = Duration::ZERO;
+                settings.poll_interval = Duration::from_millis(100);
+            }),
+            1 => adjusted(settings, |settings| {
+                settings.registration_timeout = Duration::from_secs(10)
+            }),
             _ => settings,
         };
         let script = Script::random(&mut random);

@@ -6,7 +6,9 @@ use dps_client::{
     Client, Config, Printable, Proxy, RegistrationRequest, Roots, SasToken, Settings, Step,
     Transport, client,
 };
-use dps_conformance::{Authority, ProxyScript, TestProxy, config_for, drop_after, fast, settle};
+use dps_conformance::{
+    Authority, ProxyScript, TestProxy, adjusted, config_for, drop_after, fast, settle,
+};
 use dps_emulator::{Behavior, Body, ConnectionFault, Delivery, Emulator, Fault, RetryAfter};
 
 use crate::{
@@ -141,7 +143,8 @@ impl Bench {
                 .retry_after(RetryAfter::raw("3600")),
         ] {
             self.behaving(Behavior::new().on_register(fault));
-            let soon = fast().registration_timeout(Duration::from_secs(1));
+            let soon =
+                adjusted(fast(), |settings| settings.registration_timeout = Duration::from_secs(1));
             assert!(!self.attempt(self.config.clone(), soon).await, "it should have failed");
         }
         let assigned = Fault::with("registrationState.substatus", token)
@@ -186,9 +189,23 @@ impl Bench {
     async fn run_out_of_time(&self) {
         let soon = Duration::from_millis(60);
         self.behaving(Behavior::new().on_register(Fault::deliver(Delivery::Never).forever()));
-        assert!(!self.attempt(self.config.clone(), fast().request_timeout(soon)).await);
+        assert!(
+            !self
+                .attempt(
+                    self.config.clone(),
+                    adjusted(fast(), |settings| settings.request_timeout = soon)
+                )
+                .await
+        );
         self.behaving(Behavior::new().polls(u32::MAX));
-        assert!(!self.attempt(self.config.clone(), fast().registration_timeout(soon)).await);
+        assert!(
+            !self
+                .attempt(
+                    self.config.clone(),
+                    adjusted(fast(), |settings| settings.registration_timeout = soon)
+                )
+                .await
+        );
         self.behaving(Behavior::new());
         self.emulator.set_connection_faults([ConnectionFault::HangOnAccept]);
         let config = self.config.clone().connect_timeout(soon);

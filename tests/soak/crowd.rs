@@ -6,7 +6,7 @@ use std::{
 };
 
 use dps_client::Transport;
-use dps_conformance::{fast, settle};
+use dps_conformance::{adjusted, fast, settle};
 use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::{
@@ -106,9 +106,10 @@ async fn register(
     number: usize,
 ) -> Result<(dps_client::Client, Duration), String> {
     // So many handshakes on few cores take their time; no device may give up over it.
-    let patient = fast()
-        .request_timeout(Duration::from_secs(120))
-        .registration_timeout(Duration::from_secs(120));
+    let patient = adjusted(fast(), |settings| {
+        settings.request_timeout = Duration::from_secs(120);
+        settings.registration_timeout = Duration::from_secs(120);
+    });
     let prepared = world
         .device(Kind::Polled, transport, &format!("crowd-{transport}-{number}"))
         .and_then(|device| Ok((device.client_with(transport, patient)?, device.request())));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dps_client::{
     Client, Error, ErrorKind, GroupKey, IdScope, RegistrationRequest, RegistrationResult, Transport,
 };
-use dps_conformance::{drop_after, fast, settle};
+use dps_conformance::{adjusted, drop_after, fast, settle};
 use dps_emulator::{Behavior, Body, Delivery, Fault, Outcome};
 
 use crate::{
@@ -240,7 +240,9 @@ impl Kind {
     fn client(self, device: &Device, transport: Transport) -> Result<Client> {
         match self {
             Self::Timeout => {
-                let short = fast().registration_timeout(Duration::from_millis(250));
+                let short = adjusted(fast(), |settings| {
+                    settings.registration_timeout = Duration::from_millis(250)
+                });
                 device.client_with(transport, short)
             }
             _ => device.client(transport),

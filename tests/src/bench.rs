@@ -149,13 +149,21 @@ pub async fn settle(client: &Client) {
 /// Bounds that suit loopback: a broken case fails soon, a healthy one never waits for nothing.
 #[must_use]
 pub fn fast() -> Settings {
-    Settings::default()
-        .request_timeout(Duration::from_secs(10))
-        .registration_timeout(Duration::from_secs(20))
-        .poll_interval(Duration::from_millis(20))
-        .poll_floor(Duration::from_millis(10))
-        .max_backoff(Duration::from_millis(100))
-        .jitter_percent(0)
+    let mut settings = Settings::default();
+    settings.request_timeout = Duration::from_secs(10);
+    settings.registration_timeout = Duration::from_secs(20);
+    settings.poll_interval = Duration::from_millis(20);
+    settings.poll_floor = Duration::from_millis(10);
+    settings.max_backoff = Duration::from_millis(100);
+    settings.jitter_percent = 0;
+    settings
+}
+
+/// The settings with some of them changed.
+#[must_use]
+pub fn adjusted(mut settings: Settings, change: impl FnOnce(&mut Settings)) -> Settings {
+    change(&mut settings);
+    settings
 }
 
 /// Where a service is and whom to trust, for a device with the given credential.

@@ -17,7 +17,7 @@ mod proxy;
 mod signer;
 mod trials;
 
-pub use bench::{Bench, DEVICE, config_for, fast, settle};
+pub use bench::{Bench, DEVICE, adjusted, config_for, fast, settle};
 pub use canary::Canaries;
 pub use cell::{Cell, Credential};
 pub use identity::{Authority, Device};

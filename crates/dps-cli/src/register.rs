@@ -271,7 +271,7 @@ impl Arguments {
         let mut settings = Settings::default();
         let (config, registration_id, emulator) = if self.is_emulated()? {
             let (id_scope, registration_id) = self.device.find()?;
-            settings = settings.poll_floor(embedded::POLL_FLOOR);
+            settings.poll_floor = embedded::POLL_FLOOR;
             let embedded = embedded::start(id_scope, registration_id, transport).await?;
             (embedded.config, embedded.registration_id, Some(embedded.emulator))
         } else {
@@ -283,10 +283,9 @@ impl Arguments {
         context.endpoint = Some(config.endpoint.to_string());
         let request = self.request(registration_id, deadline).await?;
         let time = Time { whole: timeout, left: timeout.saturating_sub(progress.elapsed()) };
-        settings = settings
-            .request_timeout(settings.request_timeout.min(time.left))
-            .registration_timeout(time.left)
-            .poll_floor(poll_floor.unwrap_or(settings.poll_floor));
+        settings.request_timeout = settings.request_timeout.min(time.left);
+        settings.registration_timeout = time.left;
+        settings.poll_floor = poll_floor.unwrap_or(settings.poll_floor);
         let client = client(transport, config, settings)?;
         client.observe(progress.observer());
         Ok(Prepared { client, request, time, _emulator: emulator })

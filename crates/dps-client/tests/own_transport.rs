@@ -65,7 +65,8 @@ impl TransportHandlers for Fake {
 #[tokio::test]
 async fn a_device_registers_over_a_transport_of_the_applications_own() -> Result<(), Error> {
     let fake = Fake::default();
-    let settings = Settings::default().poll_floor(Duration::ZERO);
+    let mut settings = Settings::default();
+    settings.poll_floor = Duration::ZERO;
     let client: Client = StateMachine::new(BoxTransport::new(fake.clone()), settings);
     let request = RegistrationRequest::new("pump-17".parse()?)
         .payload(json!({ "hub": "hub.example" }))?

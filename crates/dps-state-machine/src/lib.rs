@@ -1,9 +1,64 @@
 //! The register / poll / end-session logic of the Azure IoT Hub Device Provisioning Service, once, for every transport.
 //!
+//! A device registers with one request, and then asks for the operation's status until the service has assigned it to a
+//! hub. What the service's answers mean, how long to wait in between, what is tried again and what ends the registration is
+//! the same whatever carries the requests, so it is decided here and nowhere else:
+//!
 //! - A transport implements [`TransportHandlers`]: send the registration, ask for an operation's status, end the session.
 //!   It hands up each answer as a [`Response`] and decides nothing.
+//! - [`StateMachine`] drives a transport on tokio, within the bounds of its [`Settings`], and gives a
+//!   [`RegistrationResult`] or a typed [`Error`]. It spawns no task, and a future that is dropped leaves nothing behind.
+//! - [`machine::Machine`] is what it drives: the protocol without a clock, a socket or a runtime, for a driver of your own.
 //!
-//! Without the default feature `std` the crate is `no_std` with `alloc`.
+//! An application usually wants the crate `dps-client`, which brings the transports. With a transport of your own:
+//!
+//! ```
+//! use dps_state_machine::{
+//!     Error, OperationId, Progress, RegistrationRequest, Response, Settings, StateMachine, TransportHandlers,
+//! };
+//!
+//! /// Assigns every device to one hub.
+//! struct OneHub;
+//!
+//! impl TransportHandlers for OneHub {
+//!     async fn registration_request(
+//!         &mut self,
+//!         request: &RegistrationRequest,
+//!         _: &Progress,
+//!     ) -> Result<Response, Error> {
+//!         let device = request.registration_id();
+//!         Ok(Response::new(
+//!             200,
+//!             format!(
+//!                 r#"{{"status":"assigned","registrationState":{{"assignedHub":"one.example","deviceId":"{device}"}}}}"#
+//!             ),
+//!         ))
+//!     }
+//!
+//!     async fn query_operation_status(
+//!         &mut self,
+//!         _: &RegistrationRequest,
+//!         _: &OperationId,
+//!         _: &Progress,
+//!     ) -> Result<Response, Error> {
+//!         Ok(Response::new(404, "")) // It has no operations.
+//!     }
+//!
+//!     async fn end_session(&mut self) -> Result<(), Error> {
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Error> {
+//! let machine = StateMachine::new(OneHub, Settings::default());
+//! let device = machine.register(RegistrationRequest::new("pump-17".parse()?)).await?;
+//! assert_eq!(device.assigned_hub, "one.example");
+//! machine.end_session().await
+//! # }
+//! ```
+//!
+//! Without the default feature `std` the crate is `no_std` with `alloc`, and has no [`StateMachine`].
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;

@@ -2,7 +2,16 @@
 
 use core::time::Duration;
 
-/// How long to wait for what. Every value has a default that suits the real service.
+/// How long to wait for what. Every value has a default that suits the real service; assign those that are to differ.
+///
+/// ```
+/// # use std::time::Duration;
+/// use dps_state_machine::Settings;
+/// let mut settings = Settings::default();
+/// settings.registration_timeout = Duration::from_secs(120);
+/// ```
+///
+/// All times are real time, and 0 is a time like any other: a bound of 0 is over at once. [`Duration::MAX`] never is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Settings {
@@ -35,28 +44,5 @@ impl Default for Settings {
             end_session_timeout: Duration::from_millis(500),
             jitter_percent: 20,
         }
-    }
-}
-
-macro_rules! setters {
-    ($($name:ident: $ty:ty),+ $(,)?) => {$(
-        #[doc = concat!("Sets [`Settings::", stringify!($name), "`](Self#structfield.", stringify!($name), ").")]
-        #[must_use]
-        pub fn $name(mut self, value: $ty) -> Self {
-            self.$name = value;
-            self
-        }
-    )+};
-}
-
-impl Settings {
-    setters! {
-        request_timeout: Duration,
-        registration_timeout: Duration,
-        poll_interval: Duration,
-        poll_floor: Duration,
-        max_backoff: Duration,
-        end_session_timeout: Duration,
-        jitter_percent: u8,
     }
 }

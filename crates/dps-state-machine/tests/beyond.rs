@@ -81,7 +81,7 @@ async fn never_faster_than_the_floor_and_never_earlier_than_asked() {
     }
     let transport = ScriptedTransport::answering([assigning_after(0), assigned()]);
     transport
-        .machine_with(settings().poll_floor(Duration::ZERO))
+        .machine_with(settings_with(|settings| settings.poll_floor = Duration::ZERO))
         .register(request())
         .await
         .unwrap();
@@ -93,7 +93,11 @@ async fn jitter_only_adds_and_at_most_a_fifth() {
     let mut spread = std::collections::HashSet::new();
     for _ in 0..50 {
         let transport = ScriptedTransport::answering([assigning_after(10), assigned()]);
-        transport.machine_with(settings().jitter_percent(20)).register(request()).await.unwrap();
+        transport
+            .machine_with(settings_with(|settings| settings.jitter_percent = 20))
+            .register(request())
+            .await
+            .unwrap();
         let waited = transport.times().last().copied().unwrap();
         assert!(waited >= secs(10) && waited <= secs(12) + Duration::from_millis(1), "{waited:?}");
         spread.insert(waited);
@@ -136,7 +140,8 @@ async fn a_request_without_an_answer_times_out() {
         let transport = ScriptedTransport::answering(first);
         transport.then_never();
         let start = Instant::now();
-        let machine = transport.machine_with(settings().request_timeout(secs(7)));
+        let machine =
+            transport.machine_with(settings_with(|settings| settings.request_timeout = secs(7)));
         let Err(Error::Timeout(timeout)) = machine.register(request()).await else {
             panic!("a timeout")
         };
@@ -150,7 +155,8 @@ async fn a_request_without_an_answer_times_out() {
 async fn the_deadline_bounds_the_whole_registration() {
     let transport = ScriptedTransport::answering((0..100).map(|_| assigning_after(2)));
     let start = Instant::now();
-    let machine = transport.machine_with(settings().registration_timeout(secs(9)));
+    let machine =
+        transport.machine_with(settings_with(|settings| settings.registration_timeout = secs(9)));
     let Err(Error::Timeout(timeout)) = machine.register(request()).await else {
         panic!("a timeout")
     };
@@ -160,17 +166,19 @@ async fn the_deadline_bounds_the_whole_registration() {
     let transport = ScriptedTransport::default();
     transport.then_never();
     let start = Instant::now();
-    let machine = transport.machine_with(settings().registration_timeout(secs(9)));
+    let machine =
+        transport.machine_with(settings_with(|settings| settings.registration_timeout = secs(9)));
     assert_eq!(machine.register(request()).await.unwrap_err().kind(), ErrorKind::Timeout);
     assert_eq!(start.elapsed(), secs(9));
 }
 
 #[tokio::test(start_paused = true)]
 async fn bounds_for_ever_are_no_overflow() {
-    let forever = settings()
-        .registration_timeout(Duration::MAX)
-        .request_timeout(Duration::MAX)
-        .end_session_timeout(Duration::MAX);
+    let forever = settings_with(|settings| {
+        settings.registration_timeout = Duration::MAX;
+        settings.request_timeout = Duration::MAX;
+        settings.end_session_timeout = Duration::MAX;
+    });
     let transport =
         ScriptedTransport::answering([assigning_after(3600), refused(429_001, None), assigned()]);
     let machine = transport.machine_with(forever);
@@ -452,7 +460,10 @@ async fn a_timeout_names_the_stage_of_the_connection_that_it_struck() {
 async fn a_slow_reader_of_events_holds_nothing_up() {
     let transport =
         ScriptedTransport::answering((0..2000).map(|_| assigning()).chain([assigned()]));
-    let bounds = settings().poll_floor(Duration::ZERO).poll_interval(Duration::ZERO);
+    let bounds = settings_with(|settings| {
+        settings.poll_floor = Duration::ZERO;
+        settings.poll_interval = Duration::ZERO;
+    });
     let machine = transport.machine_with(bounds);
     let mut events = machine.operation_status();
     machine.register(request()).await.unwrap();
@@ -487,7 +498,8 @@ async fn a_timeout_tells_what_the_service_asked_from_what_the_machine_would_have
         (asked(None), Duration::MAX, "the next poll would be due in 18446744073709551615 s, past"),
     ] {
         let transport = ScriptedTransport::answering([answer]);
-        let machine = transport.machine_with(settings().poll_interval(interval));
+        let machine =
+            transport.machine_with(settings_with(|settings| settings.poll_interval = interval));
         let error = machine.register(request()).await.unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
         assert!(error.retry_after().is_some_and(|wait| wait >= secs(60)), "{error:?}");

@@ -123,7 +123,7 @@ proptest! {
             let transport = ScriptedTransport::default();
             transport.answers.lock().unwrap().extend(answers);
             transport.ends_of_session.lock().unwrap().extend(ends_of_session);
-            let machine = transport.machine_with(settings().jitter_percent(jitter));
+            let machine = transport.machine_with(settings_with(|settings| settings.jitter_percent = jitter));
             let started = Instant::now();
             let paused: Duration = acts
                 .iter()

@@ -119,7 +119,8 @@ async fn registration_with(act: Act, moment: Moment, nth: usize) -> bool {
         Step::Tls { server_name: "dps.example".into() },
     );
     *transport.steps.lock().unwrap() = vec![resolving, tls, Step::Connected];
-    let machine = transport.machine_with(settings().request_timeout(secs(7)));
+    let machine =
+        transport.machine_with(settings_with(|settings| settings.request_timeout = secs(7)));
     let meddler = Arc::new(Meddler {
         machine: machine.clone(),
         act,

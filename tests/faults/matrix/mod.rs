@@ -14,7 +14,7 @@ use std::{
 };
 
 use dps_client::{Client, Error, ErrorKind, Settings, Stage, Transport};
-use dps_conformance::fast;
+use dps_conformance::{adjusted, fast};
 use tokio::time::timeout;
 
 use crate::{
@@ -187,25 +187,38 @@ async fn act(
 
 /// The settings of a cell, and which bound holds for its registration.
 fn bounds(scenario: &Scenario, slowness: u32) -> (Settings, Duration) {
-    let settings = fast().poll_interval(POLL_INTERVAL).end_session_timeout(END_OF_SESSION);
+    let settings = adjusted(fast(), |settings| {
+        settings.poll_interval = POLL_INTERVAL;
+        settings.end_session_timeout = END_OF_SESSION;
+    });
     let (request, registration, again) =
         (REQUEST * slowness, REGISTRATION * slowness, AGAIN * slowness);
     match scenario.expect {
         Expect::Fails { kind: ErrorKind::Timeout, stage, .. } => {
             if scenario.behavior.polls == u32::MAX && stage == Stage::Query {
-                (settings.registration_timeout(registration), registration)
+                (
+                    adjusted(settings, |settings| settings.registration_timeout = registration),
+                    registration,
+                )
             } else {
-                (settings.request_timeout(request), request)
+                (adjusted(settings, |settings| settings.request_timeout = request), request)
             }
         }
         // The second connection is what fails.
-        Expect::Fails { retryable: true, .. } if scenario.dies() => {
-            (settings.registration_timeout(registration), registration)
-        }
+        Expect::Fails { retryable: true, .. } if scenario.dies() => (
+            adjusted(settings, |settings| settings.registration_timeout = registration),
+            registration,
+        ),
         // What can pass is tried again until time runs out.
         Expect::Fails { retryable: true, .. } => {
-            let settings = settings.poll_interval(again).max_backoff(again);
-            (settings.registration_timeout(registration), registration)
+            let settings = adjusted(settings, |settings| {
+                settings.poll_interval = again;
+                settings.max_backoff = again;
+            });
+            (
+                adjusted(settings, |settings| settings.registration_timeout = registration),
+                registration,
+            )
         }
         _ => (settings, settings.registration_timeout),
     }

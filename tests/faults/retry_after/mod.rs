@@ -11,6 +11,7 @@ pub(crate) mod sockets;
 use std::time::Duration;
 
 use dps_client::{Error, ErrorKind, Settings, Stage, Transport};
+use dps_conformance::adjusted;
 use dps_state_machine::{
     Response,
     machine::{ExchangeId, Input as Event, Machine, Output},
@@ -108,9 +109,14 @@ fn all_settings() -> [Settings; 4] {
     let usual = Settings::default();
     [
         usual,
-        usual.jitter_percent(0),
-        usual.poll_floor(Duration::ZERO).poll_interval(Duration::from_millis(500)),
-        usual.registration_timeout(Duration::from_secs(2 * 24 * 3600)),
+        adjusted(usual, |settings| settings.jitter_percent = 0),
+        adjusted(usual, |settings| {
+            settings.poll_floor = Duration::ZERO;
+            settings.poll_interval = Duration::from_millis(500);
+        }),
+        adjusted(usual, |settings| {
+            settings.registration_timeout = Duration::from_secs(2 * 24 * 3600)
+        }),
     ]
 }
 

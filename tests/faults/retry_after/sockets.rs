@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dps_client::{ErrorKind, Transport};
-use dps_conformance::{Bench, Cell, Credential, fast, settle};
+use dps_conformance::{Bench, Cell, Credential, adjusted, fast, settle};
 use dps_emulator::{Behavior, Fault, RetryAfter};
 use tokio::task::LocalSet;
 
@@ -93,10 +93,11 @@ async fn check(
     };
     let cell = Cell { transport, credential: Credential::SymmetricKey };
     let bench = Bench::new(cell, behavior).await;
-    let settings = fast()
-        .poll_interval(USUAL)
-        .poll_floor(Duration::from_millis(20))
-        .registration_timeout(DEADLINE);
+    let settings = adjusted(fast(), |settings| {
+        settings.poll_interval = USUAL;
+        settings.poll_floor = Duration::from_millis(20);
+        settings.registration_timeout = DEADLINE;
+    });
     let client = bench.client_with(bench.config.clone(), settings);
     let begin = Instant::now();
     let outcome = client.register(bench.request()).await;

@@ -47,21 +47,24 @@ impl Run {
         let seconds = Duration::from_secs;
         let mut settings = Settings::default();
         if bit(0) {
-            settings = settings.poll_floor(Duration::ZERO);
+            settings.poll_floor = Duration::ZERO;
         }
         if bit(1) {
-            settings = settings.poll_interval(Duration::ZERO).max_backoff(Duration::ZERO);
+            settings.poll_interval = Duration::ZERO;
+            settings.max_backoff = Duration::ZERO;
         }
         if bit(2) {
-            settings = settings.registration_timeout(Duration::MAX);
+            settings.registration_timeout = Duration::MAX;
         }
         if bit(3) {
-            settings = settings.request_timeout(Duration::MAX).end_session_timeout(Duration::MAX);
+            settings.request_timeout = Duration::MAX;
+            settings.end_session_timeout = Duration::MAX;
         }
         if bit(4) {
-            settings = settings.poll_floor(Duration::MAX).max_backoff(Duration::MAX);
+            settings.poll_floor = Duration::MAX;
+            settings.max_backoff = Duration::MAX;
         }
-        settings = settings.jitter_percent(choice >> 6);
+        settings.jitter_percent = choice >> 6;
         // The end of time is as good an origin as any.
         let now = if bit(5) { Duration::MAX - seconds(90) } else { Duration::ZERO };
         Self {

@@ -141,8 +141,9 @@ async fn the_machine_names_a_refusal_and_waits_out_a_throttle() {
     let turns =
         vec![Turn::Send(rejected(0, again)), Turn::Read(REQUEST), Turn::Send(rejected(1, over))];
     let (_peer, transport) = started_with(turns).await;
-    let machine =
-        StateMachine::new(transport, Settings::default().poll_floor(std::time::Duration::ZERO));
+    let mut settings = Settings::default();
+    settings.poll_floor = std::time::Duration::ZERO;
+    let machine = StateMachine::new(transport, settings);
     let Err(Error::Rejected(rejection)) = machine.register(request()).await else { panic!() };
     assert_eq!((rejection.status, rejection.error_code), (404, Some(404_201)));
     assert_eq!(rejection.message, "gone");

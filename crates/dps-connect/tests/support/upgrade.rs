@@ -76,7 +76,8 @@ pub(crate) async fn busy_at_first(
 /// An upgrade that the service refuses because it is busy is waited for and tried again, as on every transport.
 pub(crate) async fn is_tried_again(transport: impl TransportHandlers + 'static) {
     let begin = std::time::Instant::now();
-    let settings = Settings::default().poll_floor(Duration::ZERO);
+    let mut settings = Settings::default();
+    settings.poll_floor = Duration::ZERO;
     let registered = StateMachine::new(transport, settings).register(request()).await.unwrap();
     assert_eq!(registered.assigned_hub, "hub");
     assert!(!BUSY.load(Ordering::SeqCst), "it was refused once");

@@ -49,11 +49,11 @@ pub(crate) fn configured(
 
 /// A client that doesn't wait long.
 pub(crate) fn impatient<W: TransportHandlers>(transport: W) -> StateMachine<W> {
-    let settings = Settings::default()
-        .request_timeout(Duration::from_secs(2))
-        .poll_interval(Duration::from_millis(20))
-        .poll_floor(Duration::from_millis(10))
-        .max_backoff(Duration::from_millis(50));
+    let mut settings = Settings::default();
+    settings.request_timeout = Duration::from_secs(2);
+    settings.poll_interval = Duration::from_millis(20);
+    settings.poll_floor = Duration::from_millis(10);
+    settings.max_backoff = Duration::from_millis(50);
     StateMachine::new(transport, settings)
 }
 

@@ -16,11 +16,12 @@ pub(super) const fn secs(seconds: u64) -> Duration {
 
 /// Short bounds without jitter: few enough moments to visit them all.
 pub(super) fn settings() -> Settings {
-    Settings::default()
-        .request_timeout(secs(3))
-        .registration_timeout(secs(10))
-        .end_session_timeout(secs(1))
-        .jitter_percent(0)
+    let mut settings = Settings::default();
+    settings.request_timeout = secs(3);
+    settings.registration_timeout = secs(10);
+    settings.end_session_timeout = secs(1);
+    settings.jitter_percent = 0;
+    settings
 }
 
 pub(super) fn new_machine() -> Machine {

@@ -180,7 +180,16 @@ impl TransportHandlers for ScriptedTransport {
 
 /// No jitter, so that times are exact; all else as the real service wants it.
 pub fn settings() -> Settings {
-    Settings::default().jitter_percent(0)
+    let mut settings = Settings::default();
+    settings.jitter_percent = 0;
+    settings
+}
+
+/// The same with some of them changed.
+pub fn settings_with(change: impl FnOnce(&mut Settings)) -> Settings {
+    let mut settings = settings();
+    change(&mut settings);
+    settings
 }
 
 pub fn request() -> RegistrationRequest {

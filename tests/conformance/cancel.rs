@@ -77,13 +77,13 @@ async fn cancelled_while_waiting_to_poll(cell: Cell) {
 
 async fn the_session_ended_during_a_registration_cancels_it(cell: Cell) {
     for behavior in [silent(), patient()] {
-        let bench = Bench::new(cell, behavior).await;
+        let bench = Bench::new(cell, behavior.clone()).await;
         let client = bench.client();
         let (outcome, ended) = join!(client.register(bench.request()), async {
             seen(&bench).await;
             client.end_session().await
         });
-        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled);
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Cancelled, "{behavior:?}");
         ended.unwrap();
         works_again(&bench, &client).await;
     }

@@ -159,9 +159,13 @@ async fn registering_again_moves_the_device_when_the_allocation_says_so(cell: Ce
             enrollment.assign_to_each(["hub-a", "hub-b"]).reprovisioning(policy)
         })
         .await;
-        assert_eq!(bench.register().await.unwrap().assigned_hub, "hub-a");
+        assert_eq!(bench.register().await.unwrap().assigned_hub, "hub-a", "{policy:?}");
         let again = bench.register().await.unwrap();
-        assert_eq!((again.assigned_hub.as_str(), again.substatus), ("hub-b", Some(substatus)));
+        assert_eq!(
+            (again.assigned_hub.as_str(), again.substatus),
+            ("hub-b", Some(substatus)),
+            "{policy:?}"
+        );
     }
 }
 

@@ -108,7 +108,7 @@ async fn a_proxy_may_open_a_tunnel_in_odd_words(cell: Cell) {
             assert_eq!(proxy.requests().len(), 1, "a tunnel that stands is asked for once");
         } else {
             let error = outcome.unwrap_err();
-            assert_eq!(error.stage(), Some(Stage::Proxy));
+            assert_eq!(error.stage(), Some(Stage::Proxy), "{answer:?}");
             assert!(error.to_string().contains("can't read the answer"), "{error}");
         }
     }
@@ -138,7 +138,11 @@ async fn a_proxy_that_wants_another_authentication_is_named(cell: Cell) {
         for user in ["", "user:pa%3Ass@"] {
             let (_, proxy, outcome) = through(cell, ProxyScript::Answer(answer), user).await;
             let error = outcome.unwrap_err();
-            assert_eq!((error.stage(), error.is_retryable()), (Some(Stage::Proxy), false));
+            assert_eq!(
+                (error.stage(), error.is_retryable()),
+                (Some(Stage::Proxy), false),
+                "{user:?}"
+            );
             assert!(error.to_string().contains(says), "{error} should say {says}");
             assert!(error.hint().unwrap().contains(hint), "{:?}", error.hint());
             let sent = proxy.requests().iter().filter(|head| head.contains("Basic ")).count();

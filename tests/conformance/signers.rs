@@ -60,9 +60,17 @@ async fn a_failing_signer_is_told_in_its_own_words(cell: Cell) {
         let bench = Bench::healthy(cell).await;
         let (signer, client) = signing(&bench, SignerConduct::Fail(failure.clone()));
         let error = client.register(bench.request()).await.unwrap_err();
-        assert_eq!((error.kind(), error.stage()), (ErrorKind::Credential, Some(Stage::Sign)));
+        assert_eq!(
+            (error.kind(), error.stage()),
+            (ErrorKind::Credential, Some(Stage::Sign)),
+            "{failure:?}"
+        );
         assert!(error.to_string().ends_with(&failure.message), "{error}");
-        assert_eq!((error.is_retryable(), error.hint()), (retryable, failure.hint));
+        assert_eq!(
+            (error.is_retryable(), error.hint()),
+            (retryable, failure.hint.clone()),
+            "{failure:?}"
+        );
         works_again(&bench, &signer, &client).await;
     }
 }
@@ -111,10 +119,18 @@ async fn a_signing_key_that_fails_is_told_in_its_own_words(cell: Cell) {
         key.fail(Some(failure));
         let asked = key.asked();
         let error = client.register(bench.request()).await.unwrap_err();
-        assert_eq!((error.kind(), error.stage()), (ErrorKind::Credential, Some(Stage::Sign)));
-        assert_eq!(error.to_string(), format!("the device's credential can't sign: {words}"));
-        assert_eq!((error.is_retryable(), key.asked() - asked), (retryable, 1));
-        assert_eq!(bench.requests(), []);
+        assert_eq!(
+            (error.kind(), error.stage()),
+            (ErrorKind::Credential, Some(Stage::Sign)),
+            "{words}"
+        );
+        assert_eq!(
+            error.to_string(),
+            format!("the device's credential can't sign: {words}"),
+            "{words}"
+        );
+        assert_eq!((error.is_retryable(), key.asked() - asked), (retryable, 1), "{words}");
+        assert_eq!(bench.requests(), [], "{words}");
     }
     key.fail(None);
     client.register(bench.request()).await.unwrap();

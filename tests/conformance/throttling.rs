@@ -73,7 +73,7 @@ async fn every_5xx_on_a_query_is_asked_again(cell: Cell) {
         let bench = Bench::new(cell, behavior).await;
         bench.register().await.unwrap();
         let requests = bench.requests();
-        assert_eq!(requests.iter().filter(|r| **r == Operation::Register).count(), 1);
+        assert_eq!(requests.iter().filter(|r| **r == Operation::Register).count(), 1, "{status:?}");
         assert_eq!(requests.len(), 4, "{status}");
     }
 }
@@ -170,11 +170,15 @@ async fn other_refusals_fail_at_once(cell: Cell) {
         let refusal = Fault::error(code, "no such luck").forever();
         let bench = Bench::new(cell, Behavior::new().on_register(refusal)).await;
         let error = bench.register().await.unwrap_err();
-        assert_eq!((error.kind(), error.error_code()), (ErrorKind::Rejected, Some(code)));
-        assert_eq!(error.status(), Some(u16::try_from(code / 1000).unwrap()));
-        assert_eq!(error.stage(), Some(stage));
-        assert!(!error.is_retryable() && error.tracking_id().is_some());
+        assert_eq!(
+            (error.kind(), error.error_code()),
+            (ErrorKind::Rejected, Some(code)),
+            "{code:?}"
+        );
+        assert_eq!(error.status(), Some(u16::try_from(code / 1000).unwrap()), "{code:?}");
+        assert_eq!(error.stage(), Some(stage), "{code:?}");
+        assert!(!error.is_retryable() && error.tracking_id().is_some(), "{code:?}");
         assert!(error.to_string().contains("no such luck"), "{error}");
-        assert_eq!(bench.requests().len(), 1);
+        assert_eq!(bench.requests().len(), 1, "{code:?}");
     }
 }

@@ -148,12 +148,16 @@ async fn a_half_written_pair_leaves_the_old_one_in_use(transport: Transport) {
         (Some(format!("{}{}", second.certificate, half(&second.chain))), None),
         (Some(chain.clone()), Some(half(key))),
     ] {
-        for (file, content) in [(&bench.chain, chain_file), (&bench.key, key_file)] {
+        for (file, content) in [(&bench.chain, &chain_file), (&bench.key, &key_file)] {
             if let Some(content) = content {
                 fs::write(file, content).unwrap();
             }
         }
-        assert_eq!(bench.shown_by(&client).await, only(&bench.first));
+        assert_eq!(
+            bench.shown_by(&client).await,
+            only(&bench.first),
+            "{chain_file:?} {key_file:?}"
+        );
     }
     fs::write(&bench.key, key).unwrap();
     assert_eq!(bench.shown_by(&client).await, only(&second));

@@ -121,7 +121,7 @@ fn files() {
         fs::write(&key, "c2VjcmV0IGtleSBvZiBwdW1wLTE3").unwrap();
         let file = SymmetricKeyFile::open(&key).unwrap();
         fs::write(&key, &spoiled).unwrap();
-        assert_eq!(*file.current().expose_base64(), "c2VjcmV0IGtleSBvZiBwdW1wLTE3");
+        assert_eq!(*file.current().expose_base64(), "c2VjcmV0IGtleSBvZiBwdW1wLTE3", "{spoiled:?}");
     }
     fs::write(&certificate, factory.certificate(EC_KEY)).unwrap();
     fs::write(&key, EC_KEY).unwrap();

@@ -420,7 +420,7 @@ mod tests {
             ("it's", "'it'\\''s'"),
             ("$(rm)", "'$(rm)'"),
         ] {
-            assert_eq!(quoted(path), word);
+            assert_eq!(quoted(path), word, "{path:?}");
         }
     }
 }

@@ -219,7 +219,11 @@ mod tests {
     #[test]
     fn a_variable_is_named_after_its_flag() {
         for Setting { flag, variable } in SETTINGS {
-            assert_eq!(flag.replace("--", "DPS_").replace('-', "_").to_uppercase(), *variable);
+            assert_eq!(
+                flag.replace("--", "DPS_").replace('-', "_").to_uppercase(),
+                *variable,
+                "{flag}"
+            );
         }
     }
 

@@ -148,7 +148,7 @@ mod tests {
     fn a_wait_is_told_in_round_numbers() {
         for (millis, says) in [(3000, "next poll in 3 s"), (2349, "next poll in 2.3 s")] {
             let wait = Duration::from_millis(millis);
-            assert_eq!(words(&Step::Waiting { wait, then: Next::Poll }), says);
+            assert_eq!(words(&Step::Waiting { wait, then: Next::Poll }), says, "{millis:?}");
         }
     }
 }

@@ -210,7 +210,11 @@ mod tests {
                 "a ***PRIVATE KEY----- b".to_owned(),
             ),
         ] {
-            assert_eq!((kind(&text), masked(&text).as_ref()), (Some(what), shown.as_str()));
+            assert_eq!(
+                (kind(&text), masked(&text).as_ref()),
+                (Some(what), shown.as_str()),
+                "{text:?}"
+            );
             assert_eq!(masked(&shown), shown, "once is enough");
         }
     }
@@ -236,7 +240,7 @@ mod tests {
             "sig=*** and SharedAccessKey=***",
             "größe 表 🙂",
         ] {
-            assert_eq!(masked(text), text);
+            assert_eq!(masked(text), text, "{text:?}");
         }
     }
 }

@@ -135,7 +135,11 @@ mod tests {
     #[test]
     fn every_transport_has_a_name_that_is_read_back() {
         for transport in Transport::ALL {
-            assert_eq!(transport.as_str().parse::<Transport>().unwrap(), transport);
+            assert_eq!(
+                transport.as_str().parse::<Transport>().unwrap(),
+                transport,
+                "{transport:?}"
+            );
         }
         let message = "carrier-pigeon".parse::<Transport>().unwrap_err().to_string();
         assert!(message.contains("carrier-pigeon") && message.contains("amqp-ws"), "{message}");

@@ -83,9 +83,9 @@ async fn the_whole_chain_of_the_device_goes_out() {
         let config = config(&localhost(address), root.roots()).attestation(device.attestation());
         let stream =
             Connector::new(config).unwrap().connect(443, &Progress::default()).await.unwrap();
-        assert!(says_hello(stream).await);
+        assert!(says_hello(stream).await, "{version:?}");
         let sent: Vec<_> = device.chain.iter().map(|c| c.to_vec()).collect();
-        assert_eq!(shown.recv().await.unwrap(), sent);
+        assert_eq!(shown.recv().await.unwrap(), sent, "{version:?}");
     }
 }
 
@@ -109,7 +109,7 @@ async fn a_refusal_of_the_device_certificate_is_named_in_both_versions() {
         assert_eq!(error.stage, Stage::Tls, "{error}");
         assert!(error.message.contains("refused this device's certificate"), "{error}");
         assert!(error.message.contains("does not know the authority"), "{error}");
-        assert!(!error.retryable && !error.lost);
+        assert!(!error.retryable && !error.lost, "{version:?}");
     }
 }
 
@@ -233,6 +233,9 @@ async fn settings_that_can_not_work_are_refused_before_any_io() {
     assert!(Connector::new(no_roots).unwrap_err().to_string().contains("roots"));
     for user_agent in ["", "a\r\nb: c", "é"] {
         let config = config("dps.example", Roots::default()).user_agent(user_agent);
-        assert!(Connector::new(config).unwrap_err().to_string().contains("user agent"));
+        assert!(
+            Connector::new(config).unwrap_err().to_string().contains("user agent"),
+            "{user_agent:?}"
+        );
     }
 }

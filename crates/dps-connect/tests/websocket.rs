@@ -158,11 +158,15 @@ async fn a_refusal_by_the_service_is_an_answer() {
         let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
         let response =
             connector.websocket("mqtt", &Progress::default()).await.unwrap().unwrap_err();
-        assert_eq!(response.status, status);
+        assert_eq!(response.status, status, "{body}");
         assert_eq!(String::from_utf8(response.body).unwrap(), body, "{status}");
         assert_eq!(response.retry_after.map(|time| time.as_secs()), seconds, "{status}");
-        assert_eq!(response.protocol_result.get("status"), Some(&*status.to_string()));
-        assert_eq!(response.protocol_result.get("retry-after").is_some(), seconds.is_some());
+        assert_eq!(response.protocol_result.get("status"), Some(&*status.to_string()), "{body}");
+        assert_eq!(
+            response.protocol_result.get("retry-after").is_some(),
+            seconds.is_some(),
+            "{body}"
+        );
     }
 }
 
@@ -184,7 +188,7 @@ async fn a_server_that_closes_or_hangs_is_named_with_the_stage() {
             .websocket("mqtt", &Progress::default())
             .await
             .unwrap_err();
-        assert_eq!(error.stage(), Some(Stage::Websocket));
+        assert_eq!(error.stage(), Some(Stage::Websocket), "{address:?}");
         assert!(error.to_string().contains(says), "{error}");
     }
 }

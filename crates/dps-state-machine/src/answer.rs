@@ -307,8 +307,8 @@ mod tests {
             let Verdict::Transient(rejection) = judge(response, Stage::Register, None) else {
                 panic!("{}", String::from_utf8_lossy(&body))
             };
-            assert_eq!(rejection.tracking_id.as_deref(), Some("t-1"));
-            assert_eq!(rejection.body, body);
+            assert_eq!(rejection.tracking_id.as_deref(), Some("t-1"), "{rejection}");
+            assert_eq!(rejection.body, body, "{rejection}");
         }
     }
 
@@ -324,7 +324,11 @@ mod tests {
                 r#"{{"status":"assigned","registrationState":{{"assignedHub":"h","deviceId":"d",{odd}}}}}"#
             );
             let Verdict::Assigned(registered) = judged(200, &body) else { panic!("{body}") };
-            assert_eq!((registered.substatus, registered.payload.is_none()), (None, true));
+            assert_eq!(
+                (registered.substatus, registered.payload.is_none()),
+                (None, true),
+                "{odd:?}"
+            );
         }
     }
 

@@ -122,8 +122,12 @@ mod tests {
             let json = format!(r#"{{{odd}, "errorCode": 409203, "timestampUtc": "then"}}"#);
             let object = Object::read(&json).unwrap();
             assert_eq!(object.code("errorCode"), Some(409_203), "{odd:.40}");
-            assert_eq!(object.text("timestampUtc").as_deref(), Some("then"));
-            assert_eq!((object.text("message"), object.text("trackingId")), (None, None));
+            assert_eq!(object.text("timestampUtc").as_deref(), Some("then"), "{odd:?}");
+            assert_eq!(
+                (object.text("message"), object.text("trackingId")),
+                (None, None),
+                "{odd:?}"
+            );
         }
     }
 

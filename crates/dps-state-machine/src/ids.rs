@@ -152,7 +152,7 @@ mod tests {
     fn every_id_any_source_allows_is_taken_as_written() {
         let longest = "a".repeat(128);
         for id in ["d", "Device-1", "a.b_c:d-9", "ends-with-", "UPPER", longest.as_str()] {
-            assert_eq!(id.parse::<RegistrationId>().unwrap().as_str(), id);
+            assert_eq!(id.parse::<RegistrationId>().unwrap().as_str(), id, "{id:?}");
         }
     }
 

@@ -113,8 +113,8 @@ mod tests {
     #[test]
     fn what_is_fit_to_print_stays_as_it_is() {
         for text in ["", "not authorized", "größe \"é\" \\ 表 🙂 \u{e01}\u{e34}"] {
-            assert_eq!(Printable::whole(text).to_string(), text);
-            assert_eq!(Printable::brief(text).to_string(), text);
+            assert_eq!(Printable::whole(text).to_string(), text, "{text:?}");
+            assert_eq!(Printable::brief(text).to_string(), text, "{text:?}");
         }
     }
 
@@ -187,10 +187,11 @@ mod tests {
             ("<b>sig=Ab</b> 'sig=Cd' sig=", "<b>sig=***</b> 'sig=***' sig="),
             ("signature sig: sigh", "signature sig: sigh"),
         ] {
-            assert_eq!(Printable::whole(text).to_string(), shown);
+            assert_eq!(Printable::whole(text).to_string(), shown, "{text:?}");
             assert_eq!(
                 alloc::format!("{:?}", Printable::brief(text)),
-                alloc::format!("\"{shown}\"")
+                alloc::format!("\"{shown}\""),
+                "{text:?}"
             );
         }
         let long = "x".repeat(Printable::BRIEF - 5) + "sig=secret";

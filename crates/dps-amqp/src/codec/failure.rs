@@ -140,8 +140,12 @@ mod tests {
         ] {
             let response = answer("amqp:internal-error", Some(json), &[]);
             assert_eq!(response.status, status, "{json}");
-            assert_eq!(response.body, json.as_bytes());
-            assert_eq!(response.protocol_result.get("condition"), Some("amqp:internal-error"));
+            assert_eq!(response.body, json.as_bytes(), "{json:?}");
+            assert_eq!(
+                response.protocol_result.get("condition"),
+                Some("amqp:internal-error"),
+                "{json:?}"
+            );
         }
     }
 
@@ -162,7 +166,7 @@ mod tests {
                 let reason = response.reason.unwrap();
                 assert!(reason.contains(condition), "{reason}");
                 assert!(reason.contains(description.unwrap_or_default()), "{reason}");
-                assert!(response.body.is_empty());
+                assert!(response.body.is_empty(), "{description:?}");
             }
         }
     }

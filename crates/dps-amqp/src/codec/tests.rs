@@ -279,10 +279,10 @@ fn a_message_fills_frames_to_the_brim_and_no_further() {
         }
         let (mut bytes, mut together, mut ended) = (out.as_slice(), Vec::new(), 0);
         while let Some((frame, size)) = decode(bytes).unwrap() {
-            assert!(size <= max_frame_size as usize);
+            assert!(size <= max_frame_size as usize, "{max_frame_size:?}");
             let Body::Transfer { more, payload, delivery_id, .. } = frame.body else { panic!() };
             assert!(!more || size == max_frame_size as usize, "{size}");
-            assert_eq!(delivery_id, Some(7));
+            assert_eq!(delivery_id, Some(7), "{max_frame_size:?}");
             together.extend(payload);
             ended += u32::from(!more);
             bytes = &bytes[size..];

@@ -200,8 +200,12 @@ mod tests {
         for (code, status) in [(1, 401), (2, 500), (3, 500), (4, 503), (9, 401)] {
             let response = refusal(code, vec![], &["PLAIN".to_owned()]);
             assert_eq!(response.status, status, "{code}");
-            assert!(response.body.is_empty());
-            assert_eq!(response.protocol_result.get("sasl-outcome"), Some(&*code.to_string()));
+            assert!(response.body.is_empty(), "{code:?}");
+            assert_eq!(
+                response.protocol_result.get("sasl-outcome"),
+                Some(&*code.to_string()),
+                "{code:?}"
+            );
         }
         let body = br#"{"errorCode":401002}"#.to_vec();
         assert_eq!(refusal(1, body.clone(), &[]).body, body);

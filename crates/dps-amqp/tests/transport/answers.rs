@@ -138,9 +138,9 @@ async fn what_makes_no_sense_is_nonsense_and_the_next_request_connects_anew() {
         let (_peer, config) = start(vec![first, second]).await;
         let mut transport = AmqpTransport::new(config).unwrap();
         let error = protocol_error(register(&mut transport).await);
-        assert_eq!(error.stage, Stage::Register);
+        assert_eq!(error.stage, Stage::Register, "{bytes:?}");
         assert!(error.reason.contains(says), "{says}: {error}");
-        assert_eq!(query(&mut transport).await.unwrap().body, b"1");
+        assert_eq!(query(&mut transport).await.unwrap().body, b"1", "{bytes:?}");
     }
 }
 

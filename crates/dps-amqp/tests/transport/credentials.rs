@@ -12,13 +12,17 @@ async fn sasl_outcomes_are_answers() {
         (SaslCode::SysPerm, 500),
         (SaslCode::SysTemp, 503),
     ] {
-        let said = [SASL, &mechanisms(&["PLAIN"]), &outcome(code)].concat();
+        let said = [SASL, &mechanisms(&["PLAIN"]), &outcome(code.clone())].concat();
         let (_peer, config) =
             start(vec![vec![Turn::Read(LOGIN), Turn::Send(said), Turn::Cut]]).await;
         let response = register(&mut AmqpTransport::new(config).unwrap()).await.unwrap();
-        assert_eq!(response.status, status);
-        assert!(response.reason.unwrap().contains("SASL outcome"));
-        assert_eq!(response.protocol_result.get("sasl-server-mechanisms"), Some("PLAIN"));
+        assert_eq!(response.status, status, "{code:?}");
+        assert!(response.reason.unwrap().contains("SASL outcome"), "{code:?}");
+        assert_eq!(
+            response.protocol_result.get("sasl-server-mechanisms"),
+            Some("PLAIN"),
+            "{code:?}"
+        );
     }
 }
 
@@ -65,7 +69,7 @@ async fn a_server_that_insists_on_sasl_gets_external_or_anonymous() {
             answers(0, "1"),
         ];
         let (_peer, mut transport) = certified(vec![insists, takes]).await;
-        assert_eq!(register(&mut transport).await.unwrap().body, b"1");
+        assert_eq!(register(&mut transport).await.unwrap().body, b"1", "{offer:?}");
     }
 }
 

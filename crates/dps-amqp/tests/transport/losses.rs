@@ -32,7 +32,7 @@ async fn a_connection_that_dies_at_any_frame_is_lost_at_once() {
                 let mut transport = AmqpTransport::new(config).unwrap();
                 let error = connection_error(register(&mut transport).await);
                 assert!(error.lost && error.retryable, "{flight} {answered}: {error:?}");
-                assert_eq!(error.stage, Stage::Register);
+                assert_eq!(error.stage, Stage::Register, "{flight} {answered} {missing}");
                 assert!(transport.end_session().await.is_ok(), "nothing is left to end");
                 deaths += 1;
             }
@@ -74,16 +74,15 @@ async fn a_request_that_may_have_arrived_says_so() {
 
 #[tokio::test]
 async fn a_connection_found_dead_is_made_anew_for_the_next_request() {
-    // Closed without a word; with an end of the session; and with a link that is gone.
-    for farewell in [vec![], close(None), detach(None)] {
+    for (end, farewell) in [("nothing", vec![]), ("close", close(None)), ("detach", detach(None))] {
         let first =
             [usual_start(), vec![answers(0, "1"), Turn::Send(farewell), Turn::Cut]].concat();
         let second = [usual_start(), vec![answers(0, "2")]].concat();
         let (mut peer, config) = start(vec![first, second]).await;
         let mut transport = AmqpTransport::new(config).unwrap();
-        assert_eq!(register(&mut transport).await.unwrap().body, b"1");
+        assert_eq!(register(&mut transport).await.unwrap().body, b"1", "{end}");
         peer.over_next().await;
-        assert_eq!(query(&mut transport).await.unwrap().body, b"2");
+        assert_eq!(query(&mut transport).await.unwrap().body, b"2", "{end}");
     }
 }
 

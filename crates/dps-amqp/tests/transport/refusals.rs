@@ -41,24 +41,28 @@ async fn every_outcome_but_acceptance_is_a_refusal() {
         (DeliveryState::Modified(modified(false)), 503),
         (DeliveryState::Modified(modified(true)), 400),
     ] {
-        let response = refused_with(disposition(0, state)).await;
-        assert_eq!(response.status, status);
-        assert!(response.reason.is_some());
+        let response = refused_with(disposition(0, state.clone())).await;
+        assert_eq!(response.status, status, "{state:?}");
+        assert!(response.reason.is_some(), "{state:?}");
     }
 }
 
 #[tokio::test]
 async fn links_sessions_and_connections_that_end_with_an_error_refuse() {
     let with_json = || Some(error("amqp:internal-error", Some(JSON)));
-    for bytes in [detach(with_json()), end(with_json()), close(with_json())] {
+    for (what, bytes) in
+        [("detach", detach(with_json())), ("end", end(with_json())), ("close", close(with_json()))]
+    {
         let response = refused_with(bytes).await;
-        assert_eq!((response.status, response.body), (429, JSON.as_bytes().to_vec()));
+        assert_eq!((response.status, response.body), (429, JSON.as_bytes().to_vec()), "{what}");
     }
     let bare = || Some(error("amqp:unauthorized-access", None));
-    for bytes in [detach(bare()), end(bare()), close(bare())] {
+    for (what, bytes) in
+        [("detach", detach(bare())), ("end", end(bare())), ("close", close(bare()))]
+    {
         let response = refused_with(bytes).await;
-        assert_eq!(response.status, 401);
-        assert_eq!(response.reason.as_deref(), Some("amqp:unauthorized-access"));
+        assert_eq!(response.status, 401, "{what}");
+        assert_eq!(response.reason.as_deref(), Some("amqp:unauthorized-access"), "{what}");
     }
 }
 
@@ -85,7 +89,7 @@ async fn what_ends_without_a_reason_or_is_forced_is_a_lost_connection() {
     ] {
         let (_peer, mut transport) = started_with(vec![Turn::Send(bytes)]).await;
         let error = connection_error(register(&mut transport).await);
-        assert!(error.lost && error.retryable && error.request_may_have_been_sent);
+        assert!(error.lost && error.retryable && error.request_may_have_been_sent, "{says}");
         assert!(error.message.contains(says), "{error}");
     }
 }
@@ -99,10 +103,10 @@ async fn an_open_with_the_error_property_refuses_with_and_without_a_close() {
         Value::try_from_serializable(failure.clone()).unwrap(),
     )]));
     let opened = [AMQP, &frame(&refusing)].concat();
-    for bytes in [
-        opened.clone(),
-        [opened.clone(), close(None)].concat(),
-        [opened, close(Some(failure))].concat(),
+    for (what, bytes) in [
+        ("open", opened.clone()),
+        ("open and close", [opened.clone(), close(None)].concat()),
+        ("open and close with an error", [opened, close(Some(failure))].concat()),
     ] {
         let script = vec![
             Turn::Read(LOGIN),
@@ -113,7 +117,7 @@ async fn an_open_with_the_error_property_refuses_with_and_without_a_close() {
         ];
         let (_peer, config) = start(vec![script]).await;
         let response = register(&mut AmqpTransport::new(config).unwrap()).await.unwrap();
-        assert_eq!((response.status, response.body), (429, JSON.as_bytes().to_vec()));
+        assert_eq!((response.status, response.body), (429, JSON.as_bytes().to_vec()), "{what}");
     }
 }
 

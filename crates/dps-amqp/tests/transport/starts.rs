@@ -74,26 +74,35 @@ async fn step_by_step_waits_for_each_answer() {
 #[tokio::test]
 async fn a_start_that_dies_is_tried_once_more_step_by_step() {
     let quarrel = close(Some(error("amqp:connection:framing-error", Some("not so fast"))));
-    for death in [
-        vec![Turn::Cut],
-        vec![Turn::Read(LOGIN), Turn::Cut],
-        vec![Turn::Read(LOGIN), Turn::Send(logged_in()), Turn::Read(START), Turn::Cut],
-        vec![
-            Turn::Read(LOGIN),
-            Turn::Send(logged_in()),
-            Turn::Read(START),
-            Turn::Send([AMQP, &frame(&open()), &quarrel].concat()),
-        ],
-        vec![
-            Turn::Read(LOGIN),
-            Turn::Send(logged_in()),
-            Turn::Read(START),
-            Turn::Send([AMQP, &frame(&open()), &end(None)].concat()),
-        ],
+    for (death, script) in [
+        ("at once", vec![Turn::Cut]),
+        ("after the login", vec![Turn::Read(LOGIN), Turn::Cut]),
+        (
+            "after the start",
+            vec![Turn::Read(LOGIN), Turn::Send(logged_in()), Turn::Read(START), Turn::Cut],
+        ),
+        (
+            "with a close",
+            vec![
+                Turn::Read(LOGIN),
+                Turn::Send(logged_in()),
+                Turn::Read(START),
+                Turn::Send([AMQP, &frame(&open()), &quarrel].concat()),
+            ],
+        ),
+        (
+            "with an end",
+            vec![
+                Turn::Read(LOGIN),
+                Turn::Send(logged_in()),
+                Turn::Read(START),
+                Turn::Send([AMQP, &frame(&open()), &end(None)].concat()),
+            ],
+        ),
     ] {
-        let (_peer, config) = start(vec![death, step_by_step_script()]).await;
+        let (_peer, config) = start(vec![script, step_by_step_script()]).await;
         let mut transport = AmqpTransport::new(config).unwrap();
-        assert_eq!(register(&mut transport).await.unwrap().body, b"1");
+        assert_eq!(register(&mut transport).await.unwrap().body, b"1", "{death}");
     }
 }
 

@@ -220,7 +220,7 @@ fn usage_errors_are_for_people_unless_json_is_asked_for() {
 fn help_has_examples_and_the_version_is_told() {
     for command in ["register", "emulate", "derive-key", "sas-token"] {
         let ended = run(&mut dps(&[command, "--help"]));
-        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{command:?}");
         assert!(ended.stdout.contains("Examples:\n"), "{}", ended.stdout);
         assert!(ended.stdout.contains(&format!("dps {command} ")), "{}", ended.stdout);
     }

@@ -60,9 +60,9 @@ fn it_stops_cleanly_and_its_port_is_free_again() {
         let port = first.ready["httpsPort"].to_string();
         first.running.signal(signal);
         let ended = first.running.ended();
-        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{signal:?}");
         let again = Emulator::start(Folder::new(), &["--https-port", &port]);
-        assert_eq!(again.ready["httpsPort"].to_string(), port);
+        assert_eq!(again.ready["httpsPort"].to_string(), port, "{signal:?}");
     }
 }
 
@@ -147,9 +147,9 @@ fn with_v_it_prints_a_line_for_each_registration_and_each_refusal() {
             command.args(["--poll-floor", "0", "--timeout", "1"]).env("DPS_SYMMETRIC_KEY", key);
             run(&mut command).code
         };
-        assert_eq!(register("dev", KEY), 0);
-        assert_eq!(register("dev", "d3Jvbmc="), 3);
-        assert_eq!(register("off", KEY), 3);
+        assert_eq!(register("dev", KEY), 0, "{transport:?}");
+        assert_eq!(register("dev", "d3Jvbmc="), 3, "{transport:?}");
+        assert_eq!(register("off", KEY), 3, "{transport:?}");
         expected.push(format!(" {transport} dev assigned"));
         let by = if transport.ends_with("-ws") { "websocket" } else { transport };
         expected.push(format!(" {by} dev refused: the token is not signed with the right key"));

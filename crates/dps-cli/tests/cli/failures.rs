@@ -25,12 +25,12 @@ fn a_wrong_key_is_rejected_on_every_transport() {
     for transport in TRANSPORTS {
         let mut command = emulator.register_dev_over(transport, &[]);
         let error = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmc=")).failed("rejected");
-        assert_eq!(error["stage"], "authenticate");
-        assert_eq!(error["transport"], transport);
-        assert_eq!(error["httpStatus"], 401);
-        assert_eq!(error["retryable"], false);
-        assert_eq!(error["retryAfterSeconds"], Value::Null);
-        assert!(!text(&error, "hint").is_empty());
+        assert_eq!(error["stage"], "authenticate", "{transport:?}");
+        assert_eq!(error["transport"], transport, "{transport:?}");
+        assert_eq!(error["httpStatus"], 401, "{transport:?}");
+        assert_eq!(error["retryable"], false, "{transport:?}");
+        assert_eq!(error["retryAfterSeconds"], Value::Null, "{transport:?}");
+        assert!(!text(&error, "hint").is_empty(), "{transport:?}");
     }
 }
 

@@ -44,10 +44,14 @@ fn an_interrupt_cancels_a_connection_that_hangs() {
         let _hanging = silent.accept();
         running.signal(signal);
         let ended = running.ended();
-        assert_eq!(ended.code, code);
+        assert_eq!(ended.code, code, "{signal:?}");
         let error = ended.json()["error"].clone();
-        assert_eq!(error["kind"], "cancelled");
-        assert_eq!((&error["transport"], &error["retryable"]), (&"http".into(), &false.into()));
+        assert_eq!(error["kind"], "cancelled", "{signal:?}");
+        assert_eq!(
+            (&error["transport"], &error["retryable"]),
+            (&"http".into(), &false.into()),
+            "{signal:?}"
+        );
         assert!(text(&error, "message").contains("cancelled"), "{error}");
     }
 }

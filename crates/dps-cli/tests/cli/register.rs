@@ -73,7 +73,7 @@ fn the_emulator_flag_takes_what_makes_sense_with_it() {
 fn the_emulator_flag_works_over_every_transport() {
     for transport in TRANSPORTS {
         let ended = run(&mut dps(&["register", "--emulator", "--json", "--transport", transport]));
-        assert_eq!(ended.assigned()["transport"], transport);
+        assert_eq!(ended.assigned()["transport"], transport, "{transport:?}");
     }
 }
 

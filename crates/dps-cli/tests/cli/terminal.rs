@@ -135,7 +135,10 @@ fn progress_is_one_line_at_a_terminal_and_lines_elsewhere() {
     assert_eq!(result.lines().count(), 3, "{result}");
     for (variable, value) in [("TERM", "dumb"), ("DPS_VERBOSE", "1")] {
         let lines = at_a_terminal(REGISTER, &[(variable, value)]);
-        assert!(!lines.stdout.contains("\u{1b}[2K") && lines.stdout.contains("polling\r\n"));
+        assert!(
+            !lines.stdout.contains("\u{1b}[2K") && lines.stdout.contains("polling\r\n"),
+            "{variable:?}"
+        );
     }
     let quiet = at_a_terminal(&format!("{REGISTER} --quiet"), &[]);
     assert!(!quiet.stdout.contains("polling"), "{quiet:?}");

@@ -205,7 +205,11 @@ fn a_topic_is_read_leniently() {
     for (rest, status, retry_after) in cases {
         let response = answer(&format!("{res}/{rest}")).unwrap();
         assert_eq!((response.status, response.retry_after), (status, retry_after), "{rest}");
-        assert_eq!(response.protocol_result.get("topic"), Some(format!("{res}/{rest}").as_str()));
+        assert_eq!(
+            response.protocol_result.get("topic"),
+            Some(format!("{res}/{rest}").as_str()),
+            "{rest:?}"
+        );
         assert!(response.protocol_result.get("$rid").is_some(), "{rest}");
     }
     let others = [
@@ -230,7 +234,7 @@ fn an_answer_to_us_that_makes_no_sense_is_kept_as_far_as_it_was_read() {
         let delivery = published(&format!("$dps/registrations/res/{status}/?$rid=7"), b"");
         let error = codec::answer(&delivery, "7", Stage::Query, now).unwrap_err();
         assert!(error.reason.contains("is no status"), "{}", error.reason);
-        assert_eq!(error.protocol_result.get("$rid"), Some("7"));
+        assert_eq!(error.protocol_result.get("$rid"), Some("7"), "{status:?}");
     }
     let large = vec![b'x'; MAX_ANSWER_BYTES + 1];
     let delivery = published("$dps/registrations/res/200/?$rid=7", &large);

@@ -111,7 +111,7 @@ async fn a_wait_that_is_cut_short_loses_no_byte() {
         "flushed after all"
     );
     for byte in b"\x20\x02\x00\x00" {
-        assert!(!connection.has_ended().await);
+        assert!(!connection.has_ended().await, "{byte:?}");
         server.write_all(&[*byte]).await.unwrap();
     }
     assert!(matches!(connection.next().await, Ok(Incoming::Accepted)));

@@ -50,7 +50,7 @@ async fn a_refused_session_is_an_answer_of_the_service() {
         let mut transport = MqttTransport::new(config).unwrap();
         for connection in 1..=2 {
             let response = register(&mut transport).await.unwrap();
-            assert_eq!(response.status, status);
+            assert_eq!(response.status, status, "{says}");
             assert!(response.reason.unwrap().contains(says), "{says}");
             assert_eq!(peer.flight().await.0, connection, "a refused session is not kept");
         }
@@ -69,9 +69,12 @@ async fn a_refused_subscription_is_an_answer_of_the_service() {
     for pipelined in [true, false] {
         let mqtt = MqttConfig::new(config.clone()).pipelined(pipelined);
         let response = register(&mut MqttTransport::new(mqtt).unwrap()).await.unwrap();
-        assert_eq!(response.status, 403);
+        assert_eq!(response.status, 403, "{pipelined:?}");
         let reason = response.reason.unwrap();
-        assert!(reason.contains("SUBACK 128") && reason.contains("$dps/registrations/res/#"));
+        assert!(
+            reason.contains("SUBACK 128") && reason.contains("$dps/registrations/res/#"),
+            "{pipelined:?}"
+        );
     }
 }
 
@@ -108,7 +111,7 @@ async fn nonsense_is_told_with_the_request_it_answers() {
         let mut transport = MqttTransport::new(config).unwrap();
         register(&mut transport).await.unwrap();
         let error = protocol_error(query(&mut transport).await);
-        assert_eq!(error.stage, Stage::Query);
+        assert_eq!(error.stage, Stage::Query, "{says}");
         assert!(error.reason.contains(&says), "{} should say {says}", error.reason);
         assert_eq!(query(&mut transport).await.unwrap().body, b"3", "on a new connection");
     }
@@ -128,7 +131,7 @@ async fn a_server_of_something_else_is_named() {
         let (_peer, config) = start(script).await;
         let error = protocol_error(register(&mut MqttTransport::new(config).unwrap()).await);
         assert!(error.reason.contains(says), "{} should say {says}", error.reason);
-        assert_eq!(error.stage, Stage::Register);
+        assert_eq!(error.stage, Stage::Register, "{bytes:?}");
     }
 }
 

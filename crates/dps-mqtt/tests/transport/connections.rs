@@ -15,10 +15,10 @@ async fn one_connection_serves_register_and_polls_until_the_session_ends() {
     let mut transport = MqttTransport::new(config).unwrap();
     for session in 1..=2 {
         register(&mut transport).await.unwrap();
-        assert_eq!(peer.publication().await.0, session);
+        assert_eq!(peer.publication().await.0, session, "{session:?}");
         for _ in 0..10 {
             query(&mut transport).await.unwrap();
-            assert_eq!(peer.publication().await.0, session);
+            assert_eq!(peer.publication().await.0, session, "{session:?}");
         }
         transport.end_session().await.unwrap();
         peer.closed(session).await;
@@ -38,8 +38,8 @@ async fn a_connection_that_breaks_is_lost_and_the_next_call_makes_a_new_one() {
             _ => query(&mut transport).await,
         };
         let error = connection_error(outcome);
-        assert_eq!(error.stage, stage);
-        assert!(error.lost && error.retryable && error.request_may_have_been_sent);
+        assert_eq!(error.stage, stage, "{stage:?}");
+        assert!(error.lost && error.retryable && error.request_may_have_been_sent, "{stage:?}");
         let host = localhost(peer.address);
         assert!(error.message.contains(&format!("{host} closed")), "{error}");
     }

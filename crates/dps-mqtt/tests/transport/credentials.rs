@@ -19,8 +19,8 @@ async fn a_device_certificate_goes_out_with_its_chain_and_without_a_password() {
         assert!(hint.contains("CN=pump-17") && hint.contains("CN=Factory CA"), "{hint}");
         let (_, packets) = peer.flight().await;
         let Packet::Connect(connect) = &packets[0] else { panic!("{packets:?}") };
-        assert_eq!(connect.password, None);
-        assert!(connect.username.is_some());
+        assert_eq!(connect.password, None, "{version:?}");
+        assert!(connect.username.is_some(), "{version:?}");
     }
 }
 

@@ -68,15 +68,16 @@ async fn the_end_of_session_takes_the_last_acknowledgement_along_and_closes() {
     let mut transport = MqttTransport::new(config).unwrap();
     for session in 1..=2 {
         register(&mut transport).await.unwrap();
-        assert_eq!(kinds(&peer.flight().await.1), FLIGHT);
+        assert_eq!(kinds(&peer.flight().await.1), FLIGHT, "{session:?}");
         transport.end_session().await.unwrap();
         let (connection, end_of_session) = peer.flight().await;
         assert_eq!(
             (connection, kinds(&end_of_session)),
-            (session, [Sent::Acknowledge, Sent::Disconnect].to_vec())
+            (session, [Sent::Acknowledge, Sent::Disconnect].to_vec()),
+            "{session:?}"
         );
         let [Packet::Puback(pid), _] = end_of_session[..] else { panic!("{end_of_session:?}") };
-        assert_eq!(pid.value(), 7);
+        assert_eq!(pid.value(), 7, "{session:?}");
         peer.closed(session).await;
         transport.end_session().await.unwrap();
     }
@@ -88,7 +89,7 @@ async fn a_setting_goes_step_by_step() {
     let mut transport = MqttTransport::new(MqttConfig::new(config).pipelined(false)).unwrap();
     assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     for kind in FLIGHT {
-        assert_eq!(kinds(&peer.flight().await.1), [kind]);
+        assert_eq!(kinds(&peer.flight().await.1), [kind], "{kind:?}");
     }
 }
 

@@ -127,7 +127,7 @@ mod tests {
             (Duration::from_millis(86_400_001), "86401"),
             (Duration::MAX, "18446744073709551615"),
         ] {
-            assert_eq!(Seconds::rounded_up(wait).to_string(), shown);
+            assert_eq!(Seconds::rounded_up(wait).to_string(), shown, "{wait:?}");
         }
     }
 }

@@ -23,7 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_large_payload_goes_both_ways),
         case!(a_payload_over_the_limit_never_leaves),
         case!(registering_again_moves_the_device_when_the_allocation_says_so),
-        case!(registering_again_keeps_the_device_when_told_to),
+        case!(registering_again_keeps_the_device_under_its_policy),
         case!(forced_registration_is_carried_or_refused_before_any_io),
         case!(register_and_polls_share_one_connection),
         case!(two_registrations_share_a_session),
@@ -169,7 +169,7 @@ async fn registering_again_moves_the_device_when_the_allocation_says_so(cell: Ce
     }
 }
 
-async fn registering_again_keeps_the_device_when_told_to(cell: Cell) {
+async fn registering_again_keeps_the_device_under_its_policy(cell: Cell) {
     let bench = Bench::with(cell, |enrollment| {
         enrollment.assign_to_each(["hub-a", "hub-b"]).reprovisioning(Reprovisioning::Never)
     })

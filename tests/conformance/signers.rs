@@ -18,10 +18,10 @@ pub(crate) fn cases() -> Vec<Case> {
     let reason = "the key is in memory";
     vec![
         case!(a_slow_signer_is_a_timeout_that_says_so).skip(reason, without_signer),
-        case!(a_failing_signer_is_told_in_its_own_words).skip(reason, without_signer),
+        case!(the_error_of_a_failing_signer_is_handed_on).skip(reason, without_signer),
         case!(a_signer_that_fails_at_a_later_request).skip(reason, without_signer),
         case!(a_signer_is_dropped_when_the_registration_is_cancelled).skip(reason, without_signer),
-        case!(a_signing_key_that_fails_is_told_in_its_own_words).skip(reason, without_signing_key),
+        case!(the_error_of_a_failing_signing_key_is_handed_on).skip(reason, without_signing_key),
     ]
 }
 
@@ -53,7 +53,7 @@ async fn a_slow_signer_is_a_timeout_that_says_so(cell: Cell) {
     works_again(&bench, &signer, &client).await;
 }
 
-async fn a_failing_signer_is_told_in_its_own_words(cell: Cell) {
+async fn the_error_of_a_failing_signer_is_handed_on(cell: Cell) {
     let wrong = CredentialError::new("the PIN is wrong").hint("check the PIN");
     let busy = CredentialError::new("the token is busy").retryable();
     for (failure, retryable) in [(wrong, false), (busy, true)] {
@@ -105,7 +105,7 @@ async fn a_signer_is_dropped_when_the_registration_is_cancelled(cell: Cell) {
     works_again(&bench, &signer, &client).await;
 }
 
-async fn a_signing_key_that_fails_is_told_in_its_own_words(cell: Cell) {
+async fn the_error_of_a_failing_signing_key_is_handed_on(cell: Cell) {
     let busy = CredentialError::new("the token is busy").retryable();
     let failures = [
         (rustls::Error::General("the PIN is wrong".to_owned()), "the PIN is wrong", false),

@@ -12,10 +12,10 @@ use dps_emulator::{Behavior, Body, Delivery, Fault};
 use tokio::time::timeout;
 
 use crate::{
-    peers::{Credentials, DoorState, Mischief, Trouble},
+    environment::{Environment, Fixture, Setup, answers, request},
+    peers::{Credentials, Injection, Misbehavior, PortState},
     report::{self, Outcome},
     resources::Resources,
-    world::{Setup, Theatre, World, answers, request},
 };
 
 /// A registration of some kind.
@@ -33,8 +33,8 @@ enum Middle {
     Proxy,
     /// The service hangs up after its first answer, and it is he who knows when it has.
     HangsUp,
-    Trouble(Trouble),
-    Door(DoorState),
+    Injection(Injection),
+    ControlledPort(PortState),
 }
 
 /// What follows the drop, before the next registration.
@@ -69,8 +69,8 @@ pub(crate) struct DropReport {
 impl DropReport {
     pub(crate) fn to_line(&self) -> String {
         let Self { case, transport, polls, done, given_back, outcome } = self;
-        let (micros, told) = (given_back.as_micros(), report::told(outcome));
-        format!("{case}\t{transport}\t{polls}\t{done}\t{micros}\t{told}")
+        let (micros, text) = (given_back.as_micros(), report::text(outcome));
+        format!("{case}\t{transport}\t{polls}\t{done}\t{micros}\t{text}")
     }
 
     pub(crate) fn from_line(line: &str) -> Option<Self> {
@@ -115,16 +115,16 @@ pub(crate) fn cases() -> Vec<Case> {
         case("a large answer", once(Fault::with_body(Body::Oversized(200 << 10)))),
         case("a slow answer", once(Fault::deliver(drip))),
         through("through a proxy", Middle::Proxy),
-        through("nobody there", Middle::Door(DoorState::Shut)),
+        through("nobody there", Middle::ControlledPort(PortState::Shut)),
         through(
             "a silent handshake",
-            Middle::Trouble(Trouble::at(dps_client::Stage::Tls, Mischief::Stall)),
+            Middle::Injection(Injection::at(dps_client::Stage::Tls, Misbehavior::Stall)),
         ),
         through(
             "a bad certificate",
-            Middle::Trouble(Trouble::at(
+            Middle::Injection(Injection::at(
                 dps_client::Stage::Tls,
-                Mischief::Show(Credentials::Expired),
+                Misbehavior::Show(Credentials::Expired),
             )),
         ),
     ]
@@ -147,7 +147,7 @@ pub(crate) fn run(
     only: Option<&str>,
     mut tell: impl FnMut(DropReport),
 ) {
-    let theatre = Theatre::new();
+    let fixture = Fixture::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let wanted = |case: &Case| only.is_none_or(|name| case.name.contains(name));
@@ -156,7 +156,7 @@ pub(crate) fn run(
             continue;
         }
         let panics = crate::panics();
-        runtime.block_on(run_case(&theatre, transport, &case, &mut tell));
+        runtime.block_on(run_case(&fixture, transport, &case, &mut tell));
         if crate::panics() > panics {
             tell(DropReport {
                 case: case.name.to_owned(),
@@ -171,7 +171,7 @@ pub(crate) fn run(
 }
 
 async fn run_case(
-    theatre: &Theatre,
+    fixture: &Fixture,
     transport: Transport,
     case: &Case,
     tell: &mut impl FnMut(DropReport),
@@ -180,12 +180,12 @@ async fn run_case(
         proxy: matches!(case.middle, Some(Middle::Proxy)),
         ..Setup::new(transport, Behavior::new())
     };
-    let mut world = World::start(theatre, &setup).await;
+    let mut environment = Environment::start(fixture, &setup).await;
     if case.middle.is_none() {
         // By name, which is one thing more to be dropped in.
-        world.config = world.bench.config.clone();
+        environment.config = environment.bench.config.clone();
     }
-    let mut client = world.client(settings());
+    let mut client = environment.client(settings());
     // Before anything was ever opened.
     let at_rest = Resources::now();
     for polls in 1..MOST_POLLS {
@@ -203,7 +203,8 @@ async fn run_case(
             given_back: Duration::ZERO,
             outcome: Ok(()),
         };
-        report.outcome = one_drop(&world, case, &mut client, next, at_rest, &mut report).await;
+        report.outcome =
+            one_drop(&environment, case, &mut client, next, at_rest, &mut report).await;
         let over = report.done || report.outcome.is_err();
         tell(report);
         if over {
@@ -214,7 +215,7 @@ async fn run_case(
 }
 
 async fn one_drop(
-    world: &World,
+    environment: &Environment,
     case: &Case,
     client: &mut Client,
     next: Next,
@@ -225,28 +226,28 @@ async fn one_drop(
     for _ in 0..case.before {
         answers(&registered(client, 1).await?, 1)?;
     }
-    let emulator = &world.bench.emulator;
+    let emulator = &environment.bench.emulator;
     emulator
-        .set_behavior(world.bench.enrollment, case.behavior.clone())
+        .set_behavior(environment.bench.enrollment, case.behavior.clone())
         .expect("the enrollment is there");
     match case.middle {
-        Some(Middle::Trouble(trouble)) => world.meddler.make(trouble),
-        Some(Middle::Door(state)) => world.meddler.turn(state).await,
+        Some(Middle::Injection(injection)) => environment.man_in_the_middle.make(injection),
+        Some(Middle::ControlledPort(state)) => environment.man_in_the_middle.turn(state).await,
         Some(Middle::Proxy | Middle::HangsUp) | None => {}
     }
-    let closed = world.meddler.closed();
+    let closed = environment.man_in_the_middle.closed();
     let dropped = timeout(HANG, drop_after(polls, client.register(request(2)))).await;
     report.done = dropped.map_err(|_| "the registration hangs".to_owned())?.is_some();
-    world.lift().await;
+    environment.clear().await;
     if let Some(Middle::HangsUp) = case.middle {
         // What comes next comes after that.
-        let hung_up = timeout(HANG, world.meddler.has_closed_another(closed)).await;
+        let hung_up = timeout(HANG, environment.man_in_the_middle.has_closed_another(closed)).await;
         hung_up.map_err(|_| "nobody hangs up".to_owned())?;
     }
     match next {
         Next::GoOn => {}
         Next::EndSession => end(client).await?,
-        Next::DropClient => *client = world.client(settings()),
+        Next::DropClient => *client = environment.client(settings()),
     }
     if next != Next::GoOn {
         report.given_back = at_rest.are_back().await?;

@@ -6,6 +6,7 @@
 #![expect(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail")]
 
 mod cancellation;
+mod environment;
 mod matrix;
 mod peers;
 mod report;
@@ -14,7 +15,6 @@ mod retry_after;
 mod run;
 mod schedules;
 mod workers;
-mod world;
 
 use std::{
     process::ExitCode,

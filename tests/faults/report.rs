@@ -21,13 +21,13 @@ pub(crate) const STEPS: [Stage; 9] = [
 pub(crate) type Outcome = Result<(), String>;
 
 /// The last field of a line for another process: empty when it is fine.
-pub(crate) fn told(outcome: &Outcome) -> String {
+pub(crate) fn text(outcome: &Outcome) -> String {
     outcome.as_ref().err().map_or_else(String::new, |why| why.replace(['\t', '\n'], " "))
 }
 
 /// Reads such a field.
-pub(crate) fn outcome(told: &str) -> Outcome {
-    if told.is_empty() { Ok(()) } else { Err(told.to_owned()) }
+pub(crate) fn outcome(text: &str) -> Outcome {
+    if text.is_empty() { Ok(()) } else { Err(text.to_owned()) }
 }
 
 /// What one cell came to.
@@ -68,9 +68,9 @@ impl CellReport {
     /// One line, for another process.
     pub(crate) fn to_line(&self) -> String {
         let micros = [self.took, self.bound, self.given_back].map(|time| time.as_micros());
-        let told = told(&self.outcome);
+        let text = text(&self.outcome);
         format!(
-            "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{told}",
+            "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{text}",
             self.row, self.transport, self.step, micros[0], micros[1], micros[2], self.again
         )
     }

@@ -24,7 +24,7 @@ use random::Random;
 pub(crate) use transport::Call;
 use transport::{Script, Transport};
 
-use crate::world::{answers, request};
+use crate::environment::{answers, request};
 
 /// What somebody does.
 #[derive(Clone, Copy, Debug)]

@@ -57,8 +57,8 @@ pub(crate) fn share_out(shares: Vec<Share>, mut take: impl FnMut(&str)) -> Resul
 }
 
 fn start(share: &Share, lines: &mpsc::Sender<String>) -> Result<(), String> {
-    let told = |error: std::io::Error| format!("{share:?}: {error}");
-    let program = std::env::current_exe().map_err(told)?;
+    let named = |error: std::io::Error| format!("{share:?}: {error}");
+    let program = std::env::current_exe().map_err(named)?;
     let mut process = Command::new(program)
         .args(["work", share.section, share.transport.as_str()])
         .args([share.shard.number.to_string(), share.shard.of.to_string()])
@@ -66,14 +66,14 @@ fn start(share: &Share, lines: &mpsc::Sender<String>) -> Result<(), String> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(told)?;
+        .map_err(named)?;
     if let Some(output) = process.stdout.take() {
         for line in BufReader::new(output).lines() {
             // Whoever listens outlives this thread.
-            let _ = lines.send(line.map_err(told)?);
+            let _ = lines.send(line.map_err(named)?);
         }
     }
-    let status = process.wait().map_err(told)?;
+    let status = process.wait().map_err(named)?;
     if status.success() { Ok(()) } else { Err(format!("{share:?}: {status}")) }
 }
 

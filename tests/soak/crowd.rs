@@ -11,10 +11,10 @@ use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::{
     HEAP, Result,
-    mix::Kind,
+    environment::Environment,
     options::Options,
-    vitals::{Vitals, descriptor_limit},
-    world::World,
+    process_usage::{ProcessUsage, descriptor_limit},
+    registration_kinds::Kind,
 };
 
 /// Descriptors that a process needs beside its connections.
@@ -44,18 +44,18 @@ pub(crate) async fn run(options: &Options) -> Result<Vec<String>> {
 }
 
 async fn crowd(transport: Transport, count: usize) -> Result<Vec<String>> {
-    let world = Arc::new(World::new(count + SPARE)?);
-    let before = Vitals::of_this_process()?;
+    let environment = Arc::new(Environment::new(count + SPARE)?);
+    let before = ProcessUsage::of_this_process()?;
     HEAP.reset_peak_usage();
     let all_done = Arc::new(Barrier::new(count + 1));
     let leave = Arc::new(Barrier::new(count + 1));
     let mut devices = JoinSet::new();
     let begin = Instant::now();
     for number in 0..count {
-        let world = world.clone();
+        let environment = environment.clone();
         let (all_done, leave) = (all_done.clone(), leave.clone());
         devices.spawn(async move {
-            let session = register(&world, transport, number).await;
+            let session = register(&environment, transport, number).await;
             // Nobody leaves before everybody is there: so many sessions are open at once.
             all_done.wait().await;
             leave.wait().await;
@@ -66,7 +66,7 @@ async fn crowd(transport: Transport, count: usize) -> Result<Vec<String>> {
     }
     all_done.wait().await;
     let took = begin.elapsed();
-    let at_peak = Vitals::of_this_process()?;
+    let at_peak = ProcessUsage::of_this_process()?;
     leave.wait().await;
     let mut failures = Vec::new();
     let mut slowest = Duration::ZERO;
@@ -81,7 +81,7 @@ async fn crowd(transport: Transport, count: usize) -> Result<Vec<String>> {
         }
     }
     failures.truncate(5);
-    let after = Vitals::settled(before).await?;
+    let after = ProcessUsage::settled(before).await?;
     if !after.is_back_to(before) {
         failures.push(format!("{transport}: left behind: before {before:?}, after {after:?}"));
     }
@@ -101,7 +101,7 @@ async fn crowd(transport: Transport, count: usize) -> Result<Vec<String>> {
 }
 
 async fn register(
-    world: &World,
+    environment: &Environment,
     transport: Transport,
     number: usize,
 ) -> Result<(dps_client::Client, Duration), String> {
@@ -110,7 +110,7 @@ async fn register(
         settings.request_timeout = Duration::from_secs(120);
         settings.registration_timeout = Duration::from_secs(120);
     });
-    let prepared = world
+    let prepared = environment
         .device(Kind::Polled, transport, &format!("crowd-{transport}-{number}"))
         .and_then(|device| Ok((device.client_with(transport, patient)?, device.request())));
     let (client, request) = prepared.map_err(|error| error.to_string())?;

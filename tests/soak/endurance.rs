@@ -7,11 +7,11 @@ use tokio::task::JoinSet;
 
 use crate::{
     Result,
-    fit::Slope,
-    mix::{End, Kept, Kind},
+    environment::Environment,
+    linear_fit::Slope,
     options::Options,
-    vitals::Vitals,
-    world::World,
+    process_usage::ProcessUsage,
+    registration_kinds::{End, Kept, Kind},
 };
 
 /// How many registrations are under way at once.
@@ -36,8 +36,8 @@ pub(crate) async fn run(options: &Options) -> Result<Vec<String>> {
     );
     println!("|{}", "---|".repeat(8 + End::ALL.len()));
     for transport in options.transports() {
-        let world = Arc::new(World::new(4 * AT_ONCE)?);
-        let soaked = Soaked::new(world, transport, options.registrations).await?;
+        let environment = Arc::new(Environment::new(4 * AT_ONCE)?);
+        let soaked = Soaked::new(environment, transport, options.registrations).await?;
         soaked.print(transport);
         let max_slope = if options.long { MAX_SLOPE } else { MAX_SHORT_SLOPE };
         failures.extend(soaked.failures(transport, max_slope));
@@ -60,16 +60,20 @@ struct Soaked {
     ends: Vec<usize>,
     unexpected: Vec<String>,
     seconds: f64,
-    before: Vitals,
+    before: ProcessUsage,
     /// After each batch.
-    samples: Vec<Vitals>,
-    after: Vitals,
+    samples: Vec<ProcessUsage>,
+    after: ProcessUsage,
     batch: usize,
 }
 
 impl Soaked {
-    async fn new(world: Arc<World>, transport: Transport, registrations: usize) -> Result<Self> {
-        let before = Vitals::of_this_process()?;
+    async fn new(
+        environment: Arc<Environment>,
+        transport: Transport,
+        registrations: usize,
+    ) -> Result<Self> {
+        let before = ProcessUsage::of_this_process()?;
         let batch = batch_size(registrations);
         let mut soaked = Self {
             ends: vec![0; End::ALL.len()],
@@ -80,16 +84,19 @@ impl Soaked {
             after: before,
             batch,
         };
-        let kept = Arc::new(Kept::new(&world, transport)?);
+        let kept = Arc::new(Kept::new(&environment, transport)?);
         let begin = Instant::now();
         let mut number = 0;
         while number < rounded(registrations) {
-            soaked.batch(&world, &kept, transport, number..number + batch).await;
+            soaked.batch(&environment, &kept, transport, number..number + batch).await;
             number += batch;
             // The kept session may hold a connection, which over HTTP is two tasks.
-            let with_kept =
-                Vitals { descriptors: before.descriptors + 1, tasks: before.tasks + 2, ..before };
-            let sample = Vitals::settled(with_kept).await?;
+            let with_kept = ProcessUsage {
+                descriptors: before.descriptors + 1,
+                tasks: before.tasks + 2,
+                ..before
+            };
+            let sample = ProcessUsage::settled(with_kept).await?;
             if !sample.is_back_to(with_kept) {
                 soaked
                     .unexpected
@@ -99,13 +106,13 @@ impl Soaked {
         }
         soaked.seconds = begin.elapsed().as_secs_f64();
         drop(kept);
-        soaked.after = Vitals::settled(before).await?;
+        soaked.after = ProcessUsage::settled(before).await?;
         Ok(soaked)
     }
 
     async fn batch(
         &mut self,
-        world: &Arc<World>,
+        environment: &Arc<Environment>,
         kept: &Arc<Kept>,
         transport: Transport,
         numbers: std::ops::Range<usize>,
@@ -115,12 +122,12 @@ impl Soaked {
             if under_way.len() == AT_ONCE {
                 self.note(under_way.join_next().await);
             }
-            let (world, kept) = (world.clone(), kept.clone());
+            let (environment, kept) = (environment.clone(), kept.clone());
             let rounds = number / Kind::ALL.len();
             let kind = Kind::ALL.into_iter().cycle().nth(number % Kind::ALL.len());
             under_way.spawn(async move {
                 match kind {
-                    Some(kind) => kind.run(&world, &kept, transport, rounds).await,
+                    Some(kind) => kind.run(&environment, &kept, transport, rounds).await,
                     None => Err("there is no kind".into()),
                 }
             });
@@ -146,7 +153,7 @@ impl Soaked {
     fn slope(&self) -> Option<Slope> {
         let points: Vec<(f64, f64)> = (1..)
             .map(|batches: usize| (batches * self.batch) as f64)
-            .zip(self.samples.iter().map(|vitals| vitals.heap as f64))
+            .zip(self.samples.iter().map(|process_usage| process_usage.heap as f64))
             .skip(self.samples.len() / 2)
             .collect();
         Slope::through(&points)
@@ -157,7 +164,9 @@ impl Soaked {
         let count = self.samples.len() * self.batch;
         let rate = count as f64 / seconds;
         let ends: Vec<String> = ends.iter().map(ToString::to_string).collect();
-        let kib = |vitals: Option<&Vitals>| vitals.map_or(0, |vitals| vitals.heap / 1024);
+        let kib = |process_usage: Option<&ProcessUsage>| {
+            process_usage.map_or(0, |process_usage| process_usage.heap / 1024)
+        };
         let slope = self
             .slope()
             .map_or("-".into(), |Slope { value, error }| format!("{value:.2} ± {error:.2}"));

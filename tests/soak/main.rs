@@ -11,12 +11,12 @@
 mod abuse;
 mod crowd;
 mod endurance;
-mod fit;
-mod mix;
+mod environment;
+mod linear_fit;
 mod options;
+mod process_usage;
+mod registration_kinds;
 mod service;
-mod vitals;
-mod world;
 
 use std::{error::Error, process::ExitCode};
 

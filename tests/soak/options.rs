@@ -1,4 +1,4 @@
-//! What the program is told.
+//! The options of the command line.
 
 use std::{str::FromStr, time::Duration};
 

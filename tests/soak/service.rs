@@ -1,6 +1,6 @@
-//! The service in a process of its own: this program once more, told by a pipe.
+//! The service in a process of its own: this program once more, controlled by a pipe.
 //!
-//! The first line in is the [`Plan`], the first line out is what a client must know. Then each line in is a question
+//! The first line in is the [`Plan`], the first line out is what a client must know. Then each line in is a request
 //! about the process, and the line out its answer. The process ends with its input.
 
 use std::{
@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 
 use crate::{
     HEAP, Result,
-    mix::Kind,
-    vitals::{Inside, Vitals},
+    process_usage::{Inside, ProcessUsage},
+    registration_kinds::Kind,
 };
 
 /// The word that makes this program the service.
@@ -51,7 +51,7 @@ pub(crate) struct Service {
 
 /// Where it is asked, and where it answers.
 struct Pipes {
-    questions: ChildStdin,
+    requests: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
@@ -70,11 +70,11 @@ impl Service {
         };
         let mut child =
             command.arg(COMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let mut questions = child.stdin.take().ok_or("a child without an input")?;
+        let mut requests = child.stdin.take().ok_or("a child without an input")?;
         let mut answers = BufReader::new(child.stdout.take().ok_or("a child without an output")?);
         let patience = plan.patience.map(|patience| patience.as_millis());
-        let told = json!([plan.max_connections, patience, plan.group_ca]);
-        writeln!(questions, "{told}")?;
+        let request = json!([plan.max_connections, patience, plan.group_ca]);
+        writeln!(requests, "{request}")?;
         let ready: Value = serde_json::from_str(&line(&mut answers)?)?;
         let text = |name: &str| ready.get(name).and_then(Value::as_str).unwrap_or_default();
         let part = |name: &str| ready.get(name).cloned().unwrap_or_default();
@@ -84,7 +84,7 @@ impl Service {
             ports: serde_json::from_value(part("ports"))?,
             keys: serde_json::from_value(part("keys"))?,
             child,
-            pipes: Mutex::new(Some(Pipes { questions, answers })),
+            pipes: Mutex::new(Some(Pipes { requests, answers })),
         })
     }
 
@@ -101,9 +101,9 @@ impl Service {
     }
 
     /// The service's process now.
-    pub(crate) fn vitals(&self) -> Result<Vitals> {
-        let inside = self.ask("vitals")?;
-        Vitals::of_process(self.child.id(), serde_json::from_str(&inside)?)
+    pub(crate) fn process_usage(&self) -> Result<ProcessUsage> {
+        let inside = self.ask("process_usage")?;
+        ProcessUsage::of_process(self.child.id(), serde_json::from_str(&inside)?)
     }
 
     /// From now on the peak is of what comes.
@@ -111,11 +111,10 @@ impl Service {
         self.ask("reset-peak").map(drop)
     }
 
-    fn ask(&self, question: &str) -> Result<String> {
+    fn ask(&self, request: &str) -> Result<String> {
         let mut pipes = self.pipes();
-        let Pipes { questions, answers } = pipes.as_mut().ok_or("the service is over")?;
-        writeln!(questions, "{question}")
-            .map_err(|error| format!("the service is gone: {error}"))?;
+        let Pipes { requests, answers } = pipes.as_mut().ok_or("the service is over")?;
+        writeln!(requests, "{request}").map_err(|error| format!("the service is gone: {error}"))?;
         line(answers)
     }
 
@@ -149,8 +148,8 @@ fn line(answers: &mut BufReader<ChildStdout>) -> Result<String> {
 
 /// The service's side.
 pub(crate) fn run() -> Result<()> {
-    let mut questions = stdin().lock().lines();
-    let plan = questions.next().ok_or("no plan")??;
+    let mut requests = stdin().lock().lines();
+    let plan = requests.next().ok_or("no plan")??;
     let (max_connections, patience, group_ca): (usize, Option<u64>, String) =
         serde_json::from_str(&plan)?;
     let mut limits = Limits::default().max_connections(max_connections);
@@ -162,8 +161,8 @@ pub(crate) fn run() -> Result<()> {
     let (emulator, keys) = runtime.block_on(start(limits, &group_ca))?;
     let mut answers = stdout().lock();
     writeln!(answers, "{}", ready(&emulator, &keys)?)?;
-    for question in questions {
-        if question? == "reset-peak" {
+    for request in requests {
+        if request? == "reset-peak" {
             HEAP.reset_peak_usage();
         }
         let inside = serde_json::to_string(&Inside::of_this_process(runtime.handle()).0)?;

@@ -1,6 +1,6 @@
 //! Frames to bytes and bytes to frames, without any I/O.
 //!
-//! What goes out is written by the library; what comes in is read by [`Value`], which trusts nobody.
+//! What goes out is written by the library; what comes in is read by [`Value`], which bounds depth and memory.
 //! See <https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-transport-v1.0-os.html>.
 
 use std::time::Duration;
@@ -22,17 +22,17 @@ use fields::Fields;
 pub(crate) use value::uuid_text;
 pub use value::{Malformed, Value};
 
-/// What AMQP is on either carrier.
+/// The port and the WebSocket subprotocol of AMQP.
 pub const PROTOCOL: dps_connect::Protocol =
     dps_connect::Protocol { tls_port: 5671, subprotocol: "AMQPWSB10" };
 
-/// The largest frame that is taken, in bytes (64 KiB); the service is told so.
+/// The largest frame that is read, in bytes (64 KiB). Our `open` announces it.
 pub const MAX_FRAME_SIZE: u32 = 64 * 1024;
 
-/// What both sides say first, on a connection that speaks AMQP.
+/// What both sides send first on a connection without SASL.
 pub const AMQP_HEADER: [u8; 8] = *b"AMQP\x00\x01\x00\x00";
 
-/// What both sides say first, on a connection that begins with SASL.
+/// What both sides send first on a connection that begins with SASL.
 pub const SASL_HEADER: [u8; 8] = *b"AMQP\x03\x01\x00\x00";
 
 /// The two kinds of header that a peer may answer with.
@@ -85,9 +85,9 @@ pub enum Body {
     Open {
         /// The largest frame that the service takes, in bytes.
         max_frame_size: u32,
-        /// How soon the service wants to hear from us, if at all.
+        /// After how long without a frame from us the service closes the connection, if it does.
         idle_time_out: Option<Duration>,
-        /// The connection is refused in the same breath: the property `com.microsoft:open-error`.
+        /// The connection is refused by the same frame: the property `com.microsoft:open-error`.
         open_error: Option<Failure>,
     },
     /// The session is open.
@@ -120,7 +120,7 @@ pub enum Body {
         link_credit: u32,
         /// The credit is to be used now or given up.
         drain: bool,
-        /// The service wants to be told our side of it.
+        /// The service asks for the state of our side.
         echo: bool,
     },
     /// A message, or a part of one.
@@ -314,7 +314,7 @@ fn outcome(state: Value<'_>) -> Option<Outcome> {
     })
 }
 
-/// Most often an error like any other; what else it may be is taken by its words.
+/// It is most often an error like any other. Of any other value the text is taken.
 fn open_error(properties: Value<'_>) -> Option<Failure> {
     let (_, value) =
         properties.into_named().find(|(name, _)| *name == "com.microsoft:open-error")?;

@@ -26,17 +26,17 @@ mod session;
 pub(crate) use sasl::Login;
 use session::{Event, Session, Step};
 
-/// How long what the service said last may take to arrive once it reads no more.
+/// How long we wait for the last frames of a service that reads no more.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(crate) struct Connection {
     io: Box<dyn Io>,
-    /// What came and was not understood yet: less than a frame.
+    /// Bytes that came and are less than a frame.
     buffer: Vec<u8>,
     session: Session,
     last_sent: Instant,
-    /// What came of writing. What the service said before it stopped reading is still read.
+    /// Why writing failed. What the service sent before it stopped reading is still read.
     unsent: Option<io::Error>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Connection {
 pub(crate) enum Broken {
     /// It is gone.
     Lost(io::Error),
-    /// The service let go of it without refusing anybody.
+    /// The service ended it without a refusal.
     Dismissed(String),
     /// What came makes no sense.
     Nonsense(Malformed),
@@ -57,17 +57,17 @@ impl From<Malformed> for Broken {
     }
 }
 
-/// What came of a start.
+/// The result of a start.
 pub(crate) enum Started {
     /// Requests can be sent.
     Ready(Connection),
-    /// The service said no.
+    /// The service refused.
     Refused(Response),
     /// The service wants SASL first.
     WantsSasl,
 }
 
-/// What came of a request.
+/// The result of a request.
 pub(crate) enum Asked {
     Answer(Answer),
     Refused(Response),
@@ -119,7 +119,7 @@ impl Connection {
         Ok(Started::Ready(this))
     }
 
-    /// Sends a request and waits for its answer. Whatever else comes is taken and forgotten.
+    /// Sends a request and waits for its answer. Other messages are accepted and dropped.
     pub(crate) async fn ask(
         &mut self,
         message: Vec<u8>,
@@ -190,7 +190,7 @@ impl Connection {
             match self.unsent.take() {
                 Some(error) => return Err(error),
                 None => {
-                    // The end of the session is out: whoever has hung up upon it needs no more.
+                    // The end of the session is sent: a service that has closed upon it needs no more.
                     if let Err(error) = self.io.shutdown().await {
                         tracing::debug!(%error, "AMQP ended before the stream below was closed");
                     }
@@ -200,7 +200,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends what is to be sent, takes in one frame, and tells what happened, if anything has.
+    /// Sends what is to be sent, reads one frame, and returns the event that it is, if it is one.
     async fn event(&mut self) -> Result<Option<Event>, Broken> {
         let frame = self.frame().await?;
         Ok(self.session.handle(frame)?)
@@ -245,7 +245,7 @@ impl Connection {
         }
     }
 
-    /// Reads once; meanwhile the service hears from us as often as it wants.
+    /// Reads once, and meanwhile sends heartbeats as often as the service asks for.
     async fn read_more(&mut self) -> Result<(), Broken> {
         loop {
             let heartbeat = self.session.idle_time_out().map(|idle| self.last_sent + idle / 2);
@@ -297,10 +297,10 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// What it means that the service let go: a refusal if it has a reason that is one.
+/// The meaning of an end by the service: a refusal if its reason is one.
 fn gone(what: &'static str, failure: Option<Failure>) -> Result<Response, Broken> {
     match failure {
-        Some(failure) if failure.is_farewell() => {
+        Some(failure) if failure.is_loss() => {
             Err(Broken::Dismissed(format!("the {what}, saying {failure}")))
         }
         Some(failure) => Ok(failure.into_response(SystemTime::now())),

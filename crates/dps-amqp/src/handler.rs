@@ -89,7 +89,7 @@ impl AmqpTransport {
         if connection.is_usable().await { Some(connection) } else { None }
     }
 
-    /// A new connection, or the service's no. If it dies while it starts in few flights, it is tried once more
+    /// A new connection, or the refusal of the service. If it is lost during a pipelined start, it is tried once more
     /// step by step: there are servers that take nothing before they were asked.
     async fn connect(
         &mut self,

@@ -72,8 +72,8 @@ impl Flags {
             (Some(certificates), Some(key)) => {
                 given.push(("--cert with --key", Credential::X509 { certificates, key }));
             }
-            (Some(cert), None) => return Err(wrong(cert.from, "", "it needs --key beside it")),
-            (None, Some(key)) => return Err(wrong(key.from, "", "it needs --cert beside it")),
+            (Some(cert), None) => return Err(wrong(cert.from, "", "it needs --key too")),
+            (None, Some(key)) => return Err(wrong(key.from, "", "it needs --cert too")),
             (None, None) => {}
         }
         if !by_flag && let Some(key) = variable(SYMMETRIC_KEY)? {

@@ -148,7 +148,7 @@ async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<Exit
     if !quiet && std::io::stderr().is_terminal() {
         output::note(&welcome(&emulator, ca_file.as_deref()));
     }
-    let told = async {
+    let reported = async {
         if level > 0 {
             registrations::tell(&emulator.events()).await;
         }
@@ -156,7 +156,7 @@ async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<Exit
     };
     tokio::select! {
         () = interrupts.next() => {}
-        () = told => {}
+        () = reported => {}
     }
     tokio::select! {
         () = emulator.stop() => Ok(ExitCode::SUCCESS),
@@ -334,7 +334,7 @@ fn quoted(path: &str) -> String {
     format!("'{}'", Printable::whole(&path.replace('\'', "'\\''")))
 }
 
-/// A file whose trouble is told: nobody may be looking at it when it can't be written any more.
+/// A file whose failure to be written is reported.
 struct Told {
     file: File,
     from: &'static str,

@@ -81,7 +81,7 @@ impl Progress {
 }
 
 /// The machine registers, and the transport makes its connection for that. To a person it is the other way round: so
-/// the first registration is told when the connection stands.
+/// the first registration is printed when the connection stands.
 #[derive(Debug, Default)]
 struct Order {
     connected: bool,
@@ -137,15 +137,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_connection_is_told_before_what_it_is_for() {
+    fn progress_names_the_connection_before_the_request() {
         let mut order = Order::default();
-        let told = [Step::Registering, Step::Websocket, Step::Connected, Step::Registering]
+        let shown = [Step::Registering, Step::Websocket, Step::Connected, Step::Registering]
             .map(|step| order.words(&step).unwrap_or_default());
-        assert_eq!(told, ["", "WebSocket upgrade", "registering", "registering"]);
+        assert_eq!(shown, ["", "WebSocket upgrade", "registering", "registering"]);
     }
 
     #[test]
-    fn a_wait_is_told_in_round_numbers() {
+    fn a_wait_is_shown_in_round_numbers() {
         for (millis, says) in [(3000, "next poll in 3 s"), (2349, "next poll in 2.3 s")] {
             let wait = Duration::from_millis(millis);
             assert_eq!(words(&Step::Waiting { wait, then: Next::Poll }), says, "{millis:?}");

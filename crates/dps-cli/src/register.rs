@@ -82,7 +82,7 @@ pub(crate) struct Arguments {
     /// The service; its global endpoint without it
     #[arg(long, value_name = "HOST[:PORT]")]
     endpoint: Option<String>,
-    /// File with certificates of authorities to trust beside the built-in ones
+    /// File with certificates of authorities to trust besides the built-in ones
     #[arg(long, value_name = "PEM")]
     ca_file: Option<String>,
     /// Trusts the authorities that this system trusts, instead of the built-in ones

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_told_and_masked() {
+    fn every_kind_is_recognized_and_masked() {
         let key = STANDARD.encode(random(7, 32));
         for (text, what, shown) in [
             (

@@ -8,7 +8,7 @@ use crate::{
     output,
 };
 
-/// How much is told of what happens inside.
+/// Which levels of tracing `-v` prints.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Verbosity {
     /// Tells more on standard error; -vv tells all, with what the libraries say

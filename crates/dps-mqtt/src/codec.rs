@@ -22,7 +22,7 @@ use rumqttc::{
     },
 };
 
-/// What MQTT is on either carrier.
+/// The port and the WebSocket subprotocol of MQTT.
 pub const PROTOCOL: Protocol = Protocol { tls_port: 8883, subprotocol: "mqtt" };
 
 /// The largest body of an answer that is read, in bytes (1 MiB).
@@ -126,7 +126,7 @@ pub fn query(
     })
 }
 
-/// Appends the packet that says that we are there.
+/// Appends the packet that keeps the connection alive.
 pub fn ping(out: &mut BytesMut) {
     out.extend_from_slice(&[0xC0, 0]);
 }
@@ -161,17 +161,17 @@ fn write(out: &mut BytesMut, packet: &Packet) -> Result<(), mqttbytes::Error> {
     Ok(())
 }
 
-/// What the service sends, as far as a device cares.
+/// A packet from the service.
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Incoming {
-    /// The session stands.
+    /// CONNACK 0: the session is accepted.
     Accepted,
-    /// No session.
+    /// CONNACK with another code: the session is refused.
     Refused(Refusal),
-    /// Answers will come.
+    /// SUBACK: the subscription is accepted.
     Subscribed,
-    /// No answers will come.
+    /// SUBACK 128: the subscription is refused.
     SubscriptionRefused,
     /// Something was published: see [`answer`].
     Delivery(Delivery),
@@ -187,15 +187,15 @@ pub enum Incoming {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// 1: not this version of MQTT.
+    /// 1: the version of MQTT.
     ProtocolVersion,
-    /// 2: not this client id.
+    /// 2: the client id.
     ClientId,
-    /// 3: not now.
+    /// 3: the server is unavailable.
     Unavailable,
-    /// 4: not this user name or password.
+    /// 4: the user name or the password.
     Credential,
-    /// 5: not this device.
+    /// 5: the device is not authorized.
     Unauthorized,
 }
 
@@ -230,7 +230,7 @@ impl fmt::Display for Unreadable {
 /// # Errors
 /// [`Unreadable`] in words; nothing after it can be read.
 pub fn read(incoming: &mut BytesMut) -> Result<Option<Incoming>, Unreadable> {
-    // Reserved: told from the first byte, before anybody waits for the length that junk seems to announce.
+    // A reserved type is an error at the first byte: junk may announce a length that never comes.
     if let Some(kind @ (0 | 15)) = incoming.first().map(|first| first >> 4) {
         return Err(Unreadable(format!("it is not MQTT (packet type {kind})")));
     }
@@ -277,7 +277,7 @@ fn too_large() -> String {
     format!("it is larger than {MAX_ANSWER_BYTES} bytes")
 }
 
-/// What a refused session means: an answer of the service, or nonsense.
+/// What a refused session means: an answer of the service, or a protocol error.
 ///
 /// # Errors
 /// [`Error::Protocol`] when the peer does not speak MQTT 3.1.1.

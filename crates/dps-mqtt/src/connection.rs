@@ -104,7 +104,7 @@ impl Connection {
     /// is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Result<Incoming, Fault> {
         loop {
-            // Told at once: what is no MQTT may look like a long packet that never ends.
+            // This is an error at once: what is no MQTT may look like a long packet that never ends.
             let first = self.incoming.first();
             if !self.accepted && first.is_some_and(|first| *first != codec::CONNACK) {
                 let what = "it is not MQTT, which begins with CONNACK";
@@ -134,7 +134,7 @@ impl Connection {
                 biased;
                 read = self.io.read_buf(&mut self.incoming) => match read {
                     Ok(0) => return Err(Fault::Lost(io::ErrorKind::UnexpectedEof.into())),
-                    // Any sign of life will do: an answer that drips in keeps that to a ping waiting.
+                    // Any byte counts: an answer that comes slowly keeps the answer to a ping waiting.
                     Ok(_) => self.ping_unanswered = false,
                     Err(error) => return Err(Fault::Lost(error)),
                 },
@@ -164,7 +164,7 @@ impl Connection {
         }
     }
 
-    /// Sends what is to be sent. A failure is told once nothing more can be read.
+    /// Sends what is to be sent. A failure is reported once nothing more can be read.
     async fn send(&mut self) {
         if self.broken || self.outgoing.is_empty() && !self.unflushed {
             return;

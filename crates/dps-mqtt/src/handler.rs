@@ -88,7 +88,7 @@ impl MqttTransport {
         (!connection.has_ended().await).then_some(connection)
     }
 
-    /// Makes a connection and asks on it. There is none when the service says no before it stands.
+    /// Makes a connection and asks on it. There is no connection when the service refuses it.
     async fn start(
         &mut self,
         exchange: &Exchange<'_>,
@@ -123,14 +123,14 @@ impl MqttTransport {
         Ok((Some(connection), response))
     }
 
-    /// A new connection, with CONNECT ready to leave, or the service's no.
+    /// A new connection, with CONNECT ready to leave, or the refusal of the service.
     async fn open(
         &self,
         request: &RegistrationRequest,
         progress: &Progress,
     ) -> Result<Result<Connection, Response>, Error> {
         let (config, registration_id) = (self.connector.config(), request.registration_id());
-        // Signed anew for each connection.
+        // Each connection gets a fresh token.
         let token = config.sas_token(registration_id, progress).await?;
         let password = token.as_ref().map(|token| token.expose());
         let mut connect = BytesMut::new();
@@ -181,7 +181,7 @@ impl fmt::Debug for MqttTransport {
     }
 }
 
-/// What is asked.
+/// A request.
 #[derive(Clone, Copy)]
 pub(crate) enum Request<'a> {
     Register(&'a RegistrationRequest),
@@ -203,7 +203,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What the service said, as far as the request at hand goes.
+/// What a packet means for the exchange.
 enum Received {
     /// Go on.
     GoAhead,
@@ -244,7 +244,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Waits for the next word that concerns the request.
+    /// Waits for the next packet that concerns the exchange.
     async fn listen(&self, connection: &mut Connection) -> Result<Received, Error> {
         let stage = self.request.stage();
         loop {

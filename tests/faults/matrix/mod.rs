@@ -4,9 +4,9 @@
 //! once the fault is gone, the same client must register; and what both held on to must be given back.
 
 mod edits;
-mod own;
 mod plan;
 mod rows;
+mod service_faults;
 
 use std::{
     collections::BTreeSet,
@@ -18,10 +18,10 @@ use dps_conformance::{adjusted, fast};
 use tokio::time::timeout;
 
 use crate::{
-    peers::Trouble,
+    environment::{Environment, Fixture, Setup, answers, request},
+    peers::Injection,
     report::{CellReport, Outcome, STEPS, Table},
     resources::Resources,
-    world::{Setup, Theatre, World, answers, request},
 };
 use plan::{Cause, Expect, Plan, REASONS, Row, Scenario};
 use rows::rows;
@@ -56,7 +56,7 @@ pub(crate) fn run(
     only: &Only,
     mut tell: impl FnMut(CellReport),
 ) {
-    let theatre = Theatre::new();
+    let fixture = Fixture::new();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let mut number = 0;
@@ -71,7 +71,7 @@ pub(crate) fn run(
                 continue;
             }
             let panics = crate::panics();
-            let run = |slowness| run_cell(&theatre, transport, step, &row, &scenario, slowness);
+            let run = |slowness| run_cell(&fixture, transport, step, &row, &scenario, slowness);
             let mut report = runtime.block_on(run(1));
             if matches!(&report.outcome, Err(why) if why.starts_with(NO_TIME)) {
                 report = runtime.block_on(run(5));
@@ -107,7 +107,7 @@ impl Only {
 }
 
 async fn run_cell(
-    theatre: &Theatre,
+    fixture: &Fixture,
     transport: Transport,
     step: Stage,
     row: &Row,
@@ -121,12 +121,12 @@ async fn run_cell(
         clock_ahead: scenario.clock_ahead,
         ..Setup::new(transport, scenario.behavior.clone())
     };
-    let mut world = World::start(theatre, &setup).await;
+    let mut environment = Environment::start(fixture, &setup).await;
     if let Cause::NoSuchName = scenario.cause {
-        world.mislead(scenario.proxy);
+        environment.use_unresolvable_name(scenario.proxy);
     }
-    report.outcome = act(&world, scenario, slowness, &mut report).await;
-    drop(world);
+    report.outcome = act(&environment, scenario, slowness, &mut report).await;
+    drop(environment);
     if let (Ok(_), Err(left)) = (&report.outcome, before.are_back().await) {
         report.outcome = Err(format!("after all is over {left}"));
     }
@@ -134,26 +134,26 @@ async fn run_cell(
 }
 
 async fn act(
-    world: &World,
+    environment: &Environment,
     scenario: &Scenario,
     slowness: u32,
     report: &mut CellReport,
 ) -> Outcome {
     match scenario.cause {
-        Cause::Trouble(Trouble { at: Stage::EndSession, .. }) | Cause::Service => {}
-        Cause::Trouble(trouble) => world.meddler.make(trouble),
-        Cause::Door(state) => world.meddler.turn(state).await,
+        Cause::Injection(Injection { at: Stage::EndSession, .. }) | Cause::Service => {}
+        Cause::Injection(injection) => environment.man_in_the_middle.make(injection),
+        Cause::ControlledPort(state) => environment.man_in_the_middle.turn(state).await,
         // More than a registration makes in its time.
-        Cause::Connection(fault) => world.bench.emulator.set_connection_faults([fault; 200]),
+        Cause::Connection(fault) => environment.bench.emulator.set_connection_faults([fault; 200]),
         Cause::NoSuchName => {}
     }
     let (settings, bound) = bounds(scenario, slowness);
-    let client = world.client(settings);
+    let client = environment.client(settings);
     let before = Resources::now();
     let begin = Instant::now();
     let outcome = timeout(HANG, client.register(request(1))).await;
     // The time of one request begins with it.
-    let begin = if bound == settings.request_timeout { world.requested() } else { begin };
+    let begin = if bound == settings.request_timeout { environment.requested() } else { begin };
     report.took = begin.elapsed();
     report.bound = bound;
     let outcome = outcome.map_err(|_| format!("no end after {HANG:?}"))?;
@@ -162,21 +162,21 @@ async fn act(
         Expect::Fails { .. } => is_expected(outcome.err(), scenario.expect)?,
         Expect::Ends => {
             answers(&outcome, 1)?;
-            end(&client, world, scenario, report).await?;
+            end(&client, environment, scenario, report).await?;
         }
     }
     if report.took > bound + TOLERANCE {
         return Err(format!("took {:?}, {:?} past the deadline", report.took, report.took - bound));
     }
-    if let Cause::Trouble(_) = scenario.cause {
-        if world.meddler.struck() == 0 {
-            return Err(format!("{NO_TIME}the fault never struck: the cell shows nothing"));
+    if let Cause::Injection(_) = scenario.cause {
+        if environment.man_in_the_middle.injected() == 0 {
+            return Err(format!("{NO_TIME}the fault was never injected: the cell shows nothing"));
         }
-        if world.meddler.misses() > 0 {
+        if environment.man_in_the_middle.misses() > 0 {
             return Err("a message had nothing in it to change: the cell shows nothing".to_owned());
         }
     }
-    recover(&client, world, scenario).await?;
+    recover(&client, environment, scenario).await?;
     let ended = timeout(HANG, client.end_session()).await;
     ended
         .map_err(|_| "the end of the session hangs".to_owned())?
@@ -231,25 +231,25 @@ fn is_expected(error: Option<Error>, expect: Expect) -> Outcome {
     if is == (kind, Some(stage), retryable) {
         return Ok(());
     }
-    let told = |(kind, stage, retryable): (_, Option<Stage>, bool)| {
+    let text = |(kind, stage, retryable): (_, Option<Stage>, bool)| {
         let stage = stage.map_or("none", Stage::as_str);
         format!("{kind} at {stage}{}", if retryable { ", retryable" } else { "" })
     };
-    let why = format!("{}, not {}: {error}", told(is), told((kind, Some(stage), retryable)));
+    let why = format!("{}, not {}: {error}", text(is), text((kind, Some(stage), retryable)));
     Err(if error.kind() == ErrorKind::Timeout { format!("{NO_TIME}{why}") } else { why })
 }
 
-/// The end of a session whose connection is in trouble.
+/// The end of a session whose connection has an injected fault.
 async fn end(
     client: &Client,
-    world: &World,
+    environment: &Environment,
     scenario: &Scenario,
     report: &mut CellReport,
 ) -> Outcome {
-    if let Cause::Trouble(trouble) = scenario.cause {
-        world.meddler.make(trouble);
-        let struck = timeout(HANG, world.meddler.has_struck()).await;
-        struck.map_err(|_| "there is no connection that could break".to_owned())?;
+    if let Cause::Injection(injection) = scenario.cause {
+        environment.man_in_the_middle.make(injection);
+        let injected = timeout(HANG, environment.man_in_the_middle.has_injected()).await;
+        injected.map_err(|_| "there is no connection that could break".to_owned())?;
     }
     let begin = Instant::now();
     let ended = timeout(HANG, client.end_session()).await;
@@ -266,12 +266,13 @@ async fn end(
 }
 
 /// The fault is gone: the same client registers.
-async fn recover(client: &Client, world: &World, scenario: &Scenario) -> Outcome {
+async fn recover(client: &Client, environment: &Environment, scenario: &Scenario) -> Outcome {
     if scenario.hangs_up {
-        let hung_up = timeout(HANG, world.meddler.has_closed_another(usize::MAX)).await;
+        let hung_up =
+            timeout(HANG, environment.man_in_the_middle.has_closed_another(usize::MAX)).await;
         hung_up.map_err(|_| "the service did not hang up".to_owned())?;
     }
-    world.lift().await;
+    environment.clear().await;
     let again = timeout(HANG, client.register(request(2))).await;
     let again = again.map_err(|_| "the second registration hangs".to_owned())?;
     if let Cause::NoSuchName = scenario.cause {

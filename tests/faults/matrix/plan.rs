@@ -5,7 +5,7 @@ use std::time::Duration;
 use dps_client::{ErrorKind, Stage, Transport};
 use dps_emulator::{Behavior, ConnectionFault};
 
-use crate::peers::{DoorState, Mischief, Trouble};
+use crate::peers::{Injection, Misbehavior, PortState};
 
 /// One fault, at every step.
 pub(super) struct Row {
@@ -110,12 +110,12 @@ pub(super) struct Scenario {
 /// Who makes it go wrong.
 pub(super) enum Cause {
     /// The man in the middle.
-    Trouble(Trouble),
-    /// His door.
-    Door(DoorState),
+    Injection(Injection),
+    /// The port that it listens on.
+    ControlledPort(PortState),
     /// The service, on every connection.
     Connection(ConnectionFault),
-    /// The service behaves as told; the man in the middle lets everything through.
+    /// The service behaves as configured; the man in the middle lets everything through.
     Service,
     /// The name of the service, or of the proxy, does not exist. It can't be made to.
     NoSuchName,
@@ -148,9 +148,9 @@ impl Scenario {
         }
     }
 
-    pub(super) fn trouble(trouble: Trouble, expect: Expect) -> Self {
-        let proxy = trouble.at == Stage::Proxy;
-        Self { proxy, ..Self::new(Cause::Trouble(trouble), expect) }
+    pub(super) fn injection(injection: Injection, expect: Expect) -> Self {
+        let proxy = injection.at == Stage::Proxy;
+        Self { proxy, ..Self::new(Cause::Injection(injection), expect) }
     }
 
     pub(super) fn behavior(mut self, behavior: Behavior) -> Self {
@@ -167,7 +167,7 @@ impl Scenario {
 impl Scenario {
     /// Whether whoever is in between dies.
     pub(super) fn dies(&self) -> bool {
-        matches!(self.cause, Cause::Trouble(Trouble { what: Mischief::Die(_), .. }))
+        matches!(self.cause, Cause::Injection(Injection { what: Misbehavior::Die(_), .. }))
     }
 }
 

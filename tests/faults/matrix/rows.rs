@@ -10,21 +10,21 @@ use dps_emulator::{Behavior, Body, Delivery, Fault, Outcome};
 
 use super::{
     edits::{connack, misdirect, refuse_subscription, sasl_outcome},
-    own,
     plan::{
         CREDENTIAL_ONLY, Cause, Column, Expect, HANDSHAKE_ONLY, NO_CONNECTION, NO_NAME,
         NO_NEW_CONNECTION, NO_PEER, NO_REQUEST, NO_TLS, NO_TUNNEL, NOT_THIS_TRANSPORT, OTHER_STEP,
         PROXY_ONLY, Plan, Reason, Row, Scenario, UPGRADE_ONLY, WITH_THE_REQUEST, fails, row,
     },
+    service_faults,
 };
-use crate::peers::{Credentials, DoorState, Kind, Mischief, Trouble};
+use crate::peers::{Credentials, Injection, Kind, Misbehavior, PortState};
 
 /// Every fault there is.
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = vec![
         row("name not found", no_such_name),
-        row("connection refused", |column| door(column, DoorState::Shut)),
-        row("connection unanswered", |column| door(column, DoorState::Crowded)),
+        row("connection refused", |column| controlled_port(column, PortState::Shut)),
+        row("connection unanswered", |column| controlled_port(column, PortState::Crowded)),
     ];
     rows.extend(broken_connections());
     rows.extend(handshakes());
@@ -33,7 +33,7 @@ pub(super) fn rows() -> Vec<Row> {
     rows.extend(sessions());
     rows.extend(correlations());
     rows.extend(answers());
-    rows.extend(own::rows());
+    rows.extend(service_faults::rows());
     rows
 }
 
@@ -47,19 +47,19 @@ fn no_such_name(column: Column) -> Plan {
 }
 
 /// Nobody lets the connection in: at the start, or when a poll needs a new one.
-fn door(column: Column, state: DoorState) -> Plan {
+fn controlled_port(column: Column, state: PortState) -> Plan {
     let expect = |stage| match state {
-        DoorState::Crowded => fails(Timeout, stage, true),
+        PortState::Crowded => fails(Timeout, stage, true),
         _ => fails(Connection, stage, true),
     };
     match column.step {
-        Connect => Scenario::new(Cause::Door(state), expect(Connect)).into(),
+        Connect => Scenario::new(Cause::ControlledPort(state), expect(Connect)).into(),
         Stage::Proxy => {
-            Scenario::new(Cause::Door(state), expect(Stage::Proxy)).through_proxy().into()
+            Scenario::new(Cause::ControlledPort(state), expect(Stage::Proxy)).through_proxy().into()
         }
         Query => {
-            let trouble = Trouble::at(Query, Mischief::Die(state));
-            Scenario::trouble(trouble, expect(Connect)).into()
+            let injection = Injection::at(Query, Misbehavior::Die(state));
+            Scenario::injection(injection, expect(Connect)).into()
         }
         _ => Plan::Not(NO_NEW_CONNECTION),
     }
@@ -70,18 +70,18 @@ fn broken_connections() -> Vec<Row> {
     let broken = |what| move |column: Column| breaks(column, what, Connection);
     let silent = |what| move |column: Column| breaks(column, what, Timeout);
     vec![
-        row("closed (FIN)", broken(Mischief::Close)),
-        row("reset (RST)", broken(Mischief::Reset)),
-        row("half-open", silent(Mischief::HalfOpen)),
-        row("stalled", silent(Mischief::Stall)),
-        row("one byte a second", silent(Mischief::Drip)),
+        row("closed (FIN)", broken(Misbehavior::Close)),
+        row("reset (RST)", broken(Misbehavior::Reset)),
+        row("half-open", silent(Misbehavior::HalfOpen)),
+        row("stalled", silent(Misbehavior::Stall)),
+        row("one byte a second", silent(Misbehavior::Drip)),
         row("TLS alert", |column| match column.step {
             Stage::Proxy => Plan::Not(NO_TLS),
-            _ => breaks(column, Mischief::Alert, Connection),
+            _ => breaks(column, Misbehavior::Alert, Connection),
         }),
         row("corrupt TLS record", |column| match column.step {
             Stage::Proxy => Plan::Not(NO_TLS),
-            _ => breaks(column, Mischief::Corrupt, Connection),
+            _ => breaks(column, Misbehavior::Corrupt, Connection),
         }),
         row("garbage", garbage),
     ]
@@ -89,7 +89,7 @@ fn broken_connections() -> Vec<Row> {
 
 /// A connection that breaks while the credential is checked is reported at the request: over HTTP, where the
 /// credential goes with it, nobody could tell.
-fn breaks(column: Column, what: Mischief, kind: ErrorKind) -> Plan {
+fn breaks(column: Column, what: Misbehavior, kind: ErrorKind) -> Plan {
     let expect = match column.step {
         Resolve => return Plan::Not(NO_PEER),
         Connect => return Plan::Not(NO_CONNECTION),
@@ -98,14 +98,14 @@ fn breaks(column: Column, what: Mischief, kind: ErrorKind) -> Plan {
         Authenticate => fails(kind, Register, true),
         step => fails(kind, step, true),
     };
-    Scenario::trouble(Trouble::at(column.step, what), expect).into()
+    Scenario::injection(Injection::at(column.step, what), expect).into()
 }
 
 /// Bytes that are nothing that the peer could have meant.
 fn garbage(column: Column) -> Plan {
     const JUNK: &[u8] =
         b"\x00\xff\xfe\x17 not what anybody would expect here \x80\x81\xf5\r\n\r\n\r\n";
-    let what = Mischief::Say(JUNK);
+    let what = Misbehavior::Say(JUNK);
     match column.step {
         Authenticate | Register | Query => {
             let plan = breaks(column, what, Protocol);
@@ -123,8 +123,8 @@ fn handshakes() -> Vec<Row> {
     let shows = |name, credentials| {
         row(name, move |column: Column| match column.step {
             Tls => {
-                let trouble = Trouble::at(Tls, Mischief::Show(credentials));
-                Scenario::trouble(trouble, fails(Connection, Tls, false)).into()
+                let injection = Injection::at(Tls, Misbehavior::Show(credentials));
+                Scenario::injection(injection, fails(Connection, Tls, false)).into()
             }
             _ => Plan::Not(HANDSHAKE_ONLY),
         })
@@ -143,8 +143,8 @@ fn handshakes() -> Vec<Row> {
 fn clock(column: Column) -> Plan {
     match column.step {
         Tls => {
-            let trouble = Trouble::at(Tls, Mischief::Show(Credentials::FromTomorrow));
-            Scenario::trouble(trouble, fails(Connection, Tls, false)).into()
+            let injection = Injection::at(Tls, Misbehavior::Show(Credentials::FromTomorrow));
+            Scenario::injection(injection, fails(Connection, Tls, false)).into()
         }
         Authenticate => {
             let refused = fails(Rejected, Authenticate, false);
@@ -159,8 +159,8 @@ fn proxies() -> Vec<Row> {
     let says = |name, reply: &'static [u8], retryable| {
         row(name, move |column: Column| match column.step {
             Stage::Proxy => {
-                let trouble = Trouble::at(Stage::Proxy, Mischief::Say(reply));
-                Scenario::trouble(trouble, fails(Connection, Stage::Proxy, retryable)).into()
+                let injection = Injection::at(Stage::Proxy, Misbehavior::Say(reply));
+                Scenario::injection(injection, fails(Connection, Stage::Proxy, retryable)).into()
             }
             _ => Plan::Not(PROXY_ONLY),
         })
@@ -187,8 +187,8 @@ fn proxies() -> Vec<Row> {
                 Authenticate => fails(Connection, Stage::Proxy, true),
                 step => fails(Connection, step, true),
             };
-            let trouble = Trouble::at(column.step, Mischief::Die(DoorState::Shut));
-            Scenario::trouble(trouble, expect).through_proxy().into()
+            let injection = Injection::at(column.step, Misbehavior::Die(PortState::Shut));
+            Scenario::injection(injection, expect).through_proxy().into()
         }),
     ]
 }
@@ -197,8 +197,8 @@ fn websockets() -> Vec<Row> {
     let says = |name, reply: &'static [u8], expect: fn() -> Expect| {
         row(name, move |column: Column| match column.step {
             Websocket => {
-                let trouble = Trouble::at(Websocket, Mischief::Say(reply));
-                Scenario::trouble(trouble, expect()).into()
+                let injection = Injection::at(Websocket, Misbehavior::Say(reply));
+                Scenario::injection(injection, expect()).into()
             }
             _ => Plan::Not(UPGRADE_ONLY),
         })
@@ -218,7 +218,7 @@ fn websockets() -> Vec<Row> {
         row("WebSocket closed (1011)", |column| match column.step {
             Websocket => Plan::Not(OTHER_STEP),
             Authenticate | Register | Query | EndSession if column.is_websocket() => {
-                breaks(column, Mischief::CloseWebsocket, Connection)
+                breaks(column, Misbehavior::CloseWebsocket, Connection)
             }
             _ => Plan::Not(NOT_THIS_TRANSPORT),
         }),
@@ -229,14 +229,14 @@ fn sessions() -> Vec<Row> {
     vec![
         row("no CONNACK, no SASL outcome", |column| match column.step {
             Authenticate if !column.is_http() => {
-                let trouble = Trouble::with(Authenticate, Kind::Session, Mischief::Swallow);
+                let injection = Injection::with(Authenticate, Kind::Session, Misbehavior::Swallow);
                 // MQTT goes on without, so that the next answer is out of turn; AMQP waits for it.
                 let expect = if column.is_mqtt() {
                     fails(Protocol, Register, false)
                 } else {
                     fails(Timeout, Register, true)
                 };
-                Scenario::trouble(trouble, expect).into()
+                Scenario::injection(injection, expect).into()
             }
             Authenticate => Plan::Not(NOT_THIS_TRANSPORT),
             _ => Plan::Not(OTHER_STEP),
@@ -245,9 +245,9 @@ fn sessions() -> Vec<Row> {
         row("session not now", |column| session_refused(column, 503)),
         row("SUBACK refused", |column| {
             let refused = |at| {
-                let trouble =
-                    Trouble::with(at, Kind::Subscription, Mischief::Edit(refuse_subscription));
-                Scenario::trouble(trouble, fails(Rejected, at, false))
+                let injection =
+                    Injection::with(at, Kind::Subscription, Misbehavior::Edit(refuse_subscription));
+                Scenario::injection(injection, fails(Rejected, at, false))
             };
             match column.step {
                 Register if column.is_mqtt() => refused(Register).into(),
@@ -281,8 +281,8 @@ fn session_refused(column: Column, status: u16) -> Plan {
                 (true, 401) => |bytes: &mut [u8]| sasl_outcome(bytes, 1),
                 (true, _) => |bytes: &mut [u8]| sasl_outcome(bytes, 4),
             };
-            let trouble = Trouble::with(Authenticate, Kind::Session, Mischief::Edit(edit));
-            Scenario::trouble(trouble, expect).into()
+            let injection = Injection::with(Authenticate, Kind::Session, Misbehavior::Edit(edit));
+            Scenario::injection(injection, expect).into()
         }
         _ => Plan::Not(OTHER_STEP),
     }
@@ -295,21 +295,21 @@ fn correlations() -> Vec<Row> {
     ) {
         (Register | Query, Some(reason)) if column.is_http() => Plan::Not(reason),
         (step @ (Register | Query), _) => {
-            let trouble = Trouble::with(step, Kind::Answer, what);
-            Scenario::trouble(trouble, expect(step)).into()
+            let injection = Injection::with(step, Kind::Answer, what);
+            Scenario::injection(injection, expect(step)).into()
         }
         _ => Plan::Not(NO_REQUEST),
     };
     vec![
         row("wrong correlation", move |column| {
-            let what = Mischief::Edit(misdirect);
+            let what = Misbehavior::Edit(misdirect);
             answer(column, what, |step| fails(Timeout, step, true), Some(NOT_THIS_TRANSPORT))
         }),
         row("duplicate answer", move |column| {
-            answer(column, Mischief::Twice, |_| Expect::Assigned, Some(NOT_THIS_TRANSPORT))
+            answer(column, Misbehavior::Twice, |_| Expect::Assigned, Some(NOT_THIS_TRANSPORT))
         }),
         row("late answer", move |column| {
-            answer(column, Mischief::Late, |step| fails(Timeout, step, true), None)
+            answer(column, Misbehavior::Late, |step| fails(Timeout, step, true), None)
         }),
     ]
 }

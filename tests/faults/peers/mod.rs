@@ -1,13 +1,13 @@
 //! Misbehaving peers on loopback.
 
-mod door;
-mod meddler;
-mod paced;
+mod controlled_port;
+mod conversation;
+mod man_in_the_middle;
 mod pki;
-mod spoiled;
-mod talk;
+mod relayed_connection;
+mod slow_stream;
 
-pub(crate) use door::DoorState;
-pub(crate) use meddler::{Meddler, Mischief, Trouble};
+pub(crate) use controlled_port::PortState;
+pub(crate) use conversation::{Kind, find};
+pub(crate) use man_in_the_middle::{Injection, ManInTheMiddle, Misbehavior};
 pub(crate) use pki::{Credentials, Pki};
-pub(crate) use talk::{Kind, find};

@@ -20,11 +20,11 @@ use tokio::task::JoinSet;
 
 use crate::{
     Result,
-    mix::Kind,
+    environment::Environment,
     options::Options,
+    process_usage::{ProcessUsage, settle},
+    registration_kinds::Kind,
     service::Plan,
-    vitals::{Vitals, settle},
-    world::World,
 };
 
 mod amqp;
@@ -97,35 +97,40 @@ pub(crate) async fn run(options: &Options) -> Result<Vec<String>> {
     let wanted = |abuse: &&Abuse| abuse.transport.is_built() && abuse.name.contains(&options.named);
     // The short form has a third of them, some of each kind.
     let step = if options.long { 1 } else { 3 };
-    let world = world(None)?;
+    let environment = environment(None)?;
     for abuse in abuses.into_iter().flatten().filter(wanted).step_by(step) {
-        failures.extend(withstand(&world, abuse, options).await?);
+        failures.extend(withstand(&environment, abuse, options).await?);
     }
-    drop(world);
+    drop(environment);
     if SCARCE.name.contains(&options.named) {
-        let world = self::world(Some(MAX_CONNECTIONS / 2))?;
-        failures.extend(withstand(&world, &SCARCE, options).await?);
+        let environment = self::environment(Some(MAX_CONNECTIONS / 2))?;
+        failures.extend(withstand(&environment, &SCARCE, options).await?);
     }
     Ok(failures)
 }
 
-fn world(descriptors: Option<usize>) -> Result<Arc<World>> {
-    let world = World::with(|group_ca| Plan {
+fn environment(descriptors: Option<usize>) -> Result<Arc<Environment>> {
+    let environment = Environment::with(|group_ca| Plan {
         max_connections: MAX_CONNECTIONS,
         patience: Some(PATIENCE),
         descriptors,
         group_ca,
     })?;
-    Ok(Arc::new(world))
+    Ok(Arc::new(environment))
 }
 
-async fn withstand(world: &Arc<World>, abuse: &Abuse, options: &Options) -> Result<Vec<String>> {
+async fn withstand(
+    environment: &Arc<Environment>,
+    abuse: &Abuse,
+    options: &Options,
+) -> Result<Vec<String>> {
     let name = abuse.name;
     // Nothing is lazily made later on, and the device is known.
-    let warm = Good::register_for(world, Duration::ZERO, options).await?;
-    let before = settled_service(world).await?;
-    world.service.reset_peak()?;
-    let target = Target::new(world.service.port(abuse.transport)?, &world.service.ca_pem)?;
+    let warm = Good::register_for(environment, Duration::ZERO, options).await?;
+    let before = settled_service(environment).await?;
+    environment.service.reset_peak()?;
+    let target =
+        Target::new(environment.service.port(abuse.transport)?, &environment.service.ca_pem)?;
     let connections = Arc::new(AtomicU64::new(0));
     let mut attackers = JoinSet::new();
     for _ in 0..abuse.attackers {
@@ -139,11 +144,11 @@ async fn withstand(world: &Arc<World>, abuse: &Abuse, options: &Options) -> Resu
             }
         });
     }
-    let good = Good::register_for(world, options.abuse, options).await?;
-    let at_end = world.service.vitals()?;
+    let good = Good::register_for(environment, options.abuse, options).await?;
+    let at_end = environment.service.process_usage()?;
     attackers.shutdown().await;
     let begin = Instant::now();
-    let after = settle(before, || world.service.vitals()).await?;
+    let after = settle(before, || environment.service.process_usage()).await?;
     let took = begin.elapsed();
     println!(
         "| {name} | {} | {} | {} | {} | {} | {}, {} | {}, {} | {}, {}, {} | {} |",
@@ -185,11 +190,11 @@ async fn withstand(world: &Arc<World>, abuse: &Abuse, options: &Options) -> Resu
 }
 
 /// The emulator once the well-behaved device's connections are closed on its side too.
-async fn settled_service(world: &World) -> Result<Vitals> {
-    let mut last = world.service.vitals()?;
+async fn settled_service(environment: &Environment) -> Result<ProcessUsage> {
+    let mut last = environment.service.process_usage()?;
     loop {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        let now = world.service.vitals()?;
+        let now = environment.service.process_usage()?;
         if now.is_back_to(last) && last.is_back_to(now) {
             return Ok(now);
         }
@@ -214,15 +219,19 @@ impl Default for Good {
 
 impl Good {
     /// One device for each transport registers again and again, at least once.
-    async fn register_for(world: &Arc<World>, time: Duration, options: &Options) -> Result<Self> {
+    async fn register_for(
+        environment: &Arc<Environment>,
+        time: Duration,
+        options: &Options,
+    ) -> Result<Self> {
         let mut devices = JoinSet::new();
         for transport in options.transports() {
-            let world = world.clone();
+            let environment = environment.clone();
             devices.spawn(async move {
                 let mut good = Self::default();
                 loop {
                     let begin = Instant::now();
-                    good.note(transport, register(&world, transport).await, begin.elapsed());
+                    good.note(transport, register(&environment, transport).await, begin.elapsed());
                     // No faster than it takes to tell that it is served.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     if begin.elapsed() > MAX_LATENCY || good.begin.elapsed() >= time {
@@ -259,8 +268,8 @@ impl Good {
     }
 }
 
-async fn register(world: &World, transport: Transport) -> Result<()> {
-    let device = world.device(Kind::Polled, transport, &format!("good-{transport}"))?;
+async fn register(environment: &Environment, transport: Transport) -> Result<()> {
+    let device = environment.device(Kind::Polled, transport, &format!("good-{transport}"))?;
     let client = device.client(transport)?;
     let outcome = client.register(device.request()).await;
     end_of_session(&client).await;

@@ -73,14 +73,14 @@ pub(super) async fn say_and_wait(target: Target, words: &[u8]) -> io::Result<()>
 /// Says the beginning, then the rest over and over, and reads whatever comes.
 pub(super) async fn say_without_end(target: Target, begin: &[u8], rest: &[u8]) -> io::Result<()> {
     let (mut reader, mut writer) = tokio::io::split(target.tls().await?);
-    let talk = async {
+    let conversation = async {
         writer.write_all(begin).await?;
         loop {
             writer.write_all(rest).await?;
         }
     };
     tokio::select! {
-        outcome = talk => outcome,
+        outcome = conversation => outcome,
         outcome = wait_for_close(&mut reader) => outcome,
     }
 }
@@ -101,7 +101,7 @@ pub(super) async fn talk_without_listening(
 /// Says the beginning, then a few bytes now and then.
 pub(super) async fn drip(target: Target, begin: &[u8], drop: &[u8]) -> io::Result<()> {
     let (mut reader, mut writer) = tokio::io::split(target.tls().await?);
-    let talk = async {
+    let conversation = async {
         writer.write_all(begin).await?;
         loop {
             writer.write_all(drop).await?;
@@ -110,7 +110,7 @@ pub(super) async fn drip(target: Target, begin: &[u8], drop: &[u8]) -> io::Resul
         }
     };
     tokio::select! {
-        outcome = talk => outcome,
+        outcome = conversation => outcome,
         outcome = wait_for_close(&mut reader) => outcome,
     }
 }

@@ -105,17 +105,17 @@ async fn send(target: Target, frames: Frames<'static>) -> io::Result<()> {
     // Many at a time, so that it is the emulator that is kept busy.
     let then = then.repeat((4096 / then.len().max(1)).max(1));
     let (mut reader, mut writer) = tokio::io::split(upgrade(&target, subprotocol).await?);
-    let talk = async {
+    let conversation = async {
         writer.write_all(first).await?;
         loop {
             writer.write_all(&then).await?;
         }
     };
     if !listen {
-        return talk.await;
+        return conversation.await;
     }
     tokio::select! {
-        outcome = talk => outcome,
+        outcome = conversation => outcome,
         outcome = wait_for_close(&mut reader) => outcome,
     }
 }

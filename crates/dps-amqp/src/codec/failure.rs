@@ -39,8 +39,8 @@ impl Failure {
         Self { condition: String::new(), description: Some(words), info: Vec::new() }
     }
 
-    /// Whether the service only lets go of the connection, and refuses nobody: it restarts, moves or tidies up.
-    pub(crate) fn is_farewell(&self) -> bool {
+    /// Whether the service only ends the connection and refuses nothing: it restarts or moves, for example.
+    pub(crate) fn is_loss(&self) -> bool {
         let forced = ["amqp:connection:forced", "amqp:link:detach-forced"];
         self.error_code().is_none() && forced.contains(&self.condition.as_str())
     }
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_services_own_code_decides_over_the_condition() {
+    fn the_error_code_decides_over_the_condition() {
         for (json, status) in [
             (r#"{"errorCode":404201,"message":"no"}"#, 404),
             (r#"{"errorCode":"429001"}"#, 429),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_services_json_the_condition_decides() {
+    fn the_condition_decides_without_json() {
         for (condition, status) in [
             ("amqp:internal-error", 500),
             ("com.microsoft:device-container-throttled", 429),
@@ -186,13 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn a_farewell_is_no_refusal_unless_it_has_the_services_code() {
+    fn a_forced_end_is_no_refusal_unless_it_has_an_error_code() {
         let forced = |description: Option<&str>| Failure {
             condition: "amqp:connection:forced".into(),
             description: description.map(str::to_owned),
             info: vec![],
         };
-        assert!(forced(None).is_farewell() && forced(Some("restarting")).is_farewell());
-        assert!(!forced(Some(r#"{"errorCode":401002}"#)).is_farewell());
+        assert!(forced(None).is_loss() && forced(Some("restarting")).is_loss());
+        assert!(!forced(Some(r#"{"errorCode":401002}"#)).is_loss());
     }
 }

@@ -1,4 +1,4 @@
-//! Values of the AMQP type system, read from bytes that nobody vouches for.
+//! Values of the AMQP type system, read from bytes of a peer that is not trusted.
 //!
 //! The library's own decoder is not used for what comes in: it follows nested values without a bound, so that one
 //! frame of a hostile peer overflows the stack, and it wants symbols where some services send strings.

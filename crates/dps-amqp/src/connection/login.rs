@@ -9,7 +9,7 @@ use super::{
 use crate::codec::{self, Body, Malformed, Protocol, SASL_HEADER};
 
 impl Connection {
-    /// Says who the device is. The answer is the refusal, if it is refused.
+    /// Authenticates the device by SASL. Returns the refusal, if the service refuses it.
     pub(super) async fn log_in(
         &mut self,
         login: Login,
@@ -34,7 +34,7 @@ impl Connection {
         let announced = known.is_some() && pipelined;
         let mut mechanism = match known {
             Some(mechanism) => {
-                // It may have been announced, but who does not take it need not answer.
+                // It may have been sent already, but a service that does not offer it need not answer.
                 sasl::check(mechanism.name(), &offered)?;
                 mechanism
             }

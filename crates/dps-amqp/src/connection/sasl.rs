@@ -1,4 +1,4 @@
-//! How a device says who it is before AMQP begins.
+//! How a device authenticates before AMQP begins.
 //! See <https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-security-v1.0-os.html#section-sasl>.
 
 use std::fmt;
@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::codec::Malformed;
 
-/// One way of saying who the device is.
+/// One SASL mechanism.
 pub(crate) trait Mechanism: Send {
     /// Its registered name.
     fn name(&self) -> &'static str;
@@ -17,7 +17,7 @@ pub(crate) trait Mechanism: Send {
     /// The host that the device wants to reach, as the mechanism defines it.
     fn hostname(&self) -> &str;
 
-    /// What it says first.
+    /// The initial response.
     fn initial_response(&mut self) -> Zeroizing<Vec<u8>>;
 
     /// What it answers to a challenge.
@@ -29,7 +29,7 @@ pub(crate) trait Mechanism: Send {
 
 /// What to do about SASL when a connection starts.
 pub(crate) enum Login {
-    /// There is no SASL: the certificate of the TLS handshake says it all.
+    /// There is no SASL: the certificate of the TLS handshake authenticates the device.
     None,
     /// This mechanism, whatever the service offers: so it need not be waited for.
     Known(Box<dyn Mechanism>),
@@ -97,7 +97,7 @@ impl Mechanism for Plain {
     }
 }
 
-/// EXTERNAL or ANONYMOUS: the certificate says it.
+/// EXTERNAL or ANONYMOUS: the certificate of the TLS handshake authenticates the device.
 /// See <https://www.rfc-editor.org/rfc/rfc4422#appendix-A>.
 struct Certificate {
     name: &'static str,

@@ -14,17 +14,17 @@ use crate::codec::{
 
 /// How many answers the service may send before it is given more credit.
 const CREDIT: u32 = 16;
-/// What a message may have beside its body, in bytes.
+/// How large the sections of a message besides its body may be, in bytes.
 const MAX_EXTRA_BYTES: usize = 64 * 1024;
 
-/// What happened, for whoever waits for it.
+/// What a frame means for the exchange that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// A message came.
     Answer(Answer),
     /// What became of the request that was sent last.
     Outcome(Outcome),
-    /// The service let go, of this, for this reason.
+    /// The service ended this part of the connection, for this reason.
     Gone(&'static str, Option<Failure>),
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Session {
     partial: Option<Partial>,
     sending: Option<Sending>,
     deliveries: u32,
-    /// The service let go of a part of it.
+    /// The service ended a link, the session or the connection.
     gone: bool,
 }
 
@@ -131,7 +131,7 @@ impl Session {
         }
     }
 
-    /// How soon the service wants to hear from us, if at all.
+    /// After how long without a frame from us the service closes the connection, if it does.
     pub(crate) fn idle_time_out(&self) -> Option<Duration> {
         self.open.as_ref()?.idle_time_out.filter(|time| !time.is_zero())
     }
@@ -141,7 +141,7 @@ impl Session {
         self.open.as_mut()?.open_error.take()
     }
 
-    /// Sends a message as soon as the service lets us.
+    /// Sends a message as soon as the service gives credit for it.
     pub(crate) fn send(&mut self, message: Vec<u8>) {
         let delivery_id = self.deliveries;
         self.deliveries = self.deliveries.wrapping_add(1);

@@ -172,7 +172,7 @@ async fn a_mechanism_may_take_several_steps() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_reads_no_more_may_still_have_the_last_word() {
+async fn a_refusal_is_read_after_writing_has_failed() {
     let (config, id) = device();
     // Nothing is said: the connection is lost, in time.
     let (read, _silent) = duplex(1024);

@@ -19,7 +19,7 @@ async fn an_answer_is_handed_up_with_its_properties() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_acceptance_is_as_good() {
+async fn an_answer_before_the_acceptance_is_an_answer() {
     let first = made(|id| [delivery(0, &message(id, b"1")), accepted(0)].concat());
     let (_peer, mut transport) = started_with(vec![
         first,
@@ -95,7 +95,7 @@ async fn an_answer_may_come_in_many_parts() {
 }
 
 #[tokio::test]
-async fn an_answer_past_the_cap_is_nonsense_whether_it_ends_or_not() {
+async fn an_answer_that_is_too_large_is_a_protocol_error() {
     let endless = Turn::Send((0..30).flat_map(|_| part(0, &[0; 60_000], true)).collect());
     let whole = made(|id| {
         let whole = message(id, &vec![b' '; 1024 * 1024 + 1]);
@@ -114,7 +114,7 @@ async fn an_answer_past_the_cap_is_nonsense_whether_it_ends_or_not() {
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_nonsense_and_the_next_request_connects_anew() {
+async fn malformed_frames_are_a_protocol_error_and_the_next_request_connects_again() {
     let junk: [(&[u8], &str); 11] = [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "between 8 and 65536"),
         (&[0, 0, 0, 9, 2, 0, 0, 0, 0x40], "does not say what it is"),

@@ -34,7 +34,7 @@ async fn a_server_without_sasl_can_not_take_a_token() {
 }
 
 #[tokio::test]
-async fn a_challenge_where_the_mechanism_has_none_is_nonsense() {
+async fn an_unexpected_sasl_challenge_is_a_protocol_error() {
     let said = [SASL, &mechanisms(&["PLAIN"]), &challenge()].concat();
     let (_peer, config) = start(vec![vec![Turn::Read(LOGIN), Turn::Send(said)]]).await;
     let error = protocol_error(register(&mut AmqpTransport::new(config).unwrap()).await);
@@ -74,7 +74,7 @@ async fn a_server_that_insists_on_sasl_gets_external_or_anonymous() {
 }
 
 #[tokio::test]
-async fn a_server_that_offers_nothing_for_a_certificate_is_told_apart() {
+async fn sasl_mechanisms_without_one_for_a_certificate_are_named() {
     for (offer, says) in [(&["PLAIN"][..], "PLAIN"), (&[], "no mechanism at all")] {
         let insists = vec![Turn::Read(START), Turn::Send(SASL.to_vec()), Turn::Cut];
         let offers = [SASL, &mechanisms(offer)].concat();
@@ -87,7 +87,7 @@ async fn a_server_that_offers_nothing_for_a_certificate_is_told_apart() {
 
 /// Nor does it have to say more than what it offers.
 #[tokio::test]
-async fn a_server_that_offers_nothing_for_a_token_is_told_apart() {
+async fn sasl_mechanisms_without_one_for_a_token_are_named() {
     for (offer, says) in [
         (&["EXTERNAL"][..], "EXTERNAL"),
         (&["ANONYMOUS", "SCRAM-SHA-256"], "ANONYMOUS, SCRAM-SHA-256"),

@@ -27,7 +27,7 @@ async fn a_connection_that_dies_at_any_frame_is_lost_at_once() {
                 let mut last = answers[..answered].concat();
                 last.truncate(last.len().saturating_sub(missing));
                 script.extend([Turn::Read(reads[flight]), Turn::Send(last), Turn::Cut]);
-                // The second connection, step by step, dies at its first word.
+                // The second connection, step by step, is closed at once.
                 let (_peer, config) = start(vec![script]).await;
                 let mut transport = AmqpTransport::new(config).unwrap();
                 let error = connection_error(register(&mut transport).await);
@@ -74,9 +74,8 @@ async fn a_request_that_may_have_arrived_says_so() {
 
 #[tokio::test]
 async fn a_connection_found_dead_is_made_anew_for_the_next_request() {
-    for (end, farewell) in [("nothing", vec![]), ("close", close(None)), ("detach", detach(None))] {
-        let first =
-            [usual_start(), vec![answers(0, "1"), Turn::Send(farewell), Turn::Cut]].concat();
+    for (end, bytes) in [("nothing", vec![]), ("close", close(None)), ("detach", detach(None))] {
+        let first = [usual_start(), vec![answers(0, "1"), Turn::Send(bytes), Turn::Cut]].concat();
         let second = [usual_start(), vec![answers(0, "2")]].concat();
         let (mut peer, config) = start(vec![first, second]).await;
         let mut transport = AmqpTransport::new(config).unwrap();
@@ -105,7 +104,7 @@ async fn a_dropped_request_closes_its_connection_and_the_next_makes_another() {
 }
 
 #[tokio::test]
-async fn the_end_of_session_is_said_once_and_nobody_waits_for_its_answer() {
+async fn the_end_of_the_session_is_sent_once_without_waiting_for_the_answer() {
     let (mut peer, mut transport) = started_with(vec![answers(0, "1"), Turn::ReadOn]).await;
     register(&mut transport).await.unwrap();
     transport.end_session().await.unwrap();

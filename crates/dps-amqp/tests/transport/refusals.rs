@@ -1,4 +1,4 @@
-//! The service's noes: each is an answer.
+//! Refusals by the service: each is an answer.
 
 use dps_state_machine::{Settings, StateMachine};
 use fe2o3_amqp_types::{

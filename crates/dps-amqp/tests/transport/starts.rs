@@ -1,5 +1,5 @@
 //! How a session starts, and in how many flights. The server sends nothing before it has read a whole flight: a device
-//! that waited in between would wait for ever.
+//! that waited in between would never go on.
 
 use fe2o3_amqp_types::sasl::SaslCode;
 
@@ -46,7 +46,7 @@ async fn a_certificate_takes_two_flights_after_tls() {
     assert_eq!(peer.over_next().await, [START, REQUEST].concat());
 }
 
-/// A server that takes nothing before it was asked.
+/// A server that accepts each step only after its answer to the one before.
 fn step_by_step_script() -> Vec<Turn> {
     let answer = |read: &'static [Sent], send: &[u8]| [Turn::Read(read), Turn::Send(send.to_vec())];
     [

@@ -34,7 +34,7 @@ async fn a_session_over_websocket_is_the_same_session() {
 }
 
 #[tokio::test]
-async fn what_the_server_says_when_it_closes_is_told() {
+async fn a_websocket_close_with_a_reason_is_a_lost_connection_with_the_reason() {
     let mut transport =
         over_websocket(upgrade::saying("AMQPWSB10", b"\x88\x0b\x03\xf0too many!").await);
     let error = connection_error(register(&mut transport).await);
@@ -42,7 +42,7 @@ async fn what_the_server_says_when_it_closes_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_no_websocket_message_of_bytes_is_nonsense() {
+async fn a_websocket_message_that_is_not_binary_is_a_protocol_error() {
     let mut transport = over_websocket(upgrade::saying("AMQPWSB10", b"\x81\x02hi").await);
     let error = protocol_error(register(&mut transport).await);
     assert!(error.reason.contains("a text message"), "{}", error.reason);

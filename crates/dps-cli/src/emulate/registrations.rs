@@ -49,7 +49,7 @@ impl Lines {
             EventKind::AuthenticationFailed { registration_id, error_code, reason, .. } => {
                 (Some(registration_id), format!("refused: {reason} ({error_code})"))
             }
-            // Its reason was told already.
+            // Its reason was printed already.
             EventKind::Answer { status: 401, .. } => return None,
             EventKind::Answer { registration_id, status, error_code, operation, .. }
                 if *status >= 300 =>

@@ -145,7 +145,7 @@ fn a_key_in_place_of_its_file_is_not_repeated() {
 }
 
 #[test]
-fn what_is_no_text_is_told_by_its_place_and_not_repeated() {
+fn an_argument_that_is_not_text_is_named_by_its_place_and_not_repeated() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
     let proxy = OsStr::from_bytes(b"http://user:pass\xffword@proxy");
     let ended = run(dps(&["register", "--json", "--proxy"]).arg(proxy));
@@ -217,7 +217,7 @@ fn usage_errors_are_for_people_unless_json_is_asked_for() {
 }
 
 #[test]
-fn help_has_examples_and_the_version_is_told() {
+fn help_has_examples_and_the_version_is_printed() {
     for command in ["register", "emulate", "derive-key", "sas-token"] {
         let ended = run(&mut dps(&[command, "--help"]));
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{command:?}");

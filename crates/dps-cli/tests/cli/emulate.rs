@@ -118,7 +118,7 @@ fn events_are_lines_of_json_after_the_first_line_or_in_a_file() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn events_that_can_no_longer_be_written_are_told_once_and_stop_nothing() {
+fn events_that_can_no_longer_be_written_give_one_warning_and_stop_nothing() {
     let emulator = Emulator::start(Folder::new(), &["--group-key", KEY, "--events", "/dev/full"]);
     let group = emulator.folder.file("group.key", KEY);
     let device = ["--registration-id", "dev", "--group-key-file", &group];

@@ -145,7 +145,7 @@ fn connections_that_fail_name_their_stage() {
 }
 
 #[test]
-fn nonsense_is_a_protocol_error() {
+fn a_malformed_answer_is_a_protocol_error() {
     let error = fails("register = [{ body = \"garbage\" }]", &[], "protocol");
     assert_eq!((text(&error, "stage"), &error["retryable"]), ("register", &Value::Bool(false)));
     let error = fails("outcome = { status = \"daydreaming\" }", &[], "protocol");
@@ -205,7 +205,7 @@ fn a_wait_that_would_pass_the_timeout_fails_now_and_says_when_to_come_back() {
 }
 
 #[test]
-fn a_timeout_is_told_as_it_was_given() {
+fn a_timeout_is_printed_as_it_was_given() {
     let silent = Silent::new();
     for (timeout, says) in [("0.5", "within 0.5 s"), ("0.001", "within 0.001 s")] {
         let error = run(&mut silent.register(&["--timeout", timeout])).failed("timeout");

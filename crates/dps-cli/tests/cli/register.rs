@@ -137,7 +137,7 @@ fn a_flag_wins_over_the_environment_and_the_environment_stands_in_for_it() {
 }
 
 #[test]
-fn the_result_is_told_to_the_letter_and_on_one_line() {
+fn the_result_is_printed_unchanged_and_on_one_line() {
     let emulator = Emulator::behaving(
         "hub = \"north.azure-devices.net\"\ndevice-id = \"d\"\nsubstatus = \"newWord\"\npayload = { text = \"a\\nb\" }",
     );

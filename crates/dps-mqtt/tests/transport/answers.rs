@@ -89,7 +89,7 @@ async fn error_answers_are_handed_up_as_they_came() {
 }
 
 #[tokio::test]
-async fn nonsense_is_told_with_the_request_it_answers() {
+async fn a_malformed_answer_is_a_protocol_error_of_its_request() {
     let bytes = |bytes: &[u8]| raw(vec![Reply::Raw(bytes.to_vec())]);
     let status = |status| answer(status, "", "");
     let cases = [

@@ -44,9 +44,9 @@ async fn a_device_certificate_that_the_server_refuses_is_named() {
 #[tokio::test]
 async fn what_mqtt_cannot_carry_is_refused_before_any_io() {
     let authority = Authority::new("Test CA");
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let tell = Arc::clone(&told);
-    let progress = Progress::new(move |step| tell.lock().unwrap().push(step.clone()));
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&steps);
+    let progress = Progress::new(move |step| noted.lock().unwrap().push(step.clone()));
     let config = config("localhost:1", authority.roots());
     let other = config.clone().attestation(authority.device("pump-18").attestation());
 
@@ -74,7 +74,7 @@ async fn what_mqtt_cannot_carry_is_refused_before_any_io() {
         let message = MqttTransport::new(mqtt).unwrap_err().to_string();
         assert!(message.contains("keep-alive") && message.contains(shown), "{message}");
     }
-    assert_eq!(*told.lock().unwrap(), [], "nothing was tried");
+    assert_eq!(*steps.lock().unwrap(), [], "nothing was tried");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use mqtt_proto::{Protocol, QoS, QosPid};
 use super::*;
 
 #[tokio::test]
-async fn three_packets_leave_in_one_flight_and_each_poll_in_one_more() {
+async fn a_registration_leaves_in_one_flight_and_each_poll_in_one_more() {
     let answers = [answer("202", "&retry-after=3", "1"), ok("2"), ok("3")];
     let (mut peer, config) = start(service(answers)).await;
     let mut transport = MqttTransport::new(config).unwrap();
@@ -42,10 +42,10 @@ async fn three_packets_leave_in_one_flight_and_each_poll_in_one_more() {
 
     assert_eq!((response.status, response.body.as_slice()), (202, &b"1"[..]));
     assert_eq!(response.retry_after, Some(std::time::Duration::from_secs(3)));
-    let beside: Vec<_> = response.protocol_result.iter().collect();
+    let metadata: Vec<_> = response.protocol_result.iter().collect();
     let topic = format!("$dps/registrations/res/202/?$rid={rid}&retry-after=3");
     assert_eq!(
-        beside,
+        metadata,
         [("topic", topic.as_str()), ("status", "202"), ("$rid", rid), ("retry-after", "3")]
     );
 
@@ -84,7 +84,7 @@ async fn the_end_of_session_takes_the_last_acknowledgement_along_and_closes() {
 }
 
 #[tokio::test]
-async fn a_setting_goes_step_by_step() {
+async fn pipelining_can_be_turned_off() {
     let (mut peer, config) = start(service([ok("1")])).await;
     let mut transport = MqttTransport::new(MqttConfig::new(config).pipelined(false)).unwrap();
     assert_eq!(register(&mut transport).await.unwrap().body, b"1");
@@ -94,8 +94,8 @@ async fn a_setting_goes_step_by_step() {
 }
 
 #[tokio::test]
-async fn a_flight_that_kills_the_connection_is_tried_once_more_step_by_step() {
-    // This server does not bear anything in front of its CONNACK.
+async fn a_pipelined_start_that_is_lost_is_tried_once_more_step_by_step() {
+    // This server closes when a packet comes before its CONNACK.
     let good = service([ok("1"), ok("2")]);
     let script: Script = std::sync::Arc::new(move |connection, packet| match connection {
         1 => vec![Reply::Close],
@@ -112,7 +112,7 @@ async fn a_flight_that_kills_the_connection_is_tried_once_more_step_by_step() {
         [(1, FLIGHT.to_vec()), step(Sent::Connect), step(Sent::Subscribe), step(Sent::Publish)];
     assert_eq!(seen, expected);
 
-    // What is known is not tried again.
+    // The transport remembers it.
     transport.end_session().await.unwrap();
     peer.closed(2).await;
     assert_eq!(register(&mut transport).await.unwrap().body, b"2");
@@ -121,7 +121,7 @@ async fn a_flight_that_kills_the_connection_is_tried_once_more_step_by_step() {
 }
 
 #[tokio::test]
-async fn once_more_is_not_for_ever_and_not_after_an_answer() {
+async fn a_start_is_tried_once_more_and_never_after_an_answer() {
     let closing: Script = std::sync::Arc::new(|_, _| vec![Reply::Close]);
     let (mut peer, config) = start(closing).await;
     let mut transport = MqttTransport::new(config).unwrap();

@@ -29,7 +29,7 @@ async fn a_session_over_websocket_is_the_same_session() {
 }
 
 #[tokio::test]
-async fn what_the_server_says_when_it_closes_is_told() {
+async fn a_websocket_close_with_a_reason_is_a_lost_connection_with_the_reason() {
     let cases: [(&[u8], &str); 2] = [
         (
             b"\x82\x04\x20\x02\x00\x00\x88\x0b\x03\xf0too many!",
@@ -45,7 +45,7 @@ async fn what_the_server_says_when_it_closes_is_told() {
 }
 
 #[tokio::test]
-async fn what_is_no_websocket_message_of_bytes_is_nonsense() {
+async fn a_websocket_message_that_is_not_binary_is_a_protocol_error() {
     for (bytes, says) in [(b"\x81\x02hi", "a text message"), (b"\xf2\x02hi", "WebSocket")] {
         let mut transport = over_websocket(upgrade::saying("mqtt", bytes).await);
         let error = protocol_error(register(&mut transport).await);
@@ -54,7 +54,7 @@ async fn what_is_no_websocket_message_of_bytes_is_nonsense() {
 }
 
 #[tokio::test]
-async fn a_refused_upgrade_is_told_with_its_status() {
+async fn a_refused_upgrade_is_named_with_its_status() {
     let (tls, roots) = trusted_tls();
     let address = listen_tls(tls, |mut tls| async move {
         head(&mut tls).await;

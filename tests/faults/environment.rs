@@ -16,22 +16,22 @@ use dps_conformance::{Bench, Cell, Credential};
 use dps_emulator::{Behavior, ReturnedPayload};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::peers::{Meddler, Pki};
+use crate::peers::{ManInTheMiddle, Pki};
 
-/// Two runtimes and what all worlds share.
-pub(crate) struct Theatre {
+/// Two runtimes and what all environments share.
+pub(crate) struct Fixture {
     pub(crate) peers: Runtime,
     pub(crate) pki: Arc<Pki>,
 }
 
-impl Theatre {
+impl Fixture {
     pub(crate) fn new() -> Self {
         let peers = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         Self { peers: peers.expect("a runtime"), pki: Arc::new(Pki::new()) }
     }
 }
 
-/// How a world is set up.
+/// How an environment is set up.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) cell: Cell,
@@ -50,17 +50,17 @@ impl Setup {
 }
 
 /// See the module.
-pub(crate) struct World {
+pub(crate) struct Environment {
     pub(crate) bench: Bench,
-    pub(crate) meddler: Meddler,
+    pub(crate) man_in_the_middle: ManInTheMiddle,
     pub(crate) config: Config,
     requested: Arc<Mutex<Instant>>,
 }
 
-impl World {
-    pub(crate) async fn start(stage: &Theatre, setup: &Setup) -> Self {
-        let (setup, pki) = (setup.clone(), Arc::clone(&stage.pki));
-        let start = stage.peers.spawn(async move {
+impl Environment {
+    pub(crate) async fn start(fixture: &Fixture, setup: &Setup) -> Self {
+        let (setup, pki) = (setup.clone(), Arc::clone(&fixture.pki));
+        let start = fixture.peers.spawn(async move {
             let Setup { cell, behavior, proxy, clock_ahead } = setup;
             let bench = Bench::with_service(
                 cell,
@@ -71,26 +71,28 @@ impl World {
             let port = bench.config.endpoint.port_or(0);
             let service = SocketAddr::from(([127, 0, 0, 1], port));
             let ca = bench.emulator.ca_pem();
-            let meddler = Meddler::start(cell.transport, proxy, Arc::clone(&pki), service, ca)
-                .await
-                .expect("a man in the middle");
-            (bench, meddler, pki)
+            let man_in_the_middle =
+                ManInTheMiddle::start(cell.transport, proxy, Arc::clone(&pki), service, ca)
+                    .await
+                    .expect("a man in the middle");
+            (bench, man_in_the_middle, pki)
         });
-        let (bench, meddler, pki) = start.await.expect("the peers' start");
+        let (bench, man_in_the_middle, pki) = start.await.expect("the peers' start");
         let roots = Roots::empty().with_pem(pki.roots_pem.as_bytes()).expect("roots");
-        let endpoint: Endpoint = meddler.address.to_string().parse().expect("an endpoint");
+        let endpoint: Endpoint =
+            man_in_the_middle.address.to_string().parse().expect("an endpoint");
         let mut config = bench.config.clone().roots(roots);
         if setup.proxy {
             // Nobody is at the endpoint but behind the proxy.
             let proxy: Proxy =
-                format!("http://{}", meddler.address).parse().expect("a proxy's URL");
+                format!("http://{}", man_in_the_middle.address).parse().expect("a proxy's URL");
             let nobody: Endpoint = "127.0.0.1:1".parse().expect("an endpoint");
             config = config.endpoint(nobody).proxy(ProxyChoice::Url(proxy));
         } else {
             config = config.endpoint(endpoint);
         }
         let requested = Arc::new(Mutex::new(Instant::now()));
-        Self { bench, meddler, config, requested }
+        Self { bench, man_in_the_middle, config, requested }
     }
 
     /// When the last request of the registration went out, the making of its connection included.
@@ -111,7 +113,7 @@ impl World {
     }
 
     /// Asks for a service, or a proxy, that has no address.
-    pub(crate) fn mislead(&mut self, proxy: bool) {
+    pub(crate) fn use_unresolvable_name(&mut self, proxy: bool) {
         self.config = if proxy {
             let proxy: Proxy = "http://no-such-proxy.invalid:3128".parse().expect("a proxy's URL");
             self.config.clone().proxy(ProxyChoice::Url(proxy))
@@ -122,7 +124,7 @@ impl World {
     }
 
     /// Nothing goes wrong any more.
-    pub(crate) async fn lift(&self) {
+    pub(crate) async fn clear(&self) {
         let emulator = &self.bench.emulator;
         emulator
             .set_behavior(self.bench.enrollment, Behavior::new())
@@ -130,7 +132,7 @@ impl World {
         emulator.forget_devices();
         emulator.set_connection_faults([]);
         emulator.set_clock_ahead(Duration::ZERO);
-        self.meddler.lift().await;
+        self.man_in_the_middle.clear().await;
     }
 }
 

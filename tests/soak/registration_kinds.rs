@@ -10,7 +10,7 @@ use dps_emulator::{Behavior, Body, Delivery, Fault, Outcome};
 
 use crate::{
     Result,
-    world::{Device, World},
+    environment::{Device, Environment},
 };
 
 /// A kind of registration. One round is one of each.
@@ -178,7 +178,7 @@ impl Kind {
     /// Registers a device of this kind; `number` makes it another one. An end that must not be is an error.
     pub(crate) async fn run(
         self,
-        world: &World,
+        environment: &Environment,
         kept: &Kept,
         transport: Transport,
         number: usize,
@@ -186,10 +186,10 @@ impl Kind {
         if self == Self::Kept {
             return kept.register(number).await;
         }
-        let device = self.device(world, transport, number)?;
+        let device = self.device(environment, transport, number)?;
         let client = self.client(&device, transport)?;
         let request = device.request();
-        let (end, told) = match self {
+        let (end, line) = match self {
             Self::Dropped => match drop_after(1 + number % 4, client.register(request)).await {
                 None => (End::Dropped, String::new()),
                 Some(outcome) => (End::of(&outcome), format!("{outcome:?}")),
@@ -207,7 +207,7 @@ impl Kind {
             return Ok(end);
         }
         Err(format!(
-            "{transport}, {}: ended {}, not {}: {told}",
+            "{transport}, {}: ended {}, not {}: {line}",
             self.name(),
             end.name(),
             self.end().name()
@@ -215,25 +215,32 @@ impl Kind {
         .into())
     }
 
-    fn device(self, world: &World, transport: Transport, number: usize) -> Result<Device> {
+    fn device(
+        self,
+        environment: &Environment,
+        transport: Transport,
+        number: usize,
+    ) -> Result<Device> {
         let name = format!("{}-{transport}-{number}", self.name());
         match self {
-            Self::Certificate => world.certified(transport),
+            Self::Certificate => environment.certified(transport),
             Self::WrongKey | Self::UnknownDevice => {
                 let id = if self == Self::WrongKey { Self::LOCKED_OUT } else { &name };
                 let stranger: GroupKey = "bm90IHRoZSBrZXkgb2YgYW55IGdyb3Vw".parse()?;
                 let id = id.parse()?;
                 let key = stranger.derive(&id);
-                world.device_with(id, key.into(), transport)
+                environment.device_with(id, key.into(), transport)
             }
             Self::UnknownScope => {
-                let mut device = world.device(self, transport, &name)?;
+                let mut device = environment.device(self, transport, &name)?;
                 device.config.id_scope = "0ne00000000".parse::<IdScope>()?;
                 Ok(device)
             }
-            Self::Refused => world.at_nobody(world.device(self, transport, &name)?),
-            Self::Untrusted => Ok(world.distrustful(world.device(self, transport, &name)?)),
-            _ => world.device(self, transport, &name),
+            Self::Refused => environment.at_nobody(environment.device(self, transport, &name)?),
+            Self::Untrusted => {
+                Ok(environment.distrustful(environment.device(self, transport, &name)?))
+            }
+            _ => environment.device(self, transport, &name),
         }
     }
 
@@ -281,8 +288,8 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    pub(crate) fn new(world: &World, transport: Transport) -> Result<Self> {
-        let device = world.device(Kind::Kept, transport, &format!("kept-{transport}"))?;
+    pub(crate) fn new(environment: &Environment, transport: Transport) -> Result<Self> {
+        let device = environment.device(Kind::Kept, transport, &format!("kept-{transport}"))?;
         let client = device.client(transport)?;
         Ok(Self { client, device, one_at_a_time: tokio::sync::Mutex::default() })
     }

@@ -12,7 +12,7 @@ pub(crate) enum Kind {
     Subscription,
     /// The answer to a request.
     Answer,
-    /// Anything else: acknowledgements, and HTTP, where nothing need be told apart.
+    /// Anything else: acknowledgements, and HTTP, where no kinds need to be distinguished.
     Other,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Message {
 
 /// One connection's conversation.
 #[derive(Debug)]
-pub(crate) struct Talk {
+pub(crate) struct Conversation {
     protocol: Protocol,
     /// Whether the upgrade has been answered; true from the start without WebSocket.
     upgraded: bool,
@@ -54,7 +54,7 @@ const REQUESTS: [(&[u8], Stage); 4] = [
     (b"/operations/", Stage::Query),
 ];
 
-impl Talk {
+impl Conversation {
     pub(crate) fn new(transport: Transport) -> Self {
         let (protocol, websocket) = match transport {
             Transport::Mqtt => (Protocol::Mqtt, false),

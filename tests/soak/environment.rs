@@ -11,12 +11,12 @@ use tokio::net::TcpSocket;
 
 use crate::{
     Result,
-    mix::Kind,
+    registration_kinds::Kind,
     service::{Plan, Service},
 };
 
 /// One service, and all that devices need to register there.
-pub(crate) struct World {
+pub(crate) struct Environment {
     pub(crate) service: Service,
     roots: Roots,
     /// Roots that the service's certificate does not hang on.
@@ -32,7 +32,7 @@ pub(crate) struct Device {
     pub(crate) config: Config,
 }
 
-impl World {
+impl Environment {
     /// Starts a service that takes this many connections, with the emulator's own bounds.
     pub(crate) fn new(max_connections: usize) -> Result<Self> {
         Self::with(|group_ca| Plan { max_connections, patience: None, descriptors: None, group_ca })

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 /// See the module.
-pub(crate) struct Paced {
+pub(crate) struct SlowStream {
     pub(crate) tcp: TcpStream,
     pace: Pace,
     pause: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -57,13 +57,13 @@ impl Pace {
     }
 }
 
-impl Paced {
+impl SlowStream {
     pub(crate) fn new(tcp: TcpStream, pace: Pace) -> Self {
         Self { tcp, pace, pause: None }
     }
 }
 
-impl AsyncRead for Paced {
+impl AsyncRead for SlowStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -73,7 +73,7 @@ impl AsyncRead for Paced {
     }
 }
 
-impl AsyncWrite for Paced {
+impl AsyncWrite for SlowStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 /// See the module. The port is taken in every state.
-pub(crate) enum Door {
+pub(crate) enum ControlledPort {
     /// Connections are accepted.
     Open(TcpListener),
     /// Connections are refused.
@@ -19,24 +19,24 @@ pub(crate) enum Door {
 
 /// Which of the states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DoorState {
+pub(crate) enum PortState {
     Open,
     Shut,
     Crowded,
 }
 
-impl Door {
+impl ControlledPort {
     pub(crate) fn new() -> io::Result<(Self, SocketAddr)> {
         let socket = bound(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let address = socket.local_addr()?;
         Ok((Self::Shut(socket), address))
     }
 
-    pub(crate) async fn turn(&mut self, address: SocketAddr, to: DoorState) -> io::Result<()> {
+    pub(crate) async fn turn(&mut self, address: SocketAddr, to: PortState) -> io::Result<()> {
         let is = match self {
-            Self::Open(_) => DoorState::Open,
-            Self::Shut(_) => DoorState::Shut,
-            Self::Crowded(..) => DoorState::Crowded,
+            Self::Open(_) => PortState::Open,
+            Self::Shut(_) => PortState::Shut,
+            Self::Crowded(..) => PortState::Crowded,
         };
         if is == to {
             return Ok(());
@@ -44,10 +44,10 @@ impl Door {
         // A listener can't be un-listened: it goes first, and its port is taken again at once.
         let listener = match std::mem::replace(self, Self::Shut(TcpSocket::new_v4()?)) {
             Self::Shut(socket) => {
-                let queue = if to == DoorState::Crowded { 1 } else { 64 };
+                let queue = if to == PortState::Crowded { 1 } else { 64 };
                 Some(socket.listen(queue)?)
             }
-            Self::Crowded(listener, crowd) if to == DoorState::Open => {
+            Self::Crowded(listener, crowd) if to == PortState::Open => {
                 for _ in &crowd {
                     listener.accept().await?;
                 }
@@ -59,14 +59,14 @@ impl Door {
             }
         };
         *self = match (listener, to) {
-            (Some(listener), DoorState::Open) => Self::Open(listener),
-            (Some(listener), DoorState::Crowded) => {
+            (Some(listener), PortState::Open) => Self::Open(listener),
+            (Some(listener), PortState::Crowded) => {
                 let crowd = crowd(address).await?;
                 Self::Crowded(listener, crowd)
             }
-            (_, DoorState::Shut) => Self::Shut(bound(address)?),
-            (None, DoorState::Open) => Self::Open(bound(address)?.listen(64)?),
-            (None, DoorState::Crowded) => {
+            (_, PortState::Shut) => Self::Shut(bound(address)?),
+            (None, PortState::Open) => Self::Open(bound(address)?.listen(64)?),
+            (None, PortState::Crowded) => {
                 let listener = bound(address)?.listen(1)?;
                 Self::Crowded(listener, crowd(address).await?)
             }
@@ -74,7 +74,7 @@ impl Door {
         Ok(())
     }
 
-    /// The next connection; never, unless the door is open.
+    /// The next connection; never, unless the port is open.
     pub(crate) async fn accept(&self) -> io::Result<TcpStream> {
         match self {
             Self::Open(listener) => listener.accept().await.map(|(tcp, _)| tcp),

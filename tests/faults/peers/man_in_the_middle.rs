@@ -1,8 +1,8 @@
-//! A man in the middle: between the client and a service in good health, he makes trouble at the step he is told,
-//! on every connection, until it is lifted.
+//! A man in the middle: between the client and a service in good health, it injects a fault at the given step,
+//! on every connection, until the fault is cleared.
 //!
-//! He ends TLS on both sides, so that he sees the plain bytes and can break off, be silent, drip, send an alert,
-//! change or repeat a message, at exactly one step. He can play a proxy as well: the tunnel then ends in himself.
+//! It ends TLS on both sides, so that it sees the plain bytes and can break off, be silent, drip, send an alert,
+//! change or repeat a message, at exactly one step. It can play a proxy as well: the tunnel then ends in it.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -12,33 +12,33 @@ use tokio::{select, sync::watch, task::JoinSet};
 use tokio_rustls::TlsConnector;
 
 use super::{
-    door::{Door, DoorState},
+    controlled_port::{ControlledPort, PortState},
+    conversation::{Kind, Message},
     pki::{Credentials, Pki},
-    spoiled::meet,
-    talk::{Kind, Message},
+    relayed_connection::serve,
 };
 
 /// What goes wrong, and where.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct Injection {
     pub(crate) at: Stage,
     /// Only with messages of this kind; `None` for the first of the step.
     pub(crate) with: Option<Kind>,
-    pub(crate) what: Mischief,
+    pub(crate) what: Misbehavior,
 }
 
-impl Trouble {
-    pub(crate) fn at(at: Stage, what: Mischief) -> Self {
+impl Injection {
+    pub(crate) fn at(at: Stage, what: Misbehavior) -> Self {
         Self { at, with: None, what }
     }
 
-    pub(crate) fn with(at: Stage, kind: Kind, what: Mischief) -> Self {
+    pub(crate) fn with(at: Stage, kind: Kind, what: Misbehavior) -> Self {
         Self { at, with: Some(kind), what }
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Mischief {
+pub(crate) enum Misbehavior {
     /// Closes the connection (FIN).
     Close,
     /// Breaks the connection (RST).
@@ -63,18 +63,18 @@ pub(crate) enum Mischief {
     Twice,
     /// Changes the message; false when it finds nothing to change.
     Edit(fn(&mut [u8]) -> bool),
-    /// Keeps the message until the trouble is lifted, and sends it then.
+    /// Keeps the message until the fault is cleared, and sends it then.
     Late,
     /// Dies: breaks the connection and refuses or leaves unanswered every new one.
-    Die(DoorState),
+    Die(PortState),
     /// Shows these credentials in the TLS handshake.
     Show(Credentials),
 }
 
 /// A running man in the middle; dropped, he stops.
-pub(crate) struct Meddler {
+pub(crate) struct ManInTheMiddle {
     pub(crate) address: SocketAddr,
-    plot: Arc<Plot>,
+    interception: Arc<Interception>,
     _tasks: JoinSet<()>,
 }
 
@@ -85,23 +85,23 @@ pub(super) struct Connections {
 }
 
 /// What he and his connections share.
-pub(super) struct Plot {
+pub(super) struct Interception {
     pub(super) transport: Transport,
     /// Plays the proxy.
     pub(super) proxy: bool,
     pub(super) pki: Arc<Pki>,
     pub(super) service: SocketAddr,
     pub(super) connector: TlsConnector,
-    pub(super) trouble: watch::Sender<Option<Trouble>>,
-    /// How the door is to be, and how it is.
-    door: watch::Sender<DoorState>,
-    turned: watch::Sender<DoorState>,
-    struck: watch::Sender<usize>,
+    pub(super) injection: watch::Sender<Option<Injection>>,
+    /// The wanted state of the port, and its state.
+    controlled_port: watch::Sender<PortState>,
+    turned: watch::Sender<PortState>,
+    injected: watch::Sender<usize>,
     connections: watch::Sender<Connections>,
     pub(super) misses: watch::Sender<usize>,
 }
 
-impl Meddler {
+impl ManInTheMiddle {
     /// Stands before the service at an address, which shows a certificate of the given authority.
     pub(crate) async fn start(
         transport: Transport,
@@ -110,96 +110,99 @@ impl Meddler {
         service: SocketAddr,
         service_ca: &str,
     ) -> io::Result<Self> {
-        let (door, address) = Door::new()?;
-        let plot = Arc::new(Plot {
+        let (controlled_port, address) = ControlledPort::new()?;
+        let interception = Arc::new(Interception {
             transport,
             proxy,
             pki,
             service,
             connector: connector(service_ca),
-            trouble: watch::Sender::new(None),
-            door: watch::Sender::new(DoorState::Open),
-            turned: watch::Sender::new(DoorState::Shut),
-            struck: watch::Sender::new(0),
+            injection: watch::Sender::new(None),
+            controlled_port: watch::Sender::new(PortState::Open),
+            turned: watch::Sender::new(PortState::Shut),
+            injected: watch::Sender::new(0),
             connections: watch::Sender::default(),
             misses: watch::Sender::new(0),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(door, address, Arc::clone(&plot)));
-        plot.turn(DoorState::Open).await;
-        Ok(Self { address, plot, _tasks: tasks })
+        tasks.spawn(accept(controlled_port, address, Arc::clone(&interception)));
+        interception.turn(PortState::Open).await;
+        Ok(Self { address, interception, _tasks: tasks })
     }
 
-    /// From now on this goes wrong. What strikes at the end of the session strikes at once.
-    pub(crate) fn make(&self, trouble: Trouble) {
-        self.plot.trouble.send_replace(Some(trouble));
+    /// From now on this fault is injected. A fault at the end of the session is injected at once.
+    pub(crate) fn make(&self, injection: Injection) {
+        self.interception.injection.send_replace(Some(injection));
     }
 
-    /// From now on nothing goes wrong, and the door is open. It is when this returns.
-    pub(crate) async fn lift(&self) {
-        self.plot.trouble.send_replace(None);
-        self.turn(DoorState::Open).await;
+    /// From now on nothing goes wrong, and the port is open. It is open when this returns.
+    pub(crate) async fn clear(&self) {
+        self.interception.injection.send_replace(None);
+        self.turn(PortState::Open).await;
     }
 
-    /// Opens or shuts the door. It is so when this returns.
-    pub(crate) async fn turn(&self, state: DoorState) {
-        self.plot.turn(state).await;
+    /// Opens or shuts the port, and returns when that is done.
+    pub(crate) async fn turn(&self, state: PortState) {
+        self.interception.turn(state).await;
     }
 
-    /// How many times the trouble has struck.
-    pub(crate) fn struck(&self) -> usize {
-        *self.plot.struck.borrow()
+    /// How many times the fault was injected.
+    pub(crate) fn injected(&self) -> usize {
+        *self.interception.injected.borrow()
     }
 
     /// How many messages were to be changed and had nothing in them to change.
     pub(crate) fn misses(&self) -> usize {
-        *self.plot.misses.borrow()
+        *self.interception.misses.borrow()
     }
 
     /// How many connections are over.
     pub(crate) fn closed(&self) -> usize {
-        self.plot.connections.borrow().closed
+        self.interception.connections.borrow().closed
     }
 
     /// When a connection is over that was not when there were so many, or none is open.
     pub(crate) async fn has_closed_another(&self, closed: usize) {
         let over = |count: &Connections| count.open == 0 || count.closed > closed;
         // The sender lives as long as this.
-        let _ = self.plot.connections.subscribe().wait_for(over).await;
+        let _ = self.interception.connections.subscribe().wait_for(over).await;
     }
 
-    /// When the trouble has struck.
-    pub(crate) async fn has_struck(&self) {
+    /// Waits until the fault was injected.
+    pub(crate) async fn has_injected(&self) {
         // The sender lives as long as this.
-        let _ = self.plot.struck.subscribe().wait_for(|count| *count > 0).await;
+        let _ = self.interception.injected.subscribe().wait_for(|count| *count > 0).await;
     }
 }
 
-impl Plot {
-    pub(super) fn trouble(&self, at: Stage) -> Option<Mischief> {
-        self.trouble.borrow().filter(|trouble| trouble.at == at).map(|trouble| trouble.what)
+impl Interception {
+    pub(super) fn injection(&self, at: Stage) -> Option<Misbehavior> {
+        self.injection
+            .borrow()
+            .filter(|injection| injection.at == at)
+            .map(|injection| injection.what)
     }
 
-    pub(super) fn trouble_with(&self, message: &Message) -> Option<Mischief> {
-        let trouble = (*self.trouble.borrow())?;
-        let fits = message.step == Some(trouble.at)
-            && trouble.with.is_none_or(|kind| {
+    pub(super) fn injection_with(&self, message: &Message) -> Option<Misbehavior> {
+        let injection = (*self.injection.borrow())?;
+        let fits = message.step == Some(injection.at)
+            && injection.with.is_none_or(|kind| {
                 message.kind == kind
                     || message.kind == Kind::Other && self.transport == Transport::Http
             });
-        fits.then_some(trouble.what)
+        fits.then_some(injection.what)
     }
 
-    pub(super) fn strikes(&self) {
-        self.struck.send_modify(|count| *count += 1);
+    pub(super) fn injects(&self) {
+        self.injected.send_modify(|count| *count += 1);
     }
 
-    pub(super) async fn lifted(&self) {
-        let _ = self.trouble.subscribe().wait_for(Option::is_none).await;
+    pub(super) async fn cleared(&self) {
+        let _ = self.injection.subscribe().wait_for(Option::is_none).await;
     }
 
-    pub(super) async fn turn(&self, state: DoorState) {
-        self.door.send_replace(state);
+    pub(super) async fn turn(&self, state: PortState) {
+        self.controlled_port.send_replace(state);
         let _ = self.turned.subscribe().wait_for(|turned| *turned == state).await;
     }
 }
@@ -219,20 +222,24 @@ fn connector(ca_pem: &str) -> TlsConnector {
     Arc::new(config).into()
 }
 
-async fn accept(mut door: Door, address: SocketAddr, plot: Arc<Plot>) {
-    let mut wanted = plot.door.subscribe();
+async fn accept(
+    mut controlled_port: ControlledPort,
+    address: SocketAddr,
+    interception: Arc<Interception>,
+) {
+    let mut wanted = interception.controlled_port.subscribe();
     wanted.mark_changed();
     let mut connections = JoinSet::new();
     loop {
         select! {
-            accepted = door.accept() => {
+            accepted = controlled_port.accept() => {
                 if let Ok(tcp) = accepted {
-                    let plot = Arc::clone(&plot);
-                    plot.connections.send_modify(|count| count.open += 1);
+                    let interception = Arc::clone(&interception);
+                    interception.connections.send_modify(|count| count.open += 1);
                     connections.spawn(async move {
                         // Whoever hangs up does so here too.
-                        let _over = meet(tcp, &plot).await;
-                        plot.connections.send_modify(|count| {
+                        let _over = serve(tcp, &interception).await;
+                        interception.connections.send_modify(|count| {
                             count.open -= 1;
                             count.closed += 1;
                         });
@@ -245,10 +252,10 @@ async fn accept(mut door: Door, address: SocketAddr, plot: Arc<Plot>) {
                     return;
                 }
                 let state = *wanted.borrow_and_update();
-                if let Err(error) = door.turn(address, state).await {
-                    eprintln!("the door of {address} does not turn: {error}");
+                if let Err(error) = controlled_port.turn(address, state).await {
+                    eprintln!("the state of the port {address} can't be changed: {error}");
                 }
-                plot.turned.send_replace(state);
+                interception.turned.send_replace(state);
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::{HEAP, Result};
 
 /// What a process holds on to at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Vitals {
+pub(crate) struct ProcessUsage {
     pub(crate) descriptors: usize,
     pub(crate) threads: usize,
     /// Of its tokio runtime.
@@ -29,14 +29,14 @@ impl Inside {
     }
 }
 
-impl Vitals {
+impl ProcessUsage {
     /// This process now.
     pub(crate) fn of_this_process() -> Result<Self> {
         let Inside(inside) = Inside::of_this_process(&Handle::current());
-        let mut vitals = Self::of_process(std::process::id(), inside)?;
+        let mut process_usage = Self::of_process(std::process::id(), inside)?;
         // One is the folder that is being read.
-        vitals.descriptors = vitals.descriptors.saturating_sub(1);
-        Ok(vitals)
+        process_usage.descriptors = process_usage.descriptors.saturating_sub(1);
+        Ok(process_usage)
     }
 
     /// A process as it is seen from outside, and as it sees itself.
@@ -60,15 +60,15 @@ impl Vitals {
 /// Looks again and again until what was in the beginning is back, or for a while: what a peer closed is gone only
 /// when that was noticed.
 pub(crate) async fn settle(
-    beginning: Vitals,
-    mut look: impl FnMut() -> Result<Vitals>,
-) -> Result<Vitals> {
+    beginning: ProcessUsage,
+    mut look: impl FnMut() -> Result<ProcessUsage>,
+) -> Result<ProcessUsage> {
     const PATIENCE: Duration = Duration::from_secs(20);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let vitals = look()?;
-        if vitals.is_back_to(beginning) || Instant::now() >= deadline {
-            return Ok(vitals);
+        let process_usage = look()?;
+        if process_usage.is_back_to(beginning) || Instant::now() >= deadline {
+            return Ok(process_usage);
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -13,7 +13,6 @@ mod report;
 mod resources;
 mod retry_after;
 mod run;
-mod schedules;
 mod workers;
 
 use std::{
@@ -56,11 +55,12 @@ fn trials() -> Vec<Trial> {
             all_fine(&total.failures)
         }),
         Trial::test("two_thousand_random_schedules_hold", || {
-            let fails = |seed| schedules::play(seed).err().map(|why| format!("seed {seed}: {why}"));
+            let fails =
+                |seed| dps_simulator::play(seed).err().map(|why| format!("seed {seed}: {why}"));
             all_fine(&(0..2000).filter_map(fails).collect::<Vec<_>>())
         }),
         Trial::test("a_schedule_is_played_again_step_by_step", || {
-            let played = |seed| schedules::play(seed).expect("a schedule that holds");
+            let played = |seed| dps_simulator::play(seed).expect("a schedule that holds");
             for seed in 0..200 {
                 assert_eq!(played(seed), played(seed), "seed {seed}");
             }

@@ -14,7 +14,7 @@ use crate::{
     cancellation::{self, DropReport},
     matrix::{self, Only, Shard},
     report::{CellReport, max_and_median},
-    retry_after, schedules,
+    retry_after,
     workers::{Share, share_out},
 };
 
@@ -303,7 +303,7 @@ fn random_schedules(seeds: u64, verdict: &mut Verdict) {
                         if seed >= seeds {
                             return played;
                         }
-                        played.push((seed, schedules::play(seed)));
+                        played.push((seed, dps_simulator::play(seed)));
                     }
                 })
             })
@@ -323,7 +323,7 @@ fn random_schedules(seeds: u64, verdict: &mut Verdict) {
     });
     failures.sort();
     for (seed, why) in failures.iter().take(5) {
-        println!("FAIL seed {seed}: {why}\n{}", schedules::describe(*seed));
+        println!("FAIL seed {seed}: {why}\n{}", dps_simulator::describe(*seed));
     }
     for (word, count) in &words {
         println!("{count:8}  {word}");
@@ -341,8 +341,8 @@ fn random_schedules(seeds: u64, verdict: &mut Verdict) {
 
 /// One schedule, and what happened.
 fn replay(seed: u64) -> ExitCode {
-    println!("{}", schedules::describe(seed));
-    match schedules::play(seed) {
+    println!("{}", dps_simulator::describe(seed));
+    match dps_simulator::play(seed) {
         Ok(played) => {
             println!("calls to the transport:");
             for call in &played.calls {

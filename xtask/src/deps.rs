@@ -30,7 +30,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("dps-emulator", &["dps-state-machine", "dps-attestation", "dps-connect"]),
     ("dps-cli", &["dps-client", "dps-emulator"]),
-    ("dps-conformance", &["dps-client", "dps-emulator"]),
+    ("dps-simulator", &["dps-state-machine"]),
+    ("dps-conformance", &["dps-client", "dps-emulator", "dps-simulator"]),
     ("xtask", &[]),
 ];
 

@@ -1,20 +1,18 @@
 //! What the requirements don't say and users of such clients have learned the hard way.
 
-mod support;
-
 use std::{
     future::poll_fn,
     pin::pin,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, Mutex},
     task::Poll,
     time::Duration,
 };
 
+use dps_simulator::{Call, Transport, answers::*, settings, settings_with};
 use dps_state_machine::{
     ConnectionError, Error, ErrorKind, Next, RejectionCause, Stage, StateMachine, Step,
     TimeoutScope,
 };
-use support::*;
 use tokio::{join, time::Instant};
 
 /// Polls the future once, as a `select!` that goes on to another branch does.
@@ -31,7 +29,7 @@ async fn failed_and_disabled_are_errors_with_code_and_message() {
     for (word, cause) in
         [("failed", RejectionCause::Failed), ("Disabled", RejectionCause::Disabled)]
     {
-        let transport = ScriptedTransport::answering([assigning(), status(word)]);
+        let transport = Transport::answering([assigning(), status(word)]);
         let Err(Error::Rejected(rejection)) = transport.machine().register(request()).await else {
             panic!("a rejection")
         };
@@ -44,7 +42,7 @@ async fn failed_and_disabled_are_errors_with_code_and_message() {
 #[tokio::test(start_paused = true)]
 async fn a_throttled_registration_waits_as_asked_and_goes_out_again() {
     for code in [429_001, 500_000, 503_000, 409_203] {
-        let transport = ScriptedTransport::answering([refused(code, Some(5)), assigned()]);
+        let transport = Transport::answering([refused(code, Some(5)), assigned()]);
         transport.machine().register(request()).await.unwrap();
         assert_eq!(transport.times(), [secs(0), secs(5)], "{code}");
         assert_eq!(
@@ -56,8 +54,7 @@ async fn a_throttled_registration_waits_as_asked_and_goes_out_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_throttled_query_asks_for_the_same_operation_again() {
-    let transport =
-        ScriptedTransport::answering([assigning(), refused(429_001, Some(4)), assigned()]);
+    let transport = Transport::answering([assigning(), refused(429_001, Some(4)), assigned()]);
     transport.machine().register(request()).await.unwrap();
     assert_eq!(transport.times(), [secs(0), secs(2), secs(6)]);
     let query = Call::Query("op-1".into());
@@ -67,7 +64,7 @@ async fn a_throttled_query_asks_for_the_same_operation_again() {
 #[tokio::test(start_paused = true)]
 async fn refusals_without_a_time_back_off_twice_as_long_each() {
     let busy = || refused(503_000, None);
-    let transport = ScriptedTransport::answering([busy(), busy(), busy(), assigned()]);
+    let transport = Transport::answering([busy(), busy(), busy(), assigned()]);
     transport.machine().register(request()).await.unwrap();
     assert_eq!(transport.times(), [secs(0), secs(2), secs(6), secs(14)]);
 }
@@ -75,11 +72,11 @@ async fn refusals_without_a_time_back_off_twice_as_long_each() {
 #[tokio::test(start_paused = true)]
 async fn never_faster_than_the_floor_and_never_earlier_than_asked() {
     for (asked, waited) in [(0, 2), (1, 2), (2, 2), (3, 3), (57, 57)] {
-        let transport = ScriptedTransport::answering([assigning_after(asked), assigned()]);
+        let transport = Transport::answering([assigning_after(asked), assigned()]);
         transport.machine().register(request()).await.unwrap();
         assert_eq!(transport.times(), [secs(0), secs(waited)], "asked {asked}");
     }
-    let transport = ScriptedTransport::answering([assigning_after(0), assigned()]);
+    let transport = Transport::answering([assigning_after(0), assigned()]);
     transport
         .machine_with(settings_with(|settings| settings.poll_floor = Duration::ZERO))
         .register(request())
@@ -92,7 +89,7 @@ async fn never_faster_than_the_floor_and_never_earlier_than_asked() {
 async fn jitter_only_adds_and_at_most_a_fifth() {
     let mut spread = std::collections::HashSet::new();
     for _ in 0..50 {
-        let transport = ScriptedTransport::answering([assigning_after(10), assigned()]);
+        let transport = Transport::answering([assigning_after(10), assigned()]);
         transport
             .machine_with(settings_with(|settings| settings.jitter_percent = 20))
             .register(request())
@@ -109,12 +106,12 @@ async fn jitter_only_adds_and_at_most_a_fifth() {
 async fn a_wait_past_the_deadline_fails_at_once_and_says_when_to_come_back() {
     let start = Instant::now();
     for asked in [60, 61, 600, u64::MAX] {
-        let transport = ScriptedTransport::answering([refused(429_001, Some(asked))]);
+        let transport = Transport::answering([refused(429_001, Some(asked))]);
         let error = transport.machine().register(request()).await.unwrap_err();
         assert_eq!((error.kind(), error.status()), (ErrorKind::Rejected, Some(429)));
         assert_eq!((error.retry_after(), error.is_retryable()), (Some(secs(asked)), true));
 
-        let transport = ScriptedTransport::answering([assigning_after(asked)]);
+        let transport = Transport::answering([assigning_after(asked)]);
         let Err(Error::Timeout(timeout)) = transport.machine().register(request()).await else {
             panic!("a timeout")
         };
@@ -126,7 +123,7 @@ async fn a_wait_past_the_deadline_fails_at_once_and_says_when_to_come_back() {
 
 #[tokio::test(start_paused = true)]
 async fn throttling_for_ever_ends_within_the_deadline_as_the_refusal() {
-    let transport = ScriptedTransport::answering((0..100).map(|_| refused(429_001, Some(5))));
+    let transport = Transport::answering((0..100).map(|_| refused(429_001, Some(5))));
     let start = Instant::now();
     let error = transport.machine().register(request()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected);
@@ -137,7 +134,7 @@ async fn throttling_for_ever_ends_within_the_deadline_as_the_refusal() {
 async fn a_request_without_an_answer_times_out() {
     for first in [None, Some(assigning())] {
         let stage = if first.is_none() { Stage::Register } else { Stage::Query };
-        let transport = ScriptedTransport::answering(first);
+        let transport = Transport::answering(first);
         transport.then_never();
         let start = Instant::now();
         let machine =
@@ -147,13 +144,13 @@ async fn a_request_without_an_answer_times_out() {
         };
         assert_eq!((timeout.scope, timeout.stage), (TimeoutScope::Request, stage));
         assert_eq!(start.elapsed().as_secs() % 7, if stage == Stage::Query { 2 } else { 0 });
-        assert_eq!(transport.under_way.load(Ordering::SeqCst), 0, "the call was dropped");
+        assert_eq!(transport.under_way(), 0, "the call was dropped");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_deadline_bounds_the_whole_registration() {
-    let transport = ScriptedTransport::answering((0..100).map(|_| assigning_after(2)));
+    let transport = Transport::answering((0..100).map(|_| assigning_after(2)));
     let start = Instant::now();
     let machine =
         transport.machine_with(settings_with(|settings| settings.registration_timeout = secs(9)));
@@ -163,7 +160,7 @@ async fn the_deadline_bounds_the_whole_registration() {
     assert_eq!(timeout.scope, TimeoutScope::Registration);
     assert!(start.elapsed() <= secs(9));
 
-    let transport = ScriptedTransport::default();
+    let transport = Transport::default();
     transport.then_never();
     let start = Instant::now();
     let machine =
@@ -180,7 +177,7 @@ async fn bounds_for_ever_are_no_overflow() {
         settings.end_session_timeout = Duration::MAX;
     });
     let transport =
-        ScriptedTransport::answering([assigning_after(3600), refused(429_001, None), assigned()]);
+        Transport::answering([assigning_after(3600), refused(429_001, None), assigned()]);
     let machine = transport.machine_with(forever);
     machine.register(request()).await.unwrap();
     machine.end_session().await.unwrap();
@@ -190,25 +187,24 @@ async fn bounds_for_ever_are_no_overflow() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_without_an_operation_id_keeps_the_known_one() {
     let bare = Ok(dps_state_machine::Response::new(202, r#"{"status":"assigning"}"#));
-    let transport = ScriptedTransport::answering([assigning(), bare, assigned()]);
+    let transport = Transport::answering([assigning(), bare, assigned()]);
     transport.machine().register(request()).await.unwrap();
     assert_eq!(transport.calls().last(), Some(&Call::Query("op-1".into())));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_lost_while_an_operation_is_pending_is_made_again_after_the_interval() {
-    let transport = ScriptedTransport::answering([assigning(), lost(), lost(), assigned()]);
+    let transport = Transport::answering([assigning(), lost(), lost(), assigned()]);
     transport.machine().register(request()).await.unwrap();
     assert_eq!(transport.times(), [secs(0), secs(2), secs(4), secs(6)]);
 
-    let transport =
-        ScriptedTransport::answering([assigning()].into_iter().chain((0..100).map(|_| lost())));
+    let transport = Transport::answering([assigning()].into_iter().chain((0..100).map(|_| lost())));
     let error = transport.machine().register(request()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connection);
     assert_eq!(transport.calls().len(), 30, "one query each interval until the deadline");
 
     let lost_at_once = Err(ConnectionError::lost(Stage::Register, "reset").into());
-    let transport = ScriptedTransport::answering([lost_at_once]);
+    let transport = Transport::answering([lost_at_once]);
     assert_eq!(
         transport.machine().register(request()).await.unwrap_err().kind(),
         ErrorKind::Connection
@@ -218,7 +214,7 @@ async fn a_connection_lost_while_an_operation_is_pending_is_made_again_after_the
 
 #[tokio::test(start_paused = true)]
 async fn cancel_keeps_the_session() {
-    let transport = ScriptedTransport::answering([assigning_after(9), assigned()]);
+    let transport = Transport::answering([assigning_after(9), assigned()]);
     let machine = transport.machine();
     let (registered, ()) = join!(machine.register(request()), async {
         tokio::time::sleep(secs(1)).await;
@@ -233,7 +229,7 @@ async fn cancel_keeps_the_session() {
 
 #[tokio::test(start_paused = true)]
 async fn cancel_without_a_registration_does_nothing() {
-    let transport = ScriptedTransport::answering([assigned()]);
+    let transport = Transport::answering([assigned()]);
     let machine = transport.machine();
     machine.cancel();
     machine.register(request()).await.unwrap();
@@ -245,14 +241,14 @@ async fn cancel_without_a_registration_does_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_registration_that_nobody_polls_can_be_ended() {
     for answers in [vec![], vec![assigning_after(9)]] {
-        let transport = ScriptedTransport::answering(answers);
+        let transport = Transport::answering(answers);
         let machine = transport.machine();
         let mut registration = pin!(machine.register(request()));
         assert!(poll_once(registration.as_mut()).await.is_none());
         machine.end_session().await.unwrap();
         assert_eq!(transport.calls().last(), Some(&Call::End));
         // A new one may even run before the old one is polled again.
-        transport.answers.lock().unwrap().clear();
+        transport.forget_script();
         transport.then(secs(0), assigned());
         machine.register(request()).await.unwrap();
         assert_eq!(registration.await.unwrap_err().kind(), ErrorKind::Cancelled);
@@ -262,13 +258,13 @@ async fn a_registration_that_nobody_polls_can_be_ended() {
 #[tokio::test(start_paused = true)]
 async fn dropping_the_registration_anywhere_leaves_the_machine_usable() {
     for polled_for in [0, 1, 3, 5] {
-        let transport = ScriptedTransport::default();
+        let transport = Transport::default();
         transport.then(secs(1), assigning()).then(secs(1), refused(503_000, None)).then_never();
         let machine = transport.machine();
         let dropped = tokio::time::timeout(secs(polled_for), machine.register(request())).await;
         assert!(dropped.is_err());
-        assert_eq!(transport.under_way.load(Ordering::SeqCst), 0);
-        transport.answers.lock().unwrap().clear();
+        assert_eq!(transport.under_way(), 0);
+        transport.forget_script();
         transport.then(secs(0), assigned());
         machine.register(request()).await.unwrap();
     }
@@ -276,7 +272,7 @@ async fn dropping_the_registration_anywhere_leaves_the_machine_usable() {
 
 #[tokio::test(start_paused = true)]
 async fn register_waits_for_the_end_of_the_session_and_then_starts() {
-    let transport = ScriptedTransport::answering([assigned(), assigned()]);
+    let transport = Transport::answering([assigned(), assigned()]);
     transport.end_of_session(Duration::from_millis(300), Ok(()));
     let machine = transport.machine();
     machine.register(request()).await.unwrap();
@@ -285,13 +281,13 @@ async fn register_waits_for_the_end_of_the_session_and_then_starts() {
     registered.unwrap();
     let register = Call::Register("dev-1".into());
     assert_eq!(transport.calls(), [register.clone(), Call::End, register]);
-    assert_eq!(transport.most_under_way.load(Ordering::SeqCst), 1);
+    assert_eq!(transport.most_under_way(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_for_the_end_of_the_session_have_their_turn_in_order() {
     for _ in 0..50 {
-        let transport = ScriptedTransport::answering([assigned()]);
+        let transport = Transport::answering([assigned()]);
         transport.then(secs(1), assigned());
         transport.end_of_session(Duration::from_millis(300), Ok(()));
         let machine = transport.machine();
@@ -311,8 +307,8 @@ async fn those_who_wait_for_the_end_of_the_session_have_their_turn_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_second_end_of_session_waits_for_the_same_end() {
-    let transport = ScriptedTransport::answering([assigned()]);
-    transport.end_of_session(Duration::from_millis(300), broken().map(|_| ()));
+    let transport = Transport::answering([assigned()]);
+    transport.end_of_session(Duration::from_millis(300), broken());
     let machine = transport.machine();
     machine.register(request()).await.unwrap();
     let start = Instant::now();
@@ -325,7 +321,7 @@ async fn a_second_end_of_session_waits_for_the_same_end() {
 
 #[tokio::test(start_paused = true)]
 async fn an_end_of_session_has_its_own_bound_and_never_masks_the_outcome() {
-    let transport = ScriptedTransport::answering([assigning_after(30)]);
+    let transport = Transport::answering([assigning_after(30)]);
     transport.end_of_session(secs(3600), Ok(()));
     let machine = transport.machine();
     let (registered, ended) = join!(machine.register(request()), async {
@@ -337,12 +333,12 @@ async fn an_end_of_session_has_its_own_bound_and_never_masks_the_outcome() {
     let (ended, took) = ended;
     assert_eq!(ended.unwrap_err().stage(), Some(Stage::EndSession));
     assert_eq!(took, Duration::from_millis(500));
-    assert_eq!(transport.under_way.load(Ordering::SeqCst), 0);
+    assert_eq!(transport.under_way(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_end_that_is_dropped_half_way_can_be_made_again() {
-    let transport = ScriptedTransport::answering([assigned()]);
+    let transport = Transport::answering([assigned()]);
     transport.end_of_session(Duration::from_millis(400), Ok(()));
     let machine = transport.machine();
     machine.register(request()).await.unwrap();
@@ -354,7 +350,7 @@ async fn an_end_that_is_dropped_half_way_can_be_made_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_takes_over_an_end_that_was_dropped_and_outlives_one_nobody_polls() {
-    let transport = ScriptedTransport::answering([assigned(), assigned()]);
+    let transport = Transport::answering([assigned(), assigned()]);
     transport.end_of_session(Duration::from_millis(400), Ok(()));
     let machine = transport.machine();
     machine.register(request()).await.unwrap();
@@ -378,7 +374,7 @@ async fn a_waiter_takes_over_an_end_that_was_dropped_and_outlives_one_nobody_pol
 
 #[tokio::test(start_paused = true)]
 async fn dropping_one_who_waits_for_the_end_does_not_cut_it_short() {
-    let transport = ScriptedTransport::answering([assigned()]);
+    let transport = Transport::answering([assigned()]);
     transport.end_of_session(Duration::from_millis(400), Ok(()));
     let machine = transport.machine();
     machine.register(request()).await.unwrap();
@@ -393,7 +389,7 @@ async fn dropping_one_who_waits_for_the_end_does_not_cut_it_short() {
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_failures_on_one_machine_have_a_thousand_outcomes() {
-    let transport = ScriptedTransport::default();
+    let transport = Transport::default();
     let machine = transport.machine();
     for round in 0..1000 {
         match round % 4 {
@@ -411,7 +407,7 @@ async fn a_thousand_failures_on_one_machine_have_a_thousand_outcomes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_payload_too_large_never_reaches_the_transport() {
-    let transport = ScriptedTransport::answering([assigned()]);
+    let transport = Transport::answering([assigned()]);
     let payload = serde_json::json!({ "p": "x".repeat(96 * 1024) });
     let large = request().payload(payload).unwrap();
     let error = transport.machine().register(large).await.unwrap_err();
@@ -422,7 +418,7 @@ async fn a_payload_too_large_never_reaches_the_transport() {
 #[tokio::test(start_paused = true)]
 async fn an_observer_sees_each_step_in_order() {
     let transport =
-        ScriptedTransport::answering([refused(429_001, Some(3)), assigning_after(4), assigned()]);
+        Transport::answering([refused(429_001, Some(3)), assigning_after(4), assigned()]);
     let seen = Arc::new(Mutex::new(Vec::new()));
     let see = Arc::clone(&seen);
     let machine = transport.machine();
@@ -448,9 +444,9 @@ async fn an_observer_sees_each_step_in_order() {
 async fn a_timeout_names_the_stage_of_the_connection_that_it_struck() {
     let tls = Step::Tls { server_name: "dps.example".into() };
     for (last, stage) in [(tls, Stage::Tls), (Step::Connected, Stage::Register)] {
-        let transport = ScriptedTransport::default();
+        let transport = Transport::default();
         let resolving = Step::Resolving { host: "dps.example".into() };
-        *transport.steps.lock().unwrap() = vec![resolving, last];
+        transport.say_steps(vec![resolving, last]);
         let error = transport.machine().register(request()).await.unwrap_err();
         assert_eq!((error.kind(), error.stage()), (ErrorKind::Timeout, Some(stage)));
     }
@@ -458,8 +454,7 @@ async fn a_timeout_names_the_stage_of_the_connection_that_it_struck() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_of_events_holds_nothing_up() {
-    let transport =
-        ScriptedTransport::answering((0..2000).map(|_| assigning()).chain([assigned()]));
+    let transport = Transport::answering((0..2000).map(|_| assigning()).chain([assigned()]));
     let bounds = settings_with(|settings| {
         settings.poll_floor = Duration::ZERO;
         settings.poll_interval = Duration::ZERO;
@@ -478,7 +473,7 @@ fn the_transport_can_be_chosen_at_run_time_and_the_machine_moved_between_threads
     fn is_send<V: Send>(value: V) -> V {
         value
     }
-    let chosen = dps_state_machine::BoxTransport::new(ScriptedTransport::answering([assigned()]));
+    let chosen = dps_state_machine::BoxTransport::new(Transport::answering([assigned()]));
     let machine = StateMachine::new(chosen, settings());
     let registration = is_send({
         let machine = machine.clone();
@@ -497,7 +492,7 @@ async fn a_timeout_tells_what_the_service_asked_from_what_the_machine_would_have
         (asked(None), secs(61), "the next poll would be due in 61 s, past the 60 s for"),
         (asked(None), Duration::MAX, "the next poll would be due in 18446744073709551615 s, past"),
     ] {
-        let transport = ScriptedTransport::answering([answer]);
+        let transport = Transport::answering([answer]);
         let machine =
             transport.machine_with(settings_with(|settings| settings.poll_interval = interval));
         let error = machine.register(request()).await.unwrap_err();
@@ -508,7 +503,7 @@ async fn a_timeout_tells_what_the_service_asked_from_what_the_machine_would_have
 
 #[test]
 fn outside_of_a_runtime_it_is_a_configuration_error() {
-    let transport = ScriptedTransport::answering([assigned()]);
+    let transport = Transport::answering([assigned()]);
     let machine = transport.machine();
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let polled = std::pin::pin!(machine.register(request())).poll(&mut context);

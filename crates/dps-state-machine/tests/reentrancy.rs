@@ -2,8 +2,6 @@
 //! every call has an outcome all the same, and the machine stays usable.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
-mod support;
-
 use std::{
     future::poll_fn,
     pin::Pin,
@@ -15,8 +13,8 @@ use std::{
     time::Duration,
 };
 
+use dps_simulator::{Call, Moment, Transport, answers::*, settings_with};
 use dps_state_machine::{ErrorKind, RegistrationResult, StateMachine, Step};
-use support::*;
 use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(1000);
@@ -49,7 +47,7 @@ type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Does something to the machine at the nth time that a moment comes.
 struct Meddler {
-    machine: StateMachine<ScriptedTransport>,
+    machine: StateMachine<Transport>,
     act: Act,
     moment: Moment,
     left: AtomicUsize,
@@ -113,12 +111,12 @@ impl Wake for Alarm {
 /// One registration with a meddler. Its last request has no answer, so that a call is dropped too.
 async fn registration_with(act: Act, moment: Moment, nth: usize) -> bool {
     let answers = [refused(429_001, Some(3)), assigning(), assigning()];
-    let transport = ScriptedTransport::answering(answers);
+    let transport = Transport::answering(answers);
     let (resolving, tls) = (
         Step::Resolving { host: "dps.example".into() },
         Step::Tls { server_name: "dps.example".into() },
     );
-    *transport.steps.lock().unwrap() = vec![resolving, tls, Step::Connected];
+    transport.say_steps(vec![resolving, tls, Step::Connected]);
     let machine =
         transport.machine_with(settings_with(|settings| settings.request_timeout = secs(7)));
     let meddler = Arc::new(Meddler {
@@ -131,7 +129,7 @@ async fn registration_with(act: Act, moment: Moment, nth: usize) -> bool {
     let observer = Arc::clone(&meddler);
     machine.observe(move |_| observer.comes(Moment::Step));
     let hook = Arc::clone(&meddler);
-    *transport.hook.lock().unwrap() = Some(Arc::new(move |moment| hook.comes(moment)));
+    transport.hook(Some(Arc::new(move |moment| hook.comes(moment))));
 
     let mut events = machine.operation_status();
     let mut registration: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin({
@@ -154,7 +152,7 @@ async fn registration_with(act: Act, moment: Moment, nth: usize) -> bool {
         "{act:?} {moment:?} {nth}: {kind}"
     );
     drop(registration);
-    transport.answers.lock().unwrap().clear();
+    transport.forget_script();
     transport.then(secs(0), assigned());
     let kept = std::mem::take(&mut *meddler.kept.lock().unwrap());
     for future in kept {
@@ -163,16 +161,16 @@ async fn registration_with(act: Act, moment: Moment, nth: usize) -> bool {
             .unwrap_or_else(|_| panic!("it hangs: {act:?} {moment:?} {nth}"));
     }
 
-    assert_eq!(transport.under_way.load(Ordering::SeqCst), 0, "{act:?} {moment:?} {nth}");
+    assert_eq!(transport.under_way(), 0, "{act:?} {moment:?} {nth}");
     let has_acted = meddler.has_acted();
-    *transport.hook.lock().unwrap() = None;
+    transport.hook(None);
     machine.observe(|_| {});
-    transport.answers.lock().unwrap().clear();
+    transport.forget_script();
     transport.then(secs(0), assigned());
     timeout(LONG, machine.register(request())).await.expect("an outcome").unwrap();
     timeout(LONG, machine.end_session()).await.expect("an end").unwrap();
     assert_eq!(transport.calls().last(), Some(&Call::End));
-    assert_eq!(transport.most_under_way.load(Ordering::SeqCst), 1, "{act:?} {moment:?} {nth}");
+    assert_eq!(transport.most_under_way(), 1, "{act:?} {moment:?} {nth}");
     has_acted
 }
 
@@ -191,9 +189,9 @@ async fn a_machine_that_is_called_from_within_its_own_calls_has_an_outcome_for_e
 
 #[test]
 fn ending_the_session_outside_of_a_runtime_is_an_error_and_changes_nothing() {
-    let transport = ScriptedTransport::answering([assigned()]);
+    let transport = Transport::answering([assigned()]);
     let machine = transport.machine();
-    let outside = |machine: &StateMachine<ScriptedTransport>| {
+    let outside = |machine: &StateMachine<Transport>| {
         let mut context = Context::from_waker(Waker::noop());
         let Poll::Ready(ended) = std::pin::pin!(machine.end_session()).poll(&mut context) else {
             panic!("it waits for a runtime")

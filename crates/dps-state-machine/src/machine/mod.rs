@@ -64,13 +64,7 @@
 
 mod backoff;
 mod io;
-#[cfg(test)]
-mod samples;
 mod state;
-#[cfg(test)]
-mod table;
-#[cfg(test)]
-mod walk;
 
 pub use io::{Exchange, ExchangeId, Input, Output};
 pub use state::{Phase, Registration, State};

@@ -1,27 +1,20 @@
 //! One machine in each state and one of each kind of input, for the tests that go over all of them.
 
-use alloc::{format, string::String, vec, vec::Vec};
-use core::time::Duration;
+use std::time::Duration;
 
-use super::{ExchangeId, Input, Machine, Output, State};
-use crate::{
-    error::{ConnectionError, Error, Stage},
-    response::Response,
-    settings::Settings,
+use dps_simulator::{answers::*, settings_with};
+use dps_state_machine::{
+    ConnectionError, Error, OperationStatus, Response, Settings, Stage,
+    machine::{ExchangeId, Input, Machine, Output, State},
 };
-
-pub(super) const fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
 
 /// Short bounds without jitter: few enough moments to visit them all.
 pub(super) fn settings() -> Settings {
-    let mut settings = Settings::default();
-    settings.request_timeout = secs(3);
-    settings.registration_timeout = secs(10);
-    settings.end_session_timeout = secs(1);
-    settings.jitter_percent = 0;
-    settings
+    settings_with(|settings| {
+        settings.request_timeout = secs(3);
+        settings.registration_timeout = secs(10);
+        settings.end_session_timeout = secs(1);
+    })
 }
 
 pub(super) fn new_machine() -> Machine {
@@ -60,10 +53,17 @@ pub(super) fn answers() -> Vec<(&'static str, Result<Response, Error>)> {
     ]
 }
 
+/// The first exchange of any machine: late for one that has gone on.
+fn first_exchange() -> ExchangeId {
+    let outputs = new_machine().step(secs(0), Input::Register);
+    let [Output::RegistrationRequest(exchange)] = *outputs else { panic!("{outputs:?}") };
+    exchange.id
+}
+
 /// All inputs that can come in the given state, each with its name and the time at which it comes.
 pub(super) fn inputs(state: &State, now: Duration) -> Vec<(String, Duration, Input)> {
     let due = state.until().unwrap_or(now);
-    let stale = ExchangeId::FIRST;
+    let stale = first_exchange();
     let current = state.exchange();
     let mut inputs = vec![
         (String::from("register"), now, Input::Register),
@@ -108,13 +108,14 @@ pub(super) fn describe(output: &Output, now: Duration) -> String {
             format!("endSession (within {} s)", in_seconds(&exchange.until))
         }
         Output::Drop(_) => "drop the call".into(),
-        Output::Emit(crate::OperationStatus::Assigning { .. }) => "emit assigning".into(),
-        Output::Emit(crate::OperationStatus::Assigned { .. }) => "emit assigned".into(),
+        Output::Emit(OperationStatus::Assigning { .. }) => "emit assigning".into(),
+        Output::Emit(OperationStatus::Assigned { .. }) => "emit assigned".into(),
         Output::Complete(Ok(_)) => "**assigned**".into(),
         Output::Complete(Err(error)) => format!("**{}**", error.kind()),
         Output::Ended(Ok(())) => "ended".into(),
         Output::Ended(Err(error)) => format!("ended ({})", error.kind()),
         Output::Refuse(error) => format!("refuse ({})", error.kind()),
         Output::NotYet { .. } => "not yet".into(),
+        other => panic!("{other:?}"),
     }
 }

@@ -1,18 +1,11 @@
 //! The whole table, state by event, as it is checked in: a change of behavior shows as a change of the document.
 
-use alloc::{
-    collections::BTreeMap,
-    format,
-    string::{String, ToString},
-    vec,
-    vec::Vec,
-};
-use core::{fmt::Write, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
-use super::{
-    Input, Machine, Output, State,
-    samples::{answers, describe, inputs, new_machine, secs},
-};
+use dps_simulator::answers::secs;
+use dps_state_machine::machine::{Input, Machine, Output, State};
+
+use crate::samples::{answers, describe, inputs, new_machine};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/state-machine.md");
 

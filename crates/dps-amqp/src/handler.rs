@@ -137,7 +137,7 @@ impl AmqpTransport {
     }
 
     fn hinted(&self, response: Response) -> Response {
-        let hint = self.connector.config().credential_hint().filter(|_| response.status == 401);
+        let hint = self.connector.config().credential_hint(None).filter(|_| response.status == 401);
         response.hint(hint)
     }
 }

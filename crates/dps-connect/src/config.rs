@@ -10,6 +10,7 @@ use dps_attestation::{Attestation, SasToken};
 use dps_state_machine::{ConfigurationError, Error, IdScope, Progress, RegistrationId, Step};
 
 use crate::{
+    clock,
     endpoint::Endpoint,
     proxy::{Proxy, ProxyChoice},
     roots::Roots,
@@ -97,13 +98,15 @@ impl Config {
     }
 
     /// Checks, before any I/O, that the credential can belong to the device: for X.509 that key, leaf, common
-    /// name, order and dates of the chain fit.
+    /// name, order and dates of the chain fit; and that this machine's clock is not before 1970.
     ///
     /// # Errors
     /// [`Error::Configuration`] that names what does not fit.
     pub fn preflight(&self, registration_id: &RegistrationId) -> Result<(), Error> {
+        let now = SystemTime::now();
+        clock::check(now)?;
         match self.attestation.x509() {
-            Some(identity) => identity.preflight(registration_id, SystemTime::now()),
+            Some(identity) => identity.preflight(registration_id, now),
             None => Ok(()),
         }
     }
@@ -144,9 +147,13 @@ impl Config {
         Ok(Some(token))
     }
 
-    /// What to look at when the service refuses the credential: which chain was sent. `None` without X.509.
+    /// What to look at when the service refuses the credential: which chain was sent or, for a SAS token, what this
+    /// machine's clock says. `date` is what the service's clock says, where its answer tells that.
     #[must_use]
-    pub fn credential_hint(&self) -> Option<String> {
+    pub fn credential_hint(&self, date: Option<SystemTime>) -> Option<String> {
+        if self.attestation.sas_signer().is_some() {
+            return Some(clock::describe(SystemTime::now(), date));
+        }
         self.attestation.x509_in_use().map(|identity| {
             let end = identity.doubtful_end(SystemTime::now());
             let end = end.map(|end| format!("; {end}")).unwrap_or_default();

@@ -8,6 +8,7 @@ use rustls::{AlertDescription, OtherError, PeerIncompatible};
 use crate::{config::Config, endpoint::host_and_port, proxy::Proxy};
 
 mod certificate;
+pub(crate) use certificate::roughly;
 mod websocket;
 
 pub use websocket::{Closed, Violation};

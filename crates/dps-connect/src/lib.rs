@@ -6,6 +6,7 @@
 //!   reading of failures in [`failure`], so that one fault has one stage and one wording on every transport.
 
 mod carrier;
+mod clock;
 mod config;
 mod connector;
 mod endpoint;

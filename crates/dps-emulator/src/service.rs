@@ -31,7 +31,7 @@ mod tests;
 
 pub(crate) use authenticate::Credential;
 pub(crate) use error::ServiceError;
-pub(crate) use reply::Reply;
+pub(crate) use reply::{Reply, http_date};
 pub(crate) use request::{Registration, check_api_version};
 
 use allocation::Assignment;

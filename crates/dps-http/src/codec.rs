@@ -9,7 +9,7 @@ use dps_state_machine::{
 };
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode, Version,
-    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -87,6 +87,11 @@ pub fn response(
     Response::new(status.as_u16(), body)
         .retry_after(retry_after::parse(asked, now))
         .protocol_result(protocol_result(status, version, headers))
+}
+
+/// What the service's clock says: <https://www.rfc-editor.org/rfc/rfc9110#section-6.6.1>.
+pub(crate) fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()
 }
 
 /// What came beside the body: `status`, `version`, then every header.

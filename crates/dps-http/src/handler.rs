@@ -81,7 +81,7 @@ impl HttpTransport {
         link.free = Some(Instant::now() + BREATH);
         let response = codec::response(status, version, &headers, body, SystemTime::now());
         let refused = status == StatusCode::UNAUTHORIZED;
-        Ok(response.hint(self.config.credential_hint().filter(|_| refused)))
+        Ok(response.hint(self.config.credential_hint(codec::date(&headers)).filter(|_| refused)))
     }
 }
 

@@ -73,7 +73,7 @@ impl MqttTransport {
             None => self.start(&exchange, progress).await?,
         };
         self.parked = connection.filter(|connection| !connection.refused).map(Parked::new);
-        let hint = self.connector.config().credential_hint();
+        let hint = self.connector.config().credential_hint(None);
         let refused = response.status == 401;
         Ok(response.hint(hint.filter(|_| refused)))
     }

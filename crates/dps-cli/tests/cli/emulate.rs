@@ -227,3 +227,10 @@ fn bad_values_are_named_with_exit_code_2() {
         assert!(!ended.stderr.contains("c2VjcmV0"), "{}", ended.stderr);
     }
 }
+
+#[test]
+fn what_is_not_found_names_the_path() {
+    let emulator = Emulator::start(Folder::new(), &["-v"]);
+    let answer = get(&emulator.ready["adminPort"], "/nope");
+    assert!(answer.contains("\"/nope\" is not served; there are /health"), "{answer}");
+}

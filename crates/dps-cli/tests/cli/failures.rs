@@ -88,6 +88,31 @@ fn a_refusal_that_can_succeed_later_has_an_exit_code_of_its_own() {
 }
 
 #[test]
+fn a_refused_token_says_what_the_clock_says() {
+    let ahead = format!(
+        "clock-ahead = 7230\n[[enrollment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\""
+    );
+    let ahead = Emulator::configured(&ahead);
+    let right = Emulator::behaving("");
+    for transport in TRANSPORTS {
+        let over_http = transport == "http";
+        let behind =
+            if over_http { ", 2 hours behind the service's: set the clock" } else { ": a token" };
+        let same = if over_http { ", as the service's does" } else { ": a token holds only if" };
+        for (emulator, says) in [(&ahead, behind), (&right, same)] {
+            let mut command = emulator.register_dev_over(transport, &[]);
+            let error = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmc=")).failed("rejected");
+            let hint = text(&error, "hint");
+            assert!(hint.contains("this machine's clock says 20"), "{transport}: {hint}");
+            assert!(hint.contains(&format!("Z{says}")), "{transport}: {hint}");
+        }
+    }
+    // The right key, and a token that the service takes for one that has expired.
+    let error = run(&mut ahead.register_dev(&[])).failed("rejected");
+    assert!(text(&error, "hint").contains("2 hours behind"), "{error}");
+}
+
+#[test]
 fn a_failure_names_its_device_operation_endpoint_and_time() {
     let emulator = Emulator::behaving("polls = 1\nretry-after = 3600");
     let error = run(&mut emulator.register_dev(&["--timeout", "5"])).failed("timeout");

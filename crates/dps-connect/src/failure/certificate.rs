@@ -155,7 +155,11 @@ fn algorithm(identifier: &[u8]) -> &'static str {
 
 /// A length of time, roughly.
 fn between(from: UnixTime, to: UnixTime) -> String {
-    let seconds = to.as_secs().saturating_sub(from.as_secs());
+    roughly(to.as_secs().saturating_sub(from.as_secs()))
+}
+
+/// Seconds, in words.
+pub(crate) fn roughly(seconds: u64) -> String {
     match seconds {
         172_800.. => format!("{} days", seconds / 86_400),
         7_200.. => format!("{} hours", seconds / 3_600),

@@ -72,7 +72,7 @@ pub(super) fn claimed(
     address: &str,
 ) -> Result<(String, Authenticated), ServiceError> {
     let (id_scope, registration_id) =
-        parse_address(address).ok_or_else(ServiceError::no_such_path)?;
+        parse_address(address).ok_or_else(|| ServiceError::no_such_path(address))?;
     let known = context.claims.iter().find(|claim| claim.is_for(id_scope, registration_id));
     let who = match known {
         Some(claim) => claim.who.clone(),

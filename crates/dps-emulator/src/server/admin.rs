@@ -92,7 +92,12 @@ fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>>
             }
         }
         (_, "/health" | "/events") => text(StatusCode::METHOD_NOT_ALLOWED, "only GET is served"),
-        _ => text(StatusCode::NOT_FOUND, "there are /health and /events?since=SEQUENCE"),
+        (_, path) => {
+            let path: String = path.chars().take(200).collect();
+            let words =
+                format!("{path:?} is not served; there are /health and /events?since=SEQUENCE");
+            text(StatusCode::NOT_FOUND, &words)
+        }
     };
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;

@@ -22,7 +22,7 @@ use crate::{
     behavior::Delivery,
     events::{EventKind, Operation, Transport},
     mqtt,
-    service::{Credential, Registration, Reply, ServiceError, check_api_version},
+    service::{Credential, Registration, Reply, ServiceError, check_api_version, http_date},
 };
 
 mod body;
@@ -216,6 +216,10 @@ impl Peer {
         *response.status_mut() =
             StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         *response.headers_mut() = answer_headers(&reply, asked, head);
+        // Otherwise the server underneath tells the machine's time, not the service's.
+        if let Ok(date) = HeaderValue::from_str(&http_date(self.end.shared.now(), 0)) {
+            response.headers_mut().insert(header::DATE, date);
+        }
         response
     }
 }
@@ -269,7 +273,7 @@ impl Asked {
             [scope, "registrations", id, "operations", operation] => {
                 (scope, id, Operation::Query, Some(decode(operation)))
             }
-            _ => return Err(ServiceError::no_such_path()),
+            _ => return Err(ServiceError::no_such_path(head.uri().path())),
         };
         match (operation, head.method()) {
             (Operation::Register, &Method::PUT) | (Operation::Query, &Method::GET) => {}

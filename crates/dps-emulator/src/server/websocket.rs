@@ -82,7 +82,7 @@ fn accept(request: &Request<Incoming>) -> Result<(Subprotocol, HeaderMap), Servi
     let headers = request.headers();
     // One SDK sends no path at all.
     if !matches!(request.uri().path(), PATH | "/" | "") {
-        return Err(ServiceError::no_such_path());
+        return Err(ServiceError::no_such_path(request.uri().path()));
     }
     let field = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let wrong = |what: &str| ServiceError::bad_request(what);

@@ -69,8 +69,11 @@ impl ServiceError {
         Self::plain(404_202, "Operation not found")
     }
 
-    pub(crate) fn no_such_path() -> Self {
-        Self::plain(404_000, "Not found")
+    /// `path` is what was asked for: a path, or the address of a link.
+    pub(crate) fn no_such_path(path: &str) -> Self {
+        const SHOWN: usize = 200;
+        let shown: String = path.chars().take(SHOWN).collect();
+        Self::plain(404_000, &format!("Not found: {shown:?}"))
     }
 
     pub(crate) fn method_not_allowed() -> Self {

@@ -122,7 +122,8 @@ impl Reply {
 const HTML: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head>\
                     <body><h1>This network needs you to sign in</h1></body></html>\n";
 
-fn http_date(now: SystemTime, seconds: u64) -> String {
+/// A date as HTTP has it, so many seconds from now.
+pub(crate) fn http_date(now: SystemTime, seconds: u64) -> String {
     // HTTP dates end with the year 9999, and so does the formatter.
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let elapsed = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -9,7 +9,12 @@ use crate::body::{self, Object};
 pub(super) fn of(error: &Error) -> Option<String> {
     match error {
         Error::Credential(e) => e.hint.clone(),
-        Error::Rejected(e) => e.hint.clone().or_else(|| of_rejection(e).map(Into::into)),
+        Error::Rejected(e) => match (&e.hint, of_rejection(e)) {
+            // What a transport knows of a credential does not say whether it was the right one.
+            (Some(hint), Some(general)) if e.status == 401 => Some(format!("{general}; {hint}")),
+            (Some(hint), _) => Some(hint.clone()),
+            (None, general) => general.map(Into::into),
+        },
         Error::Connection(e) => e.hint.clone(),
         Error::Timeout(e) => Some(match e.retry_after {
             Some(wait) if e.asked_by_service => {

@@ -14,9 +14,9 @@ use dps_connect::{
     failure::{self, Closed, Violation},
     websocket::{MAX_MESSAGE_BYTES, WsBytes, accept_key},
 };
-use dps_state_machine::{ConnectionError, Progress, Stage, Step};
+use dps_state_machine::{ConnectionError, Progress, Response, Stage, Step};
 use futures_util::{SinkExt, StreamExt};
-use support::*;
+use support::{refusals::Cut, *};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_tungstenite::{
     WebSocketStream,
@@ -168,6 +168,92 @@ async fn a_refusal_by_the_service_is_an_answer() {
             "{body}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_refusal_is_read_however_odd_its_head_is() {
+    let ca = Authority::new("ca");
+    for answer in refusals::odd_heads() {
+        let tls = server_config(&ca.server(|_| {}), None, TLS);
+        let address = refusals::answering(tls, answer.clone(), Cut::Closed).await;
+        let response = upgrade_refused(&ca, address).await;
+        refusals::is_kept(&response, 429, &answer);
+        assert_eq!(response.body, refusals::JSON.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_whose_body_does_not_come_whole_keeps_its_status() {
+    let ca = Authority::new("ca");
+    let cases = refusals::cut_bodies().into_iter().map(async |(status, cut, answer)| {
+        let tls = server_config(&ca.server(|_| {}), None, TLS);
+        let address = refusals::answering(tls, answer.clone(), cut).await;
+        refusals::is_kept(&upgrade_refused(&ca, address).await, status, &answer);
+    });
+    futures_util::future::join_all(cases).await;
+}
+
+#[tokio::test]
+async fn an_upgrade_is_taken_however_odd_its_head_is() {
+    let ca = Authority::new("ca");
+    type Switch = fn(&str) -> String;
+    let answers: [Switch; 6] = [
+        |accept| {
+            format!(
+                "Connection: , upgrade\r\nUpgrade: ,websocket\r\n{accept}\r\nSec-WebSocket-Protocol: mqtt,\r\n\r\n"
+            )
+        },
+        |accept| {
+            format!(
+                "Connection: keep-alive,\r\n Upgrade\r\nUpgrade: websocket\r\n{accept}\r\nSec-WebSocket-Protocol:\r\n\tmqtt\r\n\r\n"
+            )
+        },
+        |accept| {
+            format!(
+                "Connection: Upgrade\nUpgrade: websocket\n{accept}\nSec-WebSocket-Protocol: mqtt\n\n"
+            )
+        },
+        |accept| {
+            format!(
+                "no field\r\nServer: é\r\nConnection : Upgrade\r\nUpgrade: websocket\r\n{accept}\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+            )
+        },
+        |accept| {
+            format!(
+                "Connection: Upgrade\r\nUpgrade: websocket\r\n{accept}\r\nSec-WebSocket-Extensions: ,\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+            )
+        },
+        |accept| {
+            format!(
+                "Connection: Upgrade\r\nConnection: keep-alive\r\nUpgrade: websocket\r\n{accept}\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+            )
+        },
+    ];
+    for (number, switch) in answers.into_iter().enumerate() {
+        let tls = server_config(&ca.server(|_| {}), None, TLS);
+        let address = listen_tls(tls, move |mut tls| async move {
+            let request = head(&mut tls).await;
+            let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
+            let accept = format!("Sec-WebSocket-Accept: {}", accept_key(key.unwrap()));
+            let first = "HTTP/1.1 103 Hints\r\nLink: a\r\n\r\nHTTP/1.1 101 Auf geht’s\r\n";
+            tls.write_all([first, &switch(&accept)].concat().as_bytes()).await.unwrap();
+            tls.write_all(b"\x82\x02hi").await.unwrap();
+            swallow(tls).await;
+        })
+        .await;
+        let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
+        let opened = connector.websocket("mqtt", &Progress::default()).await;
+        let mut ws = opened.unwrap_or_else(|error| panic!("{number}: {error}")).unwrap();
+        let mut bytes = [0; 2];
+        ws.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"hi", "{number}");
+    }
+}
+
+async fn upgrade_refused(ca: &Authority, address: SocketAddr) -> Response {
+    let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
+    let opened = connector.websocket("mqtt", &Progress::default()).await;
+    opened.unwrap_or_else(|error| panic!("{address}: {error}")).unwrap_err()
 }
 
 #[tokio::test]

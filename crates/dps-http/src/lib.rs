@@ -5,10 +5,6 @@
 //! means is the state machine's business.
 //! See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>.
 //!
-//! The answer of a proxy that opens no tunnel is not told here as the other transports tell it (`it answered "403 Forbidden"`):
-//! reqwest makes its tunnels with hyper-util, which reads that answer itself and keeps nothing of it but a private
-//! error, `unsuccessful`, and no layer around reqwest's connector comes between the two.
-//!
 //! ```
 //! # fn main() -> Result<(), dps_state_machine::Error> {
 //! use dps_attestation::{Attestation, SymmetricKey};
@@ -23,6 +19,9 @@
 pub mod codec;
 mod config;
 mod handler;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
+mod tests;
 mod watch;
 
 pub use handler::HttpTransport;

@@ -59,6 +59,9 @@ struct Inner {
     attempt: Mutex<Attempt>,
     /// The resolver has put the addresses into the attempt.
     resolved: Notify,
+    /// What names are said to have for addresses, if any.
+    #[cfg(test)]
+    known: Mutex<Vec<SocketAddr>>,
     /// Kept only if they may be resumed.
     sessions: ClientSessionMemoryCache,
     resumes: bool,
@@ -102,6 +105,8 @@ impl Watch {
                 redirected: None,
             }),
             resolved: Notify::new(),
+            #[cfg(test)]
+            known: Mutex::default(),
             sessions: ClientSessionMemoryCache::new(SESSIONS),
             resumes: resumes_sessions(&config.attestation),
         }))
@@ -163,16 +168,36 @@ impl Watch {
         self.notify(&Step::Connecting { address: self.peer().address() });
     }
 
+    #[cfg(test)]
+    pub(crate) fn answer_lookups_with(&self, addresses: Vec<SocketAddr>) {
+        *self.0.known.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    async fn look_up(
+        &self,
+        host: &str,
+        port: u16,
+        progress: &Progress,
+    ) -> Result<Vec<SocketAddr>, ConnectionError> {
+        #[cfg(test)]
+        {
+            let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if !known.is_empty() {
+                return Ok(known);
+            }
+        }
+        dps_connect::resolve(host, port, progress).await
+    }
+
     /// Where the attempt may go. All that concerns a proxy is one stage and one step.
     async fn addresses(&self, host: &str) -> Result<Vec<SocketAddr>, ConnectionError> {
         if let Some(address) = self.attempt().redirected.take() {
             return Ok(vec![address]);
         }
         let addresses = match self.peer().proxy() {
-            Some(proxy) => dps_connect::resolve(host, proxy.port(), &Progress::default()).await?,
+            Some(proxy) => self.look_up(host, proxy.port(), &Progress::default()).await?,
             None => {
-                let addresses =
-                    dps_connect::resolve(host, self.peer().port(), &self.progress()).await?;
+                let addresses = self.look_up(host, self.peer().port(), &self.progress()).await?;
                 self.connecting();
                 addresses
             }

@@ -34,6 +34,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 pub mod faults;
+pub mod refusals;
 pub mod transport;
 
 pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
@@ -248,6 +249,18 @@ impl Cut {
     pub fn now(self) {
         self.0.shutdown(std::net::Shutdown::Both).unwrap();
     }
+}
+
+/// An address that never answers, as long as what comes with it is kept: Linux drops what comes to a listener whose
+/// queue is full, which on loopback is as silent as a lost route. `at` gives the port, or 0 for any.
+#[cfg(target_os = "linux")]
+pub async fn silent(at: SocketAddr) -> (SocketAddr, impl Sized) {
+    let hole = TcpSocket::new_v4().unwrap();
+    hole.bind(at).unwrap();
+    let hole = hole.listen(1).unwrap();
+    let address = hole.local_addr().unwrap();
+    let queued = (TcpStream::connect(address).await, TcpStream::connect(address).await);
+    (address, (hole, queued))
 }
 
 /// An address where nobody listens, nor will before the test is over: it is taken.

@@ -186,3 +186,45 @@ async fn what_is_not_http_is_nonsense_and_the_next_call_works() {
         assert_eq!(query(&mut transport).await.unwrap().body, b"{}", "{shown:?}");
     }
 }
+
+#[tokio::test]
+async fn a_refusal_is_read_however_odd_its_head_is() {
+    for answer in refusals::odd_heads() {
+        let (tls, roots) = trusted_tls();
+        let address = refusals::answering(tls, answer.clone(), Cut::Closed).await;
+        let mut transport = HttpTransport::new(config(&localhost(address), roots)).unwrap();
+        let response = query(&mut transport).await.unwrap();
+        refusals::is_kept(&response, 429, &answer);
+        assert_eq!(response.body, refusals::JSON.as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_whose_body_does_not_come_whole_keeps_its_status() {
+    let (tls, roots) = trusted_tls();
+    let cases = refusals::cut_bodies().into_iter().map(|(status, cut, answer)| {
+        let (tls, roots) = (tls.clone(), roots.clone());
+        async move {
+            let address = refusals::answering(tls, answer.clone(), cut).await;
+            let mut transport = HttpTransport::new(config(&localhost(address), roots)).unwrap();
+            let response = query(&mut transport).await;
+            refusals::is_kept(
+                &response.unwrap_or_else(|e| panic!("{status} {cut:?}: {e}")),
+                status,
+                &answer,
+            );
+        }
+    });
+    futures_util::future::join_all(cases).await;
+}
+
+/// Below 300 a body that does not come whole is no answer.
+#[tokio::test]
+async fn a_success_whose_body_does_not_come_whole_is_a_lost_connection() {
+    let (tls, roots) = trusted_tls();
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{}".to_vec();
+    let address = refusals::answering(tls, answer, Cut::Closed).await;
+    let mut transport = HttpTransport::new(config(&localhost(address), roots)).unwrap();
+    let error = connection_error(query(&mut transport).await);
+    assert!(error.lost && error.retryable, "{error:?}");
+}

@@ -1,5 +1,5 @@
 //! The transport against a server that answers anything.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 mod answers;
 mod connections;
@@ -22,7 +22,9 @@ use tokio::io::AsyncReadExt;
 use server::{Answer, Server};
 use support::{
     Authority, config, cuttable, faults, listen, localhost, nobody, open_proxy, proxy,
-    server_config, swallow, transport::*,
+    refusals::{self, Cut},
+    server_config, swallow,
+    transport::*,
 };
 
 const MIB: usize = 1024 * 1024;

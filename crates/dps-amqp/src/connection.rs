@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use dps_connect::{Config, Io, catch_up};
+use dps_connect::{Config, Io, internal::catch_up};
 use dps_state_machine::{Printable, RegistrationId, Response};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},

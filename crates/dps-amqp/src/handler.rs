@@ -3,8 +3,8 @@
 use std::{fmt, time::SystemTime};
 
 use dps_connect::{
-    Carrier, Connector,
-    failure::{self, Peer},
+    Carrier, Connector, Opened,
+    internal::failure::{self, Peer},
 };
 use dps_state_machine::{
     ConfigurationError, ConnectionError, Error, OperationId, Progress, ProtocolError,
@@ -108,8 +108,8 @@ impl AmqpTransport {
             tracing::debug!(?login, pipelined, "starting AMQP");
             let is_bare = matches!(login, Login::None);
             let io = match self.connector.open(&PROTOCOL, self.carrier, progress).await? {
-                Ok(io) => io,
-                Err(refusal) => return Ok(Err(refusal)),
+                Opened::Ready(io) => io,
+                Opened::Refused(refusal) => return Ok(Err(refusal)),
             };
             match Connection::start(io, config, registration_id, login, pipelined).await {
                 Ok(Started::Ready(connection)) => return Ok(Ok(connection)),

@@ -1,13 +1,10 @@
 //! What carries a protocol to the service: TLS on a port of its own, or WebSocket on port 443.
 //!
-//! A transport says once what its [`Protocol`] is on either. [`Connector::open`] then gives it a stream of bytes, or the
-//! service's no if that was said on the way, and from there on nothing depends on the carrier: what WebSocket has to
-//! say about an end is inside of the stream's errors, and [`failure::broken`](crate::failure::broken) reads it.
+//! A transport says once what its [`Protocol`] is on either. [`Connector::open`](crate::Connector::open) then gives it a
+//! stream of bytes, or the service's refusal if that came on the way, and from there on nothing depends on the carrier.
 
-use dps_state_machine::{ConfigurationError, Error, Progress, Response};
+use dps_state_machine::{ConfigurationError, Error};
 use tokio::io::{AsyncRead, AsyncWrite};
-
-use crate::connector::Connector;
 
 /// The port of WebSocket over TLS.
 pub(crate) const WEBSOCKET_PORT: u16 = 443;
@@ -61,34 +58,6 @@ impl Protocol {
 pub trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
-
-impl Connector {
-    /// Opens a stream for the protocol. What comes may be the service's no instead, where the carrier has a way to
-    /// say it: WebSocket has.
-    ///
-    /// # Errors
-    /// As for [`connect`](Self::connect), [`Error::Connection`] with the stage `websocket`, and
-    /// [`Error::Configuration`] when the carrier is not compiled in.
-    ///
-    /// # Cancel safety
-    /// As for [`connect`](Self::connect).
-    pub async fn open(
-        &self,
-        protocol: &Protocol,
-        carrier: Carrier,
-        progress: &Progress,
-    ) -> Result<Result<Box<dyn Io>, Response>, Error> {
-        carrier.ensure_built()?;
-        match carrier {
-            #[cfg(feature = "websocket")]
-            Carrier::WebSocket => {
-                let opened = self.websocket(protocol.subprotocol, progress).await?;
-                Ok(opened.map(|stream| Box::new(stream) as _))
-            }
-            _ => Ok(Ok(Box::new(self.connect(protocol.tls_port, progress).await?))),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use dps_state_machine::{ConnectionError, Error, Progress, Stage, Step};
+use dps_state_machine::{ConnectionError, Error, Progress, Response, Stage, Step};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
@@ -17,14 +17,13 @@ use crate::{
     websocket::{self, WsBytes},
 };
 use crate::{
+    carrier::{Carrier, Io, Protocol},
     config::Config,
     failure::{self, Peer, because},
     proxy::Proxy,
     tls::tls_config,
     tunnel,
 };
-#[cfg(feature = "websocket")]
-use dps_state_machine::Response;
 
 /// The TLS stream that a transport speaks over.
 pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
@@ -34,6 +33,25 @@ pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
 pub const STAGGER: Duration = Duration::from_millis(250);
 /// Longer times for one connection mean this.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// What comes of opening a stream.
+#[derive(Debug)]
+pub enum Opened<S> {
+    /// The stream stands.
+    Ready(S),
+    /// The service refused before it stood. Only an upgrade to WebSocket has a way to say that.
+    Refused(Response),
+}
+
+impl<S> Opened<S> {
+    /// Makes something of the stream.
+    pub fn map<T>(self, make: impl FnOnce(S) -> T) -> Opened<T> {
+        match self {
+            Self::Ready(stream) => Opened::Ready(make(stream)),
+            Self::Refused(response) => Opened::Refused(response),
+        }
+    }
+}
 
 /// Opens TLS streams to the service, directly or through the proxy. Keep it for the session: it remembers TLS
 /// sessions.
@@ -62,6 +80,35 @@ impl Connector {
         &self.config
     }
 
+    /// Opens a stream for the protocol: looks up the name, connects with TCP, asks the proxy for a tunnel if there is
+    /// one, does the TLS handshake and, where that is the carrier, the upgrade to WebSocket. The whole takes at most
+    /// [`Config::connect_timeout`]. Each step goes to the progress of the registration that the stream is opened for.
+    ///
+    /// # Errors
+    /// [`Error::Connection`] with the stage `resolve`, `connect`, `proxy` (all that concerns a proxy, its own name
+    /// included), `tls` or `websocket`; [`Error::Configuration`] when the environment names a proxy that can't be used,
+    /// or the carrier is not compiled in.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what was open; nothing goes on, except that the system's resolver may finish
+    /// its lookup on a thread of its own.
+    pub async fn open(
+        &self,
+        protocol: &Protocol,
+        carrier: Carrier,
+        progress: &Progress,
+    ) -> Result<Opened<Box<dyn Io>>, Error> {
+        carrier.ensure_built()?;
+        match carrier {
+            #[cfg(feature = "websocket")]
+            Carrier::WebSocket => {
+                let opened = self.websocket(protocol.subprotocol, progress).await?;
+                Ok(opened.map(|stream| Box::new(stream) as _))
+            }
+            _ => Ok(Opened::Ready(Box::new(self.connect(protocol.tls_port, progress).await?))),
+        }
+    }
+
     /// Looks up the name, connects with TCP (without Nagle's delay) to each address in turn until one answers,
     /// asks the proxy for a tunnel if there is one, and does the TLS handshake. The whole takes at most
     /// [`Config::connect_timeout`]. `default_port` is the transport's own port, for an endpoint that names none. Each
@@ -74,6 +121,7 @@ impl Connector {
     /// # Cancel safety
     /// Dropping the future closes what was open; nothing goes on, except that the system's resolver may finish
     /// its lookup on a thread of its own.
+    #[doc(hidden)]
     pub async fn connect(&self, default_port: u16, progress: &Progress) -> Result<Stream, Error> {
         let peer = Peer::of(&self.config, default_port)?;
         let attempt = Attempt::new(&self.config, &peer, progress);
@@ -85,7 +133,7 @@ impl Connector {
     /// Does what [`connect`](Self::connect) does, and then the WebSocket upgrade on the stream, within the same
     /// [`Config::connect_timeout`]. The server must speak the given subprotocol, in any spelling.
     ///
-    /// What comes may be the service's no instead: an upgrade answered with 429, with 5xx, or with another status
+    /// What comes may be the service's refusal instead: an upgrade answered with 429, with 5xx, or with another status
     /// from 300 on and an error of the service for a body.
     ///
     /// # Errors
@@ -94,18 +142,19 @@ impl Connector {
     /// # Cancel safety
     /// As for [`connect`](Self::connect).
     #[cfg(feature = "websocket")]
+    #[doc(hidden)]
     pub async fn websocket(
         &self,
         subprotocol: &str,
         progress: &Progress,
-    ) -> Result<Result<WsBytes<Stream>, Response>, Error> {
+    ) -> Result<Opened<WsBytes<Stream>>, Error> {
         let peer = Peer::of(&self.config, WEBSOCKET_PORT)?;
         let attempt = Attempt::new(&self.config, &peer, progress);
         let stream = attempt.open(self).await.map_err(failure::into_error)?;
         progress.enter(&Step::Websocket);
         let upgrade = websocket::upgrade(stream, &peer, subprotocol, attempt.user_agent);
         let upgraded = attempt.bound(Stage::Websocket, upgrade).await?;
-        if upgraded.is_ok() {
+        if matches!(upgraded, Opened::Ready(_)) {
             progress.enter(&Step::Connected);
         }
         Ok(upgraded)

@@ -1,9 +1,10 @@
 //! The inside of the connector, for the fuzz targets only: what it says and hears before TLS and after.
 
-use dps_state_machine::{ConnectionError, Response};
+use dps_state_machine::ConnectionError;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
+    connector::Opened,
     failure::Peer,
     proxy::Proxy,
     tunnel,
@@ -32,6 +33,6 @@ pub async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     peer: &Peer,
     subprotocol: &str,
-) -> Result<Result<WsBytes<S>, Response>, ConnectionError> {
+) -> Result<Opened<WsBytes<S>>, ConnectionError> {
     websocket::upgrade(stream, peer, subprotocol, "dps").await
 }

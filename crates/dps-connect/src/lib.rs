@@ -1,16 +1,36 @@
-//! The one way out: TCP, proxy, TLS and WebSocket, with one rustls configuration for every transport.
+//! The way from a device to the Azure IoT Hub Device Provisioning Service: TCP, proxy, TLS and WebSocket, with one
+//! configuration for every transport.
 //!
-//! - [`Config`] says where to, who the device is, whom to trust and which proxy to use; every transport takes one.
-//! - [`Connector`] opens the stream that the MQTT and AMQP transports speak over, by either [`Carrier`]. The HTTPS transport has a client of
-//!   its own underneath and shares everything else: [`tls_config`], [`resolve`], [`Config::chosen_proxy`] and the
-//!   reading of failures in [`failure`], so that one fault has one stage and one wording on every transport.
+//! [`Config`] says where the service is, who the device is, whom to trust and which proxy to go through. Every transport
+//! is made from one, so that the same setting means the same on each of them, and the same fault on the way gives the
+//! same error. A transport of your own opens its streams with a [`Connector`].
+//!
+//! ```
+//! # async fn example() -> Result<(), dps_state_machine::Error> {
+//! use dps_attestation::{Attestation, SymmetricKey};
+//! use dps_connect::{Carrier, Config, Connector, Opened, Protocol};
+//! use dps_state_machine::Progress;
+//!
+//! let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse()?;
+//! let config = Config::new("0ne00AABBCC".parse()?, Attestation::SymmetricKey(key));
+//! let connector = Connector::new(config)?; // no I/O yet
+//! let mqtt = Protocol { tls_port: 8883, subprotocol: "mqtt" };
+//! match connector.open(&mqtt, Carrier::Tls, &Progress::default()).await? {
+//!     Opened::Ready(stream) => drop(stream), // speak the protocol over it
+//!     Opened::Refused(response) => println!("refused with the status {}", response.status),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The feature `websocket` compiles [`Carrier::WebSocket`] in.
 
 mod carrier;
 mod clock;
 mod config;
 mod connector;
 mod endpoint;
-pub mod failure;
+mod failure;
 #[cfg(all(fuzzing, feature = "websocket"))]
 pub mod fuzzing;
 mod head;
@@ -20,19 +40,38 @@ mod roots;
 mod tls;
 mod tunnel;
 #[cfg(feature = "websocket")]
-pub mod websocket;
+mod websocket;
 
 pub use carrier::{Carrier, Io, Protocol};
 pub use config::{ApiVersion, Config};
-pub use connector::{
-    Connector, ProxyCredentials, STAGGER, Stream, catch_up, dial, probe_proxy, resolve,
-};
+pub use connector::{Connector, Opened};
 pub use endpoint::Endpoint;
 pub use no_proxy::NoProxy;
 pub use proxy::{Proxy, ProxyChoice};
 pub use roots::Roots;
-pub use tls::{resumes_sessions, tls_config};
 
-/// How long the body of a refusal may take after its head, on every transport; some never end. What came until then
-/// counts. See <https://www.rfc-editor.org/rfc/rfc9112#section-6.3>.
-pub const REFUSAL_BODY_TIME: std::time::Duration = std::time::Duration::from_secs(3);
+/// What our own transports, the emulator and the tests need of the inside. It may change in any version.
+#[doc(hidden)]
+pub mod internal {
+    use std::time::Duration;
+
+    pub use crate::{
+        connector::{ProxyCredentials, STAGGER, Stream, catch_up, dial, probe_proxy, resolve},
+        tls::{resumes_sessions, tls_config},
+    };
+
+    /// What went wrong on the way to the service, in the same words on every transport.
+    pub mod failure {
+        pub use crate::failure::*;
+    }
+
+    /// The client's end of WebSocket.
+    #[cfg(feature = "websocket")]
+    pub mod websocket {
+        pub use crate::websocket::*;
+    }
+
+    /// How long the body of a refusal may take after its head, on every transport; some never end. What came until then
+    /// counts. See <https://www.rfc-editor.org/rfc/rfc9112#section-6.3>.
+    pub const REFUSAL_BODY_TIME: Duration = Duration::from_secs(3);
+}

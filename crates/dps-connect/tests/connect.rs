@@ -5,7 +5,10 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use dps_connect::{Connector, NoProxy, Roots, Stream, failure};
+use dps_connect::{
+    Connector, NoProxy, Roots,
+    internal::{Stream, failure},
+};
 use dps_state_machine::{Progress, Stage, Step};
 use rustls::{
     ProtocolVersion,

@@ -3,7 +3,7 @@
 
 mod support;
 
-use dps_connect::{Connector, Stream};
+use dps_connect::{Connector, internal::Stream};
 use dps_state_machine::Progress;
 use rustls::{
     HandshakeKind,

@@ -10,11 +10,13 @@ use std::{
 };
 
 use dps_connect::{
-    Connector,
-    failure::{self, Closed, Violation},
-    websocket::{MAX_MESSAGE_BYTES, WsBytes, accept_key},
+    Connector, Opened,
+    internal::{
+        failure::{self, Closed, Violation},
+        websocket::{MAX_MESSAGE_BYTES, WsBytes, accept_key},
+    },
 };
-use dps_state_machine::{ConnectionError, Progress, Response, Stage, Step};
+use dps_state_machine::{ConnectionError, Error, Progress, Response, Stage, Step};
 use futures_util::{SinkExt, StreamExt};
 use support::{refusals::Cut, *};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -59,6 +61,20 @@ fn answered(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nRetry-After: 3\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
+fn ready<S: std::fmt::Debug>(opened: Result<Opened<S>, Error>) -> S {
+    match opened.unwrap() {
+        Opened::Ready(stream) => stream,
+        refused => panic!("{refused:?}"),
+    }
+}
+
+fn refusal<S: std::fmt::Debug>(opened: Result<Opened<S>, Error>) -> Response {
+    match opened.unwrap() {
+        Opened::Refused(response) => response,
+        ready => panic!("{ready:?}"),
+    }
+}
+
 async fn refused(ca: &Authority, answer: fn(&str) -> String) -> ConnectionError {
     let address = upgrading(ca, answer).await;
     let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
@@ -73,8 +89,7 @@ async fn bytes_flow_once_the_server_has_switched_however_it_spells_the_subprotoc
     let seen = Arc::clone(&steps);
     let progress = Progress::new(move |step| seen.lock().unwrap().push(step.clone()));
     let config = config(&localhost(address), ca.roots());
-    let mut ws =
-        Connector::new(config).unwrap().websocket("mqtt", &progress).await.unwrap().unwrap();
+    let mut ws = ready(Connector::new(config).unwrap().websocket("mqtt", &progress).await);
     ws.write_all(b"hello").await.unwrap();
     ws.flush().await.unwrap();
     let mut echoed = [0; 5];
@@ -156,8 +171,7 @@ async fn a_refusal_by_the_service_is_an_answer() {
         })
         .await;
         let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
-        let response =
-            connector.websocket("mqtt", &Progress::default()).await.unwrap().unwrap_err();
+        let response = refusal(connector.websocket("mqtt", &Progress::default()).await);
         assert_eq!(response.status, status, "{body}");
         assert_eq!(String::from_utf8(response.body).unwrap(), body, "{status}");
         assert_eq!(response.retry_after.map(|time| time.as_secs()), seconds, "{status}");
@@ -242,8 +256,7 @@ async fn an_upgrade_is_taken_however_odd_its_head_is() {
         })
         .await;
         let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
-        let opened = connector.websocket("mqtt", &Progress::default()).await;
-        let mut ws = opened.unwrap_or_else(|error| panic!("{number}: {error}")).unwrap();
+        let mut ws = ready(connector.websocket("mqtt", &Progress::default()).await);
         let mut bytes = [0; 2];
         ws.read_exact(&mut bytes).await.unwrap();
         assert_eq!(&bytes, b"hi", "{number}");
@@ -252,8 +265,7 @@ async fn an_upgrade_is_taken_however_odd_its_head_is() {
 
 async fn upgrade_refused(ca: &Authority, address: SocketAddr) -> Response {
     let connector = Connector::new(config(&localhost(address), ca.roots())).unwrap();
-    let opened = connector.websocket("mqtt", &Progress::default()).await;
-    opened.unwrap_or_else(|error| panic!("{address}: {error}")).unwrap_err()
+    refusal(connector.websocket("mqtt", &Progress::default()).await)
 }
 
 #[tokio::test]

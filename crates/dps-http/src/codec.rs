@@ -90,8 +90,8 @@ pub fn response(
 }
 
 /// What the service's clock says: <https://www.rfc-editor.org/rfc/rfc9110#section-6.6.1>.
-pub(crate) fn date(headers: &HeaderMap) -> Option<SystemTime> {
-    httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()
+pub(crate) fn date(headers: &ProtocolResult) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(DATE.as_str())?).ok()
 }
 
 /// What came beside the body: `status`, `version`, then every header.

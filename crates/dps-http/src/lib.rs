@@ -2,7 +2,8 @@
 //!
 //! [`HttpTransport`] sends the registration with PUT and asks for the operation's status with GET, over one
 //! connection that is kept until the end of the session. What the service answers is handed up as it came; what it
-//! means is the state machine's business.
+//! means is the state machine's business. HTTPS passes most firewalls and needs no session: choose it where nothing
+//! speaks for another transport.
 //! See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>.
 //!
 //! ```
@@ -16,12 +17,21 @@
 //! # }
 //! ```
 
-pub mod codec;
+mod codec;
 mod config;
+mod connection;
 mod handler;
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests;
 mod watch;
 
 pub use handler::HttpTransport;
+
+/// What the tests and fuzz targets need of the inside. It may change in any version.
+#[doc(hidden)]
+pub mod internal {
+    /// Requests to bytes and answers to responses.
+    pub mod codec {
+        pub use crate::codec::*;
+    }
+}

@@ -9,12 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dps_connect::Config;
+use dps_connect::{Config, internal::tls_config};
 use dps_state_machine::Progress;
 use reqwest::{Method, Request};
 use tokio::io::AsyncWriteExt;
 
-use crate::config::Link;
+use crate::connection::Connection;
 
 #[path = "../../dps-connect/tests/support/mod.rs"]
 mod support;
@@ -43,12 +43,12 @@ async fn server() -> (SocketAddr, Arc<AtomicUsize>, Config) {
 
 /// Asks the server whose name has these addresses, or whose proxy's name has; the time until the answer.
 async fn asked(config: &Config, addresses: Vec<SocketAddr>) -> reqwest::Result<Duration> {
-    let link = Link::new(config, &dps_connect::tls_config(config).unwrap()).unwrap();
-    link.watch.follow(&Progress::default());
-    link.watch.answer_lookups_with(addresses);
+    let connection = Connection::new(config, &tls_config(config).unwrap()).unwrap();
+    connection.watch.follow(&Progress::default());
+    connection.watch.answer_lookups_with(addresses);
     let url = format!("https://{}/", config.endpoint).parse().unwrap();
     let begin = Instant::now();
-    let answer = link.execute(Request::new(Method::GET, url)).await?;
+    let answer = connection.execute(Request::new(Method::GET, url)).await?;
     assert_eq!(answer.text().await?, "{}");
     Ok(begin.elapsed())
 }

@@ -15,9 +15,12 @@ use std::{
 };
 
 use dps_connect::{
-    Config, Proxy, ProxyCredentials, STAGGER, dial,
-    failure::{self, Peer},
-    resumes_sessions,
+    Config, Proxy,
+    internal::{
+        ProxyCredentials, STAGGER, dial,
+        failure::{self, Peer},
+        probe_proxy, resolve, resumes_sessions,
+    },
 };
 use dps_state_machine::{ConnectionError, Progress, Stage, Step};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -186,7 +189,7 @@ impl Watch {
                 return Ok(known);
             }
         }
-        dps_connect::resolve(host, port, progress).await
+        resolve(host, port, progress).await
     }
 
     /// Where the attempt may go. All that concerns a proxy is one stage and one step.
@@ -298,7 +301,7 @@ impl Watch {
         proxy: &Proxy,
         credentials: ProxyCredentials,
     ) -> Option<Result<(), ConnectionError>> {
-        let look = dps_connect::probe_proxy(proxy, self.peer(), &self.0.user_agent, credentials);
+        let look = probe_proxy(proxy, self.peer(), &self.0.user_agent, credentials);
         tokio::time::timeout(LOOK_TIME, look).await.ok()
     }
 

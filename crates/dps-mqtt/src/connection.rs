@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use dps_connect::{Io, catch_up};
+use dps_connect::{Io, internal::catch_up};
 use dps_state_machine::RegistrationId;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -1,7 +1,7 @@
 //! The inside of the transport, for the fuzz targets only: a session without a socket.
 
 use bytes::BytesMut;
-use dps_connect::{Config, Io, failure::Peer};
+use dps_connect::{Config, Io, internal::failure::Peer};
 use dps_state_machine::{Error, OperationId, Progress, RegistrationRequest, Response};
 
 use crate::{

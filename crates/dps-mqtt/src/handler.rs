@@ -9,8 +9,8 @@ use std::{
 
 use bytes::BytesMut;
 use dps_connect::{
-    Carrier, Connector,
-    failure::{self, Peer},
+    Carrier, Connector, Opened,
+    internal::failure::{self, Peer},
 };
 use dps_state_machine::{
     Error, OperationId, Progress, ProtocolError, RegistrationRequest, Response, Stage,
@@ -96,8 +96,8 @@ impl MqttTransport {
     ) -> Result<(Option<Connection>, Response), Error> {
         if self.pipelined {
             let mut connection = match self.open(exchange.request.registration(), progress).await? {
-                Ok(connection) => connection,
-                Err(refusal) => return Ok((None, refusal)),
+                Opened::Ready(connection) => connection,
+                Opened::Refused(refusal) => return Ok((None, refusal)),
             };
             exchange.append_subscribe(&mut connection)?;
             match exchange.ask(&mut connection).await {
@@ -108,8 +108,8 @@ impl MqttTransport {
             }
         }
         let mut connection = match self.open(exchange.request.registration(), progress).await? {
-            Ok(connection) => connection,
-            Err(refusal) => return Ok((None, refusal)),
+            Opened::Ready(connection) => connection,
+            Opened::Refused(refusal) => return Ok((None, refusal)),
         };
         if let Received::Answer(refusal) = exchange.listen(&mut connection).await? {
             return Ok((Some(connection), refusal));
@@ -128,7 +128,7 @@ impl MqttTransport {
         &self,
         request: &RegistrationRequest,
         progress: &Progress,
-    ) -> Result<Result<Connection, Response>, Error> {
+    ) -> Result<Opened<Connection>, Error> {
         let (config, registration_id) = (self.connector.config(), request.registration_id());
         // Each connection gets a fresh token.
         let token = config.sas_token(registration_id, progress).await?;

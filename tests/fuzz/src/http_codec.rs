@@ -7,7 +7,7 @@ use std::{
 
 use dps_attestation::{Attestation, SymmetricKey};
 use dps_connect::Config;
-use dps_http::codec;
+use dps_http::internal::codec;
 use dps_state_machine::{ErrorKind, OperationId, RegistrationRequest, retry_after};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use percent_encoding::percent_decode_str;

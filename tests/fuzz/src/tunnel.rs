@@ -3,7 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use dps_attestation::{Attestation, SymmetricKey};
-use dps_connect::{Config, Proxy, failure::Peer, fuzzing};
+use dps_connect::{Config, Proxy, fuzzing, internal::failure::Peer};
 use dps_state_machine::Stage;
 
 use crate::{

@@ -10,10 +10,11 @@ use std::{
 
 use dps_attestation::{Attestation, SymmetricKey};
 use dps_connect::{
-    Config,
-    failure::{self, Closed, Peer, Violation},
-    fuzzing,
-    websocket::{MAX_MESSAGE_BYTES, WsBytes, accept_key},
+    Config, Opened, fuzzing,
+    internal::{
+        failure::{self, Closed, Peer, Violation},
+        websocket::{MAX_MESSAGE_BYTES, WsBytes, accept_key},
+    },
 };
 use dps_state_machine::Stage;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -48,11 +49,11 @@ pub fn run(data: &[u8]) {
 async fn upgrade(data: &[u8]) {
     let (stream, _) = Scripted::new(data);
     match fuzzing::upgrade(Accepting { inner: stream, seen: Vec::new() }, &PEER, "mqtt").await {
-        Ok(Err(refusal)) => {
+        Ok(Opened::Refused(refusal)) => {
             assert!((300..600).contains(&refusal.status), "{refusal:?}");
             assert!(refusal.body.len() < 32 * 1024, "{} bytes", refusal.body.len());
         }
-        Ok(Ok(stream)) => {
+        Ok(Opened::Ready(stream)) => {
             let text = String::from_utf8_lossy(data).to_lowercase();
             assert!(text.contains("http/1.") && text.contains(" 101"), "{text:?}");
             assert!(

@@ -9,9 +9,9 @@ use tokio::{
 };
 
 use crate::{
-    REFUSAL_BODY_TIME,
     failure::{self, Peer},
     head::Head,
+    internal::REFUSAL_BODY_TIME,
 };
 
 /// The largest body that is read, in bytes; the service's errors have a few hundred.

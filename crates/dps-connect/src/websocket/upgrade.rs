@@ -3,7 +3,7 @@
 use std::io;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use dps_state_machine::{ConnectionError, Response};
+use dps_state_machine::ConnectionError;
 use ring::{
     digest,
     rand::{SecureRandom, SystemRandom},
@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::{PATH, WsBytes, frame::Role, refusal::refusal};
 use crate::{
     carrier::WEBSOCKET_PORT,
+    connector::Opened,
     endpoint::host_and_port,
     failure::{self, Peer},
     head::Head,
@@ -29,7 +30,7 @@ pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &Peer,
     subprotocol: &str,
     user_agent: &str,
-) -> Result<Result<WsBytes<S>, Response>, ConnectionError> {
+) -> Result<Opened<WsBytes<S>>, ConnectionError> {
     let broke = |error: io::Error| failure::because(failure::websocket_broke(peer, &error), error);
     let key = fresh_key()
         .ok_or_else(|| failure::websocket(peer, "this system gave no random numbers"))?;
@@ -46,10 +47,10 @@ pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
         let Some((head, length)) = head else { continue };
         let read_ahead = answer.get(length..).unwrap_or_default().to_vec();
         if head.status != 101 {
-            return refusal(&mut stream, peer, &head, read_ahead).await.map(Err);
+            return refusal(&mut stream, peer, &head, read_ahead).await.map(Opened::Refused);
         }
         check(&head, peer, &key, subprotocol)?;
-        return Ok(Ok(WsBytes::new(stream, read_ahead, Role::Client)));
+        return Ok(Opened::Ready(WsBytes::new(stream, read_ahead, Role::Client)));
     }
 }
 

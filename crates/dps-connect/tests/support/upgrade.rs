@@ -7,7 +7,7 @@ use std::{
 
 use dps_connect::{
     Config,
-    websocket::{WsBytes, accept_key},
+    internal::websocket::{WsBytes, accept_key},
 };
 use dps_state_machine::{Settings, StateMachine, TransportHandlers};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

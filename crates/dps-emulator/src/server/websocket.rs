@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use dps_connect::websocket::{PATH, WsBytes, accept_key};
+use dps_connect::internal::websocket::{PATH, WsBytes, accept_key};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use hyper::{
     body::Incoming,

@@ -109,7 +109,8 @@ async fn websocket_without_a_path_and_with_the_subprotocol_in_any_case() {
         }
         let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
         assert!(head.starts_with("http/1.1 101") && head.contains("s3pplmbitxaq9kygzzhzrbk+xoo="));
-        let mut device = Device::over(dps_connect::websocket::WsBytes::client(device.stream).await);
+        let mut device =
+            Device::over(dps_connect::internal::websocket::WsBytes::client(device.stream).await);
         device
             .send(
                 [plain(&emulator, &right_token(&emulator)), session(&emulator), register(0, "id")]

@@ -1,6 +1,6 @@
 //! MQTT over WebSocket, on the port of HTTPS.
 
-use dps_connect::websocket::{WsBytes, accept_key};
+use dps_connect::internal::websocket::{WsBytes, accept_key};
 use dps_emulator::{Behavior, Delivery, EventKind, Fault, Transport};
 
 use crate::{device::*, support};

@@ -226,7 +226,7 @@ mod tests {
                 rcgen::CertificateParams::new([]).unwrap().signed_by(&device, &root).unwrap();
             let chain = vec![leaf.der().to_vec(), root.der().to_vec()];
             let identity = X509Identity::from_der(chain, device.serialize_der()).unwrap();
-            Config::new("0ne1".parse().unwrap(), identity.into()).credential_hint().unwrap()
+            Config::new("0ne1".parse().unwrap(), identity.into()).credential_hint(None).unwrap()
         };
         let expired = hint(2020);
         assert!(

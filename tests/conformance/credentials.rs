@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dps_client::{Config, Error, ErrorKind, Roots, Stage, Transport, client};
 use dps_conformance::{Authority, Bench, Cell, DEVICE, config_for, fast, settle};
-use dps_emulator::{Attestation, Emulator, Enrollment, EventKind, Thumbprint};
+use dps_emulator::{Attestation, Emulator, Enrollment, EventKind, SymmetricKey, Thumbprint};
 
 use crate::{Case, case};
 
@@ -92,15 +92,13 @@ async fn an_expired_token_is_rejected(cell: Cell) {
 }
 
 async fn a_secondary_key_is_taken(cell: Cell) {
-    let key = dps_emulator::SymmetricKey::random().unwrap();
-    let primary = dps_emulator::SymmetricKey::random().unwrap();
+    let (primary, key) = (SymmetricKey::random().unwrap(), SymmetricKey::random().unwrap());
     let attestation = Attestation::SymmetricKey { primary, secondary: Some(key.clone()) };
     let enrollment = Enrollment::individual(DEVICE.parse().unwrap(), attestation);
     let bench = Bench::healthy(cell).await;
     bench.emulator.remove_enrollment(bench.enrollment).unwrap();
     bench.emulator.add_enrollment(enrollment).unwrap();
-    let device_key: dps_client::SymmetricKey = key.to_base64().parse().unwrap();
-    let config = config_for(&bench.emulator, cell.transport, device_key.into());
+    let config = config_for(&bench.emulator, cell.transport, key.into());
     bench.register_with(config).await.unwrap();
 }
 

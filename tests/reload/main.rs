@@ -237,7 +237,7 @@ async fn a_replaced_symmetric_key_signs_the_next_token(transport: Transport) {
     let (old, new) = (SymmetricKey::random().unwrap(), SymmetricKey::random().unwrap());
     let emulator = Emulator::builder().enrollment(enrolled(&old)).start().await.unwrap();
     let file = folder(transport, "key").join("device.key");
-    fs::write(&file, &*old.to_base64()).unwrap();
+    fs::write(&file, &*old.expose_base64()).unwrap();
     let attestation = SymmetricKeyFile::open(&file).unwrap().into();
     let client = client(transport, config_for(&emulator, transport, attestation), fast()).unwrap();
     let attempt = async || {
@@ -246,7 +246,7 @@ async fn a_replaced_symmetric_key_signs_the_next_token(transport: Transport) {
         outcome.map(drop)
     };
     attempt().await.unwrap();
-    let text = new.to_base64();
+    let text = new.expose_base64();
     for spoiled in ["", &text[..43], &text[..44], &text[..text.len() - 1]] {
         fs::write(&file, spoiled).unwrap();
         attempt().await.unwrap();

@@ -80,15 +80,16 @@ impl Identity {
 
     /// What the service knows the device by.
     pub(crate) fn enrollment(self, factory: &Factory) -> Enrollment {
-        let key = |text: &str| text.parse::<dps_emulator::SymmetricKey>().unwrap();
         match self {
             Self::Key | Self::KeyFile => {
-                let attestation = dps_emulator::Attestation::symmetric_key(key(DEVICE_KEY));
+                let attestation =
+                    dps_emulator::Attestation::symmetric_key(DEVICE_KEY.parse().unwrap());
                 Enrollment::individual(device(), attestation)
             }
-            Self::GroupKey => {
-                Enrollment::group(DEVICE, GroupAttestation::symmetric_key(key(GROUP_KEY)))
-            }
+            Self::GroupKey => Enrollment::group(
+                DEVICE,
+                GroupAttestation::symmetric_key(GROUP_KEY.parse().unwrap()),
+            ),
             Self::EcKey | Self::RsaKey | Self::KeyAndCertificateFiles => {
                 let ca = CaCertificates::from_pem(&factory.ca).unwrap();
                 Enrollment::group(DEVICE, GroupAttestation::X509(ca))

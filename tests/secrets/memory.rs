@@ -43,16 +43,15 @@ async fn a_kept_key_is_found_in_memory(transport: Transport) {
 
 async fn found_after_registration(transport: Transport, what_then: &str) -> Vec<String> {
     let key = SymmetricKey::random().unwrap();
-    let text = key.to_base64();
-    let enrollment = Enrollment::individual(device(), Attestation::symmetric_key(key));
+    let text = key.expose_base64();
+    let enrollment = Enrollment::individual(device(), Attestation::symmetric_key(key.clone()));
     let emulator = Emulator::builder().enrollment(enrollment).start().await.unwrap();
     let folder =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("memory-{transport}-{what_then}"));
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("device.key"), &*text).unwrap();
     fs::write(folder.join("ca.pem"), emulator.ca_pem()).unwrap();
-    let own =
-        config_for(&emulator, transport, text.parse::<dps_client::SymmetricKey>().unwrap().into());
+    let own = config_for(&emulator, transport, key.into());
 
     let mut canaries = Canaries::new();
     canaries.add("the key", STANDARD.decode(&*text).unwrap());

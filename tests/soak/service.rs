@@ -14,7 +14,8 @@ use std::{
 use dps_client::Transport;
 use dps_conformance::config_for;
 use dps_emulator::{
-    Attestation, CaCertificates, Emulator, Enrollment, GroupAttestation, Limits, SymmetricKey,
+    Attestation, CaCertificates, Emulator, Enrollment, GroupAttestation, GroupKey, Limits,
+    SymmetricKey,
 };
 use serde_json::{Value, json};
 
@@ -173,14 +174,11 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// One group for each kind of registration, one for devices with certificates, and one device on its own.
-async fn start(
-    limits: Limits,
-    group_ca: &str,
-) -> Result<(Emulator, BTreeMap<String, SymmetricKey>)> {
+async fn start(limits: Limits, group_ca: &str) -> Result<(Emulator, BTreeMap<String, GroupKey>)> {
     let mut config = Emulator::builder().limits(limits).admin_port(0);
     let mut keys = BTreeMap::new();
     for kind in Kind::ALL {
-        let key = SymmetricKey::random()?;
+        let key = GroupKey::random()?;
         let group = GroupAttestation::symmetric_key(key.clone());
         let mut enrollment = Enrollment::group(kind.name(), group).behavior(kind.behavior());
         if kind == Kind::Disabled {
@@ -199,8 +197,8 @@ async fn start(
     Ok((emulator, keys))
 }
 
-fn ready(emulator: &Emulator, keys: &BTreeMap<String, SymmetricKey>) -> Result<Value> {
-    let throwaway: dps_client::SymmetricKey = SymmetricKey::random()?.to_base64().parse()?;
+fn ready(emulator: &Emulator, keys: &BTreeMap<String, GroupKey>) -> Result<Value> {
+    let throwaway = SymmetricKey::random()?;
     let ports: BTreeMap<&str, Option<u16>> = Transport::ALL
         .into_iter()
         .filter(|transport| transport.is_built())
@@ -210,7 +208,7 @@ fn ready(emulator: &Emulator, keys: &BTreeMap<String, SymmetricKey>) -> Result<V
         })
         .collect();
     let keys: BTreeMap<&str, String> =
-        keys.iter().map(|(name, key)| (name.as_str(), key.to_base64().to_string())).collect();
+        keys.iter().map(|(name, key)| (name.as_str(), key.expose_base64().to_string())).collect();
     Ok(json!({
         "ports": ports,
         "keys": keys,

@@ -7,7 +7,7 @@ use dps_client::{
     Transport, client,
 };
 use dps_emulator::{
-    Behavior, CaCertificates, Emulator, Enrollment, Event, EventKind, GroupAttestation,
+    Behavior, CaCertificates, Emulator, Enrollment, Event, EventKind, GroupAttestation, GroupKey,
     SymmetricKey,
 };
 
@@ -186,7 +186,7 @@ fn enroll(credential: Credential, device: &str) -> (Enrollment, Attestation) {
     match credential {
         Credential::SymmetricKey => {
             let key = SymmetricKey::random().expect("a key");
-            let attestation = client_key(&key).into();
+            let attestation = key.clone().into();
             (Enrollment::individual(id, dps_emulator::Attestation::symmetric_key(key)), attestation)
         }
         Credential::Signer => {
@@ -199,9 +199,8 @@ fn enroll(credential: Credential, device: &str) -> (Enrollment, Attestation) {
             (enrollment, OutsideKey::new(&identity).identity().into())
         }
         Credential::GroupKey => {
-            let key = SymmetricKey::random().expect("a key");
-            let group: dps_client::GroupKey = key.to_base64().parse().expect("a group key");
-            let attestation = group.derive(&id).into();
+            let key = GroupKey::random().expect("a key");
+            let attestation = key.derive(&id).into();
             (Enrollment::group("factory", GroupAttestation::symmetric_key(key)), attestation)
         }
         Credential::X509 => {
@@ -212,8 +211,4 @@ fn enroll(credential: Credential, device: &str) -> (Enrollment, Attestation) {
             (Enrollment::group("factory", GroupAttestation::X509(ca)), attestation)
         }
     }
-}
-
-fn client_key(key: &SymmetricKey) -> dps_client::SymmetricKey {
-    key.to_base64().parse().expect("a device key")
 }

@@ -28,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "dps-amqp",
         ],
     ),
-    ("dps-emulator", &["dps-state-machine", "dps-attestation", "dps-connect"]),
+    ("dps-emulator", &["dps-state-machine", "dps-attestation"]),
     ("dps-cli", &["dps-client", "dps-emulator"]),
     ("dps-simulator", &["dps-state-machine"]),
     ("dps-conformance", &["dps-client", "dps-emulator", "dps-simulator"]),

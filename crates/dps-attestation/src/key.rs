@@ -41,6 +41,14 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub struct SymmetricKey(Secret);
 
 impl SymmetricKey {
+    /// A fresh key of 64 random bytes, as the service makes them.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when the system has no randomness to give.
+    pub fn random() -> Result<Self, Error> {
+        Secret::random("symmetric key").map(Self)
+    }
+
     /// Takes the key's bytes, as they are after base64 was decoded.
     ///
     /// # Errors
@@ -105,6 +113,14 @@ impl fmt::Debug for SymmetricKey {
 pub struct GroupKey(Secret);
 
 impl GroupKey {
+    /// A fresh key of 64 random bytes, as the service makes them.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`] when the system has no randomness to give.
+    pub fn random() -> Result<Self, Error> {
+        Secret::random("group key").map(Self)
+    }
+
     /// Takes the key's bytes, as they are after base64 was decoded.
     ///
     /// # Errors
@@ -155,6 +171,15 @@ impl Secret {
             let reason = "it is empty; give the base64 text of the enrollment's key";
             return Err(ConfigurationError::new(field, "", reason).into());
         }
+        Ok(Self { bytes })
+    }
+
+    fn random(field: &'static str) -> Result<Self, Error> {
+        let mut bytes = Zeroizing::new(vec![0; 64]);
+        let provider = rustls::crypto::ring::default_provider();
+        provider.secure_random.fill(&mut bytes).map_err(|_| {
+            ConfigurationError::new(field, "", "the system has no random numbers to give")
+        })?;
         Ok(Self { bytes })
     }
 
@@ -273,6 +298,15 @@ mod tests {
                 "{length} bytes"
             );
         }
+    }
+
+    #[test]
+    fn a_random_key_is_as_long_as_the_service_makes_them_and_never_the_same() {
+        let (one, other) = (SymmetricKey::random().unwrap(), SymmetricKey::random().unwrap());
+        assert_eq!((one.length(), other.length()), (64, 64));
+        assert_ne!(*one.expose_base64(), *other.expose_base64());
+        let group = GroupKey::random().unwrap().expose_base64();
+        assert!(group.parse::<GroupKey>().is_ok(), "what it shows, it reads");
     }
 
     #[test]

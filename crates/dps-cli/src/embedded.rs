@@ -30,12 +30,11 @@ pub(crate) async fn start(
     transport: Transport,
 ) -> Result<Embedded, Error> {
     let registration_id = registration_id.map_or_else(|| REGISTRATION_ID.parse(), Ok)?;
-    let key = SymmetricKey::random().map_err(failed)?;
-    let device_key: dps_client::SymmetricKey = key.to_base64().parse()?;
-    let enrollment =
-        Enrollment::individual(registration_id.clone(), Attestation::symmetric_key(key))
-            .payload(ReturnedPayload::Echo)
-            .behavior(Behavior::new().polls(2).retry_after(RetryAfter::Seconds(0)));
+    let key = SymmetricKey::random()?;
+    let attestation = Attestation::symmetric_key(key.clone());
+    let enrollment = Enrollment::individual(registration_id.clone(), attestation)
+        .payload(ReturnedPayload::Echo)
+        .behavior(Behavior::new().polls(2).retry_after(RetryAfter::Seconds(0)));
     let mut service = Emulator::builder().enrollment(enrollment);
     if let Some(id_scope) = id_scope {
         service = service.id_scope(id_scope);
@@ -45,7 +44,7 @@ pub(crate) async fn start(
         return Err(failed(format!("it does not serve {transport}")));
     };
     let endpoint: Endpoint = format!("localhost:{port}").parse()?;
-    let config = Config::new(emulator.id_scope().clone(), device_key.into())
+    let config = Config::new(emulator.id_scope().clone(), key.into())
         .endpoint(endpoint)
         .roots(Roots::empty().with_pem(emulator.ca_pem().as_bytes())?);
     Ok(Embedded { emulator, config, registration_id })

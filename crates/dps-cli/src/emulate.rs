@@ -13,7 +13,7 @@ use std::{
 
 use dps_client::{Error, Printable};
 use dps_emulator::{
-    CaCertificates, Config, ConfigError, Emulator, Enrollment, GroupAttestation, SymmetricKey,
+    CaCertificates, Config, ConfigError, Emulator, Enrollment, GroupAttestation, GroupKey,
 };
 use serde::Serialize;
 
@@ -202,7 +202,8 @@ impl Arguments {
     fn config(&self) -> Result<Config, Error> {
         let group_key = match &self.group_key {
             Some(text) => {
-                Some(text.parse::<SymmetricKey>().map_err(|e| misread(GROUP_KEY, "", &e))?)
+                let key = text.parse::<GroupKey>();
+                Some(key.map_err(|error| named(GROUP_KEY, "", error))?)
             }
             None => None,
         };
@@ -286,7 +287,7 @@ fn port(setting: Setting, flag: Option<&String>) -> Result<Option<u16>, Error> {
 }
 
 fn ready_line(emulator: &Emulator, ca_file: Option<&str>) -> String {
-    let group_key = emulator.group_key().map(SymmetricKey::to_base64);
+    let group_key = emulator.group_key().map(GroupKey::expose_base64);
     let ready = Ready {
         ready: true,
         id_scope: emulator.id_scope().as_str(),
@@ -317,7 +318,7 @@ fn welcome(emulator: &Emulator, ca_file: Option<&str>) -> String {
             text,
             "a device registers with\n  echo {} | dps register --endpoint localhost:{https} \\\n      \
              --ca-file {} --id-scope {} \\\n      --registration-id my-device --group-key-file -\n",
-            *key.to_base64(),
+            *key.expose_base64(),
             quoted(ca_file),
             emulator.id_scope(),
         );

@@ -2,14 +2,15 @@
 
 use std::{fmt, io::Write, net::IpAddr, path::Path, time::Duration};
 
-use dps_connect::Endpoint;
+use dps_attestation::GroupKey;
 use dps_state_machine::IdScope;
+use rustls_pki_types::ServerName;
 
 use crate::{
     behavior::ConnectionFault,
     config_error::ConfigError,
     enrollment::{Enrollment, GroupAttestation},
-    keys::{CaCertificates, SymmetricKey},
+    keys::CaCertificates,
 };
 
 mod file;
@@ -35,7 +36,7 @@ pub struct Config {
     pub(crate) connection_faults: Vec<ConnectionFault>,
     pub(crate) events: Option<Box<dyn Write + Send>>,
     pub(crate) limits: Limits,
-    pub(crate) group_key: Option<SymmetricKey>,
+    pub(crate) group_key: Option<GroupKey>,
     pub(crate) clock_ahead: Duration,
 }
 
@@ -94,10 +95,11 @@ impl Config {
     /// [`ConfigError`] when the system has no randomness for a fresh key.
     pub fn with_any_device(
         mut self,
-        group_key: Option<SymmetricKey>,
+        group_key: Option<GroupKey>,
         group_ca: Option<CaCertificates>,
     ) -> Result<Self, ConfigError> {
-        let key = group_key.map_or_else(SymmetricKey::random, Ok)?;
+        let key = group_key.map_or_else(GroupKey::random, Ok);
+        let key = key.map_err(|error| ConfigError::from_parser("group-key", &error))?;
         self.group_key = Some(key.clone());
         self = self.enrollment(Enrollment::group("group", GroupAttestation::symmetric_key(key)));
         if let Some(ca) = group_ca {
@@ -211,6 +213,13 @@ impl Config {
         self
     }
 
+    /// The ID scope that is served.
+    pub(crate) fn chosen_id_scope(&self) -> Result<IdScope, ConfigError> {
+        let default = || Self::DEFAULT_ID_SCOPE.parse();
+        let chosen = self.id_scope.clone().map_or_else(default, Ok);
+        chosen.map_err(|error| ConfigError::from_parser("id-scope", &error))
+    }
+
     /// Checks the server names, the limits, the clock, and that the enrollments can stand beside each other, as
     /// [`Config::start`] and the readers of TOML do before anything else.
     ///
@@ -219,8 +228,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         const LONGEST_AHEAD: Duration = Duration::from_secs(100 * 365 * 86_400);
         for name in &self.server_names {
-            // As in an endpoint without a port: what can't be connected to needs no certificate.
-            if !name.parse::<Endpoint>().is_ok_and(|endpoint| endpoint.host() == name) {
+            if ServerName::try_from(name.as_str()).is_err() {
                 let wrong = ConfigError::new("server-names", "give a host name or an IP address");
                 return Err(wrong.value(name.chars()));
             }

@@ -21,6 +21,16 @@ impl ConfigError {
         }
     }
 
+    /// What a parser of another crate says, with the setting's name here.
+    pub(crate) fn from_parser(field: &str, error: &dps_state_machine::Error) -> Self {
+        match error {
+            dps_state_machine::Error::Configuration(error) => {
+                Self::new(field, &error.reason).value(error.value.chars())
+            }
+            error => Self::new(field, &error.to_string()),
+        }
+    }
+
     pub(crate) fn value(mut self, value: impl IntoIterator<Item = char>) -> Self {
         self.value = value.into_iter().collect();
         self

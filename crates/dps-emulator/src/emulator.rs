@@ -7,21 +7,21 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use dps_attestation::GroupKey;
 use dps_state_machine::IdScope;
 use ring::rand::SecureRandom as _;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
-    amqp,
     behavior::{Behavior, ConnectionFault},
     config::Config,
     config_error::ConfigError,
+    core::{
+        Core, Service,
+        events::{EventLog, Recorder, SinkEnd, Transport},
+    },
     enrollment::Enrollment,
-    events::{EventLog, Recorder, Sink, SinkEnd, Transport},
-    keys::SymmetricKey,
-    mqtt,
     server::{self, Shared},
-    service::Service,
     tls::Identity,
 };
 
@@ -47,14 +47,13 @@ impl Config {
 /// that it was started in.
 pub struct Emulator {
     id_scope: IdScope,
-    group_key: Option<SymmetricKey>,
+    group_key: Option<GroupKey>,
     ca_pem: String,
     https_port: u16,
     mqtt_port: u16,
     amqp_port: u16,
     admin_port: Option<u16>,
     shared: Arc<Shared>,
-    events: EventLog,
     stopping: watch::Sender<bool>,
     /// Aborted when dropped.
     tasks: JoinSet<()>,
@@ -73,68 +72,34 @@ impl Emulator {
 
     async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let id_scope = match config.id_scope {
-            Some(id_scope) => id_scope,
-            None => Config::DEFAULT_ID_SCOPE
-                .parse()
-                .map_err(|error| ConfigError::new("id-scope", &format!("{error}")))?,
-        };
+        let id_scope = config.chosen_id_scope()?;
         let service = Service::new(id_scope.clone(), config.enrollments, seed()?)?;
         let identity =
             Identity::make(&config.server_names, config.server_certificate, SystemTime::now())
                 .map_err(|error| ConfigError::new("server-certificate", &error.to_string()))?;
-        let bind = |setting, addresses: &[IpAddr], port| {
-            server::bind(addresses, port).map_err(|(address, source)| StartError::Bind {
-                setting,
-                address,
-                source,
-            })
-        };
         let (https_port, https) = bind("https-port", &config.bind, config.https_port)?;
         let (mqtt_port, mqtts) = bind("mqtt-port", &config.bind, config.mqtt_port)?;
         let (amqp_port, amqps) = bind("amqp-port", &config.bind, config.amqp_port)?;
-        let (admin_port, admin) = match config.admin_port {
-            Some(port) => {
-                let (port, listeners) = bind("admin-port", &[], port)?;
-                (Some(port), listeners)
-            }
-            None => (None, vec![]),
-        };
-        let (sink, sink_end) = match config.events {
-            Some(to) => {
-                let (sink, end) = Sink::start(to).map_err(StartError::Events)?;
-                (Some(sink), Some(end))
-            }
-            None => (None, None),
-        };
-        let recorder = Recorder::new(sink);
-        let events = recorder.log();
-        let shared = Arc::new(Shared::new(
-            service,
-            recorder,
-            config.limits,
-            config.connection_faults,
-            identity.config,
-            config.clock_ahead,
-        ));
+        let admin = config.admin_port.map(|port| bind("admin-port", &[], port)).transpose()?;
+        let (admin_port, admin) = admin.unzip();
+        let mut recorder = Recorder::new();
+        let sink = config.events.map(|sink| recorder.copy_to(sink)).transpose();
+        let sink = sink.map_err(StartError::Events)?;
+        let core = Core::new(service, recorder);
+        core.clock().set_ahead(config.clock_ahead);
+        let shared = Arc::new(Shared::new(core, config.limits, identity.config));
+        shared.script_connections(config.connection_faults);
         let (stopping, stop) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        for listener in https {
-            let (shared, stop, serve) = (shared.clone(), stop.clone(), server::http::serve);
-            tasks.spawn(server::accept(listener, Transport::Http, shared, stop, serve));
+        for (transport, listeners) in
+            [(Transport::Http, https), (Transport::Mqtt, mqtts), (Transport::Amqp, amqps)]
+        {
+            for listener in listeners {
+                tasks.spawn(server::accept(listener, transport, shared.clone(), stop.clone()));
+            }
         }
-        for listener in mqtts {
-            let (shared, stop, serve) =
-                (shared.clone(), stop.clone(), server::serve::<mqtt::Conversation, _>);
-            tasks.spawn(server::accept(listener, Transport::Mqtt, shared, stop, serve));
-        }
-        for listener in amqps {
-            let (shared, stop, serve) =
-                (shared.clone(), stop.clone(), server::serve::<amqp::Conversation, _>);
-            tasks.spawn(server::accept(listener, Transport::Amqp, shared, stop, serve));
-        }
-        for listener in admin {
-            tasks.spawn(server::admin::accept(listener, shared.clone(), stop.clone()));
+        for listener in admin.into_iter().flatten() {
+            tasks.spawn(server::accept_admin(listener, shared.clone(), stop.clone()));
         }
         Ok(Self {
             id_scope,
@@ -145,10 +110,9 @@ impl Emulator {
             amqp_port,
             admin_port,
             shared,
-            events,
             stopping,
             tasks,
-            sink: sink_end,
+            sink,
         })
     }
 
@@ -160,7 +124,7 @@ impl Emulator {
 
     /// The key of the group that [`Config::with_any_device`] made.
     #[must_use]
-    pub fn group_key(&self) -> Option<&SymmetricKey> {
+    pub fn group_key(&self) -> Option<&GroupKey> {
         self.group_key.as_ref()
     }
 
@@ -194,10 +158,21 @@ impl Emulator {
         self.admin_port
     }
 
+    /// Where a transport is served, as `localhost:PORT`.
+    #[must_use]
+    pub fn endpoint(&self, transport: Transport) -> String {
+        let port = match transport {
+            Transport::Http | Transport::MqttWs | Transport::AmqpWs => self.https_port,
+            Transport::Mqtt => self.mqtt_port,
+            Transport::Amqp => self.amqp_port,
+        };
+        format!("localhost:{port}")
+    }
+
     /// What happened so far, and what is going to.
     #[must_use]
     pub fn events(&self) -> EventLog {
-        self.events.clone()
+        self.shared.core.log()
     }
 
     /// Adds an enrollment to the running service.
@@ -205,7 +180,7 @@ impl Emulator {
     /// # Errors
     /// [`ConfigError`] when another enrollment has the name, or it has no hub.
     pub fn add_enrollment(&self, enrollment: Enrollment) -> Result<(), ConfigError> {
-        self.shared.service().add(enrollment)
+        self.shared.core.service().add(enrollment)
     }
 
     /// Removes an enrollment, and forgets its devices.
@@ -213,7 +188,7 @@ impl Emulator {
     /// # Errors
     /// [`ConfigError`] when there is none with this name.
     pub fn remove_enrollment(&self, name: &str) -> Result<(), ConfigError> {
-        self.shared.service().remove(name)
+        self.shared.core.service().remove(name)
     }
 
     /// Sets the behavior toward an enrollment's devices; each starts at the beginning of the new script.
@@ -221,7 +196,7 @@ impl Emulator {
     /// # Errors
     /// [`ConfigError`] when there is none with this name.
     pub fn set_behavior(&self, enrollment: &str, behavior: Behavior) -> Result<(), ConfigError> {
-        self.shared.service().set_behavior(enrollment, behavior)
+        self.shared.core.service().set_behavior(enrollment, behavior)
     }
 
     /// Enables or disables an enrollment.
@@ -229,7 +204,7 @@ impl Emulator {
     /// # Errors
     /// [`ConfigError`] when there is none with this name.
     pub fn set_enabled(&self, enrollment: &str, enabled: bool) -> Result<(), ConfigError> {
-        self.shared.service().set_enabled(enrollment, enabled)
+        self.shared.core.service().set_enabled(enrollment, enabled)
     }
 
     /// Sets what goes wrong with the next connections, one fault for each, in place of what was left.
@@ -239,12 +214,12 @@ impl Emulator {
 
     /// Sets how far the service's clock is ahead; zero puts it right.
     pub fn set_clock_ahead(&self, ahead: Duration) {
-        self.shared.set_clock_ahead(ahead);
+        self.shared.core.clock().set_ahead(ahead);
     }
 
     /// Forgets all that devices have done: assignments, operations, and their places in the scripts.
     pub fn forget_devices(&self) {
-        self.shared.service().forget_devices();
+        self.shared.core.service().forget_devices();
     }
 
     /// Stops: takes no more connections, gives requests that are being answered one second, closes every
@@ -299,6 +274,18 @@ pub enum StartError {
     /// The thread that writes events can't be started.
     #[error("can't write events: {0}")]
     Events(#[source] io::Error),
+}
+
+fn bind(
+    setting: &'static str,
+    addresses: &[IpAddr],
+    port: u16,
+) -> Result<(u16, Vec<TcpListener>), StartError> {
+    server::bind(addresses, port).map_err(|(address, source)| StartError::Bind {
+        setting,
+        address,
+        source,
+    })
 }
 
 /// What to do about a port that can't be had.

@@ -1,12 +1,13 @@
 //! Enrollments: who may register, and what becomes of them.
 
+use dps_attestation::{GroupKey, SymmetricKey};
 use dps_state_machine::RegistrationId;
 use serde_json::Value;
 
 use crate::{
     behavior::Behavior,
     config_error::ConfigError,
-    keys::{CaCertificates, SymmetricKey, Thumbprint},
+    keys::{CaCertificates, Thumbprint},
 };
 
 /// One device or one group of devices that the service knows.
@@ -186,9 +187,9 @@ pub enum GroupAttestation {
     /// By a SAS token signed with the key derived from either group key and the registration id.
     SymmetricKey {
         /// The primary group key.
-        primary: SymmetricKey,
+        primary: GroupKey,
         /// The secondary group key.
-        secondary: Option<SymmetricKey>,
+        secondary: Option<GroupKey>,
     },
     /// By a TLS client certificate whose chain leads to one of these and whose common name is the registration
     /// id.
@@ -198,7 +199,7 @@ pub enum GroupAttestation {
 impl GroupAttestation {
     /// By a SAS token signed with the key derived from this one.
     #[must_use]
-    pub fn symmetric_key(primary: SymmetricKey) -> Self {
+    pub fn symmetric_key(primary: GroupKey) -> Self {
         Self::SymmetricKey { primary, secondary: None }
     }
 }

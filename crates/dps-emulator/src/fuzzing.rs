@@ -1,7 +1,5 @@
-//! The inside of the emulator, for the fuzz targets only: its transports without sockets and TLS, and its judgment of
+//! The inside of the emulator, for the fuzz targets only: its protocols without sockets and TLS, and its judgment of
 //! credentials.
-
-#![expect(clippy::expect_used, reason = "targets fail by a panic")]
 
 use std::{
     fmt,
@@ -16,87 +14,48 @@ use tokio::{
 };
 
 use crate::{
-    amqp,
     behavior::ConnectionFault,
-    config::{Config, ServerCertificate},
+    config::{Config, Limits},
     config_error::ConfigError,
-    events::{Recorder, Transport},
-    mqtt,
-    server::{
-        Connection, Peer, Shared, http, serve,
-        stream::{Control, Stream},
+    core::{
+        Caller, Core, Credential, Service,
+        events::{Recorder, Transport},
     },
-    service::{Credential, Service},
-    tls::Identity,
+    server::{self, Connection, Control, Peer, Stream},
 };
 
-/// What stays the same from one run of a target to the next.
-#[derive(Debug)]
-pub struct Fixture {
-    tls: Arc<rustls::ServerConfig>,
+/// An emulator without sockets.
+pub struct Unconnected {
+    core: Arc<Core>,
+    limits: Limits,
 }
 
-impl Default for Fixture {
-    fn default() -> Self {
-        let identity = Identity::make(&[], ServerCertificate::Valid, SystemTime::now());
-        Self { tls: identity.expect("a server certificate").config }
-    }
-}
-
-impl Fixture {
-    /// An emulator that nobody has talked to yet, and that listens nowhere.
+impl Unconnected {
+    /// An emulator that nobody has connected to yet.
     ///
     /// # Errors
     /// What is wrong with the configuration.
-    pub fn emulator(&self, config: Config) -> Result<Unconnected, ConfigError> {
-        let id_scope = config.id_scope.unwrap_or_else(|| {
-            Config::DEFAULT_ID_SCOPE.parse().expect("the default is an ID scope")
-        });
-        let service = Service::new(id_scope, config.enrollments, [7; 32])?;
-        let shared = Shared::new(
-            service,
-            Recorder::new(None),
-            config.limits,
-            config.connection_faults,
-            self.tls.clone(),
-            config.clock_ahead,
-        );
-        Ok(Unconnected(Arc::new(shared)))
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let service = Service::new(config.chosen_id_scope()?, config.enrollments, [7; 32])?;
+        let core = Core::new(service, Recorder::new());
+        core.clock().set_ahead(config.clock_ahead);
+        Ok(Self { core: Arc::new(core), limits: config.limits })
     }
-}
 
-/// An emulator without sockets.
-pub struct Unconnected(Arc<Shared>);
-
-impl Unconnected {
-    /// Serves HTTPS, and what it is upgraded to, over the stream.
-    pub async fn http(
+    /// Serves a protocol over the stream; HTTPS with what it is upgraded to.
+    pub async fn serve(
         &self,
+        transport: Transport,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         certificates: &[CertificateDer<'static>],
     ) -> String {
-        let (connection, _running) = self.connection(Transport::Http, stream, certificates);
-        http::serve(connection).await
-    }
-
-    /// Serves MQTT over the stream.
-    pub async fn mqtt(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin,
-        certificates: &[CertificateDer<'static>],
-    ) -> String {
-        let (connection, _running) = self.connection(Transport::Mqtt, stream, certificates);
-        serve::<mqtt::Conversation, _>(connection).await
-    }
-
-    /// Serves AMQP over the stream.
-    pub async fn amqp(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin,
-        certificates: &[CertificateDer<'static>],
-    ) -> String {
-        let (connection, _running) = self.connection(Transport::Amqp, stream, certificates);
-        serve::<amqp::Conversation, _>(connection).await
+        let (_running, stopping) = watch::channel(false);
+        let control = Arc::new(Control::default());
+        let stream = Stream::new(stream, control.clone(), Duration::from_secs(60));
+        let core = self.core.clone();
+        let caller = Caller::new(core, 1, transport, certificates.into(), Arc::default());
+        let peer = Peer { caller, control, limits: self.limits, fault: ConnectionFault::Pass };
+        server::serve(Connection { peer, stream, stopping }).await
     }
 
     /// Judges a token: the enrollment that it proves, or why it doesn't.
@@ -111,28 +70,8 @@ impl Unconnected {
         token: &str,
     ) -> Result<String, (u32, String)> {
         let credential = Credential::Sas(token);
-        let judged = self.0.service().authenticate(now, id_scope, registration_id, credential);
+        let judged = self.core.service().authenticate(now, id_scope, registration_id, credential);
         judged.map(|who| who.enrollment).map_err(|error| (error.error_code, error.reason))
-    }
-
-    fn connection<S>(
-        &self,
-        transport: Transport,
-        stream: S,
-        certificates: &[CertificateDer<'static>],
-    ) -> (Connection<Stream<S>>, watch::Sender<bool>) {
-        let (running, stopping) = watch::channel(false);
-        let control = Arc::new(Control::default());
-        let stream = Stream::new(stream, control.clone(), Duration::from_secs(60));
-        let peer = Peer {
-            id: 1,
-            transport,
-            shared: self.0.clone(),
-            control,
-            certificates: certificates.into(),
-            fault: ConnectionFault::Pass,
-        };
-        (Connection { peer, stream, stopping }, running)
     }
 }
 

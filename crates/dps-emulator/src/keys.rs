@@ -1,101 +1,13 @@
-//! What an enrollment knows a device by: symmetric keys and certificates.
+//! What an enrollment knows a certificate by. Symmetric keys are those of [`dps_attestation`].
 
 use std::{fmt, str::FromStr};
 
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
-};
 use dps_attestation::parse_certificates;
-use dps_state_machine::{Error, RegistrationId};
-use ring::{digest, hmac, rand::SecureRandom};
+use dps_state_machine::Error;
+use ring::digest;
 use rustls_pki_types::CertificateDer;
-use zeroize::Zeroizing;
 
 use crate::config_error::ConfigError;
-
-/// Base64 as the service reads it: with or without its padding, whatever the unused bits of the last character are.
-pub(crate) const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
-
-/// A symmetric key: of a device, or of a group from which its devices' keys are derived.
-///
-/// Written and read as base64. It prints as `***` and is wiped from memory when dropped.
-/// See <https://learn.microsoft.com/azure/iot-dps/concepts-symmetric-key-attestation>.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SymmetricKey(Zeroizing<Vec<u8>>);
-
-impl SymmetricKey {
-    /// A fresh key of 64 random bytes, as the service makes them.
-    ///
-    /// # Errors
-    /// [`ConfigError`] when the system has no randomness to give.
-    pub fn random() -> Result<Self, ConfigError> {
-        let mut bytes = Zeroizing::new(vec![0; 64]);
-        ring::rand::SystemRandom::new()
-            .fill(&mut bytes)
-            .map_err(|_| ConfigError::new("symmetric key", "the system's random source failed"))?;
-        Ok(Self(bytes))
-    }
-
-    /// The key in base64, as device clients take it. It is a secret.
-    #[must_use]
-    pub fn to_base64(&self) -> Zeroizing<String> {
-        Zeroizing::new(STANDARD.encode(&*self.0))
-    }
-
-    /// The key of one device of the group that this is the key of.
-    #[must_use]
-    pub fn derive(&self, registration_id: &RegistrationId) -> Self {
-        self.derive_for(registration_id.as_str())
-    }
-
-    pub(crate) fn derive_for(&self, registration_id: &str) -> Self {
-        let derived = hmac::sign(&self.hmac(), registration_id.as_bytes());
-        Self(Zeroizing::new(derived.as_ref().to_vec()))
-    }
-
-    /// Whether the signature over the message was made with this key; takes the same time either way.
-    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        hmac::verify(&self.hmac(), message, signature).is_ok()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn sign(&self, message: &[u8]) -> String {
-        STANDARD.encode(hmac::sign(&self.hmac(), message))
-    }
-
-    fn hmac(&self) -> hmac::Key {
-        hmac::Key::new(hmac::HMAC_SHA256, &self.0)
-    }
-}
-
-impl FromStr for SymmetricKey {
-    type Err = ConfigError;
-
-    /// # Errors
-    /// [`ConfigError`] when the text is not base64 or says nothing; the text itself is never repeated.
-    fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let wrong = |reason: &str| ConfigError::new("symmetric key", reason);
-        let bytes = LENIENT_BASE64
-            .decode(text.trim_matches(|c: char| c.is_whitespace() || c == '\u{feff}'))
-            .map_err(|_| wrong("it is not base64; copy it whole, as the service shows it"))?;
-        if bytes.is_empty() {
-            return Err(wrong("it is empty"));
-        }
-        Ok(Self(Zeroizing::new(bytes)))
-    }
-}
-
-impl fmt::Debug for SymmetricKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SymmetricKey(***)")
-    }
-}
 
 /// The SHA-256 thumbprint of a certificate: what an individual X.509 enrollment knows its device by.
 ///
@@ -210,32 +122,6 @@ fn certificates(field: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_device_key_is_derived_as_the_public_document_shows() {
-        // The known answer of https://learn.microsoft.com/azure/iot-dps/concepts-symmetric-key-attestation.
-        let group: SymmetricKey = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw=="
-            .parse()
-            .unwrap();
-        let device = group.derive(&"sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6".parse().unwrap());
-        assert_eq!(*device.to_base64(), "Jsm0lyGpjaVYVP2g3FnmnmG9dI/9qU24wNoykUmermc=");
-    }
-
-    #[test]
-    fn keys_are_read_with_and_without_padding_and_never_printed() {
-        let key: SymmetricKey = "c2VjcmV0IQ==".parse().unwrap();
-        assert_eq!("c2VjcmV0IQ".parse::<SymmetricKey>().unwrap(), key);
-        // Editors put a byte-order mark in front.
-        assert_eq!("\u{feff}c2VjcmV0IQ==\r\n".parse::<SymmetricKey>().unwrap(), key);
-        // The last character before the padding has bits that mean nothing.
-        assert_eq!("c2VjcmV0IR==".parse::<SymmetricKey>().unwrap(), key);
-        assert_eq!(format!("{key:?}"), "SymmetricKey(***)");
-        for bad in ["", "not base64!", "=="] {
-            let message = bad.parse::<SymmetricKey>().unwrap_err().to_string();
-            assert!(message.contains("symmetric key"), "{message}");
-            assert!(bad.is_empty() || !message.contains(bad), "{message}");
-        }
-    }
 
     #[test]
     fn thumbprints_are_read_in_the_forms_that_tools_print() {

@@ -36,20 +36,16 @@
 //!
 #![doc = concat!("```toml\n", include_str!("../emulator.toml"), "```\n")]
 
-mod amqp;
 mod behavior;
-mod clock;
 mod config;
 mod config_error;
+mod core;
 mod emulator;
 mod enrollment;
-mod events;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod keys;
-mod mqtt;
 mod server;
-mod service;
 mod tls;
 mod tpm;
 
@@ -59,8 +55,9 @@ pub use behavior::{
 };
 pub use config::{Config, Limits, ServerCertificate};
 pub use config_error::ConfigError;
+pub use core::events::{Event, EventKind, EventLog, Method, Operation, Transport};
+pub use dps_attestation::{GroupKey, IdScope, RegistrationId, SymmetricKey};
 pub use emulator::{Emulator, StartError};
 pub use enrollment::{Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload};
-pub use events::{Event, EventKind, EventLog, Method, Operation, Transport};
-pub use keys::{CaCertificates, SymmetricKey, Thumbprint};
+pub use keys::{CaCertificates, Thumbprint};
 pub use tpm::{NoRandomness, TpmKeyError, TpmStorageKey, wrap_key};

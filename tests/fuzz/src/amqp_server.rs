@@ -1,14 +1,13 @@
 //! The emulator's AMQP port, behind TLS: SASL and AMQP frames of a device.
 
 use dps_amqp::codec::{AMQP_HEADER, SASL_HEADER, decode};
+use dps_emulator::Transport;
 
 use crate::emulated::served;
 
 /// See [`served`].
 pub fn run(data: &[u8]) {
-    let written = served(data, async |emulator, stream, certificates| {
-        emulator.amqp(stream, certificates).await
-    });
+    let written = served(data, Transport::Amqp);
     // Whatever came, what went out is AMQP to the other codec, the client's.
     let mut rest = written.as_slice();
     while !rest.is_empty() {

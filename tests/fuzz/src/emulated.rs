@@ -2,10 +2,7 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use dps_emulator::{
-    Config,
-    fuzzing::{Fixture, Unconnected},
-};
+use dps_emulator::{Config, Transport, fuzzing::Unconnected};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use crate::stream::{self, Scripted};
@@ -17,8 +14,6 @@ pub(crate) const KEYS: [&str; 3] = ["ZGV2aWNlIGtleQ==", "c2Vjb25kIGtleQ==", "Z3J
 pub(crate) const SCOPE: &str = "0ne00AABBCC";
 
 const CERTIFICATE: &str = include_str!("../../../crates/dps-attestation/tests/data/p256.cert.pem");
-
-static FIXTURE: LazyLock<Fixture> = LazyLock::new(Fixture::default);
 
 static CERTIFICATES: LazyLock<Vec<CertificateDer<'static>>> = LazyLock::new(|| {
     vec![CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).expect("a certificate")]
@@ -50,22 +45,19 @@ pub(crate) fn emulator() -> Unconnected {
         ca = """{CERTIFICATE}"""
         "#
     );
-    FIXTURE.emulator(Config::from_toml(&file).expect("a configuration")).expect("an emulator")
+    Unconnected::new(Config::from_toml(&file).expect("a configuration")).expect("an emulator")
 }
 
-/// Has a fresh one serve the input until it shows that silent peer out, and returns what it wrote. The first byte:
-/// `c` for a device with a certificate. The second: see [`Scripted`].
-pub(crate) fn served(
-    data: &[u8],
-    serve: impl AsyncFnOnce(&Unconnected, Scripted, &[CertificateDer<'static>]) -> String,
-) -> Vec<u8> {
+/// Has a fresh one serve the input in the protocol of a port until it closes the connection of the silent peer, and
+/// returns what it wrote. The first byte: `c` for a device with a certificate. The second: see [`Scripted`].
+pub(crate) fn served(data: &[u8], transport: Transport) -> Vec<u8> {
     let (shown, data) = data.split_first().unwrap_or((&0, &[]));
     let certificates: &[_] = if *shown == b'c' { &CERTIFICATES } else { &[] };
     let (stream, written) = Scripted::new(data);
     let emulator = emulator();
-    let serving = serve(&emulator, stream, certificates);
+    let serving = emulator.serve(transport, stream, certificates);
     let reason = stream::run(Duration::from_secs(48 * 3600), serving);
-    assert!(!reason.expect("a silent peer is shown out").is_empty());
+    assert!(!reason.expect("the connection of a silent peer is closed").is_empty());
     let mut written = written.lock().expect("nobody panics with it");
     std::mem::take(&mut written)
 }

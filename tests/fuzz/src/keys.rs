@@ -1,4 +1,4 @@
-//! Symmetric keys as people paste them, for the device and for the emulator.
+//! Symmetric keys as people paste them. The emulator reads them by the same types.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dps_attestation::{GroupKey, SymmetricKey};
@@ -13,7 +13,6 @@ pub fn run(data: &[u8]) {
 
     let device = key.parse::<SymmetricKey>();
     let group = key.parse::<GroupKey>();
-    let emulated = key.parse::<dps_emulator::SymmetricKey>();
     assert_eq!(device.is_ok(), group.is_ok(), "both are base64");
     match (&device, &group) {
         (Ok(device), Ok(group)) => {
@@ -23,21 +22,15 @@ pub fn run(data: &[u8]) {
             let again: SymmetricKey = shown.parse().expect("what it shows, it reads");
             assert_eq!(*again.expose_base64(), *shown);
             assert_eq!(format!("{device:?} {group:?}"), "SymmetricKey(***) GroupKey(***)");
-            // The service takes what its devices take.
-            let emulated = emulated.expect("the emulator reads what a device reads");
-            assert_eq!(*emulated.to_base64(), *shown);
             if let Ok(id) = id.parse() {
-                let derived = group.derive(&id);
-                assert_eq!(*derived.expose_base64(), *emulated.derive(&id).to_base64());
+                let derived = STANDARD.decode(group.derive(&id).expose_base64().as_bytes());
+                assert_eq!(derived.expect("it is base64").len(), 32);
             }
         }
         (device, _) => {
             let error = device.as_ref().expect_err("it is no key").to_string();
             assert!(error.starts_with("symmetric key: "), "{error}");
             check_quiet(&key, &error);
-            if let Err(error) = emulated {
-                check_quiet(&key, &error.to_string());
-            }
         }
     }
 }

@@ -1,15 +1,14 @@
 //! The emulator's MQTT port, behind TLS.
 
 use bytes::BytesMut;
+use dps_emulator::Transport;
 use dps_mqtt::codec;
 
 use crate::emulated::served;
 
 /// See [`served`].
 pub fn run(data: &[u8]) {
-    let written = served(data, async |emulator, stream, certificates| {
-        emulator.mqtt(stream, certificates).await
-    });
+    let written = served(data, Transport::Mqtt);
     // Whatever came, what went out is MQTT to the other codec, the client's.
     let mut written = BytesMut::from(written.as_slice());
     assert!(written.first().is_none_or(|first| *first == codec::CONNACK));

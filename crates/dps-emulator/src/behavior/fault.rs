@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::RetryAfter;
@@ -204,7 +204,7 @@ impl Body {
 }
 
 /// How an answer is delivered. Each transport carries it out in its own manner.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Delivery {
@@ -224,13 +224,31 @@ pub enum Delivery {
         /// How many at a time; at least 1.
         bytes: usize,
         /// How long between two times.
-        #[serde(rename = "everyMs", serialize_with = "as_millis")]
+        #[serde(
+            rename = "everyMs",
+            serialize_with = "as_millis",
+            deserialize_with = "from_millis"
+        )]
         every: Duration,
     },
 }
 
+impl Delivery {
+    /// How many bytes go out at a time, and how long between two times; `None` for all at once.
+    pub(crate) fn pace(self) -> Option<(usize, Duration)> {
+        match self {
+            Self::Drip { bytes, every } => Some((bytes, every)),
+            _ => None,
+        }
+    }
+}
+
 fn as_millis<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn from_millis<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    u64::deserialize(from).map(Duration::from_millis)
 }
 
 fn usual_error(status: u16) -> (u32, &'static str) {

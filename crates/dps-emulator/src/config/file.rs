@@ -57,7 +57,8 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
     let file: File = toml::from_str(text).map_err(|error| unreadable(text, &error))?;
     let mut config = Config::new().server_names(file.server_names);
     if let Some(id_scope) = file.id_scope {
-        let parsed = id_scope.parse().map_err(|error| from_parser("id-scope", &error))?;
+        let parsed = id_scope.parse();
+        let parsed = parsed.map_err(|error| ConfigError::from_parser("id-scope", &error))?;
         config = config.id_scope(parsed);
     }
     if let Some(port) = file.https_port {
@@ -165,16 +166,6 @@ fn choose<T: Copy>(field: &str, given: &str, choices: &[(&str, T)]) -> Result<T,
         ConfigError::new(field, &format!("it must be one of {}", words.join(", ")))
             .value(given.chars())
     })
-}
-
-/// An error of the parsers of ids, with the field's name in the file.
-fn from_parser(field: &str, error: &dps_state_machine::Error) -> ConfigError {
-    match error {
-        dps_state_machine::Error::Configuration(error) => {
-            ConfigError::new(field, &error.reason).value(error.value.chars())
-        }
-        error => ConfigError::new(field, &error.to_string()),
-    }
 }
 
 /// A value that should have been another one.

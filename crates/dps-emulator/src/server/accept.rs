@@ -1,9 +1,6 @@
-//! One connection from accept to close: a place among the others, TLS, and the transport that is spoken over it.
+//! One connection from accept to close: a place among the others, TLS, and the protocol that is spoken over it.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use rustls::pki_types::CertificateDer;
 use tokio::{
@@ -15,34 +12,28 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    Control, Peer, STOPS, Shared,
-    stream::{Stream, swallow},
+    Shared,
+    peer::{Connection, Peer, STOPS},
+    protocol,
+    stream::{Control, Stream, swallow},
+    unauthenticated::Place,
 };
 use crate::{
     behavior::ConnectionFault,
-    events::{EventKind, Transport},
+    core::{
+        Caller,
+        events::{EventKind, Transport},
+    },
     keys::Thumbprint,
 };
 
-/// A connection as a transport gets it.
-pub(crate) struct Connection<S = Stream<TlsStream<TcpStream>>> {
-    pub(crate) peer: Peer,
-    pub(crate) stream: S,
-    /// Becomes true when the emulator is to stop.
-    pub(crate) stopping: watch::Receiver<bool>,
-}
-
-/// Accepts connections until told to stop, brings TLS up, and serves each with the transport's own function.
-pub(crate) async fn accept<F, S>(
+/// Accepts connections until the emulator stops, brings TLS up, and serves each in the protocol of the port.
+pub(crate) async fn accept(
     listener: TcpListener,
     transport: Transport,
     shared: Arc<Shared>,
     mut stopping: watch::Receiver<bool>,
-    serve: F,
-) where
-    F: Fn(Connection) -> S + Clone + Send + 'static,
-    S: Future<Output = String> + Send + 'static,
-{
+) {
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -57,14 +48,14 @@ pub(crate) async fn accept<F, S>(
                 tracing::warn!(%error, "a connection could not be accepted");
                 // Several at a time, or a flood would win the race against the pauses.
                 let now = Instant::now();
-                let gone = (0..16).filter(|_| shared.strangers.send_one_away(now)).count();
+                let gone = (0..16).filter(|_| shared.unauthenticated.close_first(now)).count();
                 tokio::time::sleep(Duration::from_millis(if gone > 0 { 1 } else { 20 })).await;
                 continue;
             }
         };
-        let id = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = shared.next_connection();
         let local = tcp.local_addr().unwrap_or(peer);
-        shared.recorder.record(id, EventKind::Connected { transport, peer, local });
+        shared.core.record(id, EventKind::Connected { transport, peer, local });
         let open =
             Open { shared: shared.clone(), id, transport, control: Arc::default(), reason: None };
         let slot = tokio::select! {
@@ -75,13 +66,13 @@ pub(crate) async fn accept<F, S>(
             open.over("too many connections".into());
             continue;
         };
-        let stranger = shared.strangers.welcome(id, Instant::now());
-        let (stopping, serve) = (stopping.clone(), serve.clone());
+        let place = shared.unauthenticated.enter(id, Instant::now());
+        let stopping = stopping.clone();
         tasks.spawn(async move {
             let _slot = slot;
             let reason = tokio::select! {
-                reason = connect(&open, tcp, stopping, serve) => reason,
-                () = stranger.sent_away() => "made room for another connection".into(),
+                reason = connect(&open, &place, tcp, stopping) => reason,
+                () = place.is_needed() => "made room for another connection".into(),
             };
             open.over(reason);
         });
@@ -90,7 +81,7 @@ pub(crate) async fn accept<F, S>(
     while tasks.join_next().await.is_some() {}
 }
 
-/// A connection that is open. Its end is told however it comes.
+/// A connection that is open. Its end is recorded however it comes.
 struct Open {
     shared: Arc<Shared>,
     id: u64,
@@ -110,25 +101,21 @@ impl Drop for Open {
     fn drop(&mut self) {
         let reason = self.reason.take().unwrap_or_else(|| STOPS.to_owned());
         let (received, sent) = self.control.traffic();
-        self.shared.recorder.record(self.id, EventKind::Closed { reason, received, sent });
+        self.shared.core.record(self.id, EventKind::Closed { reason, received, sent });
     }
 }
 
 /// One connection from accept to close; says why it is over.
-async fn connect<F, S>(
+async fn connect(
     open: &Open,
+    place: &Place,
     mut tcp: TcpStream,
     mut stopping: watch::Receiver<bool>,
-    serve: F,
-) -> String
-where
-    F: Fn(Connection) -> S,
-    S: Future<Output = String>,
-{
+) -> String {
     let Open { shared, id, transport, control, .. } = open;
     let (id, transport) = (*id, *transport);
     tcp.set_nodelay(true).ok();
-    let fault = shared.connection_script().pop_front().unwrap_or(ConnectionFault::Pass);
+    let fault = shared.next_fault();
     match fault {
         ConnectionFault::CloseOnAccept => return "scripted: closed on accept".into(),
         ConnectionFault::HangOnAccept => {
@@ -161,14 +148,15 @@ where
         _ => {}
     }
     let stream = Stream::new(tls, control.clone(), shared.limits.idle_timeout);
-    let (shared, control) = (shared.clone(), control.clone());
-    let peer = Peer { id, transport, shared, control, certificates, fault };
-    serve(Connection { peer, stream, stopping }).await
+    let is_known = place.is_known.clone();
+    let caller = Caller::new(shared.core.clone(), id, transport, certificates, is_known);
+    let peer = Peer { caller, control: control.clone(), limits: shared.limits, fault };
+    protocol::serve(Connection { peer, stream, stopping }).await
 }
 
 fn tls_failed(shared: &Shared, id: u64, reason: String) -> String {
     let closed = format!("TLS failed: {reason}");
-    shared.recorder.record(id, EventKind::TlsFailed { reason });
+    shared.core.record(id, EventKind::TlsFailed { reason });
     closed
 }
 
@@ -180,7 +168,7 @@ fn tls_established(
     let (_, session) = tls.get_ref();
     let certificates: Arc<[_]> = session.peer_certificates().unwrap_or_default().to_vec().into();
     let version = session.protocol_version().map(|version| format!("{version:?}"));
-    shared.recorder.record(
+    shared.core.record(
         id,
         EventKind::TlsEstablished {
             version: version.unwrap_or_default(),

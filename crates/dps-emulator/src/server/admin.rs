@@ -65,7 +65,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
 }
 
 fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
-    let log = shared.recorder.log();
+    let log = shared.core.log();
     let (status, content_type, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/health") => {
             let health =
@@ -80,13 +80,8 @@ fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>>
                 .map_or(Ok(0), str::parse);
             match since {
                 Ok(since) => {
-                    let mut lines = Vec::new();
-                    for event in log.since(since) {
-                        if serde_json::to_writer(&mut lines, &event).is_ok() {
-                            lines.push(b'\n');
-                        }
-                    }
-                    (StatusCode::OK, "application/x-ndjson", lines)
+                    let (_, lines) = log.lines(since, usize::MAX);
+                    (StatusCode::OK, "application/x-ndjson", lines.concat().into_bytes())
                 }
                 Err(_) => text(StatusCode::BAD_REQUEST, "since must be an event's sequence number"),
             }

@@ -1,4 +1,4 @@
-//! A connection that stays, as MQTT and AMQP have it. A transport gives its [`Conversation`], which knows no socket; this
+//! A connection that stays, as MQTT and AMQP have it. A protocol gives its [`Conversation`], which knows no socket; this
 //! module moves the bytes and keeps the time.
 
 use std::{io, time::Duration};
@@ -9,11 +9,14 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Connection, Peer, STOPS, stream::see_out};
+use super::{
+    peer::{Connection, Peer, STOPS},
+    stream::see_out,
+};
 
-/// One connection as a transport sees it: bytes in, bytes out.
-pub(crate) trait Conversation {
-    /// How its failures are told.
+/// One connection as a protocol sees it: bytes in, bytes out.
+pub(super) trait Conversation {
+    /// The name of the protocol in the reason for an end.
     const NAME: &str;
 
     fn new(peer: Peer) -> Self;
@@ -43,7 +46,7 @@ pub(crate) trait Conversation {
 }
 
 /// How a connection ends once all has gone out.
-pub(crate) enum Over {
+pub(super) enum Over {
     /// In good order, for this reason.
     Properly(String),
     /// By a cut.
@@ -51,7 +54,7 @@ pub(crate) enum Over {
 }
 
 /// Serves one connection until it is over; says why it is.
-pub(crate) async fn serve<C, S>(connection: Connection<S>) -> String
+pub(super) async fn serve<C, S>(connection: Connection<S>) -> String
 where
     C: Conversation,
     S: AsyncRead + AsyncWrite + Unpin,
@@ -131,7 +134,7 @@ impl<C: Conversation, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
 mod tests {
     use super::*;
 
-    /// Says every byte again, one at a time, until one is `q`; `.` is a heartbeat, `!` the end of the session.
+    /// Sends every byte back, one at a time, until one is `q`; `.` is a heartbeat, `!` the end of the session.
     #[derive(Default)]
     struct Echo {
         out: Vec<u8>,
@@ -150,7 +153,7 @@ mod tests {
             assert!(self.out.is_empty(), "the last answer has gone out");
             self.out.push(*byte);
             if *byte == b'q' {
-                self.over = Some(Over::Properly("told to".into()));
+                self.over = Some(Over::Properly("asked to".into()));
             }
             1
         }
@@ -181,7 +184,7 @@ mod tests {
         }
     }
 
-    /// What the device hears that says so much, and why the connection is over.
+    /// What a device receives that sends these bytes, and why the connection is over.
     async fn heard(says: &[u8], stops: bool) -> (String, String) {
         let (mut device, stream) = tokio::io::duplex(64);
         let (stop, stopping) = watch::channel(stops);
@@ -196,7 +199,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_taken_in_before_the_last_answer_is_out_nor_after_the_end() {
-        assert_eq!(heard(b"abqcd", false).await, ("abq".into(), "told to".into()));
+        assert_eq!(heard(b"abqcd", false).await, ("abq".into(), "asked to".into()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_connected_when_the_emulator_stops_is_told() {
+    async fn a_device_is_dismissed_when_the_emulator_stops() {
         assert_eq!(heard(b"", true).await, ("!".into(), STOPS.into()));
     }
 }

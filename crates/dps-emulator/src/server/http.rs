@@ -1,53 +1,63 @@
 //! The HTTPS transport: hyper over TLS, the service's paths and headers.
 //! See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>.
 //!
-//! WebSocket upgrades begin here too. The upgraded stream is still the one that counts, drips and can be cut, and
-//! [`serve`] waits for its end.
+//! WebSocket upgrades begin here too. The upgraded stream is still the one that counts, drips and can be cut;
+//! [`serve`] hands it back.
 
-use std::{collections::BTreeMap, convert::Infallible, time::SystemTime};
+use std::{collections::BTreeMap, convert::Infallible};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request,
+};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::{
+    body::{Body as _, Bytes, Incoming},
+    upgrade::Upgraded,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Connection, STOPS,
-    websocket::{Subprotocol, Upgrade},
+    peer::{Connection, Peer, STOPS},
+    websocket::{Upgrade, WebSocket},
 };
 use crate::{
-    amqp,
     behavior::Delivery,
-    events::{EventKind, Operation, Transport},
-    mqtt,
-    service::{Credential, Registration, Reply, ServiceError, check_api_version, http_date},
+    core::{DeviceRequest, Proof, Reply, ServiceError, events::Operation, http_date},
 };
 
 mod body;
 
 use body::AnswerBody;
 
-/// The largest body that is read, in bytes; above [`Registration::MAX_BYTES`], so that the service can say no.
+/// The largest body that is read, in bytes; above what the service takes, so that it can refuse it.
 const MAX_BODY: usize = 128 * 1024;
 
-/// Serves one connection until it is over; says why it is.
-pub(crate) async fn serve<S>(connection: Connection<S>) -> String
+/// What a connection has come to.
+pub(super) enum Served {
+    /// It is over, for this reason.
+    Over(String),
+    /// It goes on in another protocol.
+    Upgraded(Connection<WebSocket<TokioIo<Upgraded>>>),
+}
+
+/// Serves one connection until it is over or upgraded.
+pub(super) async fn serve<S>(connection: Connection<S>) -> Served
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Connection { peer: end, stream, mut stopping } = connection;
+    let Connection { mut peer, stream, mut stopping } = connection;
     let upgrade = Upgrade::default();
-    let peer = Peer { end: end.clone(), upgrade: upgrade.clone() };
+    let server = Server { peer: peer.clone(), upgrade: upgrade.clone() };
     let service = hyper::service::service_fn(move |request| {
-        let peer = peer.clone();
-        async move { Ok::<_, Infallible>(peer.answer(request).await) }
+        let server = server.clone();
+        async move { Ok::<_, Infallible>(server.answer(request).await) }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(end.shared.limits.idle_timeout)
-        .max_buf_size(end.shared.limits.max_head_bytes.max(8192))
+        .header_read_timeout(peer.limits.idle_timeout)
+        .max_buf_size(peer.limits.max_head_bytes.max(8192))
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut served = std::pin::pin!(served);
@@ -55,42 +65,39 @@ where
     loop {
         tokio::select! {
             result = &mut served => match result {
-                Ok(()) if stops => return STOPS.into(),
+                Ok(()) if stops => return Served::Over(STOPS.into()),
                 Ok(()) => break,
-                Err(error) => return describe(&error),
+                Err(error) if error.is_timeout() => {
+                    return Served::Over("idle for too long".into());
+                }
+                Err(error) => return Served::Over(format!("HTTP failed: {error}")),
             },
-            () = end.control.is_cut() => return "scripted".into(),
+            () = peer.control.is_cut() => return Served::Over("scripted".into()),
             _ = stopping.wait_for(|stop| *stop), if !stops => {
                 stops = true;
                 served.as_mut().graceful_shutdown();
             }
         }
     }
-    let (subprotocol, stream) = match upgrade.stream().await {
-        None => return "the peer closed".into(),
-        Some(Ok(upgraded)) => upgraded,
-        Some(Err(error)) => return format!("the upgrade failed: {error}"),
-    };
-    let over = |transport| Connection { peer: super::Peer { transport, ..end }, stream, stopping };
-    match subprotocol {
-        Subprotocol::Mqtt => super::serve::<mqtt::Conversation, _>(over(Transport::MqttWs)).await,
-        Subprotocol::Amqp => super::serve::<amqp::Conversation, _>(over(Transport::AmqpWs)).await,
+    match upgrade.stream().await {
+        None => Served::Over("the peer closed".into()),
+        Some(Ok((transport, stream))) => {
+            peer.caller.transport = transport;
+            Served::Upgraded(Connection { peer, stream, stopping })
+        }
+        Some(Err(error)) => Served::Over(format!("the upgrade failed: {error}")),
     }
 }
 
-fn describe(error: &hyper::Error) -> String {
-    if error.is_timeout() { "idle for too long".into() } else { format!("HTTP failed: {error}") }
-}
-
-/// The other end of a connection, and what it may become.
+/// What answers the requests of one connection.
 #[derive(Clone)]
-struct Peer {
-    end: super::Peer,
+struct Server {
+    peer: Peer,
     upgrade: Upgrade,
 }
 
-/// What a request asks for, as its head says it.
-struct Asked {
+/// What a request is about, as its head says.
+struct Target {
     operation: Operation,
     id_scope: String,
     registration_id: String,
@@ -99,48 +106,40 @@ struct Asked {
     force: bool,
 }
 
-impl Peer {
+impl Server {
     async fn answer(&self, mut request: Request<Incoming>) -> Response<AnswerBody> {
-        let asked = match self.upgrade.answer(&mut request) {
-            Some(Ok((status, headers))) => {
-                let nothing =
-                    AnswerBody::new(Bytes::new(), Delivery::Whole, self.end.control.clone());
-                let mut response = Response::new(nothing);
-                *response.status_mut() = status;
+        let target = match self.upgrade.answer(&mut request) {
+            None => Target::read(&request),
+            Some(Err(error)) => Err(error),
+            Some(Ok(headers)) => {
+                let mut response =
+                    self.response(StatusCode::SWITCHING_PROTOCOLS, &[], Delivery::Whole);
                 *response.headers_mut() = headers;
                 return response;
             }
-            Some(Err(error)) => Err(error),
-            None => Asked::read(&request),
         };
         let (head, body) = request.into_parts();
-        let (asked, wrong) = match asked {
-            Ok(asked) => (asked, None),
-            Err(error) => (Asked::unknown(), Some(error)),
-        };
         let body = self.read_body(body).await;
-        let bytes = body.as_deref().unwrap_or_default();
-        self.end.shared.recorder.record(
-            self.end.id,
-            EventKind::Request {
-                transport: Transport::Http,
-                operation: asked.operation,
-                registration_id: asked.registration_id.clone(),
-                operation_id: asked.operation_id.clone(),
-                api_version: asked.api_version.clone(),
-                force: asked.force,
-                headers: telling_headers(&head.headers),
-                body_bytes: bytes.len(),
-                payload: Registration::peek_payload(bytes),
-            },
-        );
-        let now = self.end.shared.now();
-        let reply = match (wrong, body) {
-            (Some(error), _) | (None, Err(error)) => self.end.shared.service().refuse(now, &error),
-            (None, Ok(body)) => self.ask(now, &head.headers, &asked, &body),
+        let (target, wrong) = match target {
+            Ok(target) => (target, None),
+            Err(error) => (Target::unknown(), Some(error)),
         };
-        self.end.record(asked.operation, &asked.registration_id, &reply);
-        self.deliver(reply, &asked, &head).await
+        let token = head.headers.get(header::AUTHORIZATION);
+        let reply = self.peer.caller.ask(DeviceRequest {
+            operation: target.operation,
+            registration_id: target.registration_id.clone(),
+            operation_id: target.operation_id.clone(),
+            api_version: target.api_version.clone(),
+            force: target.force,
+            headers: telling_headers(&head.headers),
+            body: body.as_deref().unwrap_or_default(),
+            proof: Proof::Shown {
+                id_scope: target.id_scope.clone(),
+                token: token.map(|value| value.to_str().unwrap_or_default()),
+            },
+            malformed: wrong.or(body.as_ref().err().cloned()),
+        });
+        self.deliver(&reply, &target, &head).await
     }
 
     async fn read_body(&self, body: Incoming) -> Result<Bytes, ServiceError> {
@@ -148,7 +147,7 @@ impl Peer {
             return Err(ServiceError::too_large());
         }
         let read = Limited::new(body, MAX_BODY).collect();
-        match tokio::time::timeout(self.end.shared.limits.body_timeout, read).await {
+        match tokio::time::timeout(self.peer.limits.body_timeout, read).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ServiceError::too_large()),
             Ok(Err(error)) => {
@@ -158,73 +157,47 @@ impl Peer {
         }
     }
 
-    fn ask(&self, now: SystemTime, headers: &HeaderMap, asked: &Asked, body: &[u8]) -> Reply {
-        let mut service = self.end.shared.service();
-        let version = asked.api_version.as_deref();
-        if let Err(error) = check_api_version(version) {
-            return service.refuse(now, &error);
-        }
-        let authorization =
-            headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
-        let credential = match authorization {
-            Some(token) => Credential::Sas(token),
-            None if self.end.certificates.is_empty() => Credential::None,
-            None => Credential::Certificates(&self.end.certificates),
-        };
-        let checked =
-            service.authenticate(now, &asked.id_scope, &asked.registration_id, credential);
-        self.end.shared.checked(self.end.id, &asked.registration_id, credential, &checked);
-        let who = match checked {
-            Ok(who) => who,
-            Err(error) => return service.refuse(now, &error),
-        };
-        match &asked.operation_id {
-            Some(operation_id) => service.query(now, &who, operation_id),
-            None => {
-                let id = &asked.registration_id;
-                let version = version.unwrap_or_default();
-                let registration = Registration::read(body, id, version, asked.force);
-                service.register(now, &who, registration)
-            }
-        }
-    }
-
     async fn deliver(
         &self,
-        reply: Reply,
-        asked: &Asked,
-        head: &http::request::Parts,
+        reply: &Reply,
+        target: &Target,
+        head: &request::Parts,
     ) -> Response<AnswerBody> {
-        let drip = match reply.delivery {
-            Delivery::Drip { bytes, every } => Some((bytes, every)),
-            _ => None,
-        };
-        self.end.control.drip(drip);
+        self.peer.control.drip(reply.delivery.pace());
         match reply.delivery {
             Delivery::Never => std::future::pending().await,
             Delivery::CloseBefore => {
-                self.end.control.cut();
+                self.peer.control.cut();
                 std::future::pending().await
             }
             _ => {}
         }
-        let mut response = Response::new(AnswerBody::new(
-            reply.body.clone().into(),
-            reply.delivery,
-            self.end.control.clone(),
-        ));
-        *response.status_mut() =
+        let status =
             StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        *response.headers_mut() = answer_headers(&reply, asked, head);
+        let mut response = self.response(status, &reply.body, reply.delivery);
+        *response.headers_mut() = answer_headers(reply, target, head);
         // Otherwise the server underneath tells the machine's time, not the service's.
-        if let Ok(date) = HeaderValue::from_str(&http_date(self.end.shared.now(), 0)) {
+        if let Ok(date) = HeaderValue::from_str(&http_date(self.peer.caller.now(), 0)) {
             response.headers_mut().insert(header::DATE, date);
         }
         response
     }
+
+    fn response(
+        &self,
+        status: StatusCode,
+        body: &[u8],
+        delivery: Delivery,
+    ) -> Response<AnswerBody> {
+        let body = Bytes::copy_from_slice(body);
+        let mut response =
+            Response::new(AnswerBody::new(body, delivery, self.peer.control.clone()));
+        *response.status_mut() = status;
+        response
+    }
 }
 
-fn answer_headers(reply: &Reply, asked: &Asked, head: &http::request::Parts) -> HeaderMap {
+fn answer_headers(reply: &Reply, target: &Target, head: &request::Parts) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mut add = |name: HeaderName, value: &str| {
         // Scripted values may be no header values at all; those can't go out.
@@ -242,7 +215,7 @@ fn answer_headers(reply: &Reply, asked: &Asked, head: &http::request::Parts) -> 
     }
     if let Some(operation_id) = &reply.pending {
         let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let Asked { id_scope, registration_id, .. } = asked;
+        let Target { id_scope, registration_id, .. } = target;
         add(
             header::LOCATION,
             &format!(
@@ -254,7 +227,7 @@ fn answer_headers(reply: &Reply, asked: &Asked, head: &http::request::Parts) -> 
     headers
 }
 
-impl Asked {
+impl Target {
     fn unknown() -> Self {
         Self {
             operation: Operation::Unknown,
@@ -291,6 +264,7 @@ impl Asked {
     }
 }
 
+/// Names and values in the query of a URL.
 struct Query<'a>(&'a str);
 
 impl Query<'_> {

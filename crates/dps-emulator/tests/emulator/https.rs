@@ -203,7 +203,8 @@ async fn any_device_with_a_derived_key_is_taken() {
         assert_eq!(body["registrationState"]["deviceId"], id);
         assert_eq!(body["registrationState"]["symmetricKey"]["enrollmentGroupId"], "group");
     }
-    let requests = Requests::with_key(&emulator, "dev-1", &group_key);
+    let requests =
+        Requests::with_key(&emulator, "dev-1", &group_key.expose_base64().parse().unwrap());
     let answer = connect(&emulator).await.unwrap().ask(&requests.register()).await.unwrap();
     let body = answer.json();
     assert_eq!((answer.status, &body["errorCode"]), (401, &401_002.into()));

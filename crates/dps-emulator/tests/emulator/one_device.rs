@@ -17,7 +17,7 @@ pub(crate) fn key() -> SymmetricKey {
 
 /// The same key as the client takes it.
 pub(crate) fn device_key() -> dps_attestation::Attestation {
-    let key: dps_attestation::SymmetricKey = key().to_base64().parse().unwrap();
+    let key: dps_attestation::SymmetricKey = key().expose_base64().parse().unwrap();
     key.into()
 }
 

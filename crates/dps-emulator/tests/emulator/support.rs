@@ -139,7 +139,7 @@ pub(crate) fn token(scope: &str, id: &str, key: &SymmetricKey) -> String {
     let resource = utf8_percent_encode(&resource, NON_ALPHANUMERIC);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let expiry = now.as_secs() + 3600;
-    let key = STANDARD.decode(key.to_base64().as_bytes()).unwrap();
+    let key = STANDARD.decode(key.expose_base64().as_bytes()).unwrap();
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key);
     let signature = ring::hmac::sign(&key, format!("{resource}\n{expiry}").as_bytes());
     let signature = STANDARD.encode(signature);

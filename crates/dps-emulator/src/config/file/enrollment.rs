@@ -1,16 +1,17 @@
 //! An enrollment in the configuration file.
 
-use std::path::Path;
+use std::{path::Path, str::FromStr};
 
+use dps_attestation::SymmetricKey;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{choose, fault, fields, from_parser, json, unopened, wrong};
+use super::{choose, fault, fields, json, unopened, wrong};
 use crate::{
     behavior::{Behavior, Outcome},
     config_error::ConfigError,
     enrollment::{Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload},
-    keys::{CaCertificates, SymmetricKey, Thumbprint},
+    keys::{CaCertificates, Thumbprint},
 };
 
 #[derive(Deserialize)]
@@ -53,7 +54,6 @@ fn build(raw: Raw, folder: &Path) -> Result<Enrollment, ConfigError> {
     let certificate = (&raw.certificate, &raw.certificate_file);
     let certificate = load("certificate", certificate, folder, Thumbprint::of_pem)?;
     let ca = load("ca", (&raw.ca, &raw.ca_file), folder, CaCertificates::from_pem)?;
-    let keys = Keys::read(&raw)?;
     let enrollment = match (&raw.registration_id, &raw.group) {
         (Some(id), None) => {
             if ca.is_some() {
@@ -62,8 +62,9 @@ fn build(raw: Raw, folder: &Path) -> Result<Enrollment, ConfigError> {
                     "only a group has one; use thumbprint or certificate",
                 ));
             }
-            let id = id.parse().map_err(|error| from_parser("registration-id", &error))?;
-            Enrollment::individual(id, individual(keys, certificate, &raw)?)
+            let id = id.parse();
+            let id = id.map_err(|error| ConfigError::from_parser("registration-id", &error))?;
+            Enrollment::individual(id, individual(certificate, &raw)?)
         }
         (None, Some(name)) => {
             let other = raw.thumbprint.is_some() || raw.secondary_thumbprint.is_some();
@@ -73,7 +74,7 @@ fn build(raw: Raw, folder: &Path) -> Result<Enrollment, ConfigError> {
                     "a group is known by symmetric-key or by ca",
                 ));
             }
-            Enrollment::group(name.clone(), group(keys, ca)?)
+            Enrollment::group(name.clone(), group(ca, &raw)?)
         }
         _ => {
             return Err(ConfigError::new(
@@ -107,32 +108,25 @@ fn load<T>(
     }
 }
 
-/// Symmetric keys, if any were given.
-struct Keys(Option<(SymmetricKey, Option<SymmetricKey>)>);
-
-impl Keys {
-    fn read(raw: &Raw) -> Result<Self, ConfigError> {
-        let parse = |field: &str, key: &Option<String>| {
-            key.as_ref()
-                .map(|key| key.parse().map_err(|e: ConfigError| e.field_named(field)))
-                .transpose()
-        };
-        let primary = parse("symmetric-key", &raw.symmetric_key)?;
-        let secondary = parse("secondary-key", &raw.secondary_key)?;
-        match (primary, secondary) {
-            (None, Some(_)) => {
-                Err(ConfigError::new("secondary-key", "it needs symmetric-key beside it"))
-            }
-            (primary, secondary) => Ok(Self(primary.map(|primary| (primary, secondary)))),
+/// The primary and the secondary symmetric key, if any were given.
+fn keys<K: FromStr<Err = dps_state_machine::Error>>(
+    raw: &Raw,
+) -> Result<Option<(K, Option<K>)>, ConfigError> {
+    let parse = |field: &str, key: &Option<String>| {
+        let key = key.as_ref().map(|key| key.parse());
+        key.transpose().map_err(|error| ConfigError::from_parser(field, &error))
+    };
+    let primary = parse("symmetric-key", &raw.symmetric_key)?;
+    match (primary, parse("secondary-key", &raw.secondary_key)?) {
+        (None, Some(_)) => {
+            Err(ConfigError::new("secondary-key", "it needs symmetric-key beside it"))
         }
+        (primary, secondary) => Ok(primary.map(|primary| (primary, secondary))),
     }
 }
 
-fn individual(
-    keys: Keys,
-    certificate: Option<Thumbprint>,
-    raw: &Raw,
-) -> Result<Attestation, ConfigError> {
+fn individual(certificate: Option<Thumbprint>, raw: &Raw) -> Result<Attestation, ConfigError> {
+    let keys: Option<(SymmetricKey, _)> = keys(raw)?;
     let thumbprint = |field: &str, text: &Option<String>| {
         text.as_ref().map(|t| t.parse().map_err(|e: ConfigError| e.field_named(field))).transpose()
     };
@@ -144,7 +138,7 @@ fn individual(
         }
         (given, certificate) => given.or(certificate),
     };
-    match (keys.0, primary) {
+    match (keys, primary) {
         (Some((primary, key)), None) if secondary.is_none() => {
             Ok(Attestation::SymmetricKey { primary, secondary: key })
         }
@@ -160,8 +154,8 @@ fn individual(
     }
 }
 
-fn group(keys: Keys, ca: Option<CaCertificates>) -> Result<GroupAttestation, ConfigError> {
-    match (keys.0, ca) {
+fn group(ca: Option<CaCertificates>, raw: &Raw) -> Result<GroupAttestation, ConfigError> {
+    match (keys(raw)?, ca) {
         (Some((primary, secondary)), None) => {
             Ok(GroupAttestation::SymmetricKey { primary, secondary })
         }

@@ -9,7 +9,7 @@ use std::{
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
-use crate::{behavior::Delivery, server::Control};
+use crate::{behavior::Delivery, server::stream::Control};
 
 /// The body of an answer.
 pub(crate) struct AnswerBody {

@@ -1,0 +1,49 @@
+//! The core: what the service knows and what it answers, by whatever transport a device asks.
+//!
+//! It knows no socket and no protocol. A server has one [`Caller`] for each connection: it reads a [`DeviceRequest`]
+//! from what the device sent, has it answered by [`Caller::ask`], and writes the [`Reply`] in its protocol's form.
+//! What happens on the way is in the log of events.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+mod caller;
+pub(crate) mod clock;
+pub(crate) mod events;
+mod service;
+
+pub(crate) use caller::{Caller, DeviceRequest, Proof};
+use clock::Clock;
+use events::{EventKind, EventLog, Recorder};
+#[cfg(fuzzing)]
+pub(crate) use service::Credential;
+pub(crate) use service::{Authenticated, Registration, Reply, Service, ServiceError, http_date};
+
+/// One emulated service: its rules and its state, its clock, and the log of what happened.
+pub(crate) struct Core {
+    service: Mutex<Service>,
+    clock: Clock,
+    recorder: Recorder,
+}
+
+impl Core {
+    pub(crate) fn new(service: Service, recorder: Recorder) -> Self {
+        Self { service: Mutex::new(service), clock: Clock::default(), recorder }
+    }
+
+    /// The service; a panic elsewhere does not take it away.
+    pub(crate) fn service(&self) -> MutexGuard<'_, Service> {
+        self.service.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) fn record(&self, connection: u64, event: EventKind) {
+        self.recorder.record(connection, event);
+    }
+
+    pub(crate) fn log(&self) -> EventLog {
+        self.recorder.log()
+    }
+}

@@ -1,0 +1,184 @@
+//! The other end of a connection, as the core knows it, and what it asks for.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
+
+use rustls::pki_types::CertificateDer;
+
+use super::{
+    Core,
+    events::{EventKind, Operation, Transport},
+    service::{Authenticated, Credential, Registration, Reply, ServiceError, check_api_version},
+};
+
+/// What a device asks for, whatever the transport that it came by.
+pub(crate) struct DeviceRequest<'a> {
+    pub(crate) operation: Operation,
+    /// As written.
+    pub(crate) registration_id: String,
+    /// The operation that a query asks about.
+    pub(crate) operation_id: Option<String>,
+    pub(crate) api_version: Option<String>,
+    pub(crate) force: bool,
+    /// The headers or properties that tell one client from another; never the credential.
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: &'a [u8],
+    /// How the device proves who it is.
+    pub(crate) proof: Proof<'a>,
+    /// What the server found wrong when it read the request; it is then answered with this refusal.
+    pub(crate) malformed: Option<ServiceError>,
+}
+
+/// How a device proves who it is.
+pub(crate) enum Proof<'a> {
+    /// With its request: for an ID scope, by a SAS token or else by the certificate of the connection.
+    Shown { id_scope: String, token: Option<&'a str> },
+    /// Before, when the connection or the link began. This is what came of it.
+    Checked(Result<&'a Authenticated, &'a ServiceError>),
+}
+
+/// The other end of a connection.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    core: Arc<Core>,
+    pub(crate) connection: u64,
+    pub(crate) transport: Transport,
+    /// What it showed in the TLS handshake.
+    certificates: Arc<[CertificateDer<'static>]>,
+    is_known: Arc<AtomicBool>,
+}
+
+impl Caller {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        connection: u64,
+        transport: Transport,
+        certificates: Arc<[CertificateDer<'static>]>,
+        is_known: Arc<AtomicBool>,
+    ) -> Self {
+        Self { core, connection, transport, certificates, is_known }
+    }
+
+    /// The time of the service, which its settings may move.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.core.clock().now()
+    }
+
+    pub(crate) fn has_certificate(&self) -> bool {
+        !self.certificates.is_empty()
+    }
+
+    /// Checks who the device is, by its SAS token or else by the certificate of the connection, and records what came
+    /// of it.
+    pub(crate) fn authenticate(
+        &self,
+        id_scope: &str,
+        registration_id: &str,
+        token: Option<&str>,
+    ) -> Result<Authenticated, ServiceError> {
+        let credential = match token {
+            Some(token) => Credential::Sas(token),
+            None if self.has_certificate() => Credential::Certificates(&self.certificates),
+            None => Credential::None,
+        };
+        let now = self.core.clock().now();
+        let checked = self.core.service().authenticate(now, id_scope, registration_id, credential);
+        let (registration_id, method) = (registration_id.to_owned(), credential.method());
+        let event = match &checked {
+            Ok(who) => {
+                self.is_known.store(true, Ordering::Relaxed);
+                let enrollment = who.enrollment.clone();
+                EventKind::Authenticated { registration_id, enrollment, method }
+            }
+            Err(error) => EventKind::AuthenticationFailed {
+                registration_id,
+                method,
+                error_code: error.error_code,
+                reason: error.reason.clone(),
+            },
+        };
+        self.core.record(self.connection, event);
+        checked
+    }
+
+    /// Answers a request, and records both.
+    pub(crate) fn ask(&self, request: DeviceRequest<'_>) -> Reply {
+        let event = EventKind::Request {
+            transport: self.transport,
+            operation: request.operation,
+            registration_id: request.registration_id.clone(),
+            operation_id: request.operation_id.clone(),
+            api_version: request.api_version.clone(),
+            force: request.force,
+            headers: request.headers.clone(),
+            body_bytes: request.body.len(),
+            payload: Registration::peek_payload(request.body),
+        };
+        self.core.record(self.connection, event);
+        let answered = self.answer(&request);
+        let reply = answered.unwrap_or_else(|error| self.refusal(&error));
+        self.record_answer(request.operation, &request.registration_id, &reply);
+        reply
+    }
+
+    /// Refuses what is no request: a connection, a link.
+    pub(crate) fn refuse(&self, registration_id: &str, error: &ServiceError) -> Reply {
+        let reply = self.refusal(error);
+        self.record_answer(Operation::Unknown, registration_id, &reply);
+        reply
+    }
+
+    fn answer(&self, request: &DeviceRequest<'_>) -> Result<Reply, ServiceError> {
+        if let Some(error) = &request.malformed {
+            return Err(error.clone());
+        }
+        let version = check_api_version(request.api_version.as_deref())?;
+        let id = &request.registration_id;
+        let who = match &request.proof {
+            Proof::Shown { id_scope, token } => self.authenticate(id_scope, id, *token)?,
+            Proof::Checked(checked) => checked.cloned().map_err(Clone::clone)?,
+        };
+        let now = self.core.clock().now();
+        match (request.operation, &request.operation_id) {
+            (Operation::Register, _) => {
+                let registration = Registration::read(request.body, id, version, request.force);
+                Ok(self.core.service().register(now, &who, registration))
+            }
+            (Operation::Query, Some(operation_id)) => {
+                Ok(self.core.service().query(now, &who, operation_id))
+            }
+            (Operation::Query, None) => {
+                Err(ServiceError::bad_request("The operation ID is missing"))
+            }
+            (Operation::Unknown, _) => {
+                Err(ServiceError::bad_request("The operation type is missing or unknown"))
+            }
+        }
+    }
+
+    fn refusal(&self, error: &ServiceError) -> Reply {
+        self.core.service().refuse(self.core.clock().now(), error)
+    }
+
+    fn record_answer(&self, operation: Operation, registration_id: &str, reply: &Reply) {
+        let event = EventKind::Answer {
+            transport: self.transport,
+            operation,
+            registration_id: registration_id.to_owned(),
+            status: reply.status,
+            registration_status: reply.registration_status.clone(),
+            error_code: reply.error_code,
+            tracking_id: reply.tracking_id.clone(),
+            retry_after: reply.retry_after.clone(),
+            body_bytes: reply.body.len(),
+            delivery: reply.delivery,
+        };
+        self.core.record(self.connection, event);
+    }
+}

@@ -1,0 +1,201 @@
+//! What happened: every connection, authentication, request and answer, with its time.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::behavior::Delivery;
+
+mod log;
+mod sink;
+
+pub use log::EventLog;
+pub(crate) use log::Recorder;
+pub(crate) use sink::SinkEnd;
+
+/// One thing that happened. It is written to and read from one line of JSON; no secret is ever in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Event {
+    /// Counts up from 0, without gaps.
+    pub sequence: u64,
+    /// Milliseconds since the emulator started, by a clock that never jumps.
+    pub elapsed_ms: u64,
+    /// The time of day in UTC.
+    pub time: String,
+    /// Which connection, counted from 1.
+    pub connection: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+impl Event {
+    /// The device that it is about, as written; `None` for what has no device yet.
+    #[must_use]
+    pub fn registration_id(&self) -> Option<&str> {
+        match &self.kind {
+            EventKind::Request { registration_id, .. }
+            | EventKind::Authenticated { registration_id, .. }
+            | EventKind::AuthenticationFailed { registration_id, .. }
+            | EventKind::Answer { registration_id, .. } => Some(registration_id),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a request of this kind.
+    #[must_use]
+    pub fn is_request(&self, wanted: Operation) -> bool {
+        matches!(self.kind, EventKind::Request { operation, .. } if operation == wanted)
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A connection was accepted.
+    Connected {
+        /// The protocol of the port.
+        transport: Transport,
+        /// The other end.
+        peer: SocketAddr,
+        /// This end.
+        local: SocketAddr,
+    },
+    /// TLS is up.
+    TlsEstablished {
+        /// For example `TLSv1_3`.
+        version: String,
+        /// The name that the peer asked for.
+        server_name: Option<String>,
+        /// How many certificates the peer sent.
+        client_certificates: usize,
+        /// The SHA-256 thumbprint of the peer's own.
+        thumbprint: Option<String>,
+    },
+    /// TLS did not come up.
+    TlsFailed {
+        /// Why.
+        reason: String,
+    },
+    /// A request came in.
+    Request {
+        /// The protocol that it came by.
+        transport: Transport,
+        /// What it asks for.
+        operation: Operation,
+        /// Which device asks, as written.
+        registration_id: String,
+        /// Which operation it asks about.
+        operation_id: Option<String>,
+        /// The api-version, as written.
+        api_version: Option<String>,
+        /// Whether it forces the allocation.
+        force: bool,
+        /// The headers or properties that matter, credentials left out.
+        headers: BTreeMap<String, String>,
+        /// The size of its body.
+        body_bytes: usize,
+        /// The payload for the allocation.
+        payload: Option<Value>,
+    },
+    /// A credential was found right.
+    Authenticated {
+        /// Whose.
+        registration_id: String,
+        /// The enrollment that it belongs to.
+        enrollment: String,
+        /// What kind of credential it is.
+        method: Method,
+    },
+    /// A credential was refused.
+    AuthenticationFailed {
+        /// Whose, as written.
+        registration_id: String,
+        /// What kind of credential it is.
+        method: Method,
+        /// The service's code.
+        error_code: u32,
+        /// The true reason, which the answer does not always tell.
+        reason: String,
+    },
+    /// A request was answered, or would have been but for a fault.
+    Answer {
+        /// The protocol that it goes by.
+        transport: Transport,
+        /// What it answers.
+        operation: Operation,
+        /// To which device.
+        registration_id: String,
+        /// As HTTP counts it.
+        status: u16,
+        /// The status word of the registration, when the answer has one.
+        registration_status: Option<String>,
+        /// The service's code, when it is a refusal.
+        error_code: Option<u32>,
+        /// The id of the answer.
+        tracking_id: String,
+        /// The values of its retry-after.
+        retry_after: Vec<String>,
+        /// The size of its body.
+        body_bytes: usize,
+        /// How it is delivered.
+        delivery: Delivery,
+    },
+    /// A connection is over.
+    Closed {
+        /// Why.
+        reason: String,
+        /// Bytes that came in, TLS not counted.
+        received: u64,
+        /// Bytes that went out, TLS not counted.
+        sent: u64,
+    },
+}
+
+/// A protocol that devices speak to the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Transport {
+    /// HTTPS.
+    Http,
+    /// MQTT over TLS.
+    Mqtt,
+    /// MQTT over WebSocket.
+    MqttWs,
+    /// AMQP over TLS.
+    Amqp,
+    /// AMQP over WebSocket.
+    AmqpWs,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Operation {
+    /// To register.
+    Register,
+    /// How far an operation is.
+    Query,
+    /// Something that the service doesn't know.
+    Unknown,
+}
+
+/// The kind of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Method {
+    /// None was given.
+    None,
+    /// A SAS token.
+    SymmetricKey,
+    /// A TLS client certificate.
+    X509,
+}

@@ -1,0 +1,242 @@
+//! The log of events: the last ones are kept as lines of JSON, so that what they take of memory is known.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    io::{self, Write},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::SyncSender},
+    time::{Instant, SystemTime},
+};
+
+use tokio::sync::watch;
+
+use super::{Event, EventKind, SinkEnd, sink};
+use crate::core::clock;
+
+/// The events of one emulator. It stays readable after the emulator is gone.
+#[derive(Clone)]
+pub struct EventLog {
+    ring: Arc<Mutex<Ring>>,
+    count: watch::Receiver<u64>,
+}
+
+/// One event as JSON, with a line feed at its end.
+pub(crate) type Line = Arc<str>;
+
+/// The last events. The newest one is kept whatever its size.
+#[derive(Default)]
+struct Ring {
+    lines: VecDeque<Line>,
+    /// The length of all lines.
+    bytes: usize,
+    /// The sequence number of the next event.
+    next: u64,
+}
+
+impl Ring {
+    fn push(&mut self, line: Line) {
+        self.bytes = self.bytes.saturating_add(line.len());
+        self.lines.push_back(line);
+        self.next += 1;
+        while self.lines.len() > EventLog::CAPACITY
+            || (self.bytes > EventLog::CAPACITY_BYTES && self.lines.len() > 1)
+        {
+            let Some(oldest) = self.lines.pop_front() else { break };
+            self.bytes = self.bytes.saturating_sub(oldest.len());
+        }
+    }
+
+    /// The sequence number of the oldest event that is kept.
+    fn first(&self) -> u64 {
+        self.next.saturating_sub(u64::try_from(self.lines.len()).unwrap_or(u64::MAX))
+    }
+}
+
+impl EventLog {
+    /// How many events are kept; older ones are dropped.
+    pub const CAPACITY: usize = 100_000;
+
+    /// How many bytes of JSON the events that are kept may have (64 MiB); older ones are dropped.
+    pub const CAPACITY_BYTES: usize = 64 * 1024 * 1024;
+
+    /// All events that are kept, the oldest first.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Event> {
+        self.since(0)
+    }
+
+    /// All events that are kept from this sequence number on.
+    #[must_use]
+    pub fn since(&self, sequence: u64) -> Vec<Event> {
+        let (_, lines) = self.lines(sequence, usize::MAX);
+        lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Some lines from this sequence number on: the number of the first, and as many as have `bytes` together, but
+    /// one at least if there is one.
+    pub(crate) fn lines(&self, sequence: u64, bytes: usize) -> (u64, Vec<Line>) {
+        let ring = lock(&self.ring);
+        let first = sequence.max(ring.first());
+        let skipped = usize::try_from(first - ring.first()).unwrap_or(usize::MAX);
+        let mut left = Some(bytes);
+        let lines = ring.lines.iter().skip(skipped).take_while(|line| {
+            let fits = left.is_some();
+            left = left.and_then(|left| left.checked_sub(line.len()));
+            fits
+        });
+        (first, lines.cloned().collect())
+    }
+
+    /// How many events have happened, dropped ones among them. It is the next event's sequence number.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        lock(&self.ring).next
+    }
+
+    /// Whether nothing has happened yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many events were dropped because newer ones needed their place.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        lock(&self.ring).first()
+    }
+
+    /// The first event that matches, past ones included; waits for one if need be. `None` when the emulator is
+    /// gone and no such event happened.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn wait_for(&self, matches: impl FnMut(&Event) -> bool) -> Option<Event> {
+        self.wait_for_since(0, matches).await
+    }
+
+    /// As [`EventLog::wait_for`], from this sequence number on.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn wait_for_since(
+        &self,
+        sequence: u64,
+        mut matches: impl FnMut(&Event) -> bool,
+    ) -> Option<Event> {
+        let mut count = self.count.clone();
+        let mut next = sequence;
+        loop {
+            // Whether the emulator is gone is asked before the look: what happened before its end is then seen.
+            let over = count.has_changed().is_err();
+            count.mark_unchanged();
+            for event in self.since(next) {
+                if matches(&event) {
+                    return Some(event);
+                }
+                next = event.sequence + 1;
+            }
+            if over {
+                return None;
+            }
+            // An error means that the emulator is gone: the next look is the last.
+            count.changed().await.ok();
+        }
+    }
+}
+
+impl fmt::Debug for EventLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventLog").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// The writing end of the log. When it is gone, so is the emulator.
+pub(crate) struct Recorder {
+    log: EventLog,
+    count: watch::Sender<u64>,
+    started: Instant,
+    /// Wakes the thread that copies the log to a sink.
+    wake: Option<SyncSender<()>>,
+}
+
+impl Recorder {
+    pub(crate) fn new() -> Self {
+        let (count, receiver) = watch::channel(0);
+        let log = EventLog { ring: Arc::default(), count: receiver };
+        Self { log, count, started: Instant::now(), wake: None }
+    }
+
+    /// Copies every event to this sink, from a thread of its own.
+    pub(crate) fn copy_to(&mut self, sink: Box<dyn Write + Send>) -> io::Result<SinkEnd> {
+        let (wake, end) = sink::start(self.log(), sink)?;
+        self.wake = Some(wake);
+        Ok(end)
+    }
+
+    pub(crate) fn log(&self) -> EventLog {
+        self.log.clone()
+    }
+
+    pub(crate) fn record(&self, connection: u64, kind: EventKind) {
+        let mut ring = lock(&self.log.ring);
+        let event = Event {
+            sequence: ring.next,
+            elapsed_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            time: clock::rfc3339(SystemTime::now()),
+            connection,
+            kind,
+        };
+        // Its keys are texts and its values are JSON's: there is nothing that can fail to serialize.
+        let mut line = serde_json::to_string(&event).unwrap_or_default();
+        line.push('\n');
+        ring.push(line.into());
+        self.count.send_replace(ring.next);
+        if let Some(wake) = &self.wake {
+            // A wake-up that waits already does for this event too.
+            wake.try_send(()).ok();
+        }
+    }
+}
+
+fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {
+    ring.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_events_are_dropped_when_the_log_has_its_bytes() {
+        let mut ring = Ring::default();
+        let large: Line = "x".repeat(EventLog::CAPACITY_BYTES / 4).into();
+        (0..6).for_each(|_| ring.push(large.clone()));
+        assert_eq!((ring.next, ring.first(), ring.bytes), (6, 2, EventLog::CAPACITY_BYTES));
+        ring.push("y".into());
+        assert_eq!((ring.next, ring.first()), (7, 3));
+        ring.push("x".repeat(EventLog::CAPACITY_BYTES * 2).into());
+        assert_eq!((ring.next, ring.first()), (8, 7), "the newest one is kept whatever its size");
+    }
+
+    #[test]
+    fn lines_come_in_portions_without_a_gap() {
+        let recorder = Recorder::new();
+        for number in 0..10 {
+            let closed = EventKind::Closed { reason: "why".into(), received: 0, sent: 0 };
+            recorder.record(number, closed);
+        }
+        let (mut next, mut portions) = (0, 0);
+        loop {
+            let (first, lines) = recorder.log().lines(next, 300);
+            if lines.is_empty() {
+                break;
+            }
+            assert_eq!(first, next);
+            next += u64::try_from(lines.len()).unwrap();
+            portions += 1;
+        }
+        assert_eq!(next, 10);
+        assert!((2..10).contains(&portions), "{portions}");
+        assert_eq!(recorder.log().lines(99, 300), (99, vec![]));
+    }
+}

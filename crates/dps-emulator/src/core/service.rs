@@ -1,0 +1,347 @@
+//! The rules of the service: enrollments, credentials, operations. It reads no clock and records nothing.
+//!
+//! [`Service::authenticate`] judges what the peer showed; [`Service::register`] and [`Service::query`] take what came
+//! of it.
+
+use std::{collections::HashMap, time::SystemTime};
+
+use dps_state_machine::{IdScope, RegistrationId};
+use rustls_pki_types::CertificateDer;
+use serde_json::{Map, Value, json};
+
+use super::clock;
+use crate::{
+    behavior::{Behavior, Outcome},
+    config_error::ConfigError,
+    enrollment::{Enrollment, ReturnedPayload},
+};
+
+mod allocation;
+mod authenticate;
+mod error;
+mod guid;
+mod registration;
+mod reply;
+mod sas;
+mod script;
+mod x509;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use authenticate::Credential;
+pub(crate) use error::ServiceError;
+pub(crate) use registration::{Registration, check_api_version};
+pub(crate) use reply::{Reply, http_date};
+
+use allocation::Assignment;
+use guid::Guids;
+use script::Cursor;
+
+/// One instance of the provisioning service.
+pub(crate) struct Service {
+    id_scope: IdScope,
+    enrollments: Vec<Enrollment>,
+    devices: HashMap<String, Device>,
+    guids: Guids,
+}
+
+/// A device whose credential was found right.
+#[derive(Clone, Debug)]
+pub(crate) struct Authenticated {
+    pub(crate) registration_id: RegistrationId,
+    pub(crate) enrollment: String,
+    /// What the state of the registration says of the credential.
+    attested: (&'static str, Value),
+}
+
+/// What the service knows of a device that has registered.
+#[derive(Default)]
+struct Device {
+    enrollment: String,
+    operation: Option<Operation>,
+    assignment: Option<Assignment>,
+    allocations: usize,
+    register: Cursor,
+    query: Cursor,
+}
+
+/// One registration: under way, or its last result.
+struct Operation {
+    id: String,
+    progress: Progress,
+    /// The payload that the device sent and whether it forced the allocation.
+    payload: Option<Value>,
+    force: bool,
+}
+
+enum Progress {
+    PollsLeft(u32),
+    Done { status: String, state: Value },
+}
+
+impl Service {
+    pub(crate) fn new(
+        id_scope: IdScope,
+        enrollments: Vec<Enrollment>,
+        seed: [u8; 32],
+    ) -> Result<Self, ConfigError> {
+        let mut service = Self {
+            id_scope,
+            enrollments: vec![],
+            devices: HashMap::new(),
+            guids: Guids::new(seed),
+        };
+        enrollments.into_iter().try_for_each(|enrollment| service.add(enrollment))?;
+        Ok(service)
+    }
+
+    /// Adds an enrollment whose name is not taken.
+    pub(crate) fn add(&mut self, enrollment: Enrollment) -> Result<(), ConfigError> {
+        enrollment.check(&self.enrollments)?;
+        self.enrollments.push(enrollment);
+        Ok(())
+    }
+
+    /// Removes an enrollment; its devices are forgotten with it.
+    pub(crate) fn remove(&mut self, name: &str) -> Result<(), ConfigError> {
+        self.enrollment_mut(name)?;
+        self.enrollments.retain(|enrollment| !enrollment.is_named(name));
+        self.devices.retain(|_, device| !device.enrollment.eq_ignore_ascii_case(name));
+        Ok(())
+    }
+
+    /// Sets the behavior toward an enrollment's devices; each starts at the beginning of the new script.
+    pub(crate) fn set_behavior(
+        &mut self,
+        name: &str,
+        behavior: Behavior,
+    ) -> Result<(), ConfigError> {
+        self.enrollment_mut(name)?.behavior = behavior;
+        for device in self.devices.values_mut().filter(|d| d.enrollment.eq_ignore_ascii_case(name))
+        {
+            device.register = Cursor::default();
+            device.query = Cursor::default();
+        }
+        Ok(())
+    }
+
+    /// Enables or disables an enrollment.
+    pub(crate) fn set_enabled(&mut self, name: &str, enabled: bool) -> Result<(), ConfigError> {
+        self.enrollment_mut(name)?.enabled = enabled;
+        Ok(())
+    }
+
+    /// Forgets all that devices have done. Enrollments and their behavior stay.
+    pub(crate) fn forget_devices(&mut self) {
+        self.devices.clear();
+    }
+
+    /// Takes a registration: begins an operation, or goes on with the one that is under way.
+    pub(crate) fn register(
+        &mut self,
+        now: SystemTime,
+        who: &Authenticated,
+        registration: Result<Registration, ServiceError>,
+    ) -> Reply {
+        let (Some(behavior), device) = self.behavior_and_device(who) else {
+            return self.refuse(now, &ServiceError::not_found());
+        };
+        let fault = device.register.next(&behavior.register);
+        let replaced = fault.as_ref().is_some_and(script::takes_the_place);
+        let reply = match registration {
+            _ if replaced => Reply::ok(200, Value::Null),
+            Ok(registration) => self.begin(now, who, registration, &behavior),
+            Err(error) => return self.refuse(now, &error),
+        };
+        self.spoil(now, reply, fault)
+    }
+
+    /// Tells how far an operation is; each call is one poll.
+    pub(crate) fn query(
+        &mut self,
+        now: SystemTime,
+        who: &Authenticated,
+        operation_id: &str,
+    ) -> Reply {
+        let (Some(behavior), device) = self.behavior_and_device(who) else {
+            return self.refuse(now, &ServiceError::not_found());
+        };
+        let fault = device.query.next(&behavior.query);
+        if fault.as_ref().is_some_and(script::takes_the_place) {
+            return self.spoil(now, Reply::ok(200, Value::Null), fault);
+        }
+        let polled = match &mut device.operation {
+            Some(operation) if operation.id == operation_id => {
+                if let Progress::PollsLeft(left) = &mut operation.progress
+                    && *left != u32::MAX
+                {
+                    *left = left.saturating_sub(1);
+                }
+                true
+            }
+            _ => false,
+        };
+        if !polled {
+            let reply = self.refuse(now, &ServiceError::operation_not_found());
+            return self.spoil(now, reply, fault);
+        }
+        let reply = self.report(now, who, &behavior);
+        self.spoil(now, reply, fault)
+    }
+
+    /// The answer that says no.
+    pub(crate) fn refuse(&mut self, now: SystemTime, error: &ServiceError) -> Reply {
+        let tracking_id = self.guids.next();
+        Reply::refusal(tracking_id, &clock::rfc3339(now), error)
+    }
+
+    fn begin(
+        &mut self,
+        now: SystemTime,
+        who: &Authenticated,
+        registration: Registration,
+        behavior: &Behavior,
+    ) -> Reply {
+        let id = self.guids.next_operation();
+        let device = self.device(who);
+        let under_way =
+            matches!(&device.operation, Some(Operation { progress: Progress::PollsLeft(_), .. }));
+        if !under_way {
+            device.operation = Some(Operation {
+                id,
+                progress: Progress::PollsLeft(behavior.polls),
+                payload: registration.payload,
+                force: registration.force,
+            });
+        }
+        self.report(now, who, behavior)
+    }
+
+    /// What the device's operation has come to; ends it when no poll is left.
+    fn report(&mut self, now: SystemTime, who: &Authenticated, behavior: &Behavior) -> Reply {
+        let tracking_id = self.guids.next();
+        let due = match &self.device(who).operation {
+            Some(Operation { progress: Progress::PollsLeft(0), payload, force, .. }) => {
+                Some((payload.clone(), *force))
+            }
+            _ => None,
+        };
+        if let Some((payload, force)) = due {
+            let done = self.end(now, who, behavior, payload, force);
+            if let Some(operation) = &mut self.device(who).operation {
+                operation.progress = done;
+            }
+        }
+        let Some(operation) = &self.device(who).operation else {
+            return self.refuse(now, &ServiceError::operation_not_found());
+        };
+        let id = operation.id.clone();
+        let reply = match &operation.progress {
+            Progress::PollsLeft(_) => {
+                let body = json!({ "operationId": id, "status": "assigning" });
+                Reply::ok(202, body).pending(id).retry_after(&behavior.retry_after, now)
+            }
+            Progress::Done { status, state } => Reply::ok(
+                200,
+                json!({ "operationId": id, "status": status, "registrationState": state }),
+            ),
+        };
+        reply.tracked(tracking_id)
+    }
+
+    fn end(
+        &mut self,
+        now: SystemTime,
+        who: &Authenticated,
+        behavior: &Behavior,
+        payload: Option<Value>,
+        force: bool,
+    ) -> Progress {
+        let Some(enrollment) = self.enrollment(&who.enrollment).cloned() else {
+            return Progress::PollsLeft(0);
+        };
+        let etag = self.guids.next_etag();
+        let outcome = if enrollment.enabled { &behavior.outcome } else { &Outcome::Disabled };
+        let mut state = Map::new();
+        let mut set = |name: &str, value: Value| state.insert(name.to_owned(), value);
+        set("registrationId", json!(who.registration_id.as_str()));
+        let device = self.device(who);
+        let status = match outcome {
+            Outcome::Assigned | Outcome::Status(_) => {
+                let assignment = device.allocate(&enrollment, now, force);
+                set("createdDateTimeUtc", json!(clock::rfc3339(assignment.created)));
+                set("lastUpdatedDateTimeUtc", json!(clock::rfc3339(assignment.updated)));
+                set("assignedHub", json!(assignment.hub));
+                let own_id = who.registration_id.as_str();
+                set("deviceId", json!(enrollment.device_id.as_deref().unwrap_or(own_id)));
+                set("substatus", json!(enrollment.substatus.unwrap_or(assignment.substatus)));
+                match (enrollment.payload, payload) {
+                    (ReturnedPayload::Fixed(payload), _)
+                    | (ReturnedPayload::Echo, Some(payload)) => set("payload", payload),
+                    _ => None,
+                };
+                let (name, value) = who.attested.clone();
+                set(name, value);
+                match outcome {
+                    Outcome::Status(word) => word,
+                    _ => "assigned",
+                }
+            }
+            Outcome::Failed { error_code, message } => {
+                set("createdDateTimeUtc", json!(clock::rfc3339(now)));
+                set("lastUpdatedDateTimeUtc", json!(clock::rfc3339(now)));
+                set("errorCode", json!(error_code));
+                set("errorMessage", json!(message));
+                "failed"
+            }
+            Outcome::Disabled => {
+                set("createdDateTimeUtc", json!(clock::rfc3339(now)));
+                set("lastUpdatedDateTimeUtc", json!(clock::rfc3339(now)));
+                "disabled"
+            }
+        };
+        set("status", json!(status));
+        set("etag", json!(etag));
+        Progress::Done { status: status.to_owned(), state: Value::Object(state) }
+    }
+
+    /// Lets the script's fault loose on an answer.
+    fn spoil(&mut self, now: SystemTime, reply: Reply, fault: Option<script::Fault>) -> Reply {
+        let Some(fault) = fault else { return reply };
+        let reply = match &fault.refuse {
+            Some(refusal) => self.refuse(now, &ServiceError::from(refusal)),
+            None => reply,
+        };
+        reply.spoiled(&fault, now)
+    }
+
+    fn behavior_and_device(&mut self, who: &Authenticated) -> (Option<Behavior>, &mut Device) {
+        let behavior =
+            self.enrollment(&who.enrollment).map(|enrollment| enrollment.behavior.clone());
+        (behavior, self.device(who))
+    }
+
+    fn device(&mut self, who: &Authenticated) -> &mut Device {
+        let device = self.devices.entry(key(who.registration_id.as_str())).or_default();
+        if device.enrollment != who.enrollment {
+            *device = Device { enrollment: who.enrollment.clone(), ..Device::default() };
+        }
+        device
+    }
+
+    fn enrollment(&self, name: &str) -> Option<&Enrollment> {
+        self.enrollments.iter().find(|enrollment| enrollment.is_named(name))
+    }
+
+    fn enrollment_mut(&mut self, name: &str) -> Result<&mut Enrollment, ConfigError> {
+        self.enrollments.iter_mut().find(|enrollment| enrollment.is_named(name)).ok_or_else(|| {
+            ConfigError::new("enrollment", "there is none with this name").value(name.chars())
+        })
+    }
+}
+
+/// Registration ids are compared without case, as the service does.
+fn key(registration_id: &str) -> String {
+    registration_id.to_ascii_lowercase()
+}

@@ -1,0 +1,159 @@
+//! Who may register: the right credential for an enrollment of this service.
+
+use std::{sync::Arc, time::SystemTime};
+
+use rustls::crypto::CryptoProvider;
+use serde_json::{Value, json};
+
+use super::{
+    Authenticated, CertificateDer, Enrollment, RegistrationId, Service, ServiceError, clock,
+    sas::SasToken, x509,
+};
+use crate::{
+    core::events::Method,
+    enrollment::{Attestation, GroupAttestation, Members},
+};
+use dps_attestation::SymmetricKey;
+
+/// What a peer showed to say who it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Credential<'a> {
+    None,
+    Sas(&'a str),
+    /// The certificates of the TLS handshake, whose key the peer has proved to hold; its own one first.
+    Certificates(&'a [CertificateDer<'static>]),
+}
+
+impl Credential<'_> {
+    pub(crate) fn method(self) -> Method {
+        match self {
+            Self::None => Method::None,
+            Self::Sas(_) => Method::SymmetricKey,
+            Self::Certificates(_) => Method::X509,
+        }
+    }
+}
+
+impl Service {
+    /// Checks who asks. Nothing can be registered without what this returns.
+    ///
+    /// An individual enrollment of the registration id decides alone; without one, the groups are tried.
+    pub(crate) fn authenticate(
+        &self,
+        now: SystemTime,
+        id_scope: &str,
+        registration_id: &str,
+        credential: Credential<'_>,
+    ) -> Result<Authenticated, ServiceError> {
+        if !id_scope.eq_ignore_ascii_case(self.id_scope.as_str()) {
+            return Err(ServiceError::scope_not_found());
+        }
+        let id: RegistrationId = registration_id
+            .parse()
+            .map_err(|error| ServiceError::bad_registration_id(format!("{error}")))?;
+        let claim = Claim { now, id_scope, id: &id, credential };
+        let (enrollment, attested) = match self.enrollment(id.as_str()) {
+            Some(Enrollment { name, members: Members::One(attestation), .. }) => {
+                (name, claim.proves_one(attestation)?)
+            }
+            _ => self.find_group(&claim)?,
+        };
+        Ok(Authenticated { registration_id: id, enrollment: enrollment.clone(), attested })
+    }
+
+    fn find_group(&self, claim: &Claim<'_>) -> Result<(&String, Attested), ServiceError> {
+        let mut closest: Option<ServiceError> = None;
+        for enrollment in &self.enrollments {
+            let Members::Group(attestation) = &enrollment.members else { continue };
+            match claim.proves_membership(attestation, &enrollment.name) {
+                None => {}
+                Some(Ok(attested)) => return Ok((&enrollment.name, attested)),
+                // The group whose CA was reached knows best what is wrong.
+                Some(Err(error)) if closest.as_ref().is_none_or(ServiceError::is_ca_not_found) => {
+                    closest = Some(error);
+                }
+                Some(Err(_)) => {}
+            }
+        }
+        Err(closest.unwrap_or_else(|| match claim.credential {
+            Credential::None => ServiceError::no_credential(),
+            _ => ServiceError::not_found(),
+        }))
+    }
+}
+
+/// What the state of the registration says of the credential: a name and a value.
+type Attested = (&'static str, Value);
+
+struct Claim<'a> {
+    now: SystemTime,
+    id_scope: &'a str,
+    id: &'a RegistrationId,
+    credential: Credential<'a>,
+}
+
+impl Claim<'_> {
+    fn proves_one(&self, attestation: &Attestation) -> Result<Attested, ServiceError> {
+        match (attestation, self.credential) {
+            (_, Credential::None) => Err(ServiceError::no_credential()),
+            (Attestation::SymmetricKey { primary, secondary }, Credential::Sas(token)) => {
+                self.check_sas(token, [Some(primary.clone()), secondary.clone()])?;
+                Ok(("symmetricKey", json!({})))
+            }
+            (Attestation::X509 { primary, secondary }, Credential::Certificates(chain)) => {
+                let leaf = chain.first().ok_or_else(ServiceError::no_credential)?;
+                let thumbprint = crate::Thumbprint::of_der(leaf);
+                if thumbprint != *primary && Some(thumbprint) != *secondary {
+                    return Err(ServiceError::invalid_certificate(format!(
+                        "the enrollment does not know the certificate with thumbprint {thumbprint}"
+                    )));
+                }
+                x509::check_leaf(leaf, self.id.as_str(), self.now)?;
+                Ok(("x509", x509::describe(leaf, None)))
+            }
+            (Attestation::SymmetricKey { .. }, Credential::Certificates(_)) => Err(
+                ServiceError::unauthorized("the enrollment wants a SAS token, not a certificate"),
+            ),
+            (Attestation::X509 { .. }, Credential::Sas(_)) => Err(ServiceError::unauthorized(
+                "the enrollment wants a certificate, not a SAS token",
+            )),
+        }
+    }
+
+    /// `None` when the group is for another kind of credential.
+    fn proves_membership(
+        &self,
+        attestation: &GroupAttestation,
+        group: &str,
+    ) -> Option<Result<Attested, ServiceError>> {
+        match (attestation, self.credential) {
+            (GroupAttestation::SymmetricKey { primary, secondary }, Credential::Sas(token)) => {
+                let keys = [Some(primary), secondary.as_ref()]
+                    .map(|key| key.map(|key| key.derive(self.id)));
+                let attested = ("symmetricKey", json!({ "enrollmentGroupId": group }));
+                Some(self.check_sas(token, keys).map(|()| attested))
+            }
+            (GroupAttestation::X509(ca), Credential::Certificates(chain)) => {
+                let leaf = chain.first()?;
+                let provider: Arc<CryptoProvider> = crate::tls::provider();
+                let checked = x509::check_chain(chain, ca, &provider, self.now)
+                    .and_then(|()| x509::check_leaf(leaf, self.id.as_str(), self.now));
+                Some(checked.map(|()| ("x509", x509::describe(leaf, Some(group)))))
+            }
+            _ => None,
+        }
+    }
+
+    fn check_sas(&self, token: &str, keys: [Option<SymmetricKey>; 2]) -> Result<(), ServiceError> {
+        let token = SasToken::parse(token).map_err(ServiceError::unauthorized)?;
+        token
+            .check(self.id_scope, self.id.as_str(), clock::unix_seconds(self.now))
+            .map_err(ServiceError::unauthorized)?;
+        // Both keys are tried whatever the first one says, so that the time tells nothing.
+        let signed = keys.iter().flatten().filter(|key| token.is_signed_with(key)).count();
+        if signed == 0 {
+            return Err(ServiceError::unauthorized("the token is not signed with the right key"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! The service's refusals, by their codes.
+
+use crate::behavior::Refusal;
+
+const CA_NOT_FOUND: &str = "CA certificate not found.";
+
+/// Why the service refuses.
+///
+/// The codes are those that users of the real service report; see
+/// <https://learn.microsoft.com/azure/iot-dps/how-to-troubleshoot-dps#common-error-codes>.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServiceError {
+    pub(crate) status: u16,
+    pub(crate) error_code: u32,
+    pub(crate) message: String,
+    /// What really was wrong, for the event log: the service's message often says less.
+    pub(crate) reason: String,
+}
+
+impl ServiceError {
+    fn new(error_code: u32, message: &str, reason: impl Into<String>) -> Self {
+        let status = u16::try_from(error_code / 1000).unwrap_or(500);
+        Self { status, error_code, message: message.to_owned(), reason: reason.into() }
+    }
+
+    fn plain(error_code: u32, message: &str) -> Self {
+        Self::new(error_code, message, message)
+    }
+
+    pub(crate) fn bad_request(message: &str) -> Self {
+        Self::plain(400_000, message)
+    }
+
+    pub(crate) fn bad_registration_id(reason: String) -> Self {
+        Self::new(400_004, "Invalid registration ID", reason)
+    }
+
+    pub(crate) fn deserialization(reason: &str) -> Self {
+        Self::new(400_012, &format!("The request body can't be read: {reason}"), reason)
+    }
+
+    pub(crate) fn no_credential() -> Self {
+        Self::new(401_000, "Unauthorized", "neither a SAS token nor a client certificate was sent")
+    }
+
+    pub(crate) fn unauthorized(reason: impl Into<String>) -> Self {
+        Self::new(401_002, "Unauthorized", reason)
+    }
+
+    pub(crate) fn invalid_certificate(reason: impl Into<String>) -> Self {
+        Self::new(401_002, "Invalid certificate", reason)
+    }
+
+    pub(crate) fn ca_not_found(reason: impl Into<String>) -> Self {
+        Self::new(401_002, CA_NOT_FOUND, reason)
+    }
+
+    pub(crate) fn is_ca_not_found(&self) -> bool {
+        self.message == CA_NOT_FOUND
+    }
+
+    pub(crate) fn scope_not_found() -> Self {
+        Self::plain(404_201, "ID scope not found")
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::plain(404_201, "Registration not found")
+    }
+
+    pub(crate) fn operation_not_found() -> Self {
+        Self::plain(404_202, "Operation not found")
+    }
+
+    /// `path` is what was asked for: a path, or the address of a link.
+    pub(crate) fn no_such_path(path: &str) -> Self {
+        const SHOWN: usize = 200;
+        let shown: String = path.chars().take(SHOWN).collect();
+        Self::plain(404_000, &format!("Not found: {shown:?}"))
+    }
+
+    pub(crate) fn method_not_allowed() -> Self {
+        Self::plain(405_000, "Method not allowed")
+    }
+
+    pub(crate) fn timed_out() -> Self {
+        Self::plain(408_000, "The request did not arrive in time")
+    }
+
+    pub(crate) fn forbidden() -> Self {
+        Self::plain(403_000, "Forbidden")
+    }
+
+    pub(crate) fn internal() -> Self {
+        Self::plain(500_000, "Internal server error")
+    }
+
+    pub(crate) fn unavailable() -> Self {
+        Self::plain(503_000, "Service unavailable")
+    }
+
+    pub(crate) fn too_large() -> Self {
+        Self::plain(413_001, "The request is larger than 96 KiB")
+    }
+}
+
+impl From<&Refusal> for ServiceError {
+    fn from(refusal: &Refusal) -> Self {
+        let Refusal { status, error_code, message } = refusal;
+        Self { status: *status, ..Self::new(*error_code, message, "scripted") }
+    }
+}

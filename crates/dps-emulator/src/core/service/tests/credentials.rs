@@ -1,0 +1,84 @@
+//! Symmetric keys, and who is asked for at all.
+
+use super::*;
+
+fn code(service: &Service, scope: &str, id: &str, token: &str) -> Result<String, u32> {
+    service
+        .authenticate(now(), scope, id, Credential::Sas(token))
+        .map(|who| who.enrollment)
+        .map_err(|error| error.error_code)
+}
+
+#[test]
+fn the_right_key_opens_the_right_enrollment() {
+    let service = service([individual("dev-1"), group("factory")]);
+    let derived = |name| group_key(name).derive(&"dev-2".parse().unwrap());
+    for (id, key, expected) in [
+        ("dev-1", key("one"), Ok("dev-1")),
+        ("dev-1", key("two"), Ok("dev-1")),
+        ("DEV-1", key("one"), Ok("dev-1")),
+        ("dev-1", key("other"), Err(401_002)),
+        // The individual enrollment decides alone, even if a group would take the device.
+        ("dev-1", group_key("g1").derive(&"dev-1".parse().unwrap()), Err(401_002)),
+        ("dev-2", derived("g1"), Ok("factory")),
+        ("dev-2", derived("g2"), Ok("factory")),
+        ("dev-2", derived("other"), Err(401_002)),
+        ("dev-3", derived("g1"), Err(401_002)),
+        // The group's own key is no device's key.
+        ("dev-2", key("g1"), Err(401_002)),
+        // A group's name is no registration id of its own.
+        ("factory", key("g1"), Err(401_002)),
+        ("factory", group_key("g1").derive(&"factory".parse().unwrap()), Ok("factory")),
+    ] {
+        let found = code(&service, SCOPE, id, &token(id, &key));
+        assert_eq!(found, expected.map(str::to_owned), "{id} {key:?}");
+    }
+}
+
+#[test]
+fn a_token_is_for_one_device_of_one_scope_and_holds_until_its_expiry() {
+    let service = service([individual("dev-1"), individual("dev-2")]);
+    let good = token("dev-1", &key("one"));
+    assert_eq!(code(&service, SCOPE, "dev-2", &good), Err(401_002));
+    assert_eq!(code(&service, "0ne00OTHER", "dev-1", &good), Err(404_201));
+    let at = |seconds| {
+        let later = now() + Duration::from_secs(seconds);
+        service.authenticate(later, SCOPE, "dev-1", Credential::Sas(&good))
+    };
+    assert!(at(3599).is_ok());
+    let expired = at(3601).unwrap_err();
+    assert_eq!((expired.error_code, expired.message.as_str()), (401_002, "Unauthorized"));
+    assert!(expired.reason.contains("expired 1 s ago"), "{}", expired.reason);
+}
+
+#[test]
+fn who_is_not_known_or_shows_nothing_is_told_so() {
+    let alone = service([individual("dev-1")]);
+    let good = token("dev-9", &key("one"));
+    assert_eq!(code(&alone, SCOPE, "dev-9", &good), Err(404_201));
+    assert_eq!(code(&alone, SCOPE, "dev 9", &good), Err(400_004));
+    assert_eq!(code(&alone, SCOPE, "", &good), Err(400_004));
+    assert_eq!(code(&alone, SCOPE, "dev-1", "Bearer x"), Err(401_002));
+    assert_eq!(code(&alone, SCOPE, "dev-1", ""), Err(401_002));
+    for service in [alone, service([group("factory")]), service([])] {
+        let nothing = service.authenticate(now(), SCOPE, "dev-1", Credential::None);
+        assert_eq!(nothing.unwrap_err().error_code, 401_000);
+    }
+}
+
+#[test]
+fn enrollments_have_names_of_their_own_and_a_hub() {
+    let mut service = service([individual("dev-1")]);
+    for (enrollment, says) in [
+        (individual("DEV-1"), "another enrollment"),
+        (group("dev-1"), "another enrollment"),
+        (group(""), "no name"),
+        (individual("dev-2").assign_to_each(Vec::<String>::new()), "no hub"),
+        (individual("dev-2").assign_to_each(["hub", ""]), "no hub"),
+    ] {
+        let message = service.add(enrollment).unwrap_err().to_string();
+        assert!(message.contains(says), "{message}");
+    }
+    assert!(service.set_behavior("nobody", Behavior::new()).is_err());
+    assert!(service.remove("dev-1").is_ok() && service.remove("dev-1").is_err());
+}

@@ -1,0 +1,91 @@
+//! What all connections of an emulator share.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustls::ServerConfig;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::unauthenticated::Unauthenticated;
+use crate::{behavior::ConnectionFault, config::Limits, core::Core};
+
+/// How long a peer may take to show its credential when others wait for its place, at most.
+const UNAUTHENTICATED_TIME: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(crate) struct Shared {
+    pub(crate) core: Arc<Core>,
+    pub(super) limits: Limits,
+    pub(super) tls: TlsAcceptor,
+    pub(super) unauthenticated: Arc<Unauthenticated>,
+    connection_faults: Mutex<VecDeque<ConnectionFault>>,
+    slots: Arc<Semaphore>,
+    connections: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(core: Core, limits: Limits, tls: Arc<ServerConfig>) -> Self {
+        let time = (limits.handshake_timeout / 10).min(UNAUTHENTICATED_TIME);
+        Self {
+            core: Arc::new(core),
+            limits,
+            tls: tls.into(),
+            unauthenticated: Arc::new(Unauthenticated::new(time)),
+            connection_faults: Mutex::default(),
+            slots: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            connections: AtomicU64::new(0),
+        }
+    }
+
+    /// The number of a new connection, counted from 1.
+    pub(super) fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Room for a connection: waits, if need be, for the place of a peer that has shown no credential in its time.
+    /// `None` when every peer has shown one.
+    pub(super) async fn room(&self) -> Option<OwnedSemaphorePermit> {
+        /// How long it takes at most, about, until a connection that was closed is gone.
+        const GOING: Duration = Duration::from_millis(100);
+        let slot = || self.slots.clone().acquire_owned();
+        loop {
+            let Some(due) = self.unauthenticated.next_due() else {
+                return self.slots.clone().try_acquire_owned().ok();
+            };
+            tokio::select! {
+                biased;
+                slot = slot() => return slot.ok(),
+                () = tokio::time::sleep_until(due) => {}
+            }
+            if self.unauthenticated.close_first(Instant::now())
+                && let Ok(slot) = tokio::time::timeout(GOING, slot()).await
+            {
+                return slot.ok();
+            }
+        }
+    }
+
+    /// Sets what goes wrong with the next connections.
+    pub(crate) fn script_connections(&self, faults: impl IntoIterator<Item = ConnectionFault>) {
+        *self.connection_faults() = faults.into_iter().collect();
+    }
+
+    /// What goes wrong with a new connection.
+    pub(super) fn next_fault(&self) -> ConnectionFault {
+        self.connection_faults().pop_front().unwrap_or(ConnectionFault::Pass)
+    }
+
+    fn connection_faults(&self) -> MutexGuard<'_, VecDeque<ConnectionFault>> {
+        self.connection_faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,198 @@
+//! A stream of bytes over the messages of a WebSocket.
+
+use std::{
+    io::{self, Cursor},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{Control, Data, OpCode},
+};
+
+/// The largest frame that is read, in bytes; above all that the service takes.
+const MAX_FRAME: usize = 256 * 1024;
+/// How much goes into one message, and how much may wait to be sent, in bytes.
+const MAX_WAITING: usize = 64 * 1024;
+
+/// What is written goes out in binary messages, and what binary messages bring is read. Pings are answered while
+/// somebody reads or writes; a close is answered and is the end of the stream.
+pub(crate) struct WebSocket<S> {
+    inner: S,
+    /// What came and is not a whole frame yet.
+    incoming: Vec<u8>,
+    /// What messages brought and nobody has read yet.
+    ready: Cursor<Vec<u8>>,
+    /// Whether a message goes on with the next data frame.
+    in_message: bool,
+    outgoing: Vec<u8>,
+    /// How much of it has gone out.
+    sent: usize,
+    is_close_sent: bool,
+    ended: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
+    /// The server's end of a stream whose upgrade is done.
+    pub(super) fn new(inner: S) -> Self {
+        Self {
+            inner,
+            incoming: Vec::new(),
+            ready: Cursor::default(),
+            in_message: false,
+            outgoing: Vec::new(),
+            sent: 0,
+            is_close_sent: false,
+            ended: false,
+        }
+    }
+
+    /// Takes what is whole from what came.
+    fn take_frames(&mut self) -> io::Result<()> {
+        while !self.ended
+            && let Some((header, payload)) = take_frame(&mut self.incoming)?
+        {
+            match header.opcode {
+                OpCode::Data(data) => {
+                    if self.in_message != (data == Data::Continue) {
+                        return Err(violation(
+                            "a message inside of another one, or a part of none",
+                        ));
+                    }
+                    if data == Data::Text {
+                        return Err(violation("a text message where bytes belong"));
+                    }
+                    self.in_message = !header.is_final;
+                    self.ready.get_mut().extend(payload);
+                }
+                // While others wait to be sent, a newer ping may take its place.
+                OpCode::Control(Control::Ping) if self.outgoing.len() < MAX_WAITING => {
+                    self.append(OpCode::Control(Control::Pong), &payload)?;
+                }
+                OpCode::Control(Control::Close) => {
+                    self.append_close(&payload)?;
+                    self.ended = true;
+                }
+                OpCode::Control(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, opcode: OpCode, payload: &[u8]) -> io::Result<()> {
+        let header = FrameHeader { opcode, ..FrameHeader::default() };
+        let length = u64::try_from(payload.len()).unwrap_or(u64::MAX);
+        header.format(length, &mut self.outgoing).map_err(io::Error::other)?;
+        self.outgoing.extend(payload);
+        Ok(())
+    }
+
+    fn append_close(&mut self, payload: &[u8]) -> io::Result<()> {
+        if std::mem::replace(&mut self.is_close_sent, true) {
+            return Ok(());
+        }
+        self.append(OpCode::Control(Control::Close), payload)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.outgoing.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match ready!(Pin::new(&mut self.inner).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => self.sent += sent,
+            }
+        }
+        self.outgoing.clear();
+        self.sent = 0;
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+}
+
+/// Takes one whole frame from the front, its mask taken off.
+fn take_frame(incoming: &mut Vec<u8>) -> io::Result<Option<(FrameHeader, Vec<u8>)>> {
+    let mut cursor = Cursor::new(&*incoming);
+    let Some((header, length)) = FrameHeader::parse(&mut cursor).map_err(violation)? else {
+        return Ok(None);
+    };
+    let is_control = matches!(header.opcode, OpCode::Control(_));
+    if header.rsv1 || header.rsv2 || header.rsv3 {
+        return Err(violation("a frame of an extension that was not agreed on"));
+    }
+    if is_control && (length > 125 || !header.is_final) {
+        return Err(violation("a control frame that is too long or in pieces"));
+    }
+    let mask = header.mask.ok_or_else(|| violation("a frame without a mask from a client"))?;
+    let length = usize::try_from(length).ok().filter(|length| *length <= MAX_FRAME);
+    let length = length.ok_or_else(|| violation("a frame that is too large"))?;
+    let start = usize::try_from(cursor.position()).unwrap_or(usize::MAX);
+    let Some(payload) = incoming.get(start..start.saturating_add(length)) else { return Ok(None) };
+    let payload = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+    incoming.drain(..start + length);
+    Ok(Some((header, payload)))
+}
+
+fn violation(what: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("WebSocket: {}", what.to_string()))
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        /// How much is read at once, in bytes.
+        const CHUNK: usize = 4096;
+        let this = self.get_mut();
+        loop {
+            // What is owed, like the answer to a ping; nobody waits for it here.
+            let _ = this.poll_send(cx);
+            if this.ready.position() < this.ready.get_ref().len() as u64 {
+                return Pin::new(&mut this.ready).poll_read(cx, buffer);
+            }
+            this.ready = Cursor::default();
+            if this.ended {
+                return Poll::Ready(Ok(()));
+            }
+            let mut space = [0; CHUNK];
+            let mut chunk = ReadBuf::new(&mut space);
+            ready!(Pin::new(&mut this.inner).poll_read(cx, &mut chunk))?;
+            this.ended = chunk.filled().is_empty();
+            this.incoming.extend(chunk.filled());
+            // What comes after a broken rule means nothing.
+            this.take_frames().inspect_err(|_| this.ended = true)?;
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.is_close_sent {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if this.outgoing.len() >= MAX_WAITING {
+            ready!(this.poll_send(cx))?;
+        }
+        let part = bytes.get(..MAX_WAITING).unwrap_or(bytes);
+        this.append(OpCode::Data(Data::Binary), part)?;
+        Poll::Ready(Ok(part.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().poll_send(cx)
+    }
+
+    /// Sends a close, without waiting for the peer's, and closes the stream below.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.append_close(&[])?;
+        ready!(this.poll_send(cx))?;
+        Pin::new(&mut this.inner).poll_shutdown(cx)
+    }
+}

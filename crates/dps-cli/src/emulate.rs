@@ -203,7 +203,7 @@ impl Arguments {
         let group_key = match &self.group_key {
             Some(text) => {
                 let key = text.parse::<GroupKey>();
-                Some(key.map_err(|error| named(GROUP_KEY, "", error))?)
+                Some(key.map_err(|error| given::named(GROUP_KEY, "", error))?)
             }
             None => None,
         };

@@ -22,7 +22,6 @@ mod outgoing;
 mod refusal;
 mod upgrade;
 
-use frame::Role;
 use incoming::{Incoming, Next};
 use outgoing::Outgoing;
 pub use upgrade::accept_key;
@@ -50,22 +49,12 @@ pub struct WsBytes<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> WsBytes<S> {
     /// The client's end of a stream whose upgrade is done.
     pub async fn client(stream: S) -> Self {
-        Self::new(stream, Vec::new(), Role::Client)
-    }
-
-    /// The server's end of a stream whose upgrade is done.
-    pub async fn server(stream: S) -> Self {
-        Self::new(stream, Vec::new(), Role::Server)
+        Self::new(stream, Vec::new())
     }
 
     /// `read_ahead` is what came after the upgrade.
-    fn new(inner: S, read_ahead: Vec<u8>, role: Role) -> Self {
-        Self {
-            inner,
-            incoming: Incoming::new(role, read_ahead),
-            outgoing: Outgoing::new(role),
-            ended: false,
-        }
+    fn new(inner: S, read_ahead: Vec<u8>) -> Self {
+        Self { inner, incoming: Incoming::new(read_ahead), outgoing: Outgoing::new(), ended: false }
     }
 
     /// The stream below.

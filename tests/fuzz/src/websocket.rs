@@ -1,7 +1,7 @@
-//! WebSocket: the answer to an upgrade, and frames at both ends.
+//! WebSocket: the answer to an upgrade, and frames in both directions.
 
 use std::{
-    io,
+    io::{self, Cursor},
     pin::Pin,
     sync::LazyLock,
     task::{Context, Poll},
@@ -18,6 +18,7 @@ use dps_connect::{
 };
 use dps_state_machine::Stage;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tungstenite::{Message, WebSocket, protocol::Role};
 
 use crate::stream::{self, Scripted};
 
@@ -27,18 +28,15 @@ static PEER: LazyLock<Peer> = LazyLock::new(|| {
     Peer::of(&config, 443).expect("a peer")
 });
 
-/// The first byte says which: `u`, the answer to an upgrade; `c`, frames to a client; else, frames to a server. What
-/// comes; the first byte: see [`Scripted`].
+/// The first byte says which: `u`, the answer to an upgrade; else, frames to the client. What comes; the first byte:
+/// see [`Scripted`].
 pub fn run(data: &[u8]) {
     let (kind, data) = data.split_first().unwrap_or((&0, &[]));
     let within = Duration::from_secs(20);
     match kind {
         b'u' => stream::run(within, upgrade(data)),
-        b'c' => stream::run(within, async {
-            read(WsBytes::client(Scripted::new(data).0).await, data).await
-        }),
         _ => stream::run(within, async {
-            read(WsBytes::server(Scripted::new(data).0).await, data).await
+            read(WsBytes::client(Scripted::new(data).0).await, data).await
         }),
     };
     if data.len() < 512 {
@@ -84,9 +82,9 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(mut stream: WsBytes<S>, data: &
     stream.shutdown().await.ok();
 }
 
-/// What one end writes, the other reads, in whatever portions.
+/// What the client writes, in whatever portions, another implementation reads.
 async fn round_trip(data: &[u8]) {
-    let (near, far) = tokio::io::duplex(256);
+    let (near, mut far) = tokio::io::duplex(256);
     let write = async {
         let mut near = WsBytes::client(near).await;
         for part in data.chunks(usize::from(data.first().copied().unwrap_or_default()) + 1) {
@@ -96,11 +94,16 @@ async fn round_trip(data: &[u8]) {
         near.shutdown().await.expect("room");
     };
     let read = async {
-        let mut bytes = Vec::new();
-        WsBytes::server(far).await.read_to_end(&mut bytes).await.expect("frames");
-        bytes
+        let mut frames = Vec::new();
+        far.read_to_end(&mut frames).await.expect("an end");
+        frames
     };
-    let ((), bytes) = tokio::join!(write, read);
+    let ((), frames) = tokio::join!(write, read);
+    let mut server = WebSocket::from_raw_socket(Cursor::new(frames), Role::Server, None);
+    let mut bytes = Vec::new();
+    while let Ok(Message::Binary(part)) = server.read() {
+        bytes.extend(part);
+    }
     assert_eq!(bytes, data);
 }
 

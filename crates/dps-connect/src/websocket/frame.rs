@@ -1,14 +1,8 @@
-//! Frames, as bytes. See <https://www.rfc-editor.org/rfc/rfc6455#section-5.2>.
+//! Frames, as bytes: those of a client, which are masked, are written, and those of a server, which are not, are read.
+//! See <https://www.rfc-editor.org/rfc/rfc6455#section-5.2>.
 
 use super::MAX_MESSAGE_BYTES;
 use crate::failure::Violation;
-
-/// Which end this is: only a client's frames are masked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    Client,
-    Server,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Opcode {
@@ -28,14 +22,13 @@ pub(super) struct Header {
     /// Whether its message ends with it.
     pub(super) is_last: bool,
     pub(super) opcode: Opcode,
-    pub(super) mask: Option<[u8; 4]>,
     /// The payload's length in bytes.
     pub(super) length: usize,
 }
 
 impl Header {
-    /// The header that the bytes begin with, and its length; `None` while more is to come. `role` is this end's.
-    pub(super) fn parse(bytes: &[u8], role: Role) -> Result<Option<(Self, usize)>, Violation> {
+    /// The header that the bytes begin with, and its length; `None` while more is to come.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, Violation> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
         if first & 0x70 != 0 {
             return Err(Violation::new("a frame of an extension that was not asked for"));
@@ -50,15 +43,8 @@ impl Header {
             other => return Err(Violation::new(format!("a frame of the unknown kind {other}"))),
         };
         let is_last = first & 0x80 != 0;
-        let is_masked = second & 0x80 != 0;
-        match role {
-            Role::Client if is_masked => {
-                return Err(Violation::new("a masked frame from a server"));
-            }
-            Role::Server if !is_masked => {
-                return Err(Violation::new("a frame without a mask from a client"));
-            }
-            _ => {}
+        if second & 0x80 != 0 {
+            return Err(Violation::new("a masked frame from a server"));
         }
         let short = usize::from(second & 0x7f);
         if matches!(opcode, Opcode::Close | Opcode::Ping | Opcode::Pong)
@@ -75,15 +61,10 @@ impl Header {
             (126 | 127, _) => return Ok(None),
             _ => (short, rest),
         };
-        let (mask, rest) = match (is_masked, rest) {
-            (false, rest) => (None, rest),
-            (true, [a, b, c, d, rest @ ..]) => (Some([*a, *b, *c, *d]), rest),
-            (true, _) => return Ok(None),
-        };
         if length > MAX_MESSAGE_BYTES {
             return Err(too_large());
         }
-        Ok(Some((Self { is_last, opcode, mask, length }, bytes.len() - rest.len())))
+        Ok(Some((Self { is_last, opcode, length }, bytes.len() - rest.len())))
     }
 }
 
@@ -92,33 +73,22 @@ pub(super) fn too_large() -> Violation {
 }
 
 /// Appends a whole frame.
-pub(super) fn append(to: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Option<[u8; 4]>) {
+pub(super) fn append(to: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: [u8; 4]) {
     to.reserve(payload.len() + 14);
     to.push(0x80 | opcode as u8);
-    let masked = if mask.is_some() { 0x80 } else { 0 };
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(length @ 0..=125), _) => to.push(masked | length),
+        (Ok(length @ 0..=125), _) => to.push(0x80 | length),
         (_, Ok(length)) => {
-            to.push(masked | 126);
+            to.push(0x80 | 126);
             to.extend_from_slice(&length.to_be_bytes());
         }
         _ => {
-            to.push(masked | 127);
+            to.push(0x80 | 127);
             to.extend_from_slice(&(payload.len() as u64).to_be_bytes());
         }
     }
-    to.extend_from_slice(mask.as_ref().map_or(&[], <[u8; 4]>::as_slice));
-    let start = to.len();
-    to.extend_from_slice(payload);
-    if let (Some(mask), Some(payload)) = (mask, to.get_mut(start..)) {
-        apply(mask, 0, payload);
-    }
-}
-
-/// Masks or unmasks; `offset` is how far into the payload the bytes begin.
-pub(super) fn apply(mask: [u8; 4], offset: usize, bytes: &mut [u8]) {
-    let mask = mask.iter().cycle().skip(offset % 4);
-    bytes.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+    to.extend_from_slice(&mask);
+    to.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
 /// What a close frame's payload says: nothing, or a code and perhaps words.
@@ -143,37 +113,30 @@ pub(super) fn close_reason(payload: &[u8]) -> Result<Option<String>, Violation> 
 mod tests {
     use super::*;
 
+    /// RFC 6455, section 5.7, with bytes instead of text.
     #[test]
-    fn the_examples_of_the_rfc_are_read() {
-        // RFC 6455, section 5.7, with bytes instead of text.
-        let unmasked = b"\x82\x05Hello";
-        let (header, length) = Header::parse(unmasked, Role::Client).unwrap().unwrap();
-        let expected = Header { is_last: true, opcode: Opcode::Binary, mask: None, length: 5 };
+    fn the_examples_of_the_rfc_are_read_and_written() {
+        let (header, length) = Header::parse(b"\x82\x05Hello").unwrap().unwrap();
+        let expected = Header { is_last: true, opcode: Opcode::Binary, length: 5 };
         assert_eq!((header, length), (expected, 2));
-        let masked = b"\x82\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
-        let (header, length) = Header::parse(masked, Role::Server).unwrap().unwrap();
-        assert_eq!((header.mask, length), (Some([0x37, 0xfa, 0x21, 0x3d]), 6));
-        let mut payload = masked[length..].to_vec();
-        let (start, end) = payload.split_at_mut(3);
-        apply(header.mask.unwrap(), 0, start);
-        apply(header.mask.unwrap(), 3, end);
-        assert_eq!(payload, b"Hello");
+        let mut masked = Vec::new();
+        append(&mut masked, Opcode::Binary, b"Hello", [0x37, 0xfa, 0x21, 0x3d]);
+        assert_eq!(masked, b"\x82\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58");
     }
 
     #[test]
-    fn what_is_written_is_read_at_every_length() {
+    fn lengths_are_written_and_read_in_their_three_forms() {
         for length in [0, 1, 125, 126, 127, 65_535, 65_536, MAX_MESSAGE_BYTES] {
-            for (mask, reader) in [(None, Role::Client), (Some([1, 2, 3, 4]), Role::Server)] {
-                let mut bytes = Vec::new();
-                append(&mut bytes, Opcode::Binary, &vec![7; length], mask);
-                let (header, start) = Header::parse(&bytes, reader).unwrap().unwrap();
-                assert_eq!((header.length, header.mask), (length, mask));
-                let mut payload = bytes[start..].to_vec();
-                apply(mask.unwrap_or_default(), 0, &mut payload);
-                assert!(payload == vec![7; length], "{length}");
-                for cut in 0..start {
-                    assert_eq!(Header::parse(&bytes[..cut], reader), Ok(None), "{length}, {cut}");
-                }
+            let mut written = Vec::new();
+            append(&mut written, Opcode::Binary, &vec![7; length], [0; 4]);
+            // As a server would send it: without the mask, which is the header's end.
+            let start = written.len() - length;
+            written[1] &= 0x7f;
+            let header = &written[..start - 4];
+            let (read, size) = Header::parse(header).unwrap().unwrap();
+            assert_eq!((read.length, size), (length, header.len()));
+            for cut in 0..header.len() {
+                assert_eq!(Header::parse(&header[..cut]), Ok(None), "{length}, {cut}");
             }
         }
     }
@@ -193,11 +156,9 @@ mod tests {
             (&huge, "more than"),
         ];
         for (bytes, says) in cases {
-            let violation = Header::parse(bytes, Role::Client).unwrap_err().to_string();
+            let violation = Header::parse(bytes).unwrap_err().to_string();
             assert!(violation.contains(says), "{bytes:x?}: {violation}");
         }
-        let violation = Header::parse(b"\x82\x02hi", Role::Server).unwrap_err().to_string();
-        assert!(violation.contains("without a mask"), "{violation}");
     }
 
     #[test]

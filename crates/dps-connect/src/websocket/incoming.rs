@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{
     MAX_MESSAGE_BYTES,
-    frame::{self, Header, Opcode, Role},
+    frame::{self, Header, Opcode},
 };
 use crate::failure::Violation;
 
@@ -19,20 +19,12 @@ const CHUNK: usize = 4 * 1024;
 
 /// Reads frames. Less than one is kept, and of a message nothing.
 pub(super) struct Incoming {
-    role: Role,
     /// What came and was not looked at yet.
     ahead: Vec<u8>,
-    /// The data frame that is being read.
-    frame: Option<Payload>,
+    /// How much is left of the data frame that is being read.
+    left: usize,
     /// Whether the message goes on after the frame, and how long it is so far.
     message: Option<usize>,
-}
-
-/// What is left of a frame's payload.
-struct Payload {
-    left: usize,
-    /// The mask, and how much of the payload was unmasked.
-    mask: Option<([u8; 4], usize)>,
 }
 
 /// What came next.
@@ -46,8 +38,8 @@ pub(super) enum Next {
 }
 
 impl Incoming {
-    pub(super) fn new(role: Role, ahead: Vec<u8>) -> Self {
-        Self { role, ahead, frame: None, message: None }
+    pub(super) fn new(ahead: Vec<u8>) -> Self {
+        Self { ahead, left: 0, message: None }
     }
 
     /// `buffer` must have room.
@@ -58,15 +50,14 @@ impl Incoming {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<Next>> {
         loop {
-            if let Some(payload) = self.frame.as_mut().filter(|payload| payload.left > 0) {
+            if self.left > 0 {
                 let read = if self.ahead.is_empty() {
-                    ready!(payload.poll_read(cx, stream, buffer))?
+                    ready!(self.poll_payload(cx, stream, buffer))?
                 } else {
-                    payload.take(&mut self.ahead, buffer)
+                    self.take_payload(buffer)
                 };
                 return Poll::Ready(Ok(if read == 0 { Next::End } else { Next::Read }));
             }
-            self.frame = None;
             match self.control_or_header()? {
                 Some(Some(next)) => return Poll::Ready(Ok(next)),
                 Some(None) => {}
@@ -82,8 +73,8 @@ impl Incoming {
     /// Takes a whole control frame or the header of another one from what came; `None` when that is not enough,
     /// `Some(None)` when there is nothing to tell of it.
     fn control_or_header(&mut self) -> Result<Option<Option<Next>>, Violation> {
-        let Some((header, start)) = Header::parse(&self.ahead, self.role)? else { return Ok(None) };
-        let Header { is_last, opcode, mask, length } = header;
+        let Some((header, start)) = Header::parse(&self.ahead)? else { return Ok(None) };
+        let Header { is_last, opcode, length } = header;
         let in_message = match (opcode, self.message) {
             (Opcode::Binary, None) => 0,
             (Opcode::Continuation, Some(so_far)) => so_far,
@@ -94,10 +85,9 @@ impl Incoming {
                 return Err(Violation::new("the rest of a message that was never begun"));
             }
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => {
-                let Some(payload) = self.ahead.get_mut(start..start + length) else {
+                let Some(payload) = self.ahead.get(start..start + length) else {
                     return Ok(None);
                 };
-                frame::apply(mask.unwrap_or_default(), 0, payload);
                 let payload = payload.to_vec();
                 self.ahead.drain(..start + length);
                 return Ok(Some(match opcode {
@@ -113,7 +103,7 @@ impl Incoming {
         }
         self.ahead.drain(..start);
         self.message = (!is_last).then_some(so_far);
-        self.frame = Some(Payload { left: length, mask: mask.map(|mask| (mask, 0)) });
+        self.left = length;
         Ok(Some(None))
     }
 
@@ -128,20 +118,18 @@ impl Incoming {
         self.ahead.extend_from_slice(chunk.filled());
         Poll::Ready(Ok(chunk.filled().len()))
     }
-}
 
-impl Payload {
-    /// Moves what fits from what came ahead.
-    fn take(&mut self, ahead: &mut Vec<u8>, buffer: &mut ReadBuf<'_>) -> usize {
-        let length = self.left.min(ahead.len()).min(buffer.remaining());
-        let mut part: Vec<u8> = ahead.drain(..length).collect();
-        self.unmask(&mut part);
+    /// Moves what fits of the payload from what came ahead.
+    fn take_payload(&mut self, buffer: &mut ReadBuf<'_>) -> usize {
+        let length = self.left.min(self.ahead.len()).min(buffer.remaining());
+        let part: Vec<u8> = self.ahead.drain(..length).collect();
         buffer.put_slice(&part);
+        self.left -= length;
         length
     }
 
     /// Reads from the stream into the buffer, but no further than the payload goes.
-    fn poll_read(
+    fn poll_payload(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut (impl AsyncRead + Unpin),
@@ -150,17 +138,9 @@ impl Payload {
         let most = self.left.min(buffer.remaining());
         let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
         ready!(Pin::new(stream).poll_read(cx, &mut part))?;
-        self.unmask(part.filled_mut());
         let length = part.filled().len();
         buffer.advance(length);
+        self.left = self.left.saturating_sub(length);
         Poll::Ready(Ok(length))
-    }
-
-    fn unmask(&mut self, part: &mut [u8]) {
-        self.left = self.left.saturating_sub(part.len());
-        if let Some((mask, done)) = &mut self.mask {
-            frame::apply(*mask, *done, part);
-            *done += part.len();
-        }
     }
 }

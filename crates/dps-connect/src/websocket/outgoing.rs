@@ -10,14 +10,13 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::io::AsyncWrite;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::frame::{self, Opcode, Role};
+use super::frame::{self, Opcode};
 
 /// The largest message that is written, and how much waits to be written, in bytes (64 KiB).
 const MOST: usize = 64 * 1024;
 
 /// Writes frames.
 pub(super) struct Outgoing {
-    role: Role,
     /// Whole frames, and how much of them was written. Tokens are among what goes out.
     waiting: Zeroizing<Vec<u8>>,
     written: usize,
@@ -28,10 +27,10 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(role: Role) -> Self {
+    pub(super) fn new() -> Self {
         // A buffer that grows leaves pieces behind; a token fits this one.
         let waiting = Zeroizing::new(Vec::with_capacity(4 * 1024));
-        Self { role, waiting, written: 0, pong: None, closed: false }
+        Self { waiting, written: 0, pong: None, closed: false }
     }
 
     /// Whether anything was not written yet.
@@ -113,11 +112,7 @@ impl Outgoing {
     }
 
     fn append(&mut self, opcode: Opcode, payload: &[u8]) -> io::Result<()> {
-        let mask = match self.role {
-            Role::Client => Some(fresh_mask()?),
-            Role::Server => None,
-        };
-        frame::append(&mut self.waiting, opcode, payload, mask);
+        frame::append(&mut self.waiting, opcode, payload, fresh_mask()?);
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use ring::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{PATH, WsBytes, frame::Role, refusal::refusal};
+use super::{PATH, WsBytes, refusal::refusal};
 use crate::{
     carrier::WEBSOCKET_PORT,
     connector::Opened,
@@ -50,7 +50,7 @@ pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
             return refusal(&mut stream, peer, &head, read_ahead).await.map(Opened::Refused);
         }
         check(&head, peer, &key, subprotocol)?;
-        return Ok(Opened::Ready(WsBytes::new(stream, read_ahead, Role::Client)));
+        return Ok(Opened::Ready(WsBytes::new(stream, read_ahead)));
     }
 }
 

@@ -5,12 +5,14 @@ use std::{
     time::Duration,
 };
 
-use dps_connect::{
-    Config,
-    internal::websocket::{WsBytes, accept_key},
-};
+use dps_connect::{Config, internal::websocket::accept_key};
 use dps_state_machine::{Settings, StateMachine, TransportHandlers};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, protocol::Role},
+};
 
 use crate::support::{
     ServerStream, config, head, listen_tls, localhost, swallow,
@@ -34,8 +36,33 @@ async fn switch(mut tls: ServerStream, subprotocol: &str) -> Option<ServerStream
     Some(tls)
 }
 
-pub(crate) async fn accept(tls: ServerStream, subprotocol: &str) -> Option<WsBytes<ServerStream>> {
-    Some(WsBytes::server(switch(tls, subprotocol).await?).await)
+/// Takes the upgrade; what is written goes out in messages, and what messages bring is read.
+pub(crate) async fn accept(tls: ServerStream, subprotocol: &str) -> Option<DuplexStream> {
+    let tls = switch(tls, subprotocol).await?;
+    let socket = WebSocketStream::from_raw_socket(tls, Role::Server, None).await;
+    let (near, far) = duplex(64 * 1024);
+    let (mut from, mut to) = split(far);
+    let (mut sink, mut messages) = socket.split();
+    tokio::spawn(async move {
+        let outgoing = async {
+            let mut buffer = vec![0; 16 * 1024];
+            while let Ok(read @ 1..) = from.read(&mut buffer).await {
+                let message = Message::Binary(buffer[..read].to_vec().into());
+                sink.send(message).await.ok()?;
+            }
+            sink.close().await.ok()
+        };
+        let incoming = async {
+            while let Some(Ok(message)) = messages.next().await {
+                if let Message::Binary(bytes) = message {
+                    to.write_all(&bytes).await.ok()?;
+                }
+            }
+            to.shutdown().await.ok()
+        };
+        tokio::join!(outgoing, incoming)
+    });
+    Some(near)
 }
 
 /// A server that takes the upgrade and answers what comes with these bytes; the configuration of a device that
@@ -58,7 +85,7 @@ static BUSY: AtomicBool = AtomicBool::new(true);
 pub(crate) async fn busy_at_first(
     mut tls: ServerStream,
     subprotocol: &str,
-) -> Option<WsBytes<ServerStream>> {
+) -> Option<DuplexStream> {
     if !BUSY.swap(false, Ordering::SeqCst) {
         return accept(tls, subprotocol).await;
     }

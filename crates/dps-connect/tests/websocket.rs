@@ -1,6 +1,6 @@
 //! WebSockets to servers on loopback, good and bad.
 #![cfg(feature = "websocket")]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod support;
 

@@ -39,7 +39,7 @@ pub(super) enum Served {
     /// It is over, for this reason.
     Over(String),
     /// It goes on in another protocol.
-    Upgraded(Connection<WebSocket<TokioIo<Upgraded>>>),
+    Upgraded(Box<Connection<WebSocket<TokioIo<Upgraded>>>>),
 }
 
 /// Serves one connection until it is over or upgraded.
@@ -83,7 +83,7 @@ where
         None => Served::Over("the peer closed".into()),
         Some(Ok((transport, stream))) => {
             peer.caller.transport = transport;
-            Served::Upgraded(Connection { peer, stream, stopping })
+            Served::Upgraded(Box::new(Connection { peer, stream, stopping }))
         }
         Some(Err(error)) => Served::Over(format!("the upgrade failed: {error}")),
     }

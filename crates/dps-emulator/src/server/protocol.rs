@@ -15,7 +15,7 @@ where
     }
     match http::serve(connection).await {
         http::Served::Over(reason) => reason,
-        http::Served::Upgraded(connection) => converse(connection).await,
+        http::Served::Upgraded(connection) => converse(*connection).await,
     }
 }
 

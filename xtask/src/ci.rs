@@ -1,77 +1,69 @@
 //! `cargo xtask ci`: every other task, one after the other, and a table of how they ended.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+use xshell::Shell;
 
 use crate::{
     TASKS,
-    process::{Failure, Result},
+    process::{Result, TOLD, tell},
 };
 
 /// Not run by `ci`: itself, the tests, which `.ci/run` runs before it, and the bench, which only informs.
 const NOT_HERE: &[&str] = &["ci", "test", "bench"];
 
 /// Goes on after a failure, so that one run tells all that is wrong; fails at the end.
-pub(crate) fn run(_: &[String]) -> Result {
+pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
     let mut ends = Vec::new();
-    for task in TASKS.iter().filter(|task| !NOT_HERE.contains(&task.name)) {
-        println!("\n== {}: {}", task.name, task.what);
+    for (name, what, run) in TASKS.iter().filter(|(name, ..)| !NOT_HERE.contains(name)) {
+        println!("\n== {name}: {what}");
         let begin = Instant::now();
-        let outcome = (task.run)(&[]);
-        if let Some(why) = outcome.as_ref().err().and_then(|failure| failure.of(task.name)) {
-            println!("{why}");
+        let outcome = run(shell, &[]);
+        if let Err(why) = &outcome {
+            tell(name, &**why);
         }
-        ends.push(End { task: task.name, passed: outcome.is_ok(), took: begin.elapsed() });
+        ends.push((*name, outcome.is_ok(), begin.elapsed()));
     }
     println!("\n{}", table(&ends));
-    if ends.iter().all(|end| end.passed) { Ok(()) } else { Err(Failure::told()) }
+    if ends.iter().all(|(_, passed, _)| *passed) { Ok(()) } else { Err(TOLD.into()) }
 }
 
-struct End {
-    task: &'static str,
-    passed: bool,
-    took: Duration,
-}
-
-fn table(ends: &[End]) -> String {
-    let mut table = String::new();
-    for End { task, passed, took } in ends {
+/// One row for each task with its name, whether it passed and how long it took, and the verdict.
+fn table(ends: &[(&str, bool, Duration)]) -> String {
+    let row = |(task, passed, took): &(&str, bool, Duration)| {
         let word = if *passed { "ok" } else { "FAILED" };
-        writeln!(table, "{task:<14}{word:<8}{:>6.1} s", took.as_secs_f64()).ok();
-    }
-    let failed: Vec<&str> = ends.iter().filter(|end| !end.passed).map(|end| end.task).collect();
-    let total: Duration = ends.iter().map(|end| end.took).sum();
+        format!("{task:<14}{word:<8}{:>6.1} s\n", took.as_secs_f64())
+    };
+    let failed: Vec<&str> =
+        ends.iter().filter(|(_, passed, _)| !passed).map(|(task, ..)| *task).collect();
     let verdict = match failed.as_slice() {
-        [] => "all of CI is fine".to_string(),
+        [] => "all of CI is fine".to_owned(),
         failed => format!("CI FAILED in {}", failed.join(", ")),
     };
-    table + &format!("{verdict} after {:.0} s", total.as_secs_f64())
+    let total: Duration = ends.iter().map(|(.., took)| *took).sum();
+    let rows: String = ends.iter().map(row).collect();
+    format!("{rows}{verdict} after {:.0} s", total.as_secs_f64())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn end(task: &'static str, passed: bool) -> End {
-        End { task, passed, took: Duration::from_millis(1500) }
-    }
-
     #[test]
     fn the_table_ends_with_the_verdict() {
-        let fine = table(&[end("fmt", true), end("deps", true)]);
+        let took = Duration::from_millis(1500);
+        let fine = table(&[("fmt", true, took), ("deps", true, took)]);
         assert_eq!(
             fine,
             "fmt           ok         1.5 s\ndeps          ok         1.5 s\nall of CI is fine after 3 s"
         );
-        let broken = table(&[end("fmt", false), end("deps", true), end("docs", false)]);
+        let broken = table(&[("fmt", false, took), ("deps", true, took), ("docs", false, took)]);
         assert!(broken.contains("fmt           FAILED     1.5 s"), "{broken}");
         assert!(broken.ends_with("CI FAILED in fmt, docs after 4 s"), "{broken}");
     }
 
     #[test]
     fn what_ci_leaves_out_exists() {
-        assert!(NOT_HERE.iter().all(|name| TASKS.iter().any(|task| task.name == *name)));
+        assert!(NOT_HERE.iter().all(|name| TASKS.iter().any(|(known, ..)| known == name)));
     }
 }

@@ -1,39 +1,38 @@
 //! `cargo xtask deps`: who depends on whom, one TLS stack, and what must never come in.
+//!
+//! What must not come in, and what in one version only, stands in deny.toml, which cargo-deny reads too.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use crate::{
-    licenses,
-    metadata::{Metadata, Package},
-    process::{Result, none_of},
+use cargo_metadata::{
+    DependencyKind, Metadata,
+    semver::{Version, VersionReq},
 };
+use serde::Deserialize;
+use xshell::Shell;
+
+use crate::process::{Result, metadata, none_of};
 
 /// Our crates from the bottom up, and which others of ours each may use. A crate that isn't here fails the check.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("dps-state-machine", &[]),
-    ("dps-attestation", &["dps-state-machine"]),
-    ("dps-tpm", &["dps-state-machine", "dps-attestation"]),
-    ("dps-connect", &["dps-state-machine", "dps-attestation"]),
-    ("dps-http", &["dps-state-machine", "dps-attestation", "dps-connect"]),
-    ("dps-mqtt", &["dps-state-machine", "dps-attestation", "dps-connect"]),
-    ("dps-amqp", &["dps-state-machine", "dps-attestation", "dps-connect"]),
-    (
-        "dps-client",
-        &[
-            "dps-state-machine",
-            "dps-attestation",
-            "dps-connect",
-            "dps-http",
-            "dps-mqtt",
-            "dps-amqp",
-        ],
-    ),
-    ("dps-emulator", &["dps-state-machine", "dps-attestation"]),
+    ("dps-attestation", &[MACHINE]),
+    ("dps-tpm", &[MACHINE, ATTESTATION]),
+    ("dps-connect", &[MACHINE, ATTESTATION]),
+    ("dps-http", &[MACHINE, ATTESTATION, CONNECT]),
+    ("dps-mqtt", &[MACHINE, ATTESTATION, CONNECT]),
+    ("dps-amqp", &[MACHINE, ATTESTATION, CONNECT]),
+    ("dps-client", &[MACHINE, ATTESTATION, CONNECT, "dps-http", "dps-mqtt", "dps-amqp"]),
+    // The emulator shares no code of connections with the client.
+    ("dps-emulator", &[MACHINE, ATTESTATION]),
     ("dps-cli", &["dps-client", "dps-emulator"]),
     ("dps-simulator", &["dps-state-machine"]),
     ("dps-conformance", &["dps-client", "dps-emulator", "dps-simulator"]),
     ("xtask", &[]),
 ];
+const MACHINE: &str = "dps-state-machine";
+const ATTESTATION: &str = "dps-attestation";
+const CONNECT: &str = "dps-connect";
 
 /// A transport never uses another one, not even in its tests.
 const TRANSPORTS: &[&str] = &["dps-http", "dps-mqtt", "dps-amqp"];
@@ -41,283 +40,203 @@ const TRANSPORTS: &[&str] = &["dps-http", "dps-mqtt", "dps-amqp"];
 /// Tests may use what lies beside their crate, but not these, which stand on top.
 const TOPS: &[&str] = &["dps-client", "dps-cli", "dps-conformance", "xtask"];
 
-/// Built in exactly one version, or not at all: two would be two stacks.
-const ONE_VERSION: &[&str] = &[
-    "rustls",
-    "ring",
-    "rustls-webpki",
-    "rustls-pki-types",
-    "tokio-rustls",
-    "webpki-roots",
-    "tokio",
-    "http",
-    "hyper",
-    "tungstenite",
-    "serde_json",
-    "base64",
-];
-
-/// Without these there is no TLS at all, and the checks above would say nothing.
+/// Without these there is no TLS at all, and the bans would say nothing.
 const NEEDED: &[&str] = &["rustls", "ring"];
 
+/// An entry of deny.toml's `bans.deny`.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
 struct Ban {
-    name: &'static str,
-    /// The versions it holds for, by how they begin; empty for all of them.
-    versions: &'static [&'static str],
-    /// Crates that may use it all the same.
-    except: &'static [&'static str],
-    why: &'static str,
+    /// A name, or `name:requirement of the version`.
+    #[serde(rename = "crate")]
+    spec: String,
+    /// The crates that may use it all the same.
+    #[serde(default)]
+    wrappers: BTreeSet<String>,
+    /// It may be there, but in one version only.
+    #[serde(default)]
+    deny_multiple_versions: bool,
+    reason: String,
 }
 
-const fn ban(name: &'static str, why: &'static str) -> Ban {
-    Ban { name, versions: &[], except: &[], why }
+/// One package uses another directly.
+#[derive(Debug)]
+struct Arrow {
+    user: String,
+    used: String,
+    version: Version,
+    /// Only the user's tests do.
+    dev: bool,
 }
 
-const SECOND_STACK: &str = "a second TLS stack";
-
-/// What must not come in, directly or through another crate. deny.toml says the same.
-const BANNED: &[Ban] = &[
-    ban("openssl", SECOND_STACK),
-    ban("openssl-sys", SECOND_STACK),
-    ban("native-tls", SECOND_STACK),
-    ban("tokio-native-tls", SECOND_STACK),
-    ban("boring", SECOND_STACK),
-    ban("boring-sys", SECOND_STACK),
-    ban("aws-lc-rs", "ring is the one provider"),
-    ban("aws-lc-sys", "ring is the one provider"),
-    ban("aws-lc-fips-sys", "ring is the one provider"),
-    Ban {
-        // Reads the certificate store of Windows; it shakes no hands here.
-        except: &["rustls-native-certs"],
-        ..ban("schannel", SECOND_STACK)
-    },
-    Ban {
-        versions: &["0.100.", "0.101.", "0.102."],
-        ..ban("rustls-webpki", "four advisories of 2026 on its certificate checks")
-    },
-    ban("rustls-pemfile", "unmaintained; rustls-pki-types reads PEM"),
-    ban("rumqttc", "pins an old rustls-webpki; rumqttc-v4-next is maintained"),
-    ban("rumqttd", "refuses filters that begin with $ and sees no client certificate"),
-    Ban {
-        // It encrypts for a TPM there, with public keys only.
-        except: &["dps-emulator"],
-        ..ban("rsa", "RUSTSEC-2023-0071: its private-key operations leak their timing")
-    },
-];
-
-/// Prints the arrows between our crates and all crates in several versions; fails when a rule is broken.
-pub(crate) fn run(_: &[String]) -> Result {
-    let metadata = Metadata::load()?;
-    for package in metadata.members() {
-        let used: BTreeSet<&str> = ours_used_by(&metadata, package)
-            .filter(|(_, dev)| !dev)
-            .map(|(name, _)| name)
-            .collect();
-        println!("{:<18} -> {}", package.name, Vec::from_iter(used).join(", "));
+/// Prints the arrows between our crates; fails when a rule is broken.
+pub(crate) fn run(_: &Shell, _: &[String]) -> Result {
+    let metadata = metadata()?;
+    let ours: Vec<_> =
+        metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect();
+    let arrows = arrows(&metadata);
+    for name in &ours {
+        let uses = arrows.iter().filter(|a| a.user == *name && !a.dev && ours.contains(&a.used));
+        let used: BTreeSet<&str> = uses.map(|arrow| arrow.used.as_str()).collect();
+        println!("{name:<18} -> {}", Vec::from_iter(used).join(", "));
     }
-    for (name, versions) in versions(&metadata).into_iter().filter(|(_, v)| v.len() > 1) {
-        println!("in {} versions: {name} {}", versions.len(), Vec::from_iter(versions).join(", "));
+    let mut faults = arrow_faults(&ours, &arrows);
+    faults.extend(ban_faults(&bans(&std::fs::read_to_string("deny.toml")?)?, &arrows)?);
+    for package in metadata.workspace_packages() {
+        faults.extend(lint_fault(&package.name, &std::fs::read_to_string(&package.manifest_path)?));
     }
-    let mut faults = arrow_faults(&metadata);
-    faults.extend(version_faults(&metadata));
-    faults.extend(ban_faults(&metadata));
-    faults.extend(deny_faults(&std::fs::read_to_string("deny.toml")?));
-    faults.extend(lint_faults(&metadata));
     none_of(&faults)
 }
 
-/// The crates of ours that one of them uses, and whether only its tests do.
-fn ours_used_by<'a>(
-    metadata: &'a Metadata,
-    package: &'a Package,
-) -> impl Iterator<Item = (&'a str, bool)> {
-    package
-        .dependencies
-        .iter()
-        .filter(|used| metadata.members().any(|member| member.name == used.name))
-        .map(|used| (used.name.as_str(), used.is_dev()))
+fn arrows(metadata: &Metadata) -> Vec<Arrow> {
+    let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
+    let arrows = nodes.flat_map(|node| node.deps.iter().map(move |used| (node, used)));
+    arrows
+        .map(|(node, used)| Arrow {
+            user: metadata[&node.id].name.to_string(),
+            used: metadata[&used.pkg].name.to_string(),
+            version: metadata[&used.pkg].version.clone(),
+            dev: used.dep_kinds.iter().all(|kind| kind.kind == DependencyKind::Development),
+        })
+        .collect()
 }
 
-fn arrow_faults(metadata: &Metadata) -> Vec<String> {
-    let mut faults = Vec::new();
-    for user in metadata.members() {
-        let name = user.name.as_str();
-        let Some((_, may_use)) = MAY_USE.iter().find(|(known, _)| *known == name) else {
-            faults.push(format!("{name} is not in the map of who may use whom"));
-            continue;
-        };
-        for (used, dev) in ours_used_by(metadata, user) {
-            let two_transports = TRANSPORTS.contains(&name) && TRANSPORTS.contains(&used);
-            let tests_may_use = dev && !two_transports && !TOPS.contains(&used);
-            if !may_use.contains(&used) && !tests_may_use {
-                let tests = if dev { " in its tests" } else { "" };
-                faults.push(format!("{name} must not use {used}{tests}"));
-            }
+fn arrow_faults(ours: &[String], arrows: &[Arrow]) -> Vec<String> {
+    let unknown = ours.iter().filter(|name| MAY_USE.iter().all(|(known, _)| known != name));
+    let mut faults: Vec<String> =
+        unknown.map(|name| format!("{name} is not in the map of who may use whom")).collect();
+    for Arrow { user, used, dev, .. } in arrows.iter().filter(|a| ours.contains(&a.used)) {
+        let (user, used) = (user.as_str(), used.as_str());
+        let may = MAY_USE.iter().any(|(name, may_use)| *name == user && may_use.contains(&used));
+        let two_transports = TRANSPORTS.contains(&user) && TRANSPORTS.contains(&used);
+        let tests_may = *dev && !two_transports && !TOPS.contains(&used);
+        if !may && !tests_may {
+            let tests = if *dev { " in its tests" } else { "" };
+            faults.push(format!("{user} must not use {used}{tests}"));
         }
     }
     faults
 }
 
-fn versions(metadata: &Metadata) -> BTreeMap<&str, BTreeSet<&str>> {
-    let mut versions = BTreeMap::<&str, BTreeSet<&str>>::new();
-    for package in &metadata.packages {
-        versions.entry(&package.name).or_default().insert(&package.version);
-    }
-    versions
+/// The bans of deny.toml.
+fn bans(deny_toml: &str) -> Result<Vec<Ban>> {
+    let file: toml::Table = toml::from_str(deny_toml)?;
+    let deny = file.get("bans").and_then(|bans| bans.get("deny")).ok_or("deny.toml: no bans")?;
+    Ok(deny.clone().try_into()?)
 }
 
-fn version_faults(metadata: &Metadata) -> Vec<String> {
-    let versions = versions(metadata);
-    let count = |name: &&&str| versions.get(**name).map_or(0, BTreeSet::len);
-    let many = ONE_VERSION.iter().filter(|name| count(name) > 1);
-    let none = NEEDED.iter().filter(|name| count(name) == 0);
-    many.map(|name| format!("{name} comes in more than one version"))
-        .chain(none.map(|name| format!("{name} is not there")))
-        .collect()
-}
-
-fn ban_faults(metadata: &Metadata) -> Vec<String> {
+fn ban_faults(bans: &[Ban], arrows: &[Arrow]) -> Result<Vec<String>> {
     let mut faults = Vec::new();
-    for Ban { name, versions, except, why } in BANNED {
-        for package in metadata.named(name) {
-            let version = &package.version;
-            if !versions.is_empty() && !versions.iter().any(|begin| version.starts_with(begin)) {
-                continue;
-            }
-            for user in metadata.users_of(package).filter(|user| !except.contains(user)) {
-                faults.push(format!("{name} {version} is banned ({why}); {user} uses it"));
+    for needed in NEEDED.iter().filter(|name| !arrows.iter().any(|arrow| arrow.used == **name)) {
+        faults.push(format!("{needed} is not there"));
+    }
+    for Ban { spec, wrappers, deny_multiple_versions, reason } in bans {
+        let (name, versions) = spec.split_once(':').unwrap_or((spec, "*"));
+        let versions = VersionReq::parse(versions)?;
+        let found = |a: &&Arrow| a.used == name && versions.matches(&a.version);
+        let mut found: Vec<&Arrow> = arrows.iter().filter(found).collect();
+        if *deny_multiple_versions {
+            let versions: BTreeSet<_> = found.iter().map(|arrow| &arrow.version).collect();
+            found.retain(|_| versions.len() > 1);
+        }
+        for Arrow { user, used, version, .. } in found {
+            if !wrappers.contains(user) {
+                faults.push(format!("{user} must not use {used} {version}: {reason}"));
             }
         }
     }
-    faults
-}
-
-/// deny.toml is for those who have cargo-deny: it must know all that this file and the list of licenses do.
-fn deny_faults(deny_toml: &str) -> Vec<String> {
-    let bans = BANNED.iter().flat_map(|ban| ban.except.iter().chain([&ban.name]));
-    bans.chain(licenses::ALLOWED)
-        .filter(|word| !deny_toml.contains(&format!("\"{word}\"")))
-        .filter(|word| !deny_toml.contains(&format!("\"{word}:")))
-        .map(|word| format!("deny.toml does not name {word}"))
-        .collect()
+    Ok(faults)
 }
 
 /// Every crate of ours takes the workspace's lints, which forbid `unsafe` and panics.
-fn lint_faults(metadata: &Metadata) -> Vec<String> {
-    metadata
-        .members()
-        .filter(|member| {
-            let manifest = std::fs::read_to_string(&member.manifest_path).unwrap_or_default();
-            !manifest.contains("[lints]\nworkspace = true")
-        })
-        .map(|member| format!("{} does not take the workspace's lints", member.name))
-        .collect()
+fn lint_fault(name: &str, manifest: &str) -> Option<String> {
+    let takes = manifest.contains("[lints]\nworkspace = true");
+    (!takes).then(|| format!("{name} does not take the workspace's lints"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::fake::workspace;
+
+    /// Arrows written as `user used@version`, those of tests with `dev` behind.
+    fn arrows(lines: &[&str]) -> Vec<Arrow> {
+        let arrow = |line: &&str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (used, version) = words[1].split_once('@').unwrap_or((words[1], "0.1.0"));
+            let version = version.parse().unwrap();
+            Arrow { user: words[0].into(), used: used.into(), version, dev: words.len() > 2 }
+        };
+        lines.iter().map(arrow).collect()
+    }
+
+    fn arrow_faults_of(lines: &[&str]) -> Vec<String> {
+        let ours: Vec<String> = MAY_USE.iter().map(|(name, _)| name.to_string()).collect();
+        arrow_faults(&ours, &arrows(lines))
+    }
 
     #[test]
     fn arrows_that_run_down_pass() {
-        let fine = workspace(
-            5,
-            &[
-                ("dps-state-machine@0.1.0", &[]),
-                ("dps-connect@0.1.0", &["dps-state-machine", "rustls"]),
-                ("dps-http@0.1.0", &["dps-connect", "dev:dps-emulator"]),
-                ("dps-emulator@0.1.0", &["dps-state-machine"]),
-                ("dps-client@0.1.0", &["dps-http", "dev:dps-emulator"]),
-                ("rustls@0.23.0", &[]),
-            ],
-        );
-        assert_eq!(arrow_faults(&fine), Vec::<String>::new());
+        let fine = [
+            "dps-connect dps-state-machine",
+            "dps-connect rustls",
+            "dps-http dps-connect",
+            "dps-http dps-emulator dev",
+            "dps-client dps-http",
+        ];
+        assert_eq!(arrow_faults_of(&fine), Vec::<String>::new());
     }
 
     #[test]
     fn arrows_that_run_up_or_across_fail() {
-        let wrong = workspace(
-            5,
-            &[
-                ("dps-state-machine@0.1.0", &["dev:dps-client"]),
-                ("dps-http@0.1.0", &["dps-mqtt"]),
-                ("dps-mqtt@0.1.0", &["dev:dps-http"]),
-                ("dps-client@0.1.0", &[]),
-                ("dps-new@0.1.0", &[]),
-            ],
-        );
-        assert_eq!(
-            arrow_faults(&wrong),
-            [
-                "dps-state-machine must not use dps-client in its tests",
-                "dps-http must not use dps-mqtt",
-                "dps-mqtt must not use dps-http in its tests",
-                "dps-new is not in the map of who may use whom",
-            ]
-        );
+        let wrong = [
+            "dps-state-machine dps-client dev",
+            "dps-http dps-mqtt",
+            "dps-mqtt dps-http dev",
+            "dps-emulator dps-connect",
+        ];
+        let faults = [
+            "dps-state-machine must not use dps-client in its tests",
+            "dps-http must not use dps-mqtt",
+            "dps-mqtt must not use dps-http in its tests",
+            "dps-emulator must not use dps-connect",
+        ];
+        assert_eq!(arrow_faults_of(&wrong), faults);
+        let new = arrow_faults(&["dps-new".to_owned()], &[]);
+        assert_eq!(new, ["dps-new is not in the map of who may use whom"]);
     }
 
-    #[test]
-    fn two_versions_of_the_tls_stack_and_none_at_all_fail() {
-        let two =
-            workspace(0, &[("rustls@0.22.0", &[]), ("rustls@0.23.0", &[]), ("ring@0.17.0", &[])]);
-        assert_eq!(version_faults(&two), ["rustls comes in more than one version"]);
-        let none = workspace(0, &[("rustls@0.23.0", &[])]);
-        assert_eq!(version_faults(&none), ["ring is not there"]);
+    fn ban_faults_of(lines: &[&str]) -> Vec<String> {
+        let bans = bans(include_str!("../../deny.toml")).unwrap();
+        let tls = ["reqwest rustls@0.23.0", "rustls ring@0.17.0"];
+        ban_faults(&bans, &arrows(&[&tls[..], lines].concat())).unwrap()
     }
 
     #[test]
     fn a_banned_crate_fails_and_names_who_uses_it() {
-        let banned = workspace(
-            1,
-            &[
-                ("dps-http@0.1.0", &["reqwest"]),
-                ("reqwest@0.13.0", &["openssl"]),
-                ("openssl@0.10.0", &[]),
-            ],
-        );
-        assert_eq!(
-            ban_faults(&banned),
-            ["openssl 0.10.0 is banned (a second TLS stack); reqwest uses it"]
-        );
+        let faults = ban_faults_of(&["reqwest openssl@0.10.0"]);
+        assert_eq!(faults, ["reqwest must not use openssl 0.10.0: a second TLS stack"]);
     }
 
     #[test]
     fn a_ban_holds_for_its_versions_and_not_for_its_exceptions() {
-        let fine = workspace(
-            1,
-            &[
-                ("ours@0.1.0", &["rustls-native-certs", "rustls-webpki"]),
-                ("rustls-native-certs@0.8.0", &["schannel"]),
-                ("schannel@0.1.0", &[]),
-                ("rustls-webpki@0.103.1", &[]),
-            ],
-        );
-        assert_eq!(ban_faults(&fine), Vec::<String>::new());
-        let wrong = workspace(
-            1,
-            &[
-                ("ours@0.1.0", &["schannel", "rustls-webpki"]),
-                ("schannel@0.1.0", &[]),
-                ("rustls-webpki@0.102.8", &[]),
-            ],
-        );
-        assert_eq!(ban_faults(&wrong).len(), 2);
+        let fine = ["rustls-native-certs schannel", "rustls rustls-webpki@0.103.1"];
+        assert_eq!(ban_faults_of(&fine), Vec::<String>::new());
+        assert_eq!(ban_faults_of(&["ours schannel", "rustls rustls-webpki@0.102.8"]).len(), 2);
     }
 
     #[test]
-    fn deny_toml_must_name_every_ban_and_license() {
-        assert!(deny_faults("").contains(&"deny.toml does not name MIT".to_string()));
+    fn two_versions_of_the_tls_stack_and_none_at_all_fail() {
+        let two = ban_faults_of(&["ours rustls@0.22.0"]);
         assert!(
-            deny_faults("\"openssl-sys\"").contains(&"deny.toml does not name openssl".to_string())
+            two.iter().any(|fault| fault.contains("ours must not use rustls 0.22.0")),
+            "{two:?}"
         );
-        assert_eq!(deny_faults(include_str!("../../deny.toml")), Vec::<String>::new());
+        assert_eq!(ban_faults(&[], &[]).unwrap(), ["rustls is not there", "ring is not there"]);
     }
 
     #[test]
     fn a_crate_without_the_lints_fails() {
-        let metadata = workspace(1, &[("ours@0.1.0", &[])]);
-        assert_eq!(lint_faults(&metadata), ["ours does not take the workspace's lints"]);
+        assert!(lint_fault("ours", "[lints]\nworkspace = false").is_some());
+        assert!(lint_fault("ours", "[package]\n\n[lints]\nworkspace = true\n").is_none());
     }
 }

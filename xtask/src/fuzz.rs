@@ -4,9 +4,7 @@
 //! for N minutes each. What is found is kept in the target folder and built upon by the next run.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
-    fmt::Write as _,
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -14,19 +12,15 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    missing::skip_unless_ci,
-    process::{Cmd, Failure, Result},
-};
+use cargo_metadata::{Metadata, MetadataCommand};
+use xshell::{Shell, cmd};
 
-const FOLDER: &str = "tests/fuzz";
+use crate::process::{Result, all_of, cargo, metadata, skip_unless_ci};
+
 pub(crate) const MANIFEST: &str = "tests/fuzz/Cargo.toml";
 
 /// How long each target searches when nobody says.
 const SHORT: Duration = Duration::from_secs(3);
-
-/// How long one input may take, in seconds.
-const SLOWEST_INPUT: u32 = 10;
 
 /// A target that sees less of the code has lost its coverage counters, not its way.
 const LEAST_EDGES: u64 = 100;
@@ -45,43 +39,39 @@ const FLAGS: &[&str] = &[
     "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
 ];
 
-pub(crate) fn run(arguments: &[String]) -> Result {
-    let all = targets()?;
-    let Wish { time, targets } = Wish::read(arguments, &all)?;
-    if let Some(why) = no_compiler() {
+pub(crate) fn run(shell: &Shell, arguments: &[String]) -> Result {
+    let all = targets(shell)?;
+    let (time, targets) = read_arguments(arguments, &all)?;
+    if let Some(why) = no_compiler(shell) {
         return skip_unless_ci("fuzz", &why);
     }
-    let place = Place::new();
-    Cmd::cargo(["fmt", "--check", "--manifest-path", MANIFEST]).run()?;
-    sync_lock()?;
-    place.build()?;
-
-    let todo = Mutex::new(targets.iter().rev().copied().collect::<Vec<_>>());
+    cargo(shell, &format!("fmt --check --manifest-path {MANIFEST}")).run()?;
+    sync_lock(shell)?;
+    let programs = build(shell)?;
+    println!("target               runs   runs/s     edges      new");
+    let todo = Mutex::new(targets.into_iter());
     let done = Mutex::new(Vec::new());
+    let next = || todo.lock().unwrap_or_else(|e| e.into_inner()).next();
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                while let Some(target) = take(&todo) {
-                    let found = place.search(target, time);
-                    done.lock().unwrap_or_else(|e| e.into_inner()).push((target.clone(), found));
+                while let Some(target) = next() {
+                    let found = search(&programs, &target, time);
+                    let found = found.map_err(|why| format!("{target}: {why}"));
+                    done.lock().unwrap_or_else(|e| e.into_inner()).push(found);
                 }
             });
         }
     });
-    let mut done = done.into_inner().unwrap_or_else(|e| e.into_inner());
-    done.sort_by(|(a, _), (b, _)| a.cmp(b));
-    report(&done)
-}
-
-fn take<'a>(todo: &Mutex<Vec<&'a String>>) -> Option<&'a String> {
-    todo.lock().unwrap_or_else(|e| e.into_inner()).pop()
+    let done = done.into_inner().unwrap_or_else(|e| e.into_inner());
+    all_of(done.into_iter().map(|found| found.map_err(Into::into)))
 }
 
 /// Why libFuzzer can't be built, if it can't.
-pub(crate) fn no_compiler() -> Option<String> {
-    let compiler = Cmd::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
-    let why = compiler.args(["--version"]).read().err()?;
-    Some(format!("no C++ compiler, which libFuzzer needs (Debian: g++): {why:?}"))
+pub(crate) fn no_compiler(shell: &Shell) -> Option<String> {
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let why = cmd!(shell, "{compiler} --version").read().err()?;
+    Some(format!("no C++ compiler, which libFuzzer needs (Debian: g++): {why}"))
 }
 
 /// Where all that is built for fuzzing goes.
@@ -90,282 +80,151 @@ pub(crate) fn folder() -> PathBuf {
     std::path::absolute(target.join("fuzz")).unwrap_or(target)
 }
 
-/// What is asked for.
-#[derive(Debug, PartialEq)]
-struct Wish<'a> {
-    time: Duration,
-    targets: Vec<&'a String>,
-}
-
-impl<'a> Wish<'a> {
-    fn read(arguments: &[String], all: &'a [String]) -> Result<Self> {
-        let mut wish = Self { time: SHORT, targets: Vec::new() };
-        let mut arguments = arguments.iter();
-        while let Some(argument) = arguments.next() {
-            if argument == "--minutes" {
-                let minutes = arguments.next().and_then(|text| text.parse::<f64>().ok());
-                wish.time = minutes
-                    .filter(|minutes| *minutes > 0.0)
-                    .and_then(|minutes| Duration::try_from_secs_f64(minutes * 60.0).ok())
-                    .ok_or("--minutes needs a number above 0")?;
-                continue;
-            }
-            let known = all.iter().find(|target| *target == argument);
-            wish.targets.push(known.ok_or_else(|| {
-                format!("{argument:?} is no target; there are {}", all.join(", "))
-            })?);
+/// How long to search, and in which targets.
+fn read_arguments(arguments: &[String], all: &[String]) -> Result<(Duration, Vec<String>)> {
+    let (mut time, mut targets) = (SHORT, Vec::new());
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        if argument == "--minutes" {
+            let minutes = arguments.next().and_then(|text| text.parse::<f64>().ok());
+            let minutes = minutes.filter(|minutes| *minutes > 0.0);
+            let found = minutes.and_then(|m| Duration::try_from_secs_f64(m * 60.0).ok());
+            time = found.ok_or("--minutes needs a number above 0")?;
+        } else if all.contains(argument) {
+            targets.push(argument.clone());
+        } else {
+            return Err(format!("{argument:?} is no target; there are {}", all.join(", ")).into());
         }
-        if wish.targets.is_empty() {
-            wish.targets = all.iter().collect();
-        }
-        Ok(wish)
     }
+    Ok((time, if targets.is_empty() { all.to_vec() } else { targets }))
 }
 
 /// One binary each; each has seeds.
-fn targets() -> Result<Vec<String>> {
+fn targets(shell: &Shell) -> Result<Vec<String>> {
     let mut targets = Vec::new();
-    for entry in fs::read_dir(format!("{FOLDER}/src/bin"))? {
-        let name = entry?.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if files_in(&seeds(&name)) == 0 {
+    for path in shell.read_dir("tests/fuzz/src/bin")? {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if shell.read_dir(seeds(&name)).map_or(0, |seeds| seeds.len()) == 0 {
             return Err(format!("{} has no seeds", seeds(&name).display()).into());
         }
         targets.push(name);
     }
-    targets.sort();
     Ok(targets)
 }
 
 fn seeds(target: &str) -> PathBuf {
-    Path::new(FOLDER).join("corpus").join(target)
-}
-
-fn files_in(folder: &Path) -> usize {
-    fs::read_dir(folder).map_or(0, Iterator::count)
+    Path::new("tests/fuzz/corpus").join(target)
 }
 
 /// What is fuzzed is what is shipped: the same version of every crate that both lock files have. A lock file that is
-/// behind is made anew.
-pub(crate) fn sync_lock() -> Result {
-    let own = format!("{FOLDER}/Cargo.lock");
-    let (main, fuzz) = (fs::read_to_string("Cargo.lock")?, fs::read_to_string(&own)?);
-    let metadata = ["metadata", "--format-version=1", "--manifest-path", MANIFEST];
-    let complete = Cmd::cargo(metadata).args(["--locked"]).run_quietly().is_ok();
-    if complete && differences(&main, &fuzz).is_empty() {
-        return Ok(());
-    }
-    println!("note: {own} was behind Cargo.lock and is made anew; commit it");
-    fs::write(&own, main)?;
-    Cmd::cargo(metadata).run_quietly()
-}
-
-/// The crates of which the second lock file has a version that the first one has not.
-fn differences(main: &str, fuzz: &str) -> Vec<String> {
-    let (main, fuzz) = (versions(main), versions(fuzz));
-    let differs = |(name, versions): (&&str, &BTreeSet<&str>)| {
-        let shipped = main.get(name)?;
-        (!versions.is_subset(shipped)).then(|| (*name).to_owned())
+/// behind is made anew. Returns our crates among those that are fuzzed.
+pub(crate) fn sync_lock(shell: &Shell) -> Result<Vec<String>> {
+    let load = |locked: &[&str]| {
+        let mut command = MetadataCommand::new();
+        command
+            .manifest_path(MANIFEST)
+            .other_options(locked.iter().map(|l| l.to_string()).collect::<Vec<_>>());
+        command.exec()
     };
-    fuzz.iter().filter_map(differs).collect()
-}
-
-fn versions(lock: &str) -> BTreeMap<&str, BTreeSet<&str>> {
-    let mut versions: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
-    let mut name = "";
-    for line in lock.lines() {
-        let value = |key| line.strip_prefix(key).map(|value: &str| value.trim_matches('"'));
-        if let Some(found) = value("name = ") {
-            name = found;
-        } else if let Some(version) = value("version = ").filter(|_| !name.is_empty()) {
-            versions.entry(name).or_default().insert(version);
+    let main = versions(&metadata()?);
+    let fuzzed = match load(&["--locked"]) {
+        Ok(fuzzed) if !is_behind(&main, &versions(&fuzzed)) => fuzzed,
+        _ => {
+            println!("note: the lock file of tests/fuzz was behind and is made anew; commit it");
+            shell.copy_file("Cargo.lock", "tests/fuzz/Cargo.lock")?;
+            load(&[])?
         }
-    }
-    versions
+    };
+    let ours = fuzzed
+        .packages
+        .iter()
+        .filter(|package| package.manifest_path.as_str().contains("/crates/dps-"));
+    Ok(ours.map(|package| package.name.to_string()).collect())
 }
 
-/// Where it all goes.
-struct Place {
-    folder: PathBuf,
-    host: String,
+/// The names and versions of a workspace's packages.
+type Versions = BTreeSet<(String, String)>;
+
+fn versions(metadata: &Metadata) -> Versions {
+    let packages = metadata.packages.iter();
+    packages.map(|package| (package.name.to_string(), package.version.to_string())).collect()
 }
 
-impl Place {
-    fn new() -> Self {
-        let version = Cmd::rustc(["-vV"]).read().unwrap_or_default();
-        let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-        Self { folder: folder(), host: host.unwrap_or_default().to_owned() }
-    }
-
-    /// With a target named, so that the flags are not for build scripts and macros.
-    fn build(&self) -> Result {
-        Cmd::cargo(["build", "--release", "--bins", "--manifest-path", MANIFEST])
-            .args(["--target", &self.host])
-            .env("CARGO_TARGET_DIR", &self.folder)
-            .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"))
-            .run()
-    }
-
-    fn binary(&self, target: &str) -> PathBuf {
-        self.folder.join(&self.host).join("release").join(target)
-    }
-
-    fn search(&self, target: &str, time: Duration) -> Result<Found> {
-        let found = self.folder.join("corpus").join(target);
-        let crashes = self.folder.join("crashes").join(target);
-        fs::create_dir_all(&found)?;
-        fs::create_dir_all(&crashes)?;
-        let mut arguments: Vec<OsString> = vec![
-            format!("-max_total_time={}", time.as_secs().max(1)).into(),
-            format!("-timeout={SLOWEST_INPUT}").into(),
-            "-print_final_stats=1".into(),
-            format!("-artifact_prefix={}/", crashes.display()).into(),
-        ];
-        let dictionary = format!("{FOLDER}/dictionaries/{target}.dict");
-        if Path::new(&dictionary).exists() {
-            arguments.push(format!("-dict={dictionary}").into());
-        }
-        let known = files_in(&found);
-        let run = Command::new(self.binary(target))
-            .args(arguments)
-            .args([&found, &seeds(target)])
-            .output()
-            .map_err(|error| format!("can't run {target}: {error}"))?;
-        let log = String::from_utf8_lossy(&run.stderr);
-        fs::write(self.folder.join(format!("{target}.log")), log.as_bytes())?;
-        let mut result = Found { corpus: files_in(&seeds(target)) + known, ..Found::read(&log) };
-        if !run.status.success() {
-            result.crash = Some(self.explain(target, &log));
-        } else if result.edges < LEAST_EDGES {
-            result.crash = Some(format!("only {} edges: no coverage?", result.edges));
-        }
-        Ok(result)
-    }
-
-    /// What went wrong, and the smallest input that makes it so.
-    fn explain(&self, target: &str, log: &str) -> String {
-        let binary = self.binary(target);
-        let Some(input) = log.lines().find_map(|line| Some(line.split_once("unit written to ")?.1))
-        else {
-            let end: Vec<_> = log.lines().rev().take(20).collect();
-            return end.into_iter().rev().collect::<Vec<_>>().join("\n");
-        };
-        let smaller = format!("{input}.min");
-        Command::new(&binary)
-            .args(["-minimize_crash=1", "-max_total_time=20", input])
-            .arg(format!("-exact_artifact_path={smaller}"))
-            .output()
-            .ok();
-        let input = if Path::new(&smaller).exists() { &smaller } else { input };
-        let said = log.lines().skip_while(|line| !line.contains("panicked at")).take(2);
-        let mut text = said.collect::<Vec<_>>().join("\n");
-        if text.is_empty() {
-            text = log
-                .lines()
-                .find(|line| line.contains("ERROR: libFuzzer"))
-                .unwrap_or_default()
-                .into();
-        }
-        format!("{text}\nthe input:  {input}\nto see it:  {} {input}", binary.display())
-    }
+/// Whether the second has a version of a crate that the first, which has that crate too, has not.
+fn is_behind(main: &Versions, fuzz: &Versions) -> bool {
+    let names: BTreeSet<_> = main.iter().map(|(name, _)| name).collect();
+    fuzz.difference(main).any(|(name, _)| names.contains(name))
 }
 
-/// What came of a search.
-#[derive(Debug, Default, PartialEq)]
-struct Found {
-    /// Inputs to begin with.
-    corpus: usize,
-    runs: u64,
-    runs_per_second: u64,
-    /// Edges seen, of those that there are.
-    edges: u64,
-    all_edges: u64,
-    new: u64,
-    crash: Option<String>,
+/// Builds the targets, and says in which folder they are. The host is named as the target, so that the flags are not
+/// for build scripts and macros.
+fn build(shell: &Shell) -> Result<PathBuf> {
+    let version = cmd!(shell, "rustc -vV").read()?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
+    let words = format!("build --release --bins --manifest-path {MANIFEST} --target {host}");
+    let build = cargo(shell, &words).env("CARGO_TARGET_DIR", folder());
+    build.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f")).run()?;
+    Ok(folder().join(host).join("release"))
 }
 
-impl Found {
-    /// Reads what libFuzzer writes.
-    fn read(log: &str) -> Self {
-        let number = |text: &str| {
-            let digits: String = text.trim().chars().take_while(char::is_ascii_digit).collect();
-            digits.parse::<u64>().ok()
-        };
-        let last = |what| log.lines().rev().find_map(|line| number(line.split_once(what)?.1));
-        let pcs = log.lines().find_map(|line| number(line.split_once("PC tables (")?.1));
-        Self {
-            runs: last("stat::number_of_executed_units:").unwrap_or_default(),
-            runs_per_second: last("stat::average_exec_per_sec:").unwrap_or_default(),
-            edges: last(" cov: ").unwrap_or_default(),
-            all_edges: pcs.unwrap_or_default(),
-            new: last("stat::new_units_added:").unwrap_or_default(),
-            ..Self::default()
-        }
+/// Searches in one target and prints its figures; fails with the end of libFuzzer's log, which names the input.
+fn search(programs: &Path, target: &str, time: Duration) -> Result {
+    let found = folder().join("corpus").join(target);
+    let crashes = folder().join("crashes").join(target);
+    fs::create_dir_all(&found)?;
+    fs::create_dir_all(&crashes)?;
+    let mut command = Command::new(programs.join(target));
+    command.args(["-timeout=10", "-print_final_stats=1"]);
+    command.arg(format!("-max_total_time={}", time.as_secs().max(1)));
+    command.arg(format!("-artifact_prefix={}/", crashes.display()));
+    let dictionary = format!("tests/fuzz/dictionaries/{target}.dict");
+    if Path::new(&dictionary).exists() {
+        command.arg(format!("-dict={dictionary}"));
     }
+    let run = command.args([&found, &seeds(target)]).output()?;
+    let log = String::from_utf8_lossy(&run.stderr);
+    fs::write(folder().join(format!("{target}.log")), log.as_bytes())?;
+    let [runs, per_second, edges, all_edges, new] = FIGURES.map(|what| figure(&log, what));
+    println!("{target:<14}{runs:>11}{per_second:>9}{:>10}{new:>9}", format!("{edges}/{all_edges}"));
+    if !run.status.success() {
+        let end = log.lines().count().saturating_sub(25);
+        return Err(log.lines().skip(end).collect::<Vec<_>>().join("\n").into());
+    }
+    if edges < LEAST_EDGES {
+        return Err(format!("only {edges} edges: no coverage?").into());
+    }
+    Ok(())
 }
 
-fn report(done: &[(String, Result<Found>)]) -> Result {
-    let mut faults = String::new();
-    let mut total = Found::default();
-    println!("\ntarget          corpus        runs   runs/s         edges     new  crashes");
-    for (target, found) in done {
-        let found = match found {
-            Ok(found) => found,
-            Err(why) => &Found { crash: Some(format!("{why:?}")), ..Found::default() },
-        };
-        let crashes = u8::from(found.crash.is_some());
-        println!("{}", row(target, found, crashes));
-        if let Some(why) = &found.crash {
-            writeln!(faults, "\n{target}: {why}").ok();
-        }
-        total.corpus += found.corpus;
-        total.runs += found.runs;
-        total.new += found.new;
-    }
-    println!("{:<14}{:>8}{:>12}{:>31}", "all", total.corpus, total.runs, total.new);
-    if faults.is_empty() {
-        return Ok(());
-    }
-    println!("{faults}");
-    Err(Failure::told())
-}
+/// What stands before the figures of a search in libFuzzer's log.
+const FIGURES: [&str; 5] = [
+    "stat::number_of_executed_units:",
+    "stat::average_exec_per_sec:",
+    " cov: ",
+    "PC tables (",
+    "stat::new_units_added:",
+];
 
-fn row(target: &str, found: &Found, crashes: u8) -> String {
-    let Found { corpus, runs, runs_per_second, edges, all_edges, new, .. } = found;
-    let edges = format!("{edges}/{all_edges}");
-    format!("{target:<14}{corpus:>8}{runs:>12}{runs_per_second:>9}{edges:>14}{new:>8}{crashes:>9}")
+/// The last number in the log behind these words.
+fn figure(log: &str, what: &str) -> u64 {
+    let text = log.rsplit_once(what).map_or("", |(_, text)| text).trim_start();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text.get(..end).and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LOG: &str = "\
-INFO: Loaded 1 PC tables (1607 PCs): 1607 [0x1,0x2),
-#8\tINITED cov: 256 ft: 353 corp: 7/206b exec/s: 0 rss: 27Mb
-#9\tNEW    cov: 257 ft: 358 corp: 8/233b lim: 46 exec/s: 0 rss: 27Mb L: 27/46 MS: 1 EraseBytes-
-#496987\tDONE   cov: 446 ft: 1851 corp: 710/91Kb lim: 694 exec/s: 55220 rss: 28Mb
-stat::number_of_executed_units: 496987
-stat::average_exec_per_sec:     55220
-stat::new_units_added:          703
-stat::slowest_unit_time_sec:    0
-";
-
     #[test]
     fn figures_are_read_from_the_log() {
-        let found = Found::read(LOG);
-        let expected = Found {
-            runs: 496_987,
-            runs_per_second: 55_220,
-            edges: 446,
-            all_edges: 1607,
-            new: 703,
-            ..Found::default()
-        };
-        assert_eq!(found, expected);
-        assert_eq!(
-            row("names", &found, 0),
-            "names                0      496987    55220      446/1607     703        0"
-        );
+        let log = "INFO: Loaded 1 PC tables (1607 PCs): 1607 [0x1,0x2),\n\
+            #8\tINITED cov: 256 ft: 353 corp: 7/206b exec/s: 0 rss: 27Mb\n\
+            #496987\tDONE   cov: 446 ft: 1851 corp: 710/91Kb exec/s: 55220 rss: 28Mb\n\
+            stat::number_of_executed_units: 496987\n\
+            stat::average_exec_per_sec:     55220\nstat::new_units_added:          703\n";
+        assert_eq!(FIGURES.map(|what| figure(log, what)), [496_987, 55_220, 446, 1607, 703]);
+        assert_eq!(figure("", " cov: "), 0);
     }
 
     #[test]
@@ -373,23 +232,24 @@ stat::slowest_unit_time_sec:    0
         let all = ["keys".to_owned(), "sas".to_owned()];
         let read = |text: &str| {
             let arguments: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
-            Wish::read(&arguments, &all).map(|wish| (wish.time.as_secs(), wish.targets.len()))
+            let (time, targets) = read_arguments(&arguments, &all).map_err(|e| e.to_string())?;
+            Ok((time.as_secs(), targets.len()))
         };
-        assert_eq!(read("").ok(), Some((3, 2)));
-        assert_eq!(read("sas --minutes 1.5").ok(), Some((90, 1)));
-        for (wrong, says) in
-            [("--minutes", "number"), ("--minutes 0", "above 0"), ("x", "keys, sas")]
-        {
-            let why = format!("{:?}", read(wrong).unwrap_err());
+        assert_eq!(read(""), Ok((3, 2)));
+        assert_eq!(read("sas --minutes 1.5"), Ok((90, 1)));
+        for (wrong, says) in [("--minutes", "number"), ("--minutes 0", "above 0"), ("x", "keys")] {
+            let why: String = read(wrong).unwrap_err();
             assert!(why.contains(says), "{why}");
         }
     }
 
     #[test]
     fn a_lock_file_that_has_another_version_is_behind() {
-        let main = "version = 4\n[[package]]\nname = \"a\"\nversion = \"1.0\"\n[[package]]\nname = \"a\"\nversion = \"2.0\"\n";
-        let fuzz = "version = 4\n[[package]]\nname = \"a\"\nversion = \"2.0\"\n[[package]]\nname = \"only-here\"\nversion = \"9\"\n";
-        assert!(differences(main, fuzz).is_empty());
-        assert_eq!(differences(main, &fuzz.replace("2.0", "2.1")), ["a"]);
+        let lock = |crates: &[(&str, &str)]| -> Versions {
+            crates.iter().map(|(name, version)| (name.to_string(), version.to_string())).collect()
+        };
+        let main = lock(&[("a", "1.0"), ("a", "2.0")]);
+        assert!(!is_behind(&main, &lock(&[("a", "2.0"), ("only-here", "9")])));
+        assert!(is_behind(&main, &lock(&[("a", "2.1")])));
     }
 }

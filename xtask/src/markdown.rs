@@ -1,7 +1,7 @@
 //! As much of Markdown as the README's commands need: fenced blocks, the headings they stand under, inline code.
 
 /// A fenced block of code.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Block {
     /// The heading above it.
     pub(crate) section: String,
@@ -9,8 +9,6 @@ pub(crate) struct Block {
     pub(crate) line: usize,
     /// The word behind the opening fence.
     pub(crate) language: String,
-    /// What a comment `<!-- ci: ... -->` in the line above the fence says.
-    pub(crate) directive: Option<String>,
     pub(crate) text: String,
 }
 
@@ -26,107 +24,61 @@ impl Block {
     }
 }
 
-/// The fenced blocks of a text in their order.
+/// The fenced blocks of a text in their order, and the rest of the text.
 ///
 /// # Errors
 /// A block that is never closed.
-pub(crate) fn blocks(text: &str) -> Result<Vec<Block>, String> {
-    let mut blocks = Vec::new();
-    let mut section = String::new();
-    let mut above = "";
+pub(crate) fn blocks(text: &str) -> Result<(Vec<Block>, String), String> {
+    let (mut blocks, mut rest, mut section) = (Vec::new(), String::new(), String::new());
     let mut open: Option<Block> = None;
     for (index, line) in text.lines().enumerate() {
-        let fence = line.trim_start().strip_prefix("```");
-        match (&mut open, fence) {
+        match (&mut open, line.trim_start().strip_prefix("```")) {
             (None, Some(language)) => {
-                open = Some(Block {
-                    section: section.clone(),
-                    line: index + 2,
-                    language: language.trim().to_string(),
-                    directive: directive(above),
-                    text: String::new(),
-                });
+                let (section, language) = (section.clone(), language.trim().to_owned());
+                open = Some(Block { section, line: index + 2, language, text: String::new() });
             }
             (Some(_), Some(_)) => blocks.extend(open.take()),
-            (Some(block), None) => {
-                block.text.push_str(line);
-                block.text.push('\n');
-            }
+            (Some(block), None) => block.text.extend([line, "\n"]),
             (None, None) => {
                 if line.starts_with('#') {
-                    section = line.trim_start_matches('#').trim().to_string();
+                    section = line.trim_start_matches('#').trim().to_owned();
                 }
+                rest.extend([line, "\n"]);
             }
         }
-        above = line;
     }
     match open {
         Some(block) => Err(format!("line {}: a code block is never closed", block.line - 1)),
-        None => Ok(blocks),
+        None => Ok((blocks, rest)),
     }
 }
 
-fn directive(line: &str) -> Option<String> {
-    let comment = line.trim().strip_prefix("<!--")?.strip_suffix("-->")?;
-    Some(comment.trim().strip_prefix("ci:")?.trim().to_string())
-}
-
-/// What stands between single backticks outside of the blocks.
-pub(crate) fn inline_code(text: &str) -> Vec<&str> {
-    let mut inside = false;
-    text.lines()
-        .filter(|line| {
-            let fence = line.trim_start().starts_with("```");
-            inside ^= fence;
-            !inside && !fence
-        })
-        .flat_map(|line| line.split('`').skip(1).step_by(2))
-        .collect()
+/// What stands between single backticks.
+pub(crate) fn inline_code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TEXT: &str = "\
-# Title
-## Quick start
-<!-- ci: skip: needs a hub -->
-```sh
-# a comment
-cargo run \\
-  --release
-
-second
-```
-Use `dps emulate` and `--json`.
-```rust
-# let hidden = `x`;
-```
-";
+    const TEXT: &str = "# Title\n## Quick start\n```sh\n# a comment\ncargo run \\\n  --release\n\n\
+        second\n```\nUse `dps emulate` and `--json`.\n```rust\n# let hidden = `x`;\n```\n";
 
     #[test]
-    fn blocks_know_where_they_stand_and_what_is_asked_of_them() {
-        let blocks = blocks(TEXT).unwrap();
+    fn blocks_know_where_they_stand_and_leave_the_rest() {
+        let (blocks, rest) = blocks(TEXT).unwrap();
         let [shell, rust] = blocks.as_slice() else { panic!("{blocks:?}") };
-        assert_eq!((shell.section.as_str(), shell.line), ("Quick start", 5));
+        assert_eq!((shell.section.as_str(), shell.line), ("Quick start", 4));
         assert_eq!(shell.language, "sh");
-        assert_eq!(shell.directive.as_deref(), Some("skip: needs a hub"));
         assert_eq!(shell.commands(), ["cargo run --release", "second"]);
         assert_eq!((rust.section.as_str(), rust.language.as_str()), ("Quick start", "rust"));
-        assert_eq!(rust.directive, None);
+        assert_eq!(inline_code(&rest).collect::<Vec<_>>(), ["dps emulate", "--json"]);
     }
 
     #[test]
     fn an_open_block_is_an_error() {
-        assert_eq!(
-            blocks("text\n```sh\nls\n").unwrap_err(),
-            "line 2: a code block is never closed"
-        );
-    }
-
-    #[test]
-    fn inline_code_leaves_the_blocks_out() {
-        assert_eq!(inline_code(TEXT), ["dps emulate", "--json"]);
+        let why = blocks("text\n```sh\nls\n").unwrap_err();
+        assert_eq!(why, "line 2: a code block is never closed");
     }
 }

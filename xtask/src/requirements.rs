@@ -1,41 +1,39 @@
 //! `cargo xtask requirements`: each requirement is held by a test that runs.
 //!
-//! The ids stand in docs/requirements.md. A test says `// Holds: 18_011, 18_012` directly above its attributes, in
-//! a comment of its own or within its doc comment.
+//! The ids stand in docs/requirements.md. A test says `// Holds: 18_011, 18_012` above its attributes, in a comment
+//! of its own or within its doc comment.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use crate::{
-    metadata::Metadata,
-    no_std::rust_files,
-    process::{Cmd, Result, none_of},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
 };
+
+use cargo_metadata::Message;
+use xshell::{Shell, cmd};
+
+use crate::process::{Result, cargo, metadata, none_of};
 
 const LIST: &str = "docs/requirements.md";
 const PREFIX: &str = "SRS_NODE_PROVISIONING_TRANSPORT_STATE_MACHINE_";
 
 /// Prints the table; fails when an id has no test, or a comment names an unknown id or stands above no test that runs.
-pub(crate) fn run(_: &[String]) -> Result {
-    let ids = ids_in(&std::fs::read_to_string(LIST)?);
-    if ids.is_empty() {
+pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
+    let mut table: Table =
+        ids_in(&shell.read_file(LIST)?).into_iter().map(|id| (id, BTreeSet::new())).collect();
+    if table.is_empty() {
         return Err(format!("{LIST} names no requirement").into());
     }
+    let running = tests_that_run(shell)?;
     let mut faults = Vec::new();
-    let mut table: Table = ids.into_iter().map(|id| (id, BTreeSet::new())).collect();
-    for package in Metadata::load()?.members().filter(|package| package.name != "xtask") {
-        let mut claims = Vec::new();
-        for file in rust_files(package.manifest_path.parent().ok_or("a package without a folder")?)?
-        {
-            for found in scan(&std::fs::read_to_string(&file)?) {
-                match found {
-                    Ok(claim) => claims.push(claim),
-                    Err(fault) => faults.push(format!("{}:{fault}", file.display())),
-                }
-            }
-        }
-        if !claims.is_empty() {
-            let running = tests_that_run(&package.name)?;
-            faults.extend(enter(&mut table, &package.name, &claims, &running));
+    // The files of xtask show such comments in their tests.
+    for package in metadata()?.workspace_packages().iter().filter(|p| p.name != "xtask") {
+        let folder = package.manifest_path.parent().ok_or("a package without a folder")?;
+        let running = running.get(package.name.as_str()).cloned().unwrap_or_default();
+        let files =
+            cmd!(shell, "git ls-files --cached --others --exclude-standard {folder}").read()?;
+        for file in files.lines().filter(|file| file.ends_with(".rs") && Path::new(file).exists()) {
+            let claims = claims(&shell.read_file(file)?);
+            faults.extend(enter(&mut table, file, &claims, &running));
         }
     }
     faults.extend(bare(&table));
@@ -46,112 +44,80 @@ pub(crate) fn run(_: &[String]) -> Result {
     none_of(&faults)
 }
 
-/// The tests that hold each short id, as `package test`.
+/// The tests that hold each short id.
 type Table = BTreeMap<String, BTreeSet<String>>;
-
-/// A test that says which ids it holds.
-#[derive(Debug, PartialEq, Eq)]
-struct Claim {
-    test: String,
-    ids: Vec<String>,
-}
 
 /// The short ids (`18_011`) of the lines `- SRS_..._18_011: text`.
 fn ids_in(list: &str) -> BTreeSet<String> {
-    list.lines()
-        .filter_map(|line| line.strip_prefix("- ")?.strip_prefix(PREFIX)?.split_once(": "))
-        .map(|(id, _)| id.to_string())
-        .collect()
+    let ids = list.lines().filter_map(|line| line.strip_prefix("- ")?.strip_prefix(PREFIX));
+    ids.filter_map(|line| Some(line.split_once(": ")?.0.to_owned())).collect()
 }
 
-/// Every `Holds:` comment of a file: the claim of the test that it stands above, or what is wrong with it.
-fn scan(code: &str) -> Vec<Result<Claim, String>> {
+/// Every `Holds:` comment of a file: its ids, and the name of the function that comes next.
+fn claims(code: &str) -> Vec<(String, Vec<String>)> {
     let lines: Vec<&str> = code.lines().map(str::trim).collect();
-    let mut found = Vec::new();
-    for (index, line) in lines.iter().enumerate() {
-        let Some(ids) = holds(line) else { continue };
-        let below = lines.iter().skip(index + 1).copied();
-        found.push(match test_below(below) {
-            Ok(test) => Ok(Claim { test: test.to_string(), ids }),
-            Err(why) => Err(format!("{}: {why}", index + 1)),
-        });
-    }
-    found
-}
-
-/// The ids of a `Holds:` comment, without their common part.
-fn holds(line: &str) -> Option<Vec<String>> {
-    let comment = line.strip_prefix("//")?.trim_start_matches('/').trim_start();
-    let ids = comment.strip_prefix("Holds:")?.trim().trim_end_matches('.');
-    let short = |id: &str| id.trim().trim_matches('`').trim_start_matches(PREFIX).to_string();
-    Some(ids.split(',').map(short).collect())
-}
-
-/// The name of the test whose attributes begin here; comments may stand between.
-fn test_below<'a>(lines: impl Iterator<Item = &'a str>) -> Result<&'a str, &'static str> {
-    let mut is_test = false;
-    let mut open = 0_usize;
-    for line in lines {
-        if open == 0 && line.starts_with("//") {
-            continue;
-        }
-        if open == 0 && !line.starts_with("#[") {
-            let name = function_name(line).ok_or("stands above no function")?;
-            return if is_test { Ok(name) } else { Err("stands above a function that is no test") };
-        }
-        if line.starts_with("#[ignore") {
-            return Err("stands above an ignored test");
-        }
-        is_test |=
-            ["#[test]", "#[tokio::test]", "#[tokio::test("].iter().any(|t| line.starts_with(t));
-        // An attribute may take several lines.
-        open = (open + line.matches('[').count()).saturating_sub(line.matches(']').count());
-    }
-    Err("stands above nothing")
+    let claim = |(index, line): (usize, &&str)| {
+        let comment = line.strip_prefix("//")?.trim_start_matches('/').trim_start();
+        let ids = comment.strip_prefix("Holds:")?.trim().trim_end_matches('.');
+        let short = |id: &str| id.trim().trim_matches('`').trim_start_matches(PREFIX).to_owned();
+        let test = lines.iter().skip(index).find_map(|line| function_name(line));
+        Some((test.unwrap_or("nothing").to_owned(), ids.split(',').map(short).collect()))
+    };
+    lines.iter().enumerate().filter_map(claim).collect()
 }
 
 fn function_name(line: &str) -> Option<&str> {
     let after = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ")?;
-    let end = after.find(|c: char| !c.is_alphanumeric() && c != '_')?;
-    after.get(..end)
+    after.split(|c: char| !c.is_alphanumeric() && c != '_').next()
 }
 
-/// Asks the test binaries themselves: a test in a file that is not compiled, or an ignored one, is not among these.
-fn tests_that_run(package: &str) -> Result<BTreeSet<String>> {
-    let list = |more: &[&str]| {
-        Cmd::cargo(["test", "--locked", "--package", package, "--all-features", "--quiet"])
-            .args(["--all-targets", "--", "--list", "--format", "terse"])
-            .args(more)
-            .read()
-    };
-    let ignored = listed(&list(&["--ignored"])?);
-    Ok(listed(&list(&[])?).difference(&ignored).cloned().collect())
+/// The names of each package's tests, as the test binaries themselves tell: a function that is no test, one in a
+/// file that is not compiled, and an ignored test are not among them.
+fn tests_that_run(shell: &Shell) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let build = "test --locked --workspace --all-features --no-run --message-format json";
+    let messages = cargo(shell, build).read()?;
+    let metadata = metadata()?;
+    let mut tests = BTreeMap::<String, BTreeSet<String>>::new();
+    for message in Message::parse_stream(messages.as_bytes()) {
+        if let Message::CompilerArtifact(artifact) = message?
+            && artifact.profile.test
+            && let Some(program) = &artifact.executable
+        {
+            let package = &metadata[&artifact.package_id];
+            let shell = shell.clone();
+            shell.change_dir(package.manifest_path.parent().ok_or("a package without a folder")?);
+            let ignored = listed(&cmd!(shell, "{program} --list --format terse --ignored").read()?);
+            let all = listed(&cmd!(shell, "{program} --list --format terse").read()?);
+            let running = all.difference(&ignored).cloned();
+            tests.entry(package.name.to_string()).or_default().extend(running);
+        }
+    }
+    Ok(tests)
 }
 
 /// The paths in lines such as `machine::tests::a_name: test`.
 fn listed(output: &str) -> BTreeSet<String> {
-    output.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_string).collect()
+    output.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
 }
 
-/// Enters a package's claims into the table; returns those that don't fit.
+/// Enters a file's claims into the table; returns those that don't fit.
 fn enter(
     table: &mut Table,
-    package: &str,
-    claims: &[Claim],
+    file: &str,
+    claims: &[(String, Vec<String>)],
     running: &BTreeSet<String>,
 ) -> Vec<String> {
     let mut faults = Vec::new();
-    for Claim { test, ids } in claims {
+    for (test, ids) in claims {
         let is_it = |path: &&String| path.rsplit("::").next() == Some(test);
         let Some(path) = running.iter().find(is_it) else {
-            faults.push(format!("{package}: {test} is not among the tests that run"));
+            faults.push(format!("{file}: {test} is not among the tests that run"));
             continue;
         };
         for id in ids {
             match table.get_mut(id) {
-                Some(tests) => _ = tests.insert(format!("{package} {path}")),
-                None => faults
-                    .push(format!("{package}: {test} holds {id:?}, which {LIST} doesn't name")),
+                Some(tests) => _ = tests.insert(path.clone()),
+                None => faults.push(format!("{file}: {test} holds {id:?}, which is not in {LIST}")),
             }
         }
     }
@@ -168,88 +134,43 @@ fn bare(table: &Table) -> impl Iterator<Item = String> {
 mod tests {
     use super::*;
 
-    fn claim(test: &str, ids: &[&str]) -> Claim {
-        Claim { test: test.into(), ids: ids.iter().map(|id| id.to_string()).collect() }
-    }
-
-    fn only(code: &str) -> Result<Claim, String> {
-        let mut found = scan(code);
-        assert_eq!(found.len(), 1, "{found:?}");
-        found.remove(0)
-    }
-
-    #[test]
-    fn ids_are_read_from_the_list() {
-        let list = format!("# Title\n- {PREFIX}18_011: one.\n- {PREFIX}18_012: two.\n- other\n");
-        assert_eq!(ids_in(&list), BTreeSet::from(["18_011".to_string(), "18_012".to_string()]));
-    }
-
-    #[test]
-    fn a_comment_above_a_test_is_a_claim() {
-        let code = "// Holds: 18_011, 18_012\n#[test]\nfn fails_offline() {";
-        assert_eq!(only(code), Ok(claim("fails_offline", &["18_011", "18_012"])));
-        let code = format!(
-            "/// Says why.\n///\n/// Holds: `{PREFIX}18_014`.\n/// More.\n#[tokio::test(\n    start_paused = true\n)]\nasync fn emits() {{"
-        );
-        assert_eq!(only(&code), Ok(claim("emits", &["18_014"])));
-    }
-
-    #[test]
-    fn a_comment_above_anything_else_is_a_fault() {
-        for code in [
-            "// Holds: 18_011\nfn no_test() {}",
-            "// Holds: 18_011\n#[test]\n#[ignore = \"slow\"]\nfn ignored() {}",
-            "// Holds: 18_011\n// #[test]\n// fn commented_out() {}",
-            "// Holds: 18_011\n\n#[test]\nfn apart() {}",
-            "// Holds: 18_011\n#[test]\nstruct Odd;",
-            "// Holds: 18_011",
-        ] {
-            assert!(only(code).is_err(), "{code}");
-        }
-    }
-
-    #[test]
-    fn other_comments_are_no_claims() {
-        assert_eq!(scan("// It holds: nothing\nlet x = \"// Holds: 18_011\";\n"), []);
-    }
-
-    #[test]
-    fn the_binaries_say_which_tests_run() {
-        let output =
-            "a::tests::one: test\ntwo: test\nbench_it: benchmark\n\n3 tests, 0 benchmarks\n";
-        assert_eq!(listed(output), BTreeSet::from(["a::tests::one".into(), "two".into()]));
-    }
-
-    fn faults(claims: &[Claim], running: &[&str]) -> Vec<String> {
-        let mut table = Table::from([("18_011".to_string(), BTreeSet::new())]);
+    /// The faults of a file of the given code, in a package where the given tests run.
+    fn faults(code: &str, running: &[&str]) -> Vec<String> {
+        let mut table = Table::from([("18_011".to_owned(), BTreeSet::new())]);
         let running = running.iter().map(|name| name.to_string()).collect();
-        let mut faults = enter(&mut table, "ours", claims, &running);
+        let mut faults = enter(&mut table, "a.rs", &claims(code), &running);
         faults.extend(bare(&table));
         faults
     }
 
     #[test]
     fn an_id_held_by_a_test_that_runs_passes() {
-        assert_eq!(faults(&[claim("one", &["18_011"])], &["m::tests::one"]), Vec::<String>::new());
+        let code = "// Holds: 18_011\n#[test]\nfn one() {";
+        assert_eq!(faults(code, &["m::tests::one"]), Vec::<String>::new());
+        let code =
+            format!("/// Why.\n/// Holds: `{PREFIX}18_011`.\n#[tokio::test]\nasync fn one() {{");
+        assert_eq!(faults(&code, &["one"]), Vec::<String>::new());
     }
 
     #[test]
-    fn an_id_without_a_test_fails() {
+    fn an_id_without_a_test_that_runs_fails() {
         let bare = format!("no test holds {PREFIX}18_011");
-        assert_eq!(faults(&[], &["m::tests::one"]), std::slice::from_ref(&bare));
-        let dead = faults(&[claim("one", &["18_011"])], &["m::tests::someone"]);
-        assert_eq!(dead, ["ours: one is not among the tests that run".to_string(), bare]);
+        assert_eq!(faults("let x = \"// Holds: 18_011\";\n", &["one"]), [&*bare]);
+        let dead = faults("// Holds: 18_011\nfn one() {", &["m::tests::someone"]);
+        assert_eq!(dead, ["a.rs: one is not among the tests that run", &bare]);
+        assert_eq!(faults("// Holds: 18_011", &["one"]).len(), 2);
     }
 
     #[test]
     fn an_unknown_id_fails() {
-        let faults = faults(&[claim("one", &["18_011", "18_999"])], &["one"]);
-        assert_eq!(faults, [format!("ours: one holds \"18_999\", which {LIST} doesn't name")]);
+        let faults = faults("// Holds: 18_011, 18_999\n#[test]\nfn one() {", &["one"]);
+        assert_eq!(faults, [format!("a.rs: one holds \"18_999\", which is not in {LIST}")]);
     }
 
     #[test]
-    fn the_list_in_the_repository_is_whole() {
-        let ids = ids_in(include_str!("../../docs/requirements.md"));
-        assert_eq!(ids.len(), 15);
+    fn ids_are_read_from_the_list_and_tests_from_the_binaries() {
+        assert_eq!(ids_in(include_str!("../../docs/requirements.md")).len(), 15);
+        let output = "a::tests::one: test\nbench_it: benchmark\n\n3 tests, 0 benchmarks\n";
+        assert_eq!(listed(output), BTreeSet::from(["a::tests::one".to_owned()]));
     }
 }

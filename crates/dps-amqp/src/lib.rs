@@ -25,6 +25,7 @@
 //!
 //! See [the service's page about AMQP](https://learn.microsoft.com/azure/iot-dps/iot-dps-devguide-protocols) and
 //! [the AMQP 1.0 standard](https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-overview-v1.0-os.html).
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // The tests of the workspace and the fuzz targets read frames with it. It is no part of the API.
 #[doc(hidden)]

@@ -1,27 +1,62 @@
-//! Device provisioning for Azure IoT: choose a transport by feature, register a device.
+//! Device provisioning for Azure IoT: a client for the
+//! [Device Provisioning Service](https://learn.microsoft.com/azure/iot-dps/about-iot-dps) (DPS), which tells a device
+//! which hub is its own.
+//!
+//! # Why this one
+//!
+//! - A registration has exactly one outcome: no hang, no lost answer. Every wait has a bound, a future that is dropped
+//!   leaves nothing behind, and the client can be used again.
+//! - An [`Error`] says by its [kind](ErrorKind) whose fault it is, where it happened, and what to do next. The same fault
+//!   gives the same error on every transport.
+//! - The server's certificate is always checked. No secret is printed, and each is wiped when it is dropped.
+//!
+//! # Example
 //!
 //! ```no_run
 //! use dps_client::{Config, RegistrationRequest, Settings, SymmetricKey, Transport, client};
 //!
-//! # async fn register() -> Result<(), dps_client::Error> {
-//! let key: SymmetricKey = std::fs::read_to_string("device.key").unwrap_or_default().parse()?;
-//! let config = Config::new("0ne00AABBCC".parse()?, key.into());
-//! let client = client(Transport::Http, config, Settings::default())?;
-//! let device = client.register(RegistrationRequest::new("pump-17".parse()?)).await?;
-//! println!("{} is {}", device.device_id, device.assigned_hub);
-//! client.end_session().await
-//! # }
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let key: SymmetricKey = std::fs::read_to_string("device.key")?.parse()?;
+//!     let config = Config::new("0ne00AABBCC".parse()?, key.into());
+//!     let client = client(Transport::Mqtt, config, Settings::default())?;
+//!
+//!     let device = client.register(RegistrationRequest::new("pump-17".parse()?)).await?;
+//!     println!("{} is a device of {}", device.device_id, device.assigned_hub);
+//!     client.end_session().await?;
+//!     Ok(())
+//! }
 //! ```
 //!
-//! It runs on tokio: in a runtime of any flavour with its I/O and its timer enabled (`#[tokio::main]` does so; by hand,
-//! `enable_all`), which takes tokio's features `rt`, `net` and `time`. Outside of one, `register` is a configuration
-//! error.
+//! It runs on tokio, in a runtime of any flavor with its I/O and its timer enabled: `#[tokio::main]` makes one, and
+//! [`enable_all`](https://docs.rs/tokio/1/tokio/runtime/struct.Builder.html#method.enable_all) does so by hand. Outside
+//! of a runtime, [`register`](StateMachine::register) is a configuration error.
 //!
-//! Each feature adds a transport: `http`, `mqtt`, `amqp`, and `websocket` lets MQTT and AMQP go through port 443. None is
-//! there by default, and none hides anything: asking for a transport that is not compiled in is a configuration error. An
-//! application that knows its transport at compile time, or that has settings for it, can use that transport's own type with
-//! [`StateMachine`] instead; so can one that brings a transport of its own, like a fake for its tests: it implements
-//! [`TransportHandlers`].
+//! # Features
+//!
+//! | feature | adds | port |
+//! |---|---|---|
+//! | `http` | [`Transport::Http`]: HTTPS | 443 |
+//! | `mqtt` | [`Transport::Mqtt`]: MQTT 3.1.1 over TLS | 8883 |
+//! | `mqtt`, `websocket` | [`Transport::MqttWs`]: the same over WebSocket | 443 |
+//! | `amqp` | [`Transport::Amqp`]: AMQP 1.0 over TLS | 5671 |
+//! | `amqp`, `websocket` | [`Transport::AmqpWs`]: the same over WebSocket | 443 |
+//!
+//! None is there by default. A feature only adds; to ask for a transport that is not compiled in is a configuration
+//! error that names those that are.
+//!
+//! # How to choose a transport
+//!
+//! - The one that the device speaks to its hub anyway: its library, its port and its firewall rule are there already.
+//! - Otherwise [`Transport::Mqtt`]: the fewest round trips, and the smallest program. Where only port 443 is open,
+//!   [`Transport::MqttWs`] or [`Transport::Http`]; all go through an HTTP CONNECT [`Proxy`].
+//! - MQTT can't force a device to be assigned anew
+//!   ([`force_registration`](RegistrationRequest::force_registration)); HTTPS and AMQP can.
+//!
+//! An application that knows its transport at compile time, or that has settings for it, can use that transport's own
+//! type with [`StateMachine`] in place of [`client`]. So can one that brings a transport of its own, like a fake for its
+//! tests: it implements [`TransportHandlers`].
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod transport;
 
@@ -45,10 +80,28 @@ pub use dps_state_machine::{
 };
 pub use transport::{Transport, client};
 
-/// The README's code compiles.
-#[cfg(all(doctest, feature = "http"))]
-#[doc = include_str!("../../../README.md")]
-struct Readme;
+/// The code in the READMEs compiles.
+#[cfg(all(doctest, feature = "amqp", feature = "http", feature = "mqtt"))]
+mod readmes {
+    #[doc = include_str!("../../../README.md")]
+    struct Workspace;
+    #[doc = include_str!("../README.md")]
+    struct Client;
+    #[doc = include_str!("../../dps-amqp/README.md")]
+    struct Amqp;
+    #[doc = include_str!("../../dps-attestation/README.md")]
+    struct Attestation;
+    #[doc = include_str!("../../dps-connect/README.md")]
+    struct Connect;
+    #[doc = include_str!("../../dps-emulator/README.md")]
+    struct Emulator;
+    #[doc = include_str!("../../dps-http/README.md")]
+    struct Http;
+    #[doc = include_str!("../../dps-mqtt/README.md")]
+    struct Mqtt;
+    #[doc = include_str!("../../dps-state-machine/README.md")]
+    struct Machine;
+}
 
 /// A device's session over a transport chosen at run time.
 pub type Client = StateMachine<BoxTransport>;

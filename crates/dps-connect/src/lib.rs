@@ -24,6 +24,7 @@
 //! ```
 //!
 //! The feature `websocket` compiles [`Carrier::WebSocket`] in.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod carrier;
 mod clock;

@@ -27,6 +27,7 @@
 //!
 //! See [the service's page about MQTT](https://learn.microsoft.com/azure/iot-dps/iot-dps-mqtt-support) and
 //! [the MQTT 3.1.1 standard](https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html).
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // The tests of the workspace and the fuzz targets read packets with it. It is no part of the API.
 #[doc(hidden)]

@@ -59,6 +59,7 @@
 //! ```
 //!
 //! Without the default feature `std` the crate is `no_std` with `alloc`, and has no [`StateMachine`].
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "std"), no_std)]
 
 extern crate alloc;

@@ -2,76 +2,58 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::process::{Cmd, Result};
+use xshell::{Shell, cmd};
 
-/// A device that its group knows and one that nobody knows.
-pub(super) struct Certificates {
-    /// What the emulator's group trusts.
-    pub(super) root: PathBuf,
-    pub(super) device: Identity,
-    pub(super) stranger: Identity,
+use crate::process::Result;
+
+/// Makes a root, an authority below it and a device below that in the folder. The device's certificate is
+/// `DEVICE-chain.pem`, with its authority's, and its key `DEVICE.key`. Returns the root's certificate.
+pub(super) fn family(shell: &Shell, folder: &Path, family: &str, device: &str) -> Result<PathBuf> {
+    let (root, authority) = (format!("{family}-root"), format!("{family}-authority"));
+    let made =
+        Folder { shell, folder, config: shell.current_dir().join("tests/peers/openssl.cnf") };
+    made.certificate(&root, "authority", None)?;
+    made.certificate(&authority, "authority", Some(&root))?;
+    made.certificate(device, "device", Some(&authority))?;
+    let pem = |name: &str| shell.read_file(made.file(name, "pem"));
+    let chain = pem(device)? + &pem(&authority)?;
+    shell.write_file(made.file(&format!("{device}-chain"), "pem"), chain)?;
+    Ok(made.file(&root, "pem"))
 }
 
-/// A certificate with the authority between it and its root, and its key.
-pub(super) struct Identity {
-    pub(super) common_name: &'static str,
-    pub(super) chain: PathBuf,
-    pub(super) key: PathBuf,
+struct Folder<'a> {
+    shell: &'a Shell,
+    folder: &'a Path,
+    config: PathBuf,
 }
 
-/// Makes them anew in the folder.
-pub(super) fn make(folder: &Path) -> Result<Certificates> {
-    let (root, device) = family(folder, "known", "peer-by-certificate")?;
-    let (_, stranger) = family(folder, "foreign", "peer-by-foreign-certificate")?;
-    Ok(Certificates { root, device, stranger })
-}
+impl Folder<'_> {
+    fn file(&self, name: &str, ending: &str) -> PathBuf {
+        self.folder.join(format!("{name}.{ending}"))
+    }
 
-/// A root, an authority below it, a device below that.
-fn family(folder: &Path, family: &str, device: &'static str) -> Result<(PathBuf, Identity)> {
-    let root = format!("{family}-root");
-    let authority = format!("{family}-authority");
-    certificate(folder, &root, "authority", None)?;
-    certificate(folder, &authority, "authority", Some(&root))?;
-    certificate(folder, device, "device", Some(&authority))?;
-    let chain = folder.join(format!("{device}-chain.pem"));
-    let pem = |name: &str| std::fs::read_to_string(folder.join(format!("{name}.pem")));
-    std::fs::write(&chain, pem(device)? + &pem(&authority)?)?;
-    let key = folder.join(format!("{device}.key"));
-    Ok((folder.join(format!("{root}.pem")), Identity { common_name: device, chain, key }))
-}
-
-/// `name.pem` and `name.key`, signed by the issuer or by itself.
-fn certificate(folder: &Path, name: &str, kind: &str, issuer: Option<&str>) -> Result {
-    let config = std::env::current_dir()?.join("tests/peers/openssl.cnf");
-    let file = |name: &str, ending: &str| folder.join(format!("{name}.{ending}"));
-    let key = file(name, "key");
-    let request = file(name, "csr");
-    // RSA for devices and P-256 for authorities, so that both are seen.
-    let kind_of_key: &[&str] = match kind {
-        "device" => &["-newkey", "rsa:2048"],
-        _ => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
-    };
-    Cmd::new("openssl")
-        .args(["req", "-nodes", "-subj", &format!("/CN={name}")])
-        .args(kind_of_key)
-        .args(["-config".as_ref(), config.as_os_str()])
-        .args(["-keyout".as_ref(), key.as_os_str(), "-out".as_ref(), request.as_os_str()])
-        .run_quietly()?;
-    let signer = match issuer {
-        None => vec!["-signkey".into(), key],
-        Some(issuer) => vec![
-            "-CA".into(),
-            file(issuer, "pem"),
-            "-CAkey".into(),
-            file(issuer, "key"),
-            "-CAcreateserial".into(),
-        ],
-    };
-    Cmd::new("openssl")
-        .args(["x509", "-req", "-days", "2", "-sha256", "-extensions", kind])
-        .args(["-extfile".as_ref(), config.as_os_str()])
-        .args(signer)
-        .args(["-in".as_ref(), request.as_os_str()])
-        .args(["-out".as_ref(), file(name, "pem").as_os_str()])
-        .run_quietly()
+    /// `name.pem` and `name.key`, signed by the issuer or by itself.
+    fn certificate(&self, name: &str, kind: &str, issuer: Option<&str>) -> Result {
+        let Self { shell, config, .. } = self;
+        let [key, request, pem] = ["key", "csr", "pem"].map(|ending| self.file(name, ending));
+        // RSA for devices and P-256 for authorities, so that both are seen.
+        let kind_of_key: &[&str] = match kind {
+            "device" => &["rsa:2048"],
+            _ => &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+        };
+        cmd!(shell, "openssl req -nodes -subj /CN={name} -newkey {kind_of_key...} -config {config} -keyout {key} -out {request}")
+            .quiet()
+            .ignore_stderr()
+            .run()?;
+        let mut sign = cmd!(shell, "openssl x509 -req -days 2 -sha256 -in {request} -out {pem}");
+        sign = match issuer {
+            None => sign.arg("-signkey").arg(key),
+            Some(issuer) => {
+                let [authority, key] = ["pem", "key"].map(|ending| self.file(issuer, ending));
+                sign.arg("-CAcreateserial").arg("-CA").arg(authority).arg("-CAkey").arg(key)
+            }
+        };
+        let sign = sign.args(["-extensions", kind, "-extfile"]).arg(config);
+        Ok(sign.quiet().ignore_stderr().run()?)
+    }
 }

@@ -12,18 +12,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::process::Result;
+use crate::Result;
 
 /// Relays connections to one address until the program ends.
-pub(super) struct SlowPath {
-    pub(super) port: u16,
+pub(crate) struct SlowPath {
+    pub(crate) port: u16,
     up: Arc<AtomicU64>,
     down: Arc<AtomicU64>,
 }
 
 impl SlowPath {
     /// Listens on a free port of the loopback.
-    pub(super) fn to(server: SocketAddr, round_trip: Duration) -> Result<Self> {
+    pub(crate) fn to(server: SocketAddr, round_trip: Duration) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let port = listener.local_addr()?.port();
         let (up, down) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -42,7 +42,7 @@ impl SlowPath {
     }
 
     /// The bytes that went up and down since the last call.
-    pub(super) fn take_bytes(&self) -> (u64, u64) {
+    pub(crate) fn take_bytes(&self) -> (u64, u64) {
         (self.up.swap(0, Ordering::SeqCst), self.down.swap(0, Ordering::SeqCst))
     }
 }

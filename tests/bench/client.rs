@@ -1,16 +1,16 @@
 //! Measuring one client from outside.
 
 use std::{
+    ffi::OsString,
     fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use super::proxy::SlowPath;
-use crate::process::Result;
+use crate::{Result, slow_path::SlowPath};
 
 /// Long against all that a client computes, so that round trips can be read off the time.
 const ROUND_TRIP: Duration = Duration::from_millis(200);
@@ -18,36 +18,27 @@ const ROUND_TRIP: Duration = Duration::from_millis(200);
 const RUNS: u32 = 40;
 
 /// What one registration costs.
-pub(super) struct Figures {
-    pub(super) round_trips: f64,
-    pub(super) up: u64,
-    pub(super) down: u64,
-    pub(super) cpu_ms: f64,
-    pub(super) peak_mib: f64,
-    pub(super) size_mib: f64,
+pub(crate) struct Figures {
+    pub(crate) round_trips: f64,
+    pub(crate) up: u64,
+    pub(crate) down: u64,
+    pub(crate) cpu_ms: f64,
+    pub(crate) peak_mib: f64,
+    pub(crate) size_mib: f64,
 }
 
-/// The arguments for an endpoint.
-type Arguments = dyn Fn(&str) -> Vec<String>;
-
-/// A program that registers a device at the endpoint that it is given.
-pub(super) struct Client {
-    program: PathBuf,
-    port: u16,
-    arguments: Box<Arguments>,
+/// A program that registers a device.
+pub(crate) struct Client {
+    pub(crate) program: PathBuf,
+    /// The emulator's port.
+    pub(crate) port: u16,
+    /// Its arguments, with `ENDPOINT` for where it goes.
+    pub(crate) arguments: Vec<String>,
 }
 
 impl Client {
-    pub(super) fn new(
-        program: &Path,
-        port: u16,
-        arguments: impl Fn(&str) -> Vec<String> + 'static,
-    ) -> Self {
-        Self { program: program.to_owned(), port, arguments: Box::new(arguments) }
-    }
-
     /// Runs it often enough to tell.
-    pub(super) fn measure(&self) -> Result<Figures> {
+    pub(crate) fn measure(&self) -> Result<Figures> {
         let (cpu_ms, direct) = self.cpu()?;
         let path = SlowPath::to(SocketAddr::from(([127, 0, 0, 1], self.port)), ROUND_TRIP)?;
         let (slow, peak_kib) = self.run_once(path.port)?;
@@ -63,17 +54,22 @@ impl Client {
         })
     }
 
+    /// The program with its arguments for a port.
+    fn command(&self, port: u16) -> impl Iterator<Item = OsString> {
+        let endpoint = format!("127.0.0.1:{port}");
+        let arguments = self.arguments.iter().map(move |word| word.replace("ENDPOINT", &endpoint));
+        [self.program.clone().into_os_string()].into_iter().chain(arguments.map(OsString::from))
+    }
+
     /// User and system time of a run in milliseconds, and how long a run takes.
     fn cpu(&self) -> Result<(f64, Duration)> {
-        let endpoint = format!("127.0.0.1:{}", self.port);
         let script = format!(
             "TIMEFORMAT='%U %S'; time for i in $(seq {RUNS}); do \"$@\" >/dev/null || exit 1; done"
         );
         let begin = Instant::now();
         let output = Command::new("bash")
             .args(["-c", &script, "bash"])
-            .arg(&self.program)
-            .args((self.arguments)(&endpoint))
+            .args(self.command(self.port))
             .stdin(Stdio::null())
             .output()?;
         let took = begin.elapsed() / RUNS;
@@ -88,10 +84,9 @@ impl Client {
 
     /// Runs it once on the slow path: how long it took, and its peak memory in KiB.
     fn run_once(&self, port: u16) -> Result<(Duration, u64)> {
-        let endpoint = format!("127.0.0.1:{port}");
         let begin = Instant::now();
         let mut child = Command::new(&self.program)
-            .args((self.arguments)(&endpoint))
+            .args(self.command(port).skip(1))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()?;

@@ -1,0 +1,36 @@
+//! `cargo xtask faults`, `soak` and `bench`: programs of the conformance suite, which print tables and figures of
+//! their own. Without arguments each runs its short form; arguments go to it.
+
+use xshell::Shell;
+
+use crate::process::{Result, build, cargo, metadata};
+
+/// Every fault at every step of every transport, the register future dropped after each of its polls, everything
+/// that a service may say in retry-after, and random schedules. `--seeds 100000` is the long form, `--seed N` plays
+/// one schedule again.
+pub(crate) fn faults(shell: &Shell, arguments: &[String]) -> Result {
+    let tests = cargo(shell, "test --locked --workspace --all-features --test faults -- run");
+    Ok(tests.args(arguments).run()?)
+}
+
+/// Thousands of registrations in one process, many at once, and the emulator under abuse; it fails when something
+/// grows, leaks or gives way. `--registrations 10000` is the long form, `--release` builds it for speed.
+pub(crate) fn soak(shell: &Shell, arguments: &[String]) -> Result {
+    const RELEASE: &str = "--release";
+    let program = if arguments.iter().any(|argument| argument == RELEASE) {
+        cargo(shell, "build --locked --release --bin soak").run()?;
+        metadata()?.target_directory.join("release/soak").into()
+    } else {
+        build(shell, "soak", "faults")?
+    };
+    // A thousand connections want more descriptors than most shells give at first.
+    let script = "ulimit -S -n $(ulimit -H -n) || true; exec \"$0\" \"$@\"";
+    let soak = shell.cmd("sh").args(["-c", script]).arg(program);
+    Ok(soak.args(arguments.iter().filter(|argument| *argument != RELEASE)).run()?)
+}
+
+/// What one registration costs a device: round trips, bytes, CPU and memory. Arguments name transports.
+pub(crate) fn bench(shell: &Shell, arguments: &[String]) -> Result {
+    let run = cargo(shell, "run --locked --package dps-conformance --bin bench --");
+    Ok(run.args(arguments).run()?)
+}

@@ -11,6 +11,7 @@ mod licenses;
 mod markdown;
 mod no_std;
 mod package;
+mod packages;
 mod peers;
 mod process;
 mod public_api;
@@ -30,7 +31,7 @@ type Run = fn(&Shell, &[String]) -> Result;
 
 /// Name, purpose and function of each task, in the order in which `ci` runs them: what answers fast comes first.
 const TASKS: &[(&str, &str, Run)] = &[
-    ("test", "every test that needs only Rust; arguments go to `cargo test`", test::run),
+    ("test", "every test; arguments go to `cargo test`", test::run),
     ("ci", "every task below, then a table of how they ended", ci::run),
     ("toolchain", "the compiler, the workflow and rust-version agree", toolchain::run),
     ("fmt", "the code is formatted", style::fmt),

@@ -65,7 +65,6 @@ fn metadata_faults(package: &Package) -> Vec<String> {
     let docs = json!({"all-features": true, "rustdoc-args": ["--cfg", "docsrs"]});
     let checks = [
         (package.description.is_some(), "a description"),
-        (package.repository.is_some(), "a repository"),
         (package.readme.is_some(), "a readme"),
         (!package.categories.is_empty(), "categories"),
         ((1..=MOST_KEYWORDS).contains(&keywords.len()), "one to five keywords"),

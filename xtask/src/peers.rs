@@ -15,7 +15,10 @@ use std::{
 use serde_json::{Value, json};
 use xshell::{Shell, cmd};
 
-use crate::process::{Result, Running, build, in_ci, metadata, none_of};
+use crate::{
+    packages,
+    process::{Result, Running, build, in_ci, metadata, none_of},
+};
 
 struct Peer {
     /// Its folder in tests/peers.
@@ -132,9 +135,7 @@ fn missing(shell: &Shell, needs: &[(&str, &str)], ports: &[(&str, u16)]) -> Resu
         if !in_ci() {
             return Ok(Some(format!("{} not installed", missing.join(", "))));
         }
-        as_root(shell, "apt-get update --quiet")?;
-        let install = "apt-get install --yes --quiet --no-install-recommends";
-        as_root(shell, &format!("{install} {}", missing.join(" ")))?;
+        packages::install(shell, &missing)?;
     }
     for (_, port) in ports {
         match TcpListener::bind(("127.0.0.1", *port)) {
@@ -145,18 +146,14 @@ fn missing(shell: &Shell, needs: &[(&str, &str)], ports: &[(&str, u16)]) -> Resu
             }
             Err(_) if !in_ci() => return Ok(Some(format!("port {port} is for root here"))),
             Err(_) => {
-                as_root(shell, &format!("sysctl -w net.ipv4.ip_unprivileged_port_start={port}"))?;
+                packages::as_root(
+                    shell,
+                    &format!("sysctl -w net.ipv4.ip_unprivileged_port_start={port}"),
+                )?;
             }
         }
     }
     Ok(None)
-}
-
-fn as_root(shell: &Shell, command: &str) -> Result {
-    let root = cmd!(shell, "id -u").read()? == "0";
-    let sudo: &[&str] = if root { &[] } else { &["sudo", "-n"] };
-    let words = command.split(' ');
-    Ok(cmd!(shell, "env {sudo...} env DEBIAN_FRONTEND=noninteractive {words...}").run()?)
 }
 
 /// Copies the peer's folder and installs its packages there.

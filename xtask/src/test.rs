@@ -1,10 +1,13 @@
-//! `cargo xtask test`: every test that needs only Rust, each line as it comes, and one line that sums them up.
+//! `cargo xtask test`: every test, each line as it comes, and one line that sums them up.
 
 use std::{fmt, process::ExitStatus, time::Duration};
 
 use xshell::Shell;
 
-use crate::process::{Result, Running, TOLD, cargo};
+use crate::{
+    packages,
+    process::{Result, Running, TOLD, cargo, in_ci},
+};
 
 /// A build on a slow machine says nothing on stdout for minutes; a test that hangs says nothing for ever.
 const SILENCE: Duration = Duration::from_secs(15 * 60);
@@ -14,6 +17,9 @@ const SILENCE: Duration = Duration::from_secs(15 * 60);
 /// The last line is `N passed, M failed`, with `, K skipped` when tests are ignored. A run in which no test ran
 /// or something broke without a verdict, a build for example, has failed.
 pub(crate) fn run(shell: &Shell, arguments: &[String]) -> Result {
+    if in_ci() {
+        packages::install_for_tests(shell)?;
+    }
     let one_crate = arguments.iter().any(|a| a == "-p" || a.starts_with("--package"));
     let scope = if one_crate { None } else { Some("--workspace") };
     let tests = cargo(shell, "test --locked --no-fail-fast --all-features").args(scope);

@@ -66,7 +66,7 @@ async fn a_proxy_that_wants_a_password_is_named(cell: Cell) {
 
 /// Whatever bytes a refusal has, every transport says the same of it: what a client should take is taken.
 async fn a_proxy_that_refuses_is_named(cell: Cell) {
-    const UNTOLD: &str = "its answer is not HTTP";
+    const NOT_HTTP: &str = "its answer is not HTTP";
     let answers: &[(&[u8], &str)] = &[
         (b"HTTP/1.1 403 Forbidden\r\n\r\n", "it answered \"403 Forbidden\""),
         (b"HTTP/1.0 502\r\n\r\n", "it answered \"502\""),
@@ -78,9 +78,9 @@ async fn a_proxy_that_refuses_is_named(cell: Cell) {
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 No\r\n\r\n", "it answered \"403 No\""),
         (b"HTTP/1.1 103 Hints\r\nLink: a\r\n\r\nHTTP/1.1 503 No\r\n\r\n", "it answered \"503 No\""),
         (b"HTTP/1.1 302 Found\r\nLocation: http://portal.example\r\n\r\n", "\"302 Found\""),
-        (b"220 smtp.example ESMTP\r\n\r\n", UNTOLD),
-        (b"HTTP/1.1 403 No\r\nA: \0\r\n\r\n", UNTOLD),
-        (b"HTTP/2 403\r\n\r\n", UNTOLD),
+        (b"220 smtp.example ESMTP\r\n\r\n", NOT_HTTP),
+        (b"HTTP/1.1 403 No\r\nA: \0\r\n\r\n", NOT_HTTP),
+        (b"HTTP/2 403\r\n\r\n", NOT_HTTP),
     ];
     for (answer, says) in answers {
         let error = refused(cell, ProxyScript::Answer(answer), Stage::Proxy).await;

@@ -94,7 +94,7 @@ pub(crate) fn date(headers: &ProtocolResult) -> Option<SystemTime> {
     httpdate::parse_http_date(headers.get(DATE.as_str())?).ok()
 }
 
-/// What came beside the body: `status`, `version`, then every header.
+/// The result metadata: `status`, `version`, then every header.
 #[must_use]
 pub fn protocol_result(
     status: StatusCode,

@@ -27,7 +27,7 @@ pub struct RegistrationResult {
     pub polls: u32,
     /// The whole answer as it came: fields that this type doesn't know are in it.
     pub body: Vec<u8>,
-    /// What came beside the body.
+    /// The result metadata.
     pub protocol_result: ProtocolResult,
 }
 

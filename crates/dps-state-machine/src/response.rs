@@ -22,7 +22,7 @@ pub struct Response {
     pub body: Vec<u8>,
     /// How long the service asked to wait, already parsed (see `retry_after`).
     pub retry_after: Option<Duration>,
-    /// What came beside the body.
+    /// The result metadata.
     pub protocol_result: ProtocolResult,
     /// What happened, when the answer has no body to say so, for example `CONNACK 5: not authorized`.
     pub reason: Option<String>,
@@ -58,7 +58,7 @@ impl Response {
         self
     }
 
-    /// Sets what came beside the body.
+    /// Sets the result metadata.
     #[must_use]
     pub fn protocol_result(mut self, protocol_result: ProtocolResult) -> Self {
         self.protocol_result = protocol_result;
@@ -86,7 +86,7 @@ impl fmt::Debug for Response {
     }
 }
 
-/// What came beside the body, as names and values: HTTP's status and headers, MQTT's topic, AMQP's properties.
+/// The result metadata, as names and values: HTTP's status and headers, MQTT's topic, AMQP's properties.
 ///
 /// It is one type for every transport, so that errors and results need no type parameter and a transport can be chosen
 /// at run time.

@@ -32,7 +32,7 @@ pub(crate) enum Times {
     Forever,
 }
 
-/// The service's no, in place of an answer.
+/// A refusal of the service, in place of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) status: u16,

@@ -150,7 +150,7 @@ async fn a_certificate_is_enough_whether_sasl_is_wanted_or_not() {
             (ConnectionFault::Amqp(AmqpFault::InsistOnSasl), 2),
             (ConnectionFault::Amqp(AmqpFault::InsistOnAnonymous), 2),
         ] {
-            // The connection that comes back with SASL meets the same wish.
+            // The connection that comes back with SASL meets the same request.
             let faults = [fault, fault];
             let config = Emulator::builder().enrollment(enrollment.clone());
             let emulator = config.connection_faults(faults).start().await.unwrap();

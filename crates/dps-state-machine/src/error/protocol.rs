@@ -20,7 +20,7 @@ pub struct ProtocolError {
     pub unknown_status: Option<String>,
     /// The answer's body as it came; empty when none could be read.
     pub body: Vec<u8>,
-    /// What came beside the body.
+    /// The result metadata.
     pub protocol_result: ProtocolResult,
 }
 

@@ -1,4 +1,4 @@
-//! The service's no.
+//! A refusal of the service.
 
 use alloc::{string::String, vec::Vec};
 use core::{fmt, time::Duration};
@@ -35,7 +35,7 @@ pub struct RejectionError {
     pub retryable: bool,
     /// The answer's body as it came.
     pub body: Vec<u8>,
-    /// What came beside the body.
+    /// The result metadata.
     pub protocol_result: ProtocolResult,
 }
 

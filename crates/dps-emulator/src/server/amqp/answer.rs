@@ -1,6 +1,5 @@
 //! Answers on their way out, a frame at a time.
 
-use fe2o3_amqp_types::messaging::MessageId;
 use serde_amqp::Value;
 
 use super::{
@@ -98,18 +97,12 @@ pub(super) fn reject(context: &mut Context<'_>, request: &Partial, reply: &Reply
     context.out.extend(frame);
 }
 
-/// An id as it is repeated to whoever sent it.
-pub(super) fn message_id(value: Value) -> Option<MessageId> {
-    Some(match value {
-        Value::Ulong(number) => MessageId::Ulong(number),
-        Value::Uuid(uuid) => MessageId::Uuid(uuid),
-        Value::Binary(bytes) => MessageId::Binary(bytes),
-        Value::String(text) => MessageId::String(text),
-        _ => return None,
-    })
+/// Whether a value is of a type that ids may have.
+pub(super) fn is_id(value: &Value) -> bool {
+    matches!(value, Value::Ulong(_) | Value::Uuid(_) | Value::Binary(_) | Value::String(_))
 }
 
 /// An id that no request has.
-pub(super) fn another_id() -> MessageId {
-    MessageId::String("00000000-0000-4000-8000-000000000000".to_owned())
+pub(super) fn another_id() -> Value {
+    Value::String("00000000-0000-4000-8000-000000000000".to_owned())
 }

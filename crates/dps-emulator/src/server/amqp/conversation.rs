@@ -8,7 +8,7 @@ use super::{
     context::Context,
     refusal::condition,
     session::Session,
-    write::{self, AMQP_HEADER, OpenAs, SASL_HEADER},
+    write::{self, AMQP_HEADER, SASL_HEADER},
 };
 use crate::{
     behavior::{AmqpFault, ConnectionFault},
@@ -268,14 +268,11 @@ impl Conversation {
             let reply = self.peer.caller.refuse(registration_id.unwrap_or_default(), &error);
             write::error(condition(reply.status), Some(reply.text()), [])
         });
-        let mut as_usual = OpenAs::usual(self.patience());
-        if self.fault == Some(AmqpFault::OpenError) {
-            as_usual.open_error = refusal.clone();
-        }
-        if self.fault == Some(AmqpFault::Narrow) {
-            as_usual.max_frame_size = 512;
-        }
-        write::open(&mut self.out, as_usual);
+        let open_error = refusal.clone().filter(|_| self.fault == Some(AmqpFault::OpenError));
+        let narrow = self.fault == Some(AmqpFault::Narrow);
+        let max_frame_size = if narrow { 512 } else { codec::MAX_FRAME_SIZE };
+        let idle_time_out = u32::try_from(self.patience().as_millis()).unwrap_or(u32::MAX);
+        write::open(&mut self.out, max_frame_size, idle_time_out, open_error);
         if refusal.is_some() {
             write::close(&mut self.out, refusal);
             self.finish("the device was refused");

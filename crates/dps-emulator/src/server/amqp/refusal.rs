@@ -1,6 +1,5 @@
 //! Refusals in the form of AMQP.
 
-use fe2o3_amqp_types::definitions::Error;
 use serde_amqp::Value;
 
 use super::write;
@@ -26,18 +25,22 @@ pub(super) fn condition(status: u16) -> &'static str {
 }
 
 /// A refusal as an error: the service's JSON is its description.
-pub(super) fn rejection(reply: &Reply) -> Error {
+pub(super) fn rejection(reply: &Reply) -> Value {
+    write::error(condition(reply.status), Some(reply.text()), retry_after(reply))
+}
+
+/// What a reply says of when to come back, under the two names that it goes by.
+pub(super) fn retry_after(reply: &Reply) -> impl Iterator<Item = (&'static str, Value)> {
     // Whole seconds go as a number, whatever else a script says as it is.
-    let retry_after = reply.retry_after.iter().map(|value| match value.parse() {
+    let values = reply.retry_after.iter().map(|value| match value.parse() {
         Ok(seconds) => Value::Int(seconds),
         Err(_) => Value::String(value.clone()),
     });
-    let info = ["retry-after", "Retry-After"].into_iter().zip(retry_after);
-    write::error(condition(reply.status), Some(reply.text()), info)
+    ["retry-after", "Retry-After"].into_iter().zip(values)
 }
 
 /// A rejection by its condition only.
-pub(super) fn bare_rejection(place: u8, retry_after: InfoRetryAfter) -> Error {
+pub(super) fn bare_rejection(place: u8, retry_after: InfoRetryAfter) -> Value {
     let condition = AmqpFault::CONDITIONS.get(usize::from(place)).unwrap_or(&"amqp:internal-error");
     let number = |seconds| Value::Int(i32::try_from(seconds).unwrap_or(i32::MAX));
     let text = |seconds: u32| Value::String(seconds.to_string());

@@ -1,12 +1,11 @@
-//! Requests, read from the messages of a link, and the properties of their answers.
+//! Requests, read from the messages of a link.
 
 use std::collections::BTreeMap;
 
-use fe2o3_amqp_types::primitives::SimpleValue;
 use serde_amqp::Value;
 
 use super::codec::{Message, text};
-use crate::core::{Authenticated, DeviceRequest, Proof, Reply, ServiceError, events::Operation};
+use crate::core::{Authenticated, DeviceRequest, Proof, ServiceError, events::Operation};
 
 /// The largest message that is read, in bytes; above what the service takes, so that it can refuse it.
 pub(super) const MAX_MESSAGE: usize = 160 * 1024;
@@ -82,13 +81,4 @@ fn telling_properties(device: &Device, message: &Message) -> BTreeMap<String, St
     properties
         .extend(beside.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     properties
-}
-
-/// An answer's application properties.
-pub(super) fn application_properties(reply: &Reply) -> Vec<(String, SimpleValue)> {
-    let retry_after = reply.retry_after.iter().map(|value| match value.parse() {
-        Ok(seconds) => SimpleValue::Int(seconds),
-        Err(_) => SimpleValue::String(value.clone()),
-    });
-    ["retry-after", "Retry-After"].map(str::to_owned).into_iter().zip(retry_after).collect()
 }

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use serde_amqp::Value;
 
 use super::{
-    answer::{Answer, Sending, another_id, message_id, reject},
+    answer::{Answer, Sending, another_id, is_id, reject},
     claim::{claimed, parse_address},
     codec::{Frame, text},
     context::Context,
     faults::replace_answer,
-    refusal::rejection,
-    request::{Device, MAX_MESSAGE, Partial, application_properties},
+    refusal::{rejection, retry_after},
+    request::{Device, MAX_MESSAGE, Partial},
     write::{self, AttachAs, FlowAs, Verdict},
 };
 use crate::{
@@ -304,8 +304,8 @@ impl Session {
                 Verdict::Accepted,
             );
         }
-        let id = if reply.wrong_id { Some(another_id()) } else { id.and_then(message_id) };
-        let message = write::message(id, application_properties(reply), &reply.body, as_value);
+        let id = if reply.wrong_id { Some(another_id()) } else { id.filter(is_id) };
+        let message = write::message(id, retry_after(reply), &reply.body, as_value);
         let answer = |delivery| Answer {
             registration_id: device.registration_id.clone(),
             message: message.clone(),

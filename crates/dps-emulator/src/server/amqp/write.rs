@@ -1,103 +1,64 @@
-//! What the service sends.
+//! What the service sends: performatives and sections as lists of values by their places.
+//! See <https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-transport-v1.0-os.html#section-performatives>.
 
-use std::time::Duration;
-
-use fe2o3_amqp_types::{
-    definitions::{
-        Error, ErrorCondition, Fields, Handle, ReceiverSettleMode, Role, SenderSettleMode,
-    },
-    messaging::{
-        Accepted, AmqpValue, ApplicationProperties, Data, DeliveryState, MessageId, Modified,
-        Properties, Rejected, Released, Source, Target, TargetArchetype,
-    },
-    performatives::{
-        Attach, Begin, ChannelMax, Close, Detach, Disposition, End, Flow, Open, Transfer,
-    },
-    primitives::SimpleValue,
-    sasl::{SaslCode, SaslMechanisms, SaslOutcome},
-};
 use serde_amqp::{
     Value,
+    described::Described,
+    descriptor::Descriptor,
     primitives::{Array, Binary, Symbol},
-    serde::Serialize,
 };
-
-use super::codec::MAX_FRAME_SIZE;
 
 pub(super) const AMQP_HEADER: [u8; 8] = *b"AMQP\x00\x01\x00\x00";
 pub(super) const SASL_HEADER: [u8; 8] = *b"AMQP\x03\x01\x00\x00";
 
-/// How a device is told no.
+/// An error with its condition, its description and pairs for its info map.
 pub(super) fn error(
     condition: &str,
     description: Option<String>,
     info: impl IntoIterator<Item = (&'static str, Value)>,
-) -> Error {
-    let info: Fields = info.into_iter().map(|(name, value)| (Symbol::from(name), value)).collect();
-    let condition = ErrorCondition::Custom(Symbol::from(condition));
-    Error::new(condition, description, (!info.is_empty()).then_some(info))
+) -> Value {
+    let info = map(info, symbol);
+    list(0x1d, [symbol(condition), or_null(description.map(Value::String)), info])
 }
 
 pub(super) fn mechanisms(out: &mut Vec<u8>, names: &[&str]) {
-    let names = names.iter().map(|name| Symbol::from(*name)).collect();
-    let mechanisms = SaslMechanisms { sasl_server_mechanisms: Array(names) };
+    let names = names.iter().map(|name| symbol(name)).collect();
+    let mechanisms = list(0x40, [Value::Array(Array(names))]);
     raw_frame(out, 1, 0, &encoded(&mechanisms), &[]);
 }
 
 pub(super) fn sasl_outcome(out: &mut Vec<u8>, code: u8) {
-    let code = match code {
-        0 => SaslCode::Ok,
-        1 => SaslCode::Auth,
-        2 => SaslCode::Sys,
-        3 => SaslCode::SysPerm,
-        _ => SaslCode::SysTemp,
-    };
-    raw_frame(out, 1, 0, &encoded(&SaslOutcome { code, additional_data: None }), &[]);
+    raw_frame(out, 1, 0, &encoded(&list(0x44, [Value::Ubyte(code)])), &[]);
 }
 
-pub(super) struct OpenAs {
-    pub(super) max_frame_size: u32,
-    pub(super) idle_time_out: Duration,
-    pub(super) open_error: Option<Error>,
-}
-
-impl OpenAs {
-    pub(super) fn usual(idle_time_out: Duration) -> Self {
-        Self { max_frame_size: MAX_FRAME_SIZE, idle_time_out, open_error: None }
-    }
-}
-
-pub(super) fn open(out: &mut Vec<u8>, open: OpenAs) {
-    let error = open.open_error.and_then(|error| Value::try_from_serializable(error).ok());
-    let properties =
-        error.map(|error| Fields::from_iter([(Symbol::from("com.microsoft:open-error"), error)]));
-    let open = Open {
-        container_id: "dps-emulator".to_owned(),
-        hostname: None,
-        max_frame_size: open.max_frame_size.into(),
-        channel_max: ChannelMax(u16::MAX),
-        idle_time_out: Some(u32::try_from(open.idle_time_out.as_millis()).unwrap_or(u32::MAX)),
-        outgoing_locales: None,
-        incoming_locales: None,
-        offered_capabilities: None,
-        desired_capabilities: None,
-        properties,
-    };
-    frame(out, 0, &open);
+/// `idle_time_out` is in milliseconds.
+pub(super) fn open(
+    out: &mut Vec<u8>,
+    max_frame_size: u32,
+    idle_time_out: u32,
+    open_error: Option<Value>,
+) {
+    let properties = open_error.map(|error| map([("com.microsoft:open-error", error)], symbol));
+    let no_locales_nor_capabilities = [const { Value::Null }; 4];
+    let fields = [
+        text("dps-emulator"),
+        Value::Null,
+        Value::Uint(max_frame_size),
+        Value::Ushort(u16::MAX),
+        Value::Uint(idle_time_out),
+    ];
+    let fields = fields.into_iter().chain(no_locales_nor_capabilities);
+    frame(out, 0, &list(0x10, fields.chain([or_null(properties)])));
 }
 
 pub(super) fn begin(out: &mut Vec<u8>, channel: u16, incoming_window: u32) {
-    let begin = Begin {
-        remote_channel: Some(channel),
-        next_outgoing_id: 0,
-        incoming_window,
-        outgoing_window: u32::MAX,
-        handle_max: Handle(u32::MAX),
-        offered_capabilities: None,
-        desired_capabilities: None,
-        properties: None,
-    };
-    frame(out, channel, &begin);
+    let fields = [
+        Value::Ushort(channel),
+        Value::Uint(0),
+        Value::Uint(incoming_window),
+        Value::Uint(u32::MAX),
+    ];
+    frame(out, channel, &list(0x11, fields));
 }
 
 /// The answer to an attach: the same link, seen from here.
@@ -112,25 +73,25 @@ pub(super) struct AttachAs<'a> {
 }
 
 pub(super) fn attach(out: &mut Vec<u8>, channel: u16, link: &AttachAs<'_>) {
-    let source = Source { address: link.source.map(str::to_owned), ..Source::default() };
-    let target = Target { address: link.target.map(str::to_owned), ..Target::default() };
-    let attach = Attach {
-        name: link.name.to_owned(),
-        handle: Handle(link.handle),
-        role: if link.receives { Role::Receiver } else { Role::Sender },
-        snd_settle_mode: SenderSettleMode::Mixed,
-        rcv_settle_mode: ReceiverSettleMode::First,
-        source: (!link.refused).then(|| Box::new(source)),
-        target: (!link.refused).then(|| Box::new(TargetArchetype::Target(target))),
-        unsettled: None,
-        incomplete_unsettled: false,
-        initial_delivery_count: (!link.receives).then_some(0),
-        max_message_size: None,
-        offered_capabilities: None,
-        desired_capabilities: None,
-        properties: None,
+    const MIXED: Value = Value::Ubyte(2);
+    const FIRST: Value = Value::Ubyte(0);
+    let end = |code, address: Option<&str>| match link.refused {
+        true => Value::Null,
+        false => list(code, [or_null(address.map(text))]),
     };
-    frame(out, channel, &attach);
+    let fields = [
+        text(link.name),
+        Value::Uint(link.handle),
+        Value::Bool(link.receives),
+        MIXED,
+        FIRST,
+        end(0x28, link.source),
+        end(0x29, link.target),
+        Value::Null,
+        Value::Bool(false),
+        if link.receives { Value::Null } else { Value::Uint(0) },
+    ];
+    frame(out, channel, &list(0x12, fields));
 }
 
 /// Both windows of a session, and a link's side of it: its handle, delivery count and credit.
@@ -142,79 +103,59 @@ pub(super) struct FlowAs {
 }
 
 pub(super) fn flow(out: &mut Vec<u8>, channel: u16, flow: &FlowAs) {
-    let flow = Flow {
-        next_incoming_id: Some(flow.next_incoming_id),
-        incoming_window: flow.incoming_window,
-        next_outgoing_id: flow.next_outgoing_id,
-        outgoing_window: u32::MAX,
-        handle: flow.link.map(|(handle, ..)| Handle(handle)),
-        delivery_count: flow.link.map(|(_, count, _)| count),
-        link_credit: flow.link.map(|(.., credit)| credit),
-        available: None,
-        drain: false,
-        echo: false,
-        properties: None,
-    };
-    frame(out, channel, &flow);
+    let session = [flow.next_incoming_id, flow.incoming_window, flow.next_outgoing_id, u32::MAX];
+    let link = flow.link.map(|(handle, count, credit)| [handle, count, credit]);
+    let fields = session.into_iter().chain(link.into_iter().flatten());
+    frame(out, channel, &list(0x13, fields.map(Value::Uint)));
 }
 
 /// The performative before a part of a message.
 pub(super) fn transfer(handle: u32, delivery_id: u32, first: bool, more: bool) -> Vec<u8> {
-    encoded(&Transfer {
-        handle: Handle(handle),
-        delivery_id: first.then_some(delivery_id),
-        delivery_tag: first.then(|| Binary::from(delivery_id.to_be_bytes())),
-        message_format: first.then_some(0),
-        settled: Some(false),
-        more,
-        rcv_settle_mode: None,
-        state: None,
-        resume: false,
-        aborted: false,
-        batchable: false,
-    })
+    let [id, tag, format] = match first {
+        true => [
+            Value::Uint(delivery_id),
+            Value::Binary(Binary::from(delivery_id.to_be_bytes())),
+            Value::Uint(0),
+        ],
+        false => [const { Value::Null }; 3],
+    };
+    let fields = [Value::Uint(handle), id, tag, format, Value::Bool(false), Value::Bool(more)];
+    encoded(&list(0x14, fields))
 }
 
 /// What becomes of a device's delivery.
 pub(super) enum Verdict {
     Accepted,
-    Rejected(Error),
+    Rejected(Value),
     Released,
     Modified { undeliverable_here: bool },
 }
 
 pub(super) fn disposition(out: &mut Vec<u8>, channel: u16, delivery_id: u32, verdict: Verdict) {
     let state = match verdict {
-        Verdict::Accepted => DeliveryState::Accepted(Accepted {}),
-        Verdict::Rejected(error) => DeliveryState::Rejected(Rejected { error: Some(error) }),
-        Verdict::Released => DeliveryState::Released(Released {}),
-        Verdict::Modified { undeliverable_here } => DeliveryState::Modified(Modified {
-            delivery_failed: Some(true),
-            undeliverable_here: Some(undeliverable_here),
-            message_annotations: None,
-        }),
+        Verdict::Accepted => list(0x24, []),
+        Verdict::Rejected(error) => list(0x25, [error]),
+        Verdict::Released => list(0x26, []),
+        Verdict::Modified { undeliverable_here } => {
+            list(0x27, [Value::Bool(true), Value::Bool(undeliverable_here)])
+        }
     };
-    let disposition = Disposition {
-        role: Role::Receiver,
-        first: delivery_id,
-        last: None,
-        settled: true,
-        state: Some(state),
-        batchable: false,
-    };
-    frame(out, channel, &disposition);
+    let (receiver, settled) = (Value::Bool(true), Value::Bool(true));
+    let fields = [receiver, Value::Uint(delivery_id), Value::Null, settled, state];
+    frame(out, channel, &list(0x15, fields));
 }
 
-pub(super) fn detach(out: &mut Vec<u8>, channel: u16, handle: u32, error: Option<Error>) {
-    frame(out, channel, &Detach { handle: Handle(handle), closed: true, error });
+pub(super) fn detach(out: &mut Vec<u8>, channel: u16, handle: u32, error: Option<Value>) {
+    let closed = Value::Bool(true);
+    frame(out, channel, &list(0x16, [Value::Uint(handle), closed, or_null(error)]));
 }
 
 pub(super) fn end(out: &mut Vec<u8>, channel: u16) {
-    frame(out, channel, &End { error: None });
+    frame(out, channel, &list(0x17, []));
 }
 
-pub(super) fn close(out: &mut Vec<u8>, error: Option<Error>) {
-    frame(out, 0, &Close { error });
+pub(super) fn close(out: &mut Vec<u8>, error: Option<Value>) {
+    frame(out, 0, &list(0x18, [or_null(error)]));
 }
 
 pub(super) fn heartbeat(out: &mut Vec<u8>) {
@@ -223,24 +164,17 @@ pub(super) fn heartbeat(out: &mut Vec<u8>) {
 
 /// An answer's message: all before its body, so that the body can be cut where the script says.
 pub(super) fn message(
-    correlation_id: Option<MessageId>,
-    application: Vec<(String, SimpleValue)>,
+    correlation_id: Option<Value>,
+    properties: impl IntoIterator<Item = (&'static str, Value)>,
     body: &[u8],
     as_value: bool,
 ) -> Vec<u8> {
-    let mut message = encoded(&Properties { correlation_id, ..Properties::default() });
-    let properties = ApplicationProperties(application.into_iter().collect());
-    message.extend(encoded(&properties));
-    message.extend(if as_value {
-        encoded(&AmqpValue(Binary::from(body)))
-    } else {
-        encoded(&Data::from(body))
-    });
+    let before_it = [const { Value::Null }; 5];
+    let mut message = encoded(&list(0x73, before_it.into_iter().chain([or_null(correlation_id)])));
+    message.extend(encoded(&described(0x74, map(properties, text))));
+    let body = Value::Binary(Binary::from(body));
+    message.extend(encoded(&described(if as_value { 0x77 } else { 0x75 }, body)));
     message
-}
-
-fn frame(out: &mut Vec<u8>, channel: u16, performative: &impl Serialize) {
-    raw_frame(out, 0, channel, &encoded(performative), &[]);
 }
 
 pub(super) fn raw_frame(out: &mut Vec<u8>, kind: u8, channel: u16, body: &[u8], payload: &[u8]) {
@@ -252,7 +186,38 @@ pub(super) fn raw_frame(out: &mut Vec<u8>, kind: u8, channel: u16, body: &[u8], 
     out.extend(payload);
 }
 
-fn encoded(value: &impl Serialize) -> Vec<u8> {
-    // Numbers, texts and maps of both: there is nothing that can fail to serialize.
+fn frame(out: &mut Vec<u8>, channel: u16, performative: &Value) {
+    raw_frame(out, 0, channel, &encoded(performative), &[]);
+}
+
+fn list(code: u64, fields: impl IntoIterator<Item = Value>) -> Value {
+    described(code, Value::List(fields.into_iter().collect()))
+}
+
+fn described(code: u64, value: Value) -> Value {
+    Value::Described(Box::new(Described { descriptor: Descriptor::Code(code), value }))
+}
+
+fn map(
+    pairs: impl IntoIterator<Item = (&'static str, Value)>,
+    key: impl Fn(&str) -> Value,
+) -> Value {
+    Value::Map(pairs.into_iter().map(|(name, value)| (key(name), value)).collect())
+}
+
+fn symbol(name: &str) -> Value {
+    Value::Symbol(Symbol::from(name))
+}
+
+fn text(text: &str) -> Value {
+    Value::String(text.to_owned())
+}
+
+fn or_null(value: Option<Value>) -> Value {
+    value.unwrap_or_default()
+}
+
+fn encoded(value: &Value) -> Vec<u8> {
+    // Numbers, texts and collections of both: there is nothing that can fail to serialize.
     serde_amqp::to_vec(value).unwrap_or_default()
 }

@@ -153,9 +153,12 @@ pub(crate) fn run() -> Result<()> {
     let plan = requests.next().ok_or("no plan")??;
     let (max_connections, patience, group_ca): (usize, Option<u64>, String) =
         serde_json::from_str(&plan)?;
-    let mut limits = Limits::default().max_connections(max_connections);
+    let mut limits = Limits::default();
+    limits.max_connections = max_connections;
     if let Some(patience) = patience.map(Duration::from_millis) {
-        limits = limits.handshake_timeout(patience).idle_timeout(patience).body_timeout(patience);
+        limits.handshake_timeout = patience;
+        limits.idle_timeout = patience;
+        limits.body_timeout = patience;
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

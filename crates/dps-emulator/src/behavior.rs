@@ -24,25 +24,18 @@ pub use mqtt::MqttFault;
 ///     .on_query(Fault::none())
 ///     .on_query(Fault::deliver(Delivery::CloseBefore))
 ///     .outcome(Outcome::failed(400_207, "Custom allocation failed"));
-/// # assert_eq!(behavior.polls, 3);
+/// # assert_ne!(behavior, Behavior::new());
 /// ```
 ///
 /// Faults are taken from the script in order, one for each request that passed the check of its credential.
 /// Each device has its own place in the script, which a new registration does not reset.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[non_exhaustive]
 pub struct Behavior {
-    /// How many polls it takes: 0 ends the registration with its first answer, N with the Nth poll.
-    /// [`u32::MAX`] never ends it.
-    pub polls: u32,
-    /// The retry-after of every answer that says `assigning`.
-    pub retry_after: RetryAfter,
-    /// How the registration ends.
-    pub outcome: Outcome,
-    /// What goes wrong with registrations.
-    pub register: Vec<Fault>,
-    /// What goes wrong with status queries.
-    pub query: Vec<Fault>,
+    pub(crate) polls: u32,
+    pub(crate) retry_after: RetryAfter,
+    pub(crate) outcome: Outcome,
+    pub(crate) register: Vec<Fault>,
+    pub(crate) query: Vec<Fault>,
 }
 
 impl Behavior {
@@ -52,21 +45,22 @@ impl Behavior {
         Self::default()
     }
 
-    /// Sets [`Behavior::polls`].
+    /// Sets how many polls it takes: 0, the default, ends the registration with its first answer, N with the Nth poll.
+    /// [`u32::MAX`] never ends it.
     #[must_use]
     pub fn polls(mut self, polls: u32) -> Self {
         self.polls = polls;
         self
     }
 
-    /// Sets [`Behavior::retry_after`].
+    /// Sets the retry-after of every answer that says `assigning`; none by default.
     #[must_use]
     pub fn retry_after(mut self, retry_after: RetryAfter) -> Self {
         self.retry_after = retry_after;
         self
     }
 
-    /// Sets [`Behavior::outcome`].
+    /// Sets how the registration ends; the device is assigned by default.
     #[must_use]
     pub fn outcome(mut self, outcome: Outcome) -> Self {
         self.outcome = outcome;

@@ -1,10 +1,13 @@
 //! The Azure IoT Hub Device Provisioning Service on loopback: real sockets, real TLS, real credential checks,
 //! scripted faults.
 //!
+//! A device's software is tested against the service that it will meet, on every transport, without an account, without
+//! a network and within milliseconds; and against what the real service does only on its worst days.
+//!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use dps_emulator::{Attestation, Behavior, Emulator, Enrollment, SymmetricKey};
+//! use dps_emulator::{Attestation, Behavior, Emulator, Enrollment, SymmetricKey, Transport};
 //!
 //! let key = SymmetricKey::random()?;
 //! let emulator = Emulator::builder()
@@ -15,8 +18,9 @@
 //!     )
 //!     .start()
 //!     .await?;
-//! println!("serving {} on port {}", emulator.id_scope(), emulator.https_port());
-//! // Devices trust emulator.ca_pem() and register; emulator.events() tells what they did.
+//! // What a device needs to know: these, emulator.ca_pem() to trust, and its key.
+//! println!("{} {}", emulator.id_scope(), emulator.endpoint(Transport::Mqtt));
+//! // emulator.events().wait_for(..) then waits for what it does.
 //! emulator.stop().await;
 //! # Ok(())
 //! # }
@@ -26,9 +30,18 @@
 //!   name of certificates. Refusals have the service's codes, tracking ids and timestamps.
 //! - Each enrollment has its [`Behavior`]: how many polls, which retry-after, which end, and a script of [`Fault`]s.
 //!   What happens before the peer is known goes wrong by [`ConnectionFault`].
-//! - [`EventLog`] tells every connection, authentication, request and answer, so that a test can wait for what it
+//! - [`EventLog`] has every connection, authentication, request and answer, so that a test can wait for what it
 //!   wants to see and needs no sleep.
 //! - [`Limits`] keep a hostile or forgotten peer from using the emulator up.
+//!
+//! It is not for production, and it is no hub: what comes after the registration is not emulated.
+//!
+//! # How it is built
+//!
+//! Modules use each other in one direction. `core` is the service: enrollments, credentials, operations, its clock and its
+//! events; it knows no transport. `server` has the sockets, TLS and one thin layer for each protocol, which reads a
+//! request from bytes, has the core answer it, and writes the reply. `config`, `enrollment`, `behavior` and `keys` are what
+//! both are set up with; `emulator` puts them together.
 //!
 //! # The configuration file
 //!

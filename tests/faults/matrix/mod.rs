@@ -15,6 +15,7 @@ use std::{
 
 use dps_client::{Client, Error, ErrorKind, Settings, Stage, Transport};
 use dps_conformance::{adjusted, fast};
+use dps_emulator::Behavior;
 use tokio::time::timeout;
 
 use crate::{
@@ -195,7 +196,7 @@ fn bounds(scenario: &Scenario, slowness: u32) -> (Settings, Duration) {
         (REQUEST * slowness, REGISTRATION * slowness, AGAIN * slowness);
     match scenario.expect {
         Expect::Fails { kind: ErrorKind::Timeout, stage, .. } => {
-            if scenario.behavior.polls == u32::MAX && stage == Stage::Query {
+            if scenario.behavior == Behavior::new().polls(u32::MAX) && stage == Stage::Query {
                 (
                     adjusted(settings, |settings| settings.registration_timeout = registration),
                     registration,

@@ -177,9 +177,9 @@ fn wrong(field: &str, value: &Value, wanted: &str) -> ConfigError {
 /// Like `Value::try_into`, with an error of one line.
 fn fields<T: serde::de::DeserializeOwned>(table: Table) -> Result<T, ConfigError> {
     Value::Table(table).try_into().map_err(|error: toml::de::Error| {
-        // Where it knows the key, it tells it on a second line.
-        let told = error.to_string();
-        let key = told.trim().strip_suffix('`').and_then(|told| told.rsplit_once("\nin `"));
+        // Where it knows the key, its second line has it.
+        let text = error.to_string();
+        let key = text.trim().strip_suffix('`').and_then(|text| text.rsplit_once("\nin `"));
         ConfigError::new(key.map_or("keys", |(_, key)| key), &in_plain_words(error.message()))
     })
 }

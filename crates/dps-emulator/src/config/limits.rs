@@ -5,6 +5,13 @@ use std::time::Duration;
 use crate::config_error::ConfigError;
 
 /// The bounds that keep a hostile or forgotten peer from using the emulator up.
+///
+/// ```
+/// let mut limits = dps_emulator::Limits::default();
+/// limits.max_connections = 100;
+/// let service = dps_emulator::Emulator::builder().limits(limits);
+/// # assert!(service.check().is_ok());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -36,41 +43,6 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Sets [`Limits::max_connections`].
-    #[must_use]
-    pub fn max_connections(mut self, value: usize) -> Self {
-        self.max_connections = value;
-        self
-    }
-
-    /// Sets [`Limits::handshake_timeout`].
-    #[must_use]
-    pub fn handshake_timeout(mut self, value: Duration) -> Self {
-        self.handshake_timeout = value;
-        self
-    }
-
-    /// Sets [`Limits::idle_timeout`].
-    #[must_use]
-    pub fn idle_timeout(mut self, value: Duration) -> Self {
-        self.idle_timeout = value;
-        self
-    }
-
-    /// Sets [`Limits::body_timeout`].
-    #[must_use]
-    pub fn body_timeout(mut self, value: Duration) -> Self {
-        self.body_timeout = value;
-        self
-    }
-
-    /// Sets [`Limits::max_head_bytes`].
-    #[must_use]
-    pub fn max_head_bytes(mut self, value: usize) -> Self {
-        self.max_head_bytes = value;
-        self
-    }
-
     /// Checks that each lets something through.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         const LONGEST: Duration = Duration::from_secs(365 * 86_400);

@@ -190,7 +190,7 @@ impl Service {
         self.spoil(now, reply, fault)
     }
 
-    /// The answer that says no.
+    /// The answer that refuses.
     pub(crate) fn refuse(&mut self, now: SystemTime, error: &ServiceError) -> Reply {
         let tracking_id = self.guids.next();
         Reply::refusal(tracking_id, &clock::rfc3339(now), error)

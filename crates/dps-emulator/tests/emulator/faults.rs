@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{PATIENCE, Requests, connect, connect_with, tls};
+use crate::support::{PATIENCE, Requests, connect, connect_with, idle_for, tls};
 use dps_emulator::{
     Attestation, Behavior, Body, ConnectionFault, Delivery, Emulator, Enrollment, EventKind, Fault,
     Limits, RetryAfter, ServerCertificate, SymmetricKey,
@@ -200,9 +200,11 @@ async fn the_server_certificate_is_wrong_where_it_was_asked_to_be() {
 }
 
 #[tokio::test]
-async fn peers_that_dawdle_are_shown_out() {
+async fn slow_peers_are_disconnected_at_each_step() {
     let short = Duration::from_millis(50);
-    let limits = Limits::default().handshake_timeout(short).idle_timeout(short).body_timeout(short);
+    let mut limits = idle_for(50);
+    limits.handshake_timeout = short;
+    limits.body_timeout = short;
     let enrollment =
         Enrollment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
     let emulator = Emulator::builder().enrollment(enrollment).limits(limits).start().await.unwrap();
@@ -227,8 +229,8 @@ async fn peers_that_dawdle_are_shown_out() {
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_read_is_shown_out() {
-    let limits = Limits::default().idle_timeout(Duration::from_millis(50));
+async fn a_peer_that_does_not_read_is_disconnected() {
+    let limits = idle_for(50);
     let flood = Fault::with_body(Body::Oversized(Body::MAX_OVERSIZED));
     let enrollment =
         Enrollment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()))
@@ -263,7 +265,9 @@ async fn a_service_whose_clock_is_ahead_finds_tokens_expired() {
 /// A service for one device, with room for so many connections.
 async fn small(max_connections: usize) -> (Emulator, Requests) {
     let patience = Duration::from_millis(500);
-    let limits = Limits::default().max_connections(max_connections).handshake_timeout(patience);
+    let mut limits = Limits::default();
+    limits.max_connections = max_connections;
+    limits.handshake_timeout = patience;
     let enrollment =
         Enrollment::individual("dev-1".parse().unwrap(), Attestation::symmetric_key(key()));
     let emulator = Emulator::builder().enrollment(enrollment).limits(limits).start().await.unwrap();
@@ -330,7 +334,7 @@ async fn strangers_without_number_keep_no_device_out() {
 
 #[tokio::test]
 async fn dripping_a_frame_of_amqp_wins_no_time() {
-    let limits = Limits::default().idle_timeout(Duration::from_millis(100));
+    let limits = idle_for(100);
     let emulator = Emulator::builder().limits(limits).start().await.unwrap();
     let tcp = TcpStream::connect(("127.0.0.1", emulator.amqp_port())).await.unwrap();
     let config = std::sync::Arc::new(tls(&emulator, rustls::DEFAULT_VERSIONS, None));

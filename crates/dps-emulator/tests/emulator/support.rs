@@ -3,7 +3,7 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use dps_emulator::{Emulator, SymmetricKey};
+use dps_emulator::{Emulator, Limits, SymmetricKey};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion,
@@ -145,6 +145,13 @@ pub(crate) fn token(scope: &str, id: &str, key: &SymmetricKey) -> String {
     let signature = STANDARD.encode(signature);
     let signature = utf8_percent_encode(&signature, NON_ALPHANUMERIC);
     format!("SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn=registration")
+}
+
+/// The default limits with another time for silent peers, in milliseconds.
+pub(crate) fn idle_for(millis: u64) -> Limits {
+    let mut limits = Limits::default();
+    limits.idle_timeout = Duration::from_millis(millis);
+    limits
 }
 
 pub(crate) struct Requests {

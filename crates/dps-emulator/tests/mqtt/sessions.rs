@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use dps_emulator::{
-    Behavior, Enrollment, EventKind, GroupAttestation, Limits, Method, Operation, RetryAfter,
-    Transport,
+    Behavior, Enrollment, EventKind, GroupAttestation, Method, Operation, RetryAfter, Transport,
 };
 use mqtt_proto::{Pid, QoS, v3::Packet};
 
+use crate::support;
 use crate::{
     device::*,
     support::{event_names, tls, token},
@@ -102,7 +102,7 @@ fn certificate(name: &str) -> (String, crate::support::Chain) {
 
 #[tokio::test]
 async fn pings_are_answered_and_silence_ends_the_session_half_as_late_again_as_promised() {
-    let limits = Limits::default().idle_timeout(Duration::from_secs(3600));
+    let limits = support::idle_for(3_600_000);
     let emulator = started(Behavior::new(), |config| config.limits(limits)).await;
     let mut device = reach(&emulator).await;
     let mut hasty = connect(&emulator);
@@ -117,7 +117,7 @@ async fn pings_are_answered_and_silence_ends_the_session_half_as_late_again_as_p
 
 #[tokio::test]
 async fn a_peer_that_says_nothing_or_drips_is_let_go() {
-    let limits = Limits::default().idle_timeout(Duration::from_millis(200));
+    let limits = support::idle_for(200);
     let emulator = started(Behavior::new(), |config| config.limits(limits)).await;
     let mut silent = reach(&emulator).await;
     assert!(silent.is_closed().await);

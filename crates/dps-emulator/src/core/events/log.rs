@@ -218,6 +218,31 @@ mod tests {
         assert_eq!((ring.next, ring.first()), (8, 7), "the newest one is kept whatever its size");
     }
 
+    #[tokio::test]
+    async fn what_the_log_dropped_before_the_sink_took_it_is_counted_in_the_sink() {
+        #[derive(Clone, Default)]
+        struct Written(Arc<Mutex<Vec<u8>>>);
+        impl Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut recorder = Recorder::new();
+        let large: Line = "x".repeat(EventLog::CAPACITY_BYTES / 2).into();
+        (0..4).for_each(|_| lock(&recorder.log.ring).push(large.clone()));
+        lock(&recorder.log.ring).push("last\n".into());
+        let written = Written::default();
+        let end = recorder.copy_to(Box::new(written.clone())).unwrap();
+        drop(recorder);
+        end.wait(std::time::Duration::from_secs(60)).await;
+        let written = written.0.lock().unwrap();
+        assert!(written.starts_with(b"{\"event\":\"dropped\",\"count\":3}\n"));
+        assert!(written.ends_with(b"xlast\n"));
+    }
+
     #[test]
     fn lines_come_in_portions_without_a_gap() {
         let recorder = Recorder::new();

@@ -16,7 +16,7 @@ const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// A token taken apart.
+/// A token taken apart. No reason for a refusal repeats what may be a secret, whatever field it stands in.
 /// See <https://learn.microsoft.com/azure/iot-dps/concepts-symmetric-key-attestation#sas-token-structure>.
 pub(crate) struct SasToken<'a> {
     /// The resource as sent: it is what was signed.
@@ -47,8 +47,8 @@ impl<'a> SasToken<'a> {
                 return Err(format!("the token has {name} twice"));
             }
         }
-        if let Some(policy) = skn.filter(|policy| !matches!(*policy, "registration" | "")) {
-            return Err(format!("the token's policy is {policy:?}, not \"registration\""));
+        if !matches!(skn, None | Some("registration" | "")) {
+            return Err("the token's policy, skn, is not \"registration\"".into());
         }
         let resource = sr.ok_or("the token has no sr")?;
         let expiry = se.ok_or("the token has no se")?;
@@ -70,12 +70,16 @@ impl<'a> SasToken<'a> {
         let wanted = format!("{id_scope}/registrations/{registration_id}");
         let resource = percent_decode_str(self.resource).decode_utf8_lossy();
         if !resource.eq_ignore_ascii_case(&wanted) {
-            return Err(format!("the token is for {resource:?}, not for {wanted:?}"));
+            // A resource is shown only if it has the form of one: a signature or a key may be in its place.
+            let shown = if resource.contains("/registrations/") {
+                format!("{resource:?}")
+            } else {
+                "something else".to_owned()
+            };
+            return Err(format!("the token is for {shown}, not for {wanted:?}"));
         }
-        let expiry: u64 = self
-            .expiry
-            .parse()
-            .map_err(|_| format!("the token's expiry {:?} is not a number", self.expiry))?;
+        let expiry: u64 =
+            self.expiry.parse().map_err(|_| "the token's expiry, se, is not a number")?;
         if expiry <= now {
             return Err(format!("the token expired {} s ago", now - expiry));
         }
@@ -119,6 +123,32 @@ mod tests {
         let other =
             format!("SharedAccessSignature sr=0ne000EEBBD/registrations/FirstDevice&{sig}&{se}");
         assert_eq!(known(&other), Ok(false));
+    }
+
+    #[test]
+    fn a_secret_in_the_wrong_field_is_not_repeated() {
+        let secret = "hwgBlMB6G2Zg5ZcYtwmtLVKRbifiSCPfUMyscbVWa8o=";
+        let fields = [
+            ("sr", "0ne000EEBBD%2Fregistrations%2FFirstDevice"),
+            ("sig", "aGk%3D"),
+            ("se", "1591921306"),
+            ("skn", "registration"),
+        ];
+        for wrong in ["sr", "se", "skn", "sig", "other"] {
+            let value = |(name, right)| if name == wrong { secret } else { right };
+            let fields = fields.map(|field| format!("{}={}", field.0, value(field)));
+            let token = format!("SharedAccessSignature {}", fields.join("&"));
+            if let Err(reason) = known(&token) {
+                assert!(
+                    !reason.contains("hwgBl") && !reason.contains("VWa8o"),
+                    "{wrong}: {reason}"
+                );
+            }
+            let no_scheme = known(&fields.join("&")).unwrap_err();
+            assert!(!no_scheme.contains("hwgBl"), "{no_scheme}");
+        }
+        let twice = format!("SharedAccessSignature {secret}=1&{secret}=2");
+        assert!(!known(&twice).unwrap_err().contains("hwgBl"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_amqp::{Value, described::Described, descriptor::Descriptor};
 
 use super::guard::split_value;
 
-/// The largest frame that is taken, in bytes; devices are told so.
+/// The largest frame that is taken, in bytes; it is in our OPEN.
 pub(super) const MAX_FRAME_SIZE: u32 = 64 * 1024;
 
 /// One frame.

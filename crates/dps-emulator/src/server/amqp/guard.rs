@@ -1,4 +1,4 @@
-//! How long a value is, told without trusting it. The library's decoder follows nested values without a bound;
+//! How long a value is, found without trusting it. The library's decoder follows nested values without a bound;
 //! nothing reaches it that was not walked through here. Nor does it expect a map whose last key has no value.
 //! See <https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-types-v1.0-os.html#section-encodings>.
 

@@ -196,3 +196,93 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocket<S> {
         Pin::new(&mut this.inner).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tungstenite::{Message, protocol::Role};
+
+    use super::*;
+
+    /// What the server reads of these bytes, and what it has sent by then.
+    async fn read(bytes: &[u8]) -> (io::Result<Vec<u8>>, Vec<u8>) {
+        let (mut client, server) = tokio::io::duplex(1024 * 1024);
+        client.write_all(bytes).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut server = WebSocket::new(server);
+        let mut read = Vec::new();
+        let result = server.read_to_end(&mut read).await.map(|_| read);
+        drop(server);
+        let mut sent = Vec::new();
+        client.read_to_end(&mut sent).await.unwrap();
+        (result, sent)
+    }
+
+    /// A frame with a mask of zeros, which changes nothing.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let length = 0x80 | u8::try_from(payload.len()).unwrap();
+        [&[first, length, 0, 0, 0, 0], payload].concat()
+    }
+
+    #[tokio::test]
+    async fn fragments_are_joined_pings_answered_and_a_close_is_the_end() {
+        let frames = [
+            frame(0x02, b"one"),
+            frame(0x89, b"hi"),
+            frame(0x80, b" two"),
+            frame(0x8a, b""),
+            frame(0x88, b"\x03\xe8"),
+            frame(0x82, b"late"),
+        ];
+        let (read, sent) = read(&frames.concat()).await;
+        assert_eq!(read.unwrap(), b"one two");
+        assert_eq!(sent, b"\x8a\x02hi\x88\x02\x03\xe8");
+    }
+
+    #[tokio::test]
+    async fn frames_that_break_the_rules_end_the_stream_and_are_named() {
+        let too_large = [&b"\x82\xff"[..], &u64::MAX.to_be_bytes(), &[0; 4]].concat();
+        for (bytes, says) in [
+            (frame(0x81, b"hi"), "text"),
+            (frame(0xc2, b"hi"), "extension"),
+            (frame(0x80, b"hi"), "part of none"),
+            ([frame(0x02, b"hi"), frame(0x82, b"hi")].concat(), "inside of another"),
+            (frame(0x09, b"hi"), "control frame"),
+            (b"\x82\x02hi".to_vec(), "without a mask"),
+            (frame(0x83, b"hi"), "opcode"),
+            (too_large, "too large"),
+        ] {
+            let (read, _) = read(&[bytes.clone(), frame(0x82, b"late")].concat()).await;
+            let error = read.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(error.to_string().contains(says), "{bytes:x?}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_implementation_reads_what_is_written_and_is_read() {
+        for length in [0, 1, 125, 126, 65_535, 65_536, 200_000] {
+            let sent: Vec<u8> = (0..=u8::MAX).cycle().take(length).collect();
+            let mut masked = Cursor::new(Vec::new());
+            let mut client =
+                tungstenite::WebSocket::from_raw_socket(&mut masked, Role::Client, None);
+            client.send(Message::Binary(sent.clone().into())).unwrap();
+            drop(client);
+            assert!(read(masked.get_ref()).await.0.unwrap() == sent, "{length}");
+
+            let (client, server) = tokio::io::duplex(1024 * 1024);
+            let mut server = WebSocket::new(server);
+            server.write_all(&sent).await.unwrap();
+            server.shutdown().await.unwrap();
+            let mut frames = Vec::new();
+            { client }.read_to_end(&mut frames).await.unwrap();
+            let frames = Cursor::new(frames);
+            let mut client = tungstenite::WebSocket::from_raw_socket(frames, Role::Client, None);
+            let mut read = Vec::new();
+            while let Ok(Message::Binary(part)) = client.read() {
+                read.extend(part);
+            }
+            assert!(read == sent, "{length}");
+        }
+    }
+}

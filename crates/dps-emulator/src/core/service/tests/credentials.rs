@@ -52,7 +52,7 @@ fn a_token_is_for_one_device_of_one_scope_and_holds_until_its_expiry() {
 }
 
 #[test]
-fn who_is_not_known_or_shows_nothing_is_told_so() {
+fn an_unknown_device_and_a_missing_credential_have_errors_of_their_own() {
     let alone = service([individual("dev-1")]);
     let good = token("dev-9", &key("one"));
     assert_eq!(code(&alone, SCOPE, "dev-9", &good), Err(404_201));

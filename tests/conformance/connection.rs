@@ -122,17 +122,18 @@ async fn closed_while_waiting_to_poll_is_asked_on_a_new_connection(cell: Cell) {
 async fn closed_on_every_poll_ends_within_the_deadline(cell: Cell) {
     let fault = Fault::deliver(Delivery::CloseBefore).forever();
     let bench = Bench::new(cell, Behavior::new().polls(1).on_query(fault)).await;
+    // The second poll is lost at 1.4 s, and the wait for a third would pass the deadline. A slow machine has what is left.
     let bounds = adjusted(fast(), |settings| {
-        settings.poll_interval = Duration::from_millis(200);
-        settings.registration_timeout = Duration::from_secs(1);
+        settings.poll_interval = Duration::from_millis(700);
+        settings.registration_timeout = Duration::from_secs(2);
     });
     let client = bench.client_with(bench.config.clone(), bounds);
     let start = Instant::now();
     let error = client.register(bench.request()).await.unwrap_err();
     settle(&client).await;
     assert_connection(&error, Stage::Query);
-    assert!(start.elapsed() < Duration::from_secs(3));
-    assert!(bench.secure_connections() <= 12, "{} connections", bench.secure_connections());
+    assert!(start.elapsed() < Duration::from_secs(4));
+    assert!(bench.secure_connections() <= 5, "{} connections", bench.secure_connections());
 }
 
 async fn with_connection_fault(cell: Cell, fault: ConnectionFault) -> Bench {

@@ -237,7 +237,7 @@ fn amqp(mut body: &[u8]) -> Result<Body, Malformed> {
         0x10 => Body::Open {
             max_frame_size: fields.u32(2).unwrap_or(u32::MAX),
             idle_time_out: fields.u32(4).map(|ms| Duration::from_millis(ms.into())),
-            open_error: fields.get(9).cloned().and_then(open_error),
+            open_error: fields.get(9).and_then(open_error),
         },
         0x11 => Body::Begin {
             next_outgoing_id: fields.u32(1).unwrap_or(0),
@@ -271,7 +271,7 @@ fn amqp(mut body: &[u8]) -> Result<Body, Malformed> {
                 of_ours: fields.flag(0),
                 first,
                 last: fields.u32(2).unwrap_or(first),
-                outcome: fields.get(4).cloned().and_then(outcome),
+                outcome: fields.get(4).and_then(outcome),
             }
         }
         0x16 => Body::Detach {
@@ -288,8 +288,8 @@ fn sasl(mut body: &[u8]) -> Result<Body, Malformed> {
     let (code, fields) = Fields::read(&mut body)?;
     Ok(match code {
         0x40 => {
-            let offered = fields.get(0).cloned().map(Value::into_list).unwrap_or_default();
-            Body::Mechanisms(offered.iter().map(ToString::to_string).collect())
+            let offered = fields.get(0).unwrap_or(Value::Null).into_list();
+            Body::Mechanisms(offered.map(|name| name.to_string()).collect())
         }
         0x42 => Body::Challenge(fields.binary(0)),
         0x44 => Body::SaslOutcome {
@@ -304,7 +304,7 @@ fn sasl(mut body: &[u8]) -> Result<Body, Malformed> {
 
 fn outcome(state: Value<'_>) -> Option<Outcome> {
     let Value::Described(code, fields) = state else { return None };
-    let fields = Fields(fields.into_list());
+    let fields = Fields::of(fields.read());
     Some(match code {
         0x24 => Outcome::Accepted,
         0x25 => Outcome::Rejected(failure(&fields, 0)),
@@ -317,12 +317,12 @@ fn outcome(state: Value<'_>) -> Option<Outcome> {
 /// It is most often an error like any other. Of any other value the text is taken.
 fn open_error(properties: Value<'_>) -> Option<Failure> {
     let (_, value) =
-        properties.into_named().find(|(name, _)| *name == "com.microsoft:open-error")?;
-    Some(Failure::read(value.clone()).unwrap_or_else(|| Failure::said(value.to_string())))
+        properties.into_named().find(|(name, _)| name == "com.microsoft:open-error")?;
+    Some(Failure::read(value).unwrap_or_else(|| Failure::said(value.to_string())))
 }
 
 fn failure(fields: &Fields<'_>, place: usize) -> Option<Failure> {
-    fields.get(place).cloned().and_then(Failure::read)
+    fields.get(place).and_then(Failure::read)
 }
 
 fn missing(what: &str, field: &str) -> Malformed {

@@ -21,15 +21,15 @@ pub struct Failure {
 impl Failure {
     pub(crate) fn read(value: Value<'_>) -> Option<Self> {
         let Value::Described(0x1d, fields) = value else { return None };
-        let fields = Fields(fields.into_list());
-        let info = fields.get(2).cloned().map(Value::into_named);
+        let fields = Fields::of(fields.read());
+        let info = fields.get(2).map(Value::into_named);
         Some(Self {
-            condition: fields.get(0).map(ToString::to_string).unwrap_or_default(),
-            description: fields.get(1).map(ToString::to_string),
+            condition: fields.get(0).map(|value| value.to_string()).unwrap_or_default(),
+            description: fields.get(1).map(|value| value.to_string()),
             info: info
                 .into_iter()
                 .flatten()
-                .map(|(name, value)| (name.to_owned(), value.to_string()))
+                .map(|(name, value)| (name.into_owned(), value.to_string()))
                 .collect(),
         })
     }

@@ -79,15 +79,15 @@ impl Answer {
             let Value::Described(section, content) = Value::read(&mut bytes)? else {
                 return Err(Malformed::new("a section of a message does not say what it is"));
             };
-            match (section, *content) {
-                (0x73, properties) => answer.read_properties(&Fields(properties.into_list())),
+            match (section, content.read()) {
+                (0x73, properties) => answer.read_properties(&Fields::of(properties)),
                 (0x74, properties) => answer.properties.extend(
                     properties
                         .into_named()
-                        .map(|(name, value)| (name.to_owned(), value.to_string())),
+                        .map(|(name, value)| (name.into_owned(), value.to_string())),
                 ),
                 (0x75 | 0x77, Value::Binary(part)) => answer.body.extend(part),
-                (0x77, Value::Text(text)) => answer.body.extend(text.as_bytes()),
+                (0x77, Value::Text(text)) => answer.body.extend(text),
                 (0x76 | 0x77, Value::Null) => {}
                 (0x75..=0x77, _) => {
                     return Err(Malformed::new("its body is neither data nor text"));
@@ -191,6 +191,52 @@ mod tests {
         }
         let empty = Answer::read(&[]).unwrap();
         assert!(!empty.answers(ID) && !empty.answers(""));
+    }
+
+    /// [3.2](https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-messaging-v1.0-os.html#section-message-format)
+    #[test]
+    fn sections_are_known_by_their_codes_and_by_their_standard_names() {
+        let named = |name: &str| [&[0, 0xa3, name.len() as u8], name.as_bytes()].concat();
+        let coded = |code: u8| vec![0, 0x53, code];
+        let properties = bytes(
+            "c02c0640404040 40a124 32336333613563612d323837332d343463392d626334342d613831643633363639313332",
+        );
+        let application = bytes("c1100 2a10b72657472792d61667465725409");
+        for (name, code, content) in [
+            ("amqp:data:binary", 0x75, bytes("a0027b7d")),
+            ("amqp:amqp-value:*", 0x77, bytes("a1027b7d")),
+            ("amqp:amqp-value:*", 0x77, bytes("b3000000027b7d")),
+        ] {
+            for by_name in [true, false] {
+                let section = |name, code| if by_name { named(name) } else { coded(code) };
+                let message = [
+                    section("amqp:header:list", 0x70),
+                    bytes("45"),
+                    section("amqp:delivery-annotations:map", 0x71),
+                    bytes("c10100"),
+                    section("amqp:message-annotations:map", 0x72),
+                    // What nobody reads may be odd.
+                    bytes("c10502 a101ff 40"),
+                    section("amqp:properties:list", 0x73),
+                    properties.clone(),
+                    section("amqp:application-properties:map", 0x74),
+                    application.clone(),
+                    section(name, code),
+                    content.clone(),
+                    section("amqp:footer:map", 0x78),
+                    bytes("c10100"),
+                ];
+                let answer = Answer::read(&message.concat()).unwrap();
+                assert!(answer.answers(ID), "{name} {by_name}: {answer:?}");
+                let response = answer.into_response(SystemTime::now());
+                assert_eq!(response.body, b"{}", "{name} {by_name}");
+                let wait = Some(std::time::Duration::from_secs(9));
+                assert_eq!(response.retry_after, wait, "{name} {by_name}");
+            }
+        }
+        let sequence = [named("amqp:amqp-sequence:list"), bytes("c0020141")].concat();
+        let reason = Answer::read(&sequence).unwrap_err().to_string();
+        assert!(reason.contains("neither data nor text"), "{reason}");
     }
 
     #[test]

@@ -230,6 +230,57 @@ fn the_property_for_a_refused_open_is_an_error_or_words() {
     assert_eq!(opened("a102 6e6f").description.as_deref(), Some("no"));
 }
 
+/// A described list, map or other value, with a wide size.
+fn described(code: u8, constructor: u8, fields: &[&[u8]]) -> Vec<u8> {
+    let content = fields.concat();
+    let size = u32::try_from(content.len() + 4).unwrap().to_be_bytes();
+    let count = u32::try_from(fields.len()).unwrap().to_be_bytes();
+    [&[0, 0x53, code, constructor][..], &size, &count, &content].concat()
+}
+
+/// A peer may put anything into the parts of a rejection that nobody reads.
+#[test]
+fn odd_parts_of_a_rejection_do_not_hide_its_error_code() {
+    let json = br#"{"errorCode":409203,"message":"Device locked"}"#;
+    let description = [&[0xa1, u8::try_from(json.len()).unwrap()][..], json].concat();
+    let condition = [&[0xa3, 19][..], b"amqp:internal-error"].concat();
+    let deep_list = (0..1000_u32).fold(vec![0x40], |inner, _| {
+        let size = u32::try_from(inner.len() + 4).unwrap().to_be_bytes();
+        [&[0xd0][..], &size, &[0, 0, 0, 1], &inner].concat()
+    });
+    for (name, odd) in [
+        ("text that is no UTF-8", vec![0xa1, 1, 0xff]),
+        ("an unknown type", vec![0x5f, 1]),
+        ("an unknown type with a size", vec![0xaf, 2, 1, 2]),
+        ("an array of described values", vec![0xe0, 6, 1, 0, 0x53, 0x24, 0x45, 0x45]),
+        ("a list that is deep", deep_list),
+        ("a list whose count lies", vec![0xc0, 2, 99, 0x40]),
+        ("a list with a constructor that is none", vec![0xc0, 2, 1, 0x07]),
+        ("a value with an unknown name", bytes("00a3046e6f6e6540")),
+        ("a value described by a list", vec![0, 0x45, 0x40]),
+    ] {
+        let info =
+            described(0, 0xd1, &[&[0xa3, 1, b'x'], &odd, &[0xa3, 11], b"retry-after", &[0x52, 7]]);
+        // The map alone, without the descriptor, and the count of keys and values.
+        let mut info = info[3..].to_vec();
+        info[8] = 4;
+        let error = described(0x1d, 0xd0, &[&condition, &description, &info]);
+        let rejected = described(0x25, 0xd0, &[&error]);
+        // A field that nobody reads, after the last that somebody does.
+        let body = described(0x15, 0xd0, &[&[0x41], &[0x43], &[0x43], &[0x41], &rejected, &odd]);
+        let size = u32::try_from(body.len() + 8).unwrap().to_be_bytes();
+        let frame = [&size[..], &[2, 0, 0, 0], &body].concat();
+        let (frame, _) = decode(&frame).unwrap().unwrap();
+        let Body::Disposition { outcome: Some(Outcome::Rejected(Some(failure))), .. } = frame.body
+        else {
+            panic!("{name}: {frame:?}")
+        };
+        let response = failure.into_response(std::time::SystemTime::now());
+        assert_eq!((response.status, response.body), (409, json.to_vec()), "{name}");
+        assert_eq!(response.retry_after, Some(Duration::from_secs(7)), "{name}");
+    }
+}
+
 #[test]
 fn frames_that_lie_are_refused_and_parts_of_frames_are_waited_for() {
     let whole = bytes("0000000c 02000000 00531845");

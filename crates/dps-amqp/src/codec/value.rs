@@ -4,7 +4,7 @@
 //! frame of a hostile peer overflows the stack, and it wants symbols where some services send strings.
 //! See <https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-types-v1.0-os.html#section-encodings>.
 
-use std::{fmt, fmt::Write};
+use std::{borrow::Cow, fmt, fmt::Write};
 
 /// Bytes that are not what they should be, with the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,8 +17,10 @@ impl Malformed {
     }
 }
 
-/// A value. It borrows texts and bytes from what it was read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A value, read one level deep: what a list, a map or a described value holds is read when somebody asks for it, so that
+/// odd bytes in a part that nobody reads do no harm, and no depth of nesting costs memory. It borrows from what it was
+/// read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Value<'a> {
     /// Nothing.
@@ -33,37 +35,50 @@ pub enum Value<'a> {
     Uuid([u8; 16]),
     /// Bytes.
     Binary(&'a [u8]),
-    /// A string or a symbol: peers take one for the other.
-    Text(&'a str),
+    /// A string or a symbol: peers take one for the other. It should be UTF-8.
+    Text(&'a [u8]),
     /// A list or an array.
-    List(Vec<Value<'a>>),
-    /// Pairs, in the order in which they came.
-    Map(Vec<(Value<'a>, Value<'a>)>),
-    /// A value with its descriptor, as its numeric code.
-    Described(u64, Box<Value<'a>>),
+    List(Elements<'a>),
+    /// Keys and values in turn, in the order in which they came.
+    Map(Elements<'a>),
+    /// A value with its descriptor, as its numeric code; 0 for an unknown descriptor.
+    Described(u64, Encoded<'a>),
     /// A value of a type that nothing here is made of: a floating-point number, a decimal, a character.
     Other,
 }
 
-/// How deep values may nest. What the protocol itself sends nests half as deep.
-const MAX_DEPTH: u8 = 16;
-/// How many values one may be made of; it bounds the memory that a few bytes can claim.
-const MAX_VALUES: u16 = 4096;
+/// The bytes of one whole value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoded<'a>(&'a [u8]);
+
+/// The elements of a list, an array or a map, read one by one. They end early where no further one can be told from what
+/// follows, and after 4096.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Elements<'a> {
+    rest: &'a [u8],
+    left: u32,
+    /// The constructor that all elements of an array share.
+    shared: Option<u8>,
+}
+
+/// How many elements of a list are read. It bounds the time and memory that a few bytes can claim: the elements of an
+/// array may take no bytes at all.
+const MAX_ELEMENTS: u32 = 4096;
 
 impl<'a> Value<'a> {
     /// Reads one value and moves `bytes` to what comes after it.
     ///
     /// # Errors
-    /// [`Malformed`] when the bytes end too early, have a code that is none, nest too deep or hold too many values.
+    /// [`Malformed`] when the bytes end too early or begin with no constructor.
     pub fn read(bytes: &mut &'a [u8]) -> Result<Self, Malformed> {
-        Reader { rest: bytes, values_left: &mut { MAX_VALUES } }.value(MAX_DEPTH)
+        Encoded::take(bytes).map(Encoded::read)
     }
 
-    /// The text, if it is one.
+    /// The text, if it is one. Bytes that are no UTF-8 are replaced.
     #[must_use]
-    pub fn as_text(&self) -> Option<&'a str> {
+    pub fn as_text(&self) -> Option<Cow<'a, str>> {
         match self {
-            Self::Text(text) => Some(text),
+            Self::Text(text) => Some(String::from_utf8_lossy(text)),
             _ => None,
         }
     }
@@ -79,38 +94,187 @@ impl<'a> Value<'a> {
     }
 
     /// A list's elements; a single value counts as a list of one, nothing as an empty one.
-    pub(crate) fn into_list(self) -> Vec<Self> {
-        match self {
-            Self::List(values) => values,
-            Self::Null => Vec::new(),
-            single => vec![single],
-        }
+    pub(crate) fn into_list(self) -> impl Iterator<Item = Self> {
+        let (elements, single) = match self {
+            Self::List(elements) => (elements, None),
+            Self::Null => (Elements::default(), None),
+            single => (Elements::default(), Some(single)),
+        };
+        single.into_iter().chain(elements)
     }
 
-    /// A map's pairs with their keys as text; empty for anything else.
-    pub(crate) fn into_named(self) -> impl Iterator<Item = (&'a str, Self)> {
-        let pairs = match self {
-            Self::Map(pairs) => pairs,
-            _ => Vec::new(),
+    /// A map's pairs whose keys are text; empty for anything else.
+    pub(crate) fn into_named(self) -> impl Iterator<Item = (Cow<'a, str>, Self)> {
+        let mut elements = match self {
+            Self::Map(elements) => elements,
+            _ => Elements::default(),
         };
-        pairs.into_iter().filter_map(|(key, value)| Some((key.as_text()?, value)))
+        std::iter::from_fn(move || Some((elements.next()?, elements.next()?)))
+            .filter_map(|(key, value)| Some((key.as_text()?, value)))
+    }
+
+    /// The value without descriptors around it.
+    fn undescribed(mut self) -> Self {
+        while let Self::Described(_, inner) = self {
+            self = inner.read();
+        }
+        self
+    }
+
+    /// Reads what follows a constructor; `data` is all of it.
+    fn of_code(code: u8, data: &'a [u8]) -> Self {
+        let unsigned = data.iter().take(8).fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+        match code {
+            0x40 => Self::Null,
+            0x41 => Self::Bool(true),
+            0x42 => Self::Bool(false),
+            0x56 => Self::Bool(unsigned != 0),
+            0x43 | 0x44 | 0x50 | 0x52 | 0x53 | 0x60 | 0x70 | 0x80 => Self::Unsigned(unsigned),
+            0x51 | 0x54 | 0x55 | 0x61 | 0x71 | 0x81 | 0x83 => {
+                let unused = 64 - 8 * u32::try_from(data.len()).unwrap_or(8);
+                Self::Signed((unsigned << unused).cast_signed() >> unused)
+            }
+            0x98 => data.try_into().map_or(Self::Other, Self::Uuid),
+            0xa0 | 0xb0 => Self::Binary(data),
+            0xa1 | 0xa3 | 0xb1 | 0xb3 => Self::Text(data),
+            0x45 => Self::List(Elements::default()),
+            0xc0 | 0xd0 => Self::List(Elements::of_list(code, data)),
+            0xc1 | 0xd1 => Self::Map(Elements::of_list(code, data)),
+            0xe0 | 0xf0 => Self::List(Elements::of_array(code, data)),
+            _ => Self::Other,
+        }
     }
 }
 
 /// The value as a person or a parser of text reads it; nothing for what has no such form.
 impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        match self.undescribed() {
             Self::Bool(value) => value.fmt(f),
             Self::Unsigned(value) => value.fmt(f),
             Self::Signed(value) => value.fmt(f),
-            Self::Uuid(bytes) => f.write_str(&uuid_text(bytes)),
-            Self::Binary(bytes) => f.write_str(&String::from_utf8_lossy(bytes)),
-            Self::Text(text) => f.write_str(text),
-            Self::Described(_, value) => value.fmt(f),
-            Self::Null | Self::List(_) | Self::Map(_) | Self::Other => Ok(()),
+            Self::Uuid(bytes) => f.write_str(&uuid_text(&bytes)),
+            Self::Binary(bytes) | Self::Text(bytes) => f.write_str(&String::from_utf8_lossy(bytes)),
+            _ => Ok(()),
         }
     }
+}
+
+impl<'a> Encoded<'a> {
+    /// Takes one value off the front of the bytes. Nothing inside of it is looked at, and no recursion is needed: each
+    /// type says how many bytes follow, one that nobody knows too
+    /// ([1.2](https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-types-v1.0-os.html#section-encodings)).
+    fn take(bytes: &mut &'a [u8]) -> Result<Self, Malformed> {
+        let mut rest = *bytes;
+        // A descriptor is a value, and a value follows it.
+        let mut values = 1_usize;
+        while values > 0 {
+            match take_code(&mut rest)? {
+                0 => values += 1,
+                code => {
+                    take_data(code, &mut rest)?;
+                    values -= 1;
+                }
+            }
+        }
+        let (value, _) = bytes.split_at_checked(bytes.len() - rest.len()).unwrap_or_default();
+        *bytes = rest;
+        Ok(Self(value))
+    }
+
+    /// Reads the value.
+    #[must_use]
+    pub fn read(self) -> Value<'a> {
+        let Self(mut rest) = self;
+        match take_code(&mut rest) {
+            Ok(0) => {
+                let Ok(descriptor) = Self::take(&mut rest) else { return Value::Other };
+                Value::Described(descriptor.code(), Self(rest))
+            }
+            Ok(code) => match take_data(code, &mut rest) {
+                Ok(data) => Value::of_code(code, data),
+                Err(_) => Value::Other,
+            },
+            Err(_) => Value::Other,
+        }
+    }
+
+    /// The numeric code of a descriptor.
+    fn code(self) -> u64 {
+        let Self(bytes) = self;
+        // A described descriptor is none that anybody knows.
+        match bytes.first() {
+            Some(0) | None => 0,
+            _ => match self.read() {
+                Value::Unsigned(code) => code,
+                Value::Text(name) => code_of(name),
+                _ => 0,
+            },
+        }
+    }
+}
+
+impl<'a> Elements<'a> {
+    fn of_list(code: u8, mut data: &'a [u8]) -> Self {
+        let left = take_size(code, &mut data).unwrap_or(0).min(MAX_ELEMENTS);
+        Self { rest: data, left, shared: None }
+    }
+
+    /// One constructor for all elements. Where they are described, nobody reads them.
+    fn of_array(code: u8, data: &'a [u8]) -> Self {
+        let list = Self::of_list(code, data);
+        match list.rest.split_first() {
+            Some((shared @ 1.., rest)) => Self { rest, shared: Some(*shared), ..list },
+            _ => Self::default(),
+        }
+    }
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Value<'a>;
+
+    fn next(&mut self) -> Option<Value<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        match self.shared {
+            None => Value::read(&mut self.rest).ok(),
+            Some(code) => Some(Value::of_code(code, take_data(code, &mut self.rest).ok()?)),
+        }
+    }
+}
+
+fn take_code(rest: &mut &[u8]) -> Result<u8, Malformed> {
+    take(1, rest)?.first().copied().ok_or_else(too_short)
+}
+
+/// What follows a constructor, without a size in front of it.
+fn take_data<'a>(code: u8, rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let width = match code >> 4 {
+        0x4 => 0,
+        0x5 => 1,
+        0x6 => 2,
+        0x7 => 4,
+        0x8 => 8,
+        0x9 => 16,
+        0xa..=0xf => usize::try_from(take_size(code, rest)?).unwrap_or(usize::MAX),
+        _ => return Err(Malformed::new(format!("0x{code:02x} is no type"))),
+    };
+    take(width, rest)
+}
+
+/// A size or a count, of one byte or four: 0xb, 0xd and 0xf have wide ones, 0xa, 0xc and 0xe narrow ones.
+fn take_size(code: u8, rest: &mut &[u8]) -> Result<u32, Malformed> {
+    let width = if code & 0x10 == 0 { 1 } else { 4 };
+    Ok(take(width, rest)?.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte)))
+}
+
+fn take<'a>(count: usize, rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let (head, tail) = rest.split_at_checked(count).ok_or_else(too_short)?;
+    *rest = tail;
+    Ok(head)
+}
+
+fn too_short() -> Malformed {
+    Malformed::new("a value is longer than what holds it")
 }
 
 /// The usual form of a UUID: `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
@@ -126,151 +290,9 @@ pub(crate) fn uuid_text(bytes: &[u8; 16]) -> String {
     text
 }
 
-struct Reader<'r, 'a> {
-    rest: &'r mut &'a [u8],
-    values_left: &'r mut u16,
-}
-
-impl<'a> Reader<'_, 'a> {
-    fn value(&mut self, depth: u8) -> Result<Value<'a>, Malformed> {
-        match self.u8()? {
-            0 => {
-                let deeper = deeper(depth)?;
-                let descriptor = match self.value(deeper)? {
-                    Value::Unsigned(code) => code,
-                    Value::Text(name) => code_of(name),
-                    _ => return Err(Malformed::new("a descriptor is neither code nor name")),
-                };
-                Ok(Value::Described(descriptor, Box::new(self.value(deeper)?)))
-            }
-            code => self.of_code(code, depth),
-        }
-    }
-
-    /// Reads a value whose constructor has been read.
-    fn of_code(&mut self, code: u8, depth: u8) -> Result<Value<'a>, Malformed> {
-        *self.values_left = self
-            .values_left
-            .checked_sub(1)
-            .ok_or_else(|| Malformed::new(format!("more than {MAX_VALUES} values in one")))?;
-        Ok(match code {
-            0x40 => Value::Null,
-            0x41 => Value::Bool(true),
-            0x42 => Value::Bool(false),
-            0x56 => Value::Bool(self.u8()? != 0),
-            0x43 | 0x44 => Value::Unsigned(0),
-            0x50 | 0x52 | 0x53 => Value::Unsigned(self.u8()?.into()),
-            0x60 => Value::Unsigned(u16::from_be_bytes(self.array()?).into()),
-            0x70 => Value::Unsigned(self.u32()?.into()),
-            0x80 => Value::Unsigned(u64::from_be_bytes(self.array()?)),
-            0x51 | 0x54 | 0x55 => Value::Signed(i8::from_be_bytes(self.array()?).into()),
-            0x61 => Value::Signed(i16::from_be_bytes(self.array()?).into()),
-            0x71 => Value::Signed(i32::from_be_bytes(self.array()?).into()),
-            0x81 | 0x83 => Value::Signed(i64::from_be_bytes(self.array()?)),
-            0x98 => Value::Uuid(self.array()?),
-            0x72..=0x74 => self.other(4)?,
-            0x82 | 0x84 => self.other(8)?,
-            0x94 => self.other(16)?,
-            0xa0 | 0xb0 => Value::Binary(self.variable(code)?),
-            0xa1 | 0xa3 | 0xb1 | 0xb3 => Value::Text(
-                std::str::from_utf8(self.variable(code)?)
-                    .map_err(|_| Malformed::new("a text is no UTF-8"))?,
-            ),
-            0x45 => Value::List(Vec::new()),
-            0xc0 | 0xd0 => Value::List(self.compound(code, depth)?),
-            0xc1 | 0xd1 => Value::Map(pairs(self.compound(code, depth)?)?),
-            0xe0 | 0xf0 => Value::List(self.elements(code, depth)?),
-            code => return Err(Malformed::new(format!("0x{code:02x} is no type"))),
-        })
-    }
-
-    fn compound(&mut self, code: u8, depth: u8) -> Result<Vec<Value<'a>>, Malformed> {
-        let deeper = deeper(depth)?;
-        let mut inside = self.variable(code)?;
-        let mut reader = Reader { rest: &mut inside, values_left: self.values_left };
-        let count = reader.size(code)?;
-        // Each value takes at least a byte, so that a count that lies ends with the bytes.
-        let mut values = Vec::new();
-        for _ in 0..count {
-            values.push(reader.value(deeper)?);
-        }
-        Ok(values)
-    }
-
-    /// An array: one constructor for all. Elements may take no bytes at all; the bound on values holds them.
-    fn elements(&mut self, code: u8, depth: u8) -> Result<Vec<Value<'a>>, Malformed> {
-        let deeper = deeper(depth)?;
-        let mut inside = self.variable(code)?;
-        let mut reader = Reader { rest: &mut inside, values_left: self.values_left };
-        let count = reader.size(code)?;
-        let element = match reader.u8()? {
-            0 => return Err(Malformed::new("an array of described values")),
-            element => element,
-        };
-        let mut values = Vec::new();
-        for _ in 0..count {
-            values.push(reader.of_code(element, deeper)?);
-        }
-        Ok(values)
-    }
-
-    /// What follows a size; the size takes one byte or four, as the code says.
-    fn variable(&mut self, code: u8) -> Result<&'a [u8], Malformed> {
-        let size = self.size(code)?;
-        self.take(usize::try_from(size).unwrap_or(usize::MAX))
-    }
-
-    fn size(&mut self, code: u8) -> Result<u32, Malformed> {
-        // 0xb, 0xd and 0xf have wide sizes, 0xa, 0xc and 0xe narrow ones.
-        if code & 0x10 == 0 { self.u8().map(u32::from) } else { self.u32() }
-    }
-
-    fn other(&mut self, width: usize) -> Result<Value<'a>, Malformed> {
-        self.take(width).map(|_| Value::Other)
-    }
-
-    fn u8(&mut self) -> Result<u8, Malformed> {
-        self.array().map(|[byte]| byte)
-    }
-
-    fn u32(&mut self) -> Result<u32, Malformed> {
-        self.array().map(u32::from_be_bytes)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (head, rest) = self.rest.split_first_chunk().ok_or_else(too_short)?;
-        *self.rest = rest;
-        Ok(*head)
-    }
-
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
-        let (head, rest) = self.rest.split_at_checked(count).ok_or_else(too_short)?;
-        *self.rest = rest;
-        Ok(head)
-    }
-}
-
-fn too_short() -> Malformed {
-    Malformed::new("a value is longer than what holds it")
-}
-
-fn deeper(depth: u8) -> Result<u8, Malformed> {
-    depth.checked_sub(1).ok_or_else(|| Malformed::new("values nest too deep"))
-}
-
-fn pairs(values: Vec<Value<'_>>) -> Result<Vec<(Value<'_>, Value<'_>)>, Malformed> {
-    let mut pairs = Vec::with_capacity(values.len() / 2);
-    let mut values = values.into_iter();
-    while let Some(key) = values.next() {
-        let value = values.next().ok_or_else(|| Malformed::new("a map's last key has no value"))?;
-        pairs.push((key, value));
-    }
-    Ok(pairs)
-}
-
 /// The numeric code of a descriptor that is given by name; 0 for one that means nothing here.
-fn code_of(name: &str) -> u64 {
-    const NAMES: [(&str, u64); 25] = [
+fn code_of(name: &[u8]) -> u64 {
+    const NAMES: [(&str, u64); 26] = [
         ("amqp:open:list", 0x10),
         ("amqp:begin:list", 0x11),
         ("amqp:attach:list", 0x12),
@@ -294,10 +316,11 @@ fn code_of(name: &str) -> u64 {
         ("amqp:properties:list", 0x73),
         ("amqp:application-properties:map", 0x74),
         ("amqp:data:binary", 0x75),
-        ("amqp:value:*", 0x77),
+        ("amqp:amqp-sequence:list", 0x76),
+        ("amqp:amqp-value:*", 0x77),
         ("amqp:footer:map", 0x78),
     ];
-    NAMES.into_iter().find(|(known, _)| *known == name).map_or(0, |(_, code)| code)
+    NAMES.into_iter().find(|(known, _)| known.as_bytes() == name).map_or(0, |(_, code)| code)
 }
 
 #[cfg(test)]

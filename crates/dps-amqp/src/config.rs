@@ -8,29 +8,19 @@ use dps_connect::{Carrier, Config};
 pub struct AmqpConfig {
     pub(crate) connect: Config,
     pub(crate) carrier: Carrier,
-    pub(crate) pipelined: bool,
 }
 
 impl AmqpConfig {
-    /// AMQP over TLS, pipelined.
+    /// AMQP over TLS.
     #[must_use]
     pub fn new(connect: Config) -> Self {
-        Self { connect, carrier: Carrier::Tls, pipelined: true }
+        Self { connect, carrier: Carrier::Tls }
     }
 
     /// What carries AMQP: TLS on port 5671 (the default) or WebSocket on port 443.
     #[must_use]
     pub fn carrier(mut self, carrier: Carrier) -> Self {
         self.carrier = carrier;
-        self
-    }
-
-    /// Whether everything that is sure to follow is sent at once, without waiting for the answer to each step. The
-    /// default is true: waiting costs five round trips more with a SAS token and three more with a certificate. A
-    /// connection that dies during such a start is tried once more step by step.
-    #[must_use]
-    pub fn pipelined(mut self, pipelined: bool) -> Self {
-        self.pipelined = pipelined;
         self
     }
 }

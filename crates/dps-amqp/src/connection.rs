@@ -10,7 +10,7 @@ use std::{
 };
 
 use dps_connect::{Config, Io, internal::catch_up};
-use dps_state_machine::{Printable, RegistrationId, Response};
+use dps_state_machine::{PeerActivity, Printable, Progress, RegistrationId, Response};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
     time::{Instant, sleep_until},
@@ -124,21 +124,29 @@ impl Connection {
         &mut self,
         message: Vec<u8>,
         correlation_id: &str,
+        progress: &Progress,
     ) -> Result<Asked, Broken> {
         self.session.send(message);
         let refused = |response| Ok(Asked::Refused(response));
+        let (mut acknowledged, mut unmatched) = (false, 0);
         loop {
+            progress.saw(match (unmatched, acknowledged) {
+                (1.., _) => Some(PeerActivity::UnmatchedAnswers(unmatched)),
+                (_, true) => Some(PeerActivity::Acknowledged),
+                _ if self.session.has_sent_nothing() => Some(PeerActivity::NoCredit),
+                _ => None,
+            });
             match self.event().await? {
                 Some(Event::Answer(answer)) if answer.answers(correlation_id) => {
                     return Ok(Asked::Answer(answer));
                 }
-                Some(Event::Outcome(outcome)) => {
-                    if let Some(response) = refusal(outcome) {
-                        return refused(response);
-                    }
-                }
+                Some(Event::Outcome(outcome)) => match refusal(outcome) {
+                    Some(response) => return refused(response),
+                    None => acknowledged = true,
+                },
                 Some(Event::Gone(what, failure)) => return refused(gone(what, failure)?),
-                Some(Event::Answer(_)) | None => {}
+                Some(Event::Answer(_)) => unmatched += 1,
+                None => {}
             }
         }
     }

@@ -35,7 +35,7 @@ pub async fn session(
     };
     let mut message = message::register(request, "id");
     for _ in 0..4 {
-        match connection.ask(message, "id").await {
+        match connection.ask(message, "id", &Progress::default()).await {
             Ok(Asked::Answer(answer)) => answers.push(answer.into_response(SystemTime::now())),
             Ok(Asked::Refused(response)) => answers.push(response),
             Err(broken) => return (answers, words(&broken)),

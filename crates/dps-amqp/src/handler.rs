@@ -1,6 +1,9 @@
 //! The transport as the state machine drives it.
 
-use std::{fmt, time::SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use dps_connect::{
     Carrier, Connector, Opened,
@@ -11,12 +14,16 @@ use dps_state_machine::{
     RegistrationId, RegistrationRequest, Response, Stage, TransportHandlers,
 };
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::time::timeout;
 
 use crate::{
     codec::{PROTOCOL, message, uuid_text},
     config::AmqpConfig,
     connection::{Asked, Broken, Connection, Login, Started},
 };
+
+/// How long a pipelined start may take. A server that loses what comes before it has asked stays silent.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Registers over AMQP, with a SAS token or with the device's certificate.
 ///
@@ -38,7 +45,8 @@ impl AmqpTransport {
     /// # Errors
     /// [`Error::Configuration`] that names the setting that can't be used.
     pub fn new(config: impl Into<AmqpConfig>) -> Result<Self, Error> {
-        let AmqpConfig { connect, carrier, pipelined } = config.into();
+        let AmqpConfig { connect, carrier } = config.into();
+        let pipelined = connect.pipelined;
         carrier.ensure_built()?;
         let connector = Connector::new(connect)?;
         Ok(Self { connector, carrier, pipelined, wants_sasl: false, connection: None })
@@ -64,7 +72,7 @@ impl AmqpTransport {
                 Err(refusal) => return Ok(self.hinted(refusal)),
             },
         };
-        match connection.ask(message, &correlation_id).await {
+        match connection.ask(message, &correlation_id, progress).await {
             Ok(Asked::Answer(answer)) => {
                 self.connection = Some(connection);
                 Ok(answer.into_response(SystemTime::now()))
@@ -111,8 +119,25 @@ impl AmqpTransport {
                 Opened::Ready(io) => io,
                 Opened::Refused(refusal) => return Ok(Err(refusal)),
             };
-            match Connection::start(io, config, registration_id, login, pipelined).await {
-                Ok(Started::Ready(connection)) => return Ok(Ok(connection)),
+            let start = Connection::start(io, config, registration_id, login, pipelined);
+            let started = if pipelined {
+                match timeout(START_PATIENCE, start).await {
+                    Ok(started) => started,
+                    Err(_) => {
+                        tracing::debug!("a pipelined start gets no answer: now step by step");
+                        pipelined = false;
+                        continue;
+                    }
+                }
+            } else {
+                start.await
+            };
+            match started {
+                Ok(Started::Ready(connection)) => {
+                    // This way works: the transport keeps to it.
+                    self.pipelined = pipelined;
+                    return Ok(Ok(connection));
+                }
                 Ok(Started::Refused(response)) => return Ok(Err(response)),
                 Ok(Started::WantsSasl) if is_bare => self.wants_sasl = true,
                 Ok(Started::WantsSasl) => {

@@ -6,7 +6,7 @@
 //!
 //! A registration takes four round trips after TCP, TLS 1.3 among them, or three with a certificate: everything that
 //! is sure to follow is sent at once. A client that waits for each step, as most libraries do, needs nine and six.
-//! [`AmqpConfig::pipelined`] turns this off for a server or a middlebox that can't take it.
+//! [`Config::pipelined`](dps_connect::Config::pipelined) turns this off for a server or a middlebox that can't take it.
 //!
 //! ```
 //! # fn main() -> Result<(), dps_state_machine::Error> {

@@ -42,6 +42,10 @@ pub struct Config {
     /// The time for making one connection: name, TCP, proxy and TLS together. Default: none of its own, the time
     /// for the request bounds it and a peer that stays silent is a timeout that names the stage.
     pub connect_timeout: Option<Duration>,
+    /// Whether MQTT and AMQP send everything that is sure to follow at once, without waiting for the answer to each step.
+    /// Default: true. A start that is lost, or that the service does not understand, is tried once more step by step,
+    /// and a transport remembers that. HTTP has no such steps.
+    pub pipelined: bool,
 }
 
 macro_rules! setters {
@@ -69,6 +73,7 @@ impl Config {
             user_agent: concat!("dps/", env!("CARGO_PKG_VERSION")).to_owned(),
             sas_lifetime: Duration::from_secs(3600),
             connect_timeout: None,
+            pipelined: true,
         }
     }
 
@@ -82,6 +87,7 @@ impl Config {
         user_agent: String,
         sas_lifetime: Duration,
         connect_timeout: Option<Duration>,
+        pipelined: bool,
     }
 
     /// Checks what the setters take as it comes: that the user agent fits into a header.

@@ -15,12 +15,11 @@ use percent_encoding::{
     AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode,
 };
 use rumqttc::{
-    Packet, PubAck, Publish, QoS, Subscribe,
-    mqttbytes::{
-        self,
-        v4::{Connect, SubscribeReasonCode},
-    },
+    Packet, Publish, QoS, Subscribe,
+    mqttbytes::{self, v4::Connect},
 };
+
+pub mod reason;
 
 /// The port and the WebSocket subprotocol of MQTT.
 pub const PROTOCOL: Protocol = Protocol { tls_port: 8883, subprotocol: "mqtt" };
@@ -136,10 +135,18 @@ pub fn disconnect(out: &mut BytesMut) {
     out.extend_from_slice(&[0xE0, 0]);
 }
 
-/// Appends the packet that acknowledges a delivery.
-pub fn acknowledge(out: &mut BytesMut, packet_id: u16) {
-    // It was read from a packet, where it is not 0: this does not fail.
-    let _ = write(out, &Packet::PubAck(PubAck::new(packet_id)));
+/// Appends the reply that a packet wants, if it wants one: deliveries are acknowledged, and the steps of exactly-once
+/// delivery are answered ([4.3.3](https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html#_Toc398718102)).
+pub fn reply(out: &mut BytesMut, packet: &Incoming) {
+    let (kind, packet_id) = match packet {
+        Incoming::Delivery(Delivery { qos: QoS::AtLeastOnce, packet_id, .. }) => (0x40, *packet_id),
+        Incoming::Delivery(Delivery { qos: QoS::ExactlyOnce, packet_id, .. }) => (0x50, *packet_id),
+        Incoming::Received { packet_id } => (0x62, *packet_id),
+        Incoming::Released { packet_id } => (0x70, *packet_id),
+        _ => return,
+    };
+    out.extend_from_slice(&[kind, 2]);
+    out.extend_from_slice(&packet_id.to_be_bytes());
 }
 
 fn publish(
@@ -171,14 +178,29 @@ pub enum Incoming {
     Refused(Refusal),
     /// SUBACK: the subscription is accepted.
     Subscribed,
-    /// SUBACK 128: the subscription is refused.
-    SubscriptionRefused,
+    /// SUBACK with a code from 128 on: the subscription is refused.
+    SubscriptionRefused(u8),
     /// Something was published: see [`answer`].
     Delivery(Delivery),
     /// The answer to [`ping`].
     Pong,
-    /// The service ends the session.
-    Disconnected,
+    /// DISCONNECT: the service ends the session, for this reason if it speaks MQTT 5.
+    Disconnected(Option<u8>),
+    /// PUBACK: the service has our publication.
+    Acknowledged {
+        /// Which.
+        packet_id: u16,
+    },
+    /// PUBREC, which [`reply`] answers: the service has our publication.
+    Received {
+        /// Which.
+        packet_id: u16,
+    },
+    /// PUBREL, which [`reply`] answers.
+    Released {
+        /// Of which delivery.
+        packet_id: u16,
+    },
     /// Anything else: acknowledgements.
     Other,
 }
@@ -197,6 +219,16 @@ pub enum Refusal {
     Credential,
     /// 5: the device is not authorized.
     Unauthorized,
+    /// From 128 on: a reason code of MQTT 5, see [`reason`].
+    Reason(u8),
+}
+
+impl Refusal {
+    /// Whether it finds fault with what was sent rather than with who sent it.
+    #[must_use]
+    pub fn is_about_the_protocol(self) -> bool {
+        matches!(self, Self::Reason(0x81 | 0x82 | 0x93 | 0x96))
+    }
 }
 
 /// Something that was published.
@@ -204,15 +236,8 @@ pub enum Refusal {
 pub struct Delivery {
     topic: Bytes,
     body: Bytes,
-    packet_id: Option<u16>,
-}
-
-impl Delivery {
-    /// By which id it wants to be acknowledged.
-    #[must_use]
-    pub fn packet_id(&self) -> Option<u16> {
-        self.packet_id
-    }
+    qos: QoS,
+    packet_id: u16,
 }
 
 /// Bytes that are no packet of a server, or one that is too large.
@@ -233,6 +258,9 @@ pub fn read(incoming: &mut BytesMut) -> Result<Option<Incoming>, Unreadable> {
     // A reserved type is an error at the first byte: junk may announce a length that never comes.
     if let Some(kind @ (0 | 15)) = incoming.first().map(|first| first >> 4) {
         return Err(Unreadable(format!("it is not MQTT (packet type {kind})")));
+    }
+    if let Some(packet) = reason::read(incoming) {
+        return Ok(Some(packet));
     }
     let packet = match Packet::read(incoming, MAX_PACKET_BYTES) {
         Ok(packet) => packet,
@@ -257,18 +285,19 @@ pub fn read(incoming: &mut BytesMut) -> Result<Option<Incoming>, Unreadable> {
             }
             rumqttc::ConnectReturnCode::NotAuthorized => Incoming::Refused(Refusal::Unauthorized),
         },
-        Packet::SubAck(ack) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
-            Incoming::SubscriptionRefused
-        }
         Packet::SubAck(_) => Incoming::Subscribed,
         Packet::Publish(publish) => Incoming::Delivery(Delivery {
-            packet_id: (publish.qos == QoS::AtLeastOnce).then_some(publish.pkid),
+            qos: publish.qos,
+            packet_id: publish.pkid,
             topic: publish.topic,
             body: publish.payload,
         }),
         Packet::PingResp => Incoming::Pong,
-        Packet::Disconnect => Incoming::Disconnected,
-        Packet::PubAck(_) | Packet::UnsubAck(_) => Incoming::Other,
+        Packet::Disconnect => Incoming::Disconnected(None),
+        Packet::PubAck(ack) => Incoming::Acknowledged { packet_id: ack.pkid },
+        Packet::PubRec(received) => Incoming::Received { packet_id: received.pkid },
+        Packet::PubRel(release) => Incoming::Released { packet_id: release.pkid },
+        Packet::PubComp(_) | Packet::UnsubAck(_) => Incoming::Other,
         _ => return Err(Unreadable("it is a packet that only clients send".to_owned())),
     }))
 }
@@ -292,17 +321,40 @@ pub fn refusal(refusal: Refusal, stage: Stage) -> Result<Response, Error> {
         Refusal::Unavailable => response(503, "CONNACK 3: the service is unavailable"),
         Refusal::Credential => response(401, "CONNACK 4: bad user name or password"),
         Refusal::Unauthorized => response(401, "CONNACK 5: not authorized"),
+        Refusal::Reason(code @ reason::UNSUPPORTED_VERSION) => {
+            let reason = format!("CONNACK {code}: {}", reason::meaning(code));
+            Err(ProtocolError::unreadable(stage, reason).into())
+        }
+        Refusal::Reason(code) => {
+            let reason = format!("CONNACK {code}: {}", reason::meaning(code));
+            Ok(Response::refusal(reason::status(code), reason))
+        }
+    }
+}
+
+/// Why the service ended the session, in words.
+#[must_use]
+pub fn disconnection(reason: Option<u8>) -> String {
+    match reason {
+        None => "it sent DISCONNECT".to_owned(),
+        Some(code) => format!("it sent DISCONNECT {code}: {}", reason::meaning(code)),
     }
 }
 
 /// What a refused subscription means.
 #[must_use]
-pub fn subscription_refusal() -> Response {
-    Response::refusal(403, format!("SUBACK 128: the subscription to {ANSWERS} was refused"))
+pub fn subscription_refusal(code: u8) -> Response {
+    let (status, meaning) = match code {
+        // The one code that MQTT 3.1.1 has for it.
+        0x80 => (403, "it was refused"),
+        code => (reason::status(code), reason::meaning(code)),
+    };
+    Response::refusal(status, format!("SUBACK {code}: the subscription to {ANSWERS}: {meaning}"))
 }
 
-/// The answer in a delivery, as the state machine takes it; `None` when it answers some other request, or none.
-/// `now` is what a retry-after date counts from.
+/// The answer in a delivery, as the state machine takes it; `None` when it answers some other request, or is no answer.
+/// One without a request id answers the request that waits: there is one at a time. `now` is what a retry-after date
+/// counts from.
 ///
 /// # Errors
 /// [`ProtocolError`] when it is the answer to this request and makes no sense.
@@ -313,7 +365,8 @@ pub fn answer(
     now: SystemTime,
 ) -> Result<Option<Response>, ProtocolError> {
     let Some(topic) = Topic::parse(&delivery.topic) else { return Ok(None) };
-    if topic.values("$rid").next() != Some(request_id) {
+    let id = topic.values("$rid").chain(topic.values("rid")).next();
+    if id.is_some_and(|id| !id.eq_ignore_ascii_case(request_id)) {
         return Ok(None);
     }
     let protocol_result = topic.protocol_result();
@@ -325,6 +378,9 @@ pub fn answer(
     };
     let digits = topic.status.bytes().all(|byte| byte.is_ascii_digit());
     let Some(status) = topic.status.parse().ok().filter(|_| digits) else {
+        if id.is_none() {
+            return Ok(None);
+        }
         let reason = format!("{:.32?} in its topic is no status", topic.status);
         return nonsense(None, reason);
     };
@@ -343,7 +399,7 @@ pub fn answer(
 struct Topic<'a> {
     whole: &'a str,
     status: &'a str,
-    fields: Vec<(&'a str, String)>,
+    fields: Vec<(String, String)>,
 }
 
 impl<'a> Topic<'a> {
@@ -354,23 +410,27 @@ impl<'a> Topic<'a> {
         let fields = fields
             .split('&')
             .filter_map(|field| field.split_once('='))
-            .map(|(name, value)| (name, percent_decode_str(value).decode_utf8_lossy().into()))
+            .map(|(name, value)| (decoded(name), decoded(value)))
             .collect();
         Some(Self { whole, status: path.trim_end_matches('/'), fields })
     }
 
     /// The values of the given name, without regard to case.
     fn values(&self, name: &str) -> impl Iterator<Item = &str> {
-        let named = move |field: &&(&str, String)| field.0.eq_ignore_ascii_case(name);
+        let named = move |field: &&(String, String)| field.0.eq_ignore_ascii_case(name);
         self.fields.iter().filter(named).map(|(_, value)| value.as_str())
     }
 
     /// `topic`, `status`, then every name and value.
     fn protocol_result(&self) -> ProtocolResult {
         let head = [("topic", self.whole), ("status", self.status)];
-        let fields = self.fields.iter().map(|(name, value)| (*name, value.as_str()));
+        let fields = self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         head.into_iter().chain(fields).collect()
     }
+}
+
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

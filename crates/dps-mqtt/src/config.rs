@@ -12,19 +12,13 @@ pub struct MqttConfig {
     pub(crate) connect: Config,
     pub(crate) carrier: Carrier,
     pub(crate) keep_alive: Duration,
-    pub(crate) pipelined: bool,
 }
 
 impl MqttConfig {
-    /// MQTT over TLS with a keep-alive of 60 s, pipelined.
+    /// MQTT over TLS with a keep-alive of 60 s.
     #[must_use]
     pub fn new(connect: Config) -> Self {
-        Self {
-            connect,
-            carrier: Carrier::Tls,
-            keep_alive: Duration::from_secs(60),
-            pipelined: true,
-        }
+        Self { connect, carrier: Carrier::Tls, keep_alive: Duration::from_secs(60) }
     }
 
     /// What carries MQTT: TLS on port 8883 (the default) or WebSocket on port 443.
@@ -41,14 +35,6 @@ impl MqttConfig {
     #[must_use]
     pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
         self.keep_alive = keep_alive;
-        self
-    }
-
-    /// Whether CONNECT, SUBSCRIBE and the registration leave in one flight, without waiting for each answer. The
-    /// default is true. A connection that dies before any answer to such a flight is tried once more step by step.
-    #[must_use]
-    pub fn pipelined(mut self, pipelined: bool) -> Self {
-        self.pipelined = pipelined;
         self
     }
 

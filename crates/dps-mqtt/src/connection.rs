@@ -10,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use dps_connect::{Io, internal::catch_up};
-use dps_state_machine::RegistrationId;
+use dps_state_machine::{PeerActivity, RegistrationId};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     select,
@@ -33,6 +33,14 @@ pub(crate) enum Fault {
     Unreadable(String),
 }
 
+/// A request that was sent.
+struct Sent {
+    packet_id: u16,
+    acknowledged: bool,
+    /// How many answers came meanwhile that belong to no request.
+    unmatched: usize,
+}
+
 /// A connection, for one device.
 pub(crate) struct Connection {
     io: Box<dyn Io>,
@@ -43,14 +51,16 @@ pub(crate) struct Connection {
     unflushed: bool,
     /// Nothing more can be sent. What the peer sent before that is still read, and says more.
     broken: bool,
-    /// Whether any packet has come.
-    pub(crate) heard: bool,
+    /// Whether the service has accepted the subscription.
+    pub(crate) subscribed: bool,
     /// Whether the service has accepted the session.
     accepted: bool,
-    /// Whether a request may have been sent.
-    pub(crate) asked: bool,
+    /// The request that was sent last.
+    request: Option<Sent>,
     /// Whether the service has refused the session: nothing more will come.
     pub(crate) refused: bool,
+    /// Whether it was refused for what was sent, rather than for who sent it.
+    pub(crate) protocol_refused: bool,
     last_packet_id: u16,
     ping_every: Duration,
     ping_due: Instant,
@@ -74,10 +84,11 @@ impl Connection {
             outgoing,
             unflushed: false,
             broken: false,
-            heard: false,
+            subscribed: false,
             accepted: false,
-            asked: false,
+            request: None,
             refused: false,
+            protocol_refused: false,
             last_packet_id: 0,
             ping_every,
             ping_due: Instant::now() + ping_every,
@@ -92,6 +103,42 @@ impl Connection {
     /// Where packets to send are appended. They leave together, with the next [`Connection::next`] that waits.
     pub(crate) fn outgoing(&mut self) -> &mut BytesMut {
         &mut self.outgoing
+    }
+
+    /// A request with this packet id is to be sent.
+    pub(crate) fn note_request(&mut self, packet_id: u16) {
+        self.request = Some(Sent { packet_id, acknowledged: false, unmatched: 0 });
+    }
+
+    pub(crate) fn note_acknowledgement(&mut self, packet_id: u16) {
+        if let Some(request) = self.request.as_mut().filter(|sent| sent.packet_id == packet_id) {
+            request.acknowledged = true;
+        }
+    }
+
+    pub(crate) fn note_unmatched_answer(&mut self) {
+        if let Some(request) = &mut self.request {
+            request.unmatched += 1;
+        }
+    }
+
+    /// Whether a request may have been sent.
+    pub(crate) fn has_sent_a_request(&self) -> bool {
+        self.request.is_some()
+    }
+
+    /// Whether the service has acknowledged the request that was sent last.
+    pub(crate) fn acknowledged(&self) -> bool {
+        self.request.as_ref().is_some_and(|sent| sent.acknowledged)
+    }
+
+    /// What the service did while the request waits for its answer.
+    pub(crate) fn activity(&self) -> Option<PeerActivity> {
+        match self.request.as_ref()? {
+            Sent { unmatched: count @ 1.., .. } => Some(PeerActivity::UnmatchedAnswers(*count)),
+            Sent { acknowledged: true, .. } => Some(PeerActivity::Acknowledged),
+            Sent { .. } => None,
+        }
     }
 
     /// A packet id that no packet under way has.
@@ -113,18 +160,13 @@ impl Connection {
             if let Some(packet) = codec::read(&mut self.incoming)
                 .map_err(|error| Fault::Unreadable(error.to_string()))?
             {
-                self.heard = true;
                 match &packet {
                     Incoming::Accepted => self.accepted = true,
-                    Incoming::Disconnected => {
-                        return Err(Fault::Lost(io::Error::other("it sent DISCONNECT")));
+                    Incoming::Subscribed => self.subscribed = true,
+                    Incoming::Disconnected(reason) => {
+                        return Err(Fault::Lost(io::Error::other(codec::disconnection(*reason))));
                     }
-                    Incoming::Delivery(delivery) => {
-                        if let Some(packet_id) = delivery.packet_id() {
-                            codec::acknowledge(&mut self.outgoing, packet_id);
-                        }
-                    }
-                    _ => {}
+                    _ => codec::reply(&mut self.outgoing, &packet),
                 }
                 return Ok(packet);
             }

@@ -31,7 +31,12 @@ pub async fn session(
     let mut answers = Vec::new();
     let mut next = Request::Register(request);
     for _ in 0..4 {
-        let exchange = Exchange { request: next, request_id: "rid", peer: &peer };
+        let exchange = Exchange {
+            request: next,
+            request_id: "rid",
+            peer: &peer,
+            progress: &Progress::default(),
+        };
         if answers.is_empty() {
             exchange.append_subscribe(&mut connection)?;
         }

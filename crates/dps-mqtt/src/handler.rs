@@ -4,7 +4,8 @@ use std::{
     collections::hash_map::RandomState,
     fmt,
     hash::{BuildHasher, Hasher},
-    time::SystemTime,
+    pin::pin,
+    time::{Duration, SystemTime},
 };
 
 use bytes::BytesMut;
@@ -17,11 +18,17 @@ use dps_state_machine::{
     TransportHandlers,
 };
 
+use tokio::{select, time::sleep};
+
 use crate::{
-    codec::{self, Incoming, PROTOCOL},
+    codec::{self, Incoming, PROTOCOL, Refusal},
     config::MqttConfig,
     connection::{Connection, Fault, Parked},
 };
+
+/// How long the service may take to acknowledge a request that left in one flight with CONNECT. A broker that loses what
+/// comes before its CONNACK or SUBACK stays silent.
+const FLIGHT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Registers over MQTT, with a SAS token as the password or with the device's certificate.
 ///
@@ -45,7 +52,8 @@ impl MqttTransport {
     pub fn new(config: impl Into<MqttConfig>) -> Result<Self, Error> {
         let config = config.into();
         let keep_alive = config.check()?;
-        let MqttConfig { connect, carrier, pipelined, .. } = config;
+        let MqttConfig { connect, carrier, .. } = config;
+        let pipelined = connect.pipelined;
         let connector = Connector::new(connect)?;
         // Random, so that an answer to a former process is not taken for one to this.
         let [a, b, c, d, ..] = RandomState::new().build_hasher().finish().to_ne_bytes();
@@ -61,7 +69,7 @@ impl MqttTransport {
         self.last_request_id = self.last_request_id.wrapping_add(1);
         let request_id = format!("{:08x}", self.last_request_id);
         let peer = Peer::of(self.connector.config(), PROTOCOL.port(self.carrier))?;
-        let exchange = Exchange { request, request_id: &request_id, peer: &peer };
+        let exchange = Exchange { request, request_id: &request_id, peer: &peer, progress };
         // What no packet can carry is found out before any I/O.
         exchange.append_request(&mut BytesMut::new(), 1)?;
 
@@ -70,7 +78,7 @@ impl MqttTransport {
                 let response = exchange.ask(&mut connection).await?;
                 (Some(connection), response)
             }
-            None => self.start(&exchange, progress).await?,
+            None => self.start(&exchange).await?,
         };
         self.parked = connection.filter(|connection| !connection.refused).map(Parked::new);
         let hint = self.connector.config().credential_hint(None);
@@ -92,22 +100,18 @@ impl MqttTransport {
     async fn start(
         &mut self,
         exchange: &Exchange<'_>,
-        progress: &Progress,
     ) -> Result<(Option<Connection>, Response), Error> {
         if self.pipelined {
-            let mut connection = match self.open(exchange.request.registration(), progress).await? {
+            let mut connection = match self.open(exchange).await? {
                 Opened::Ready(connection) => connection,
                 Opened::Refused(refusal) => return Ok((None, refusal)),
             };
-            exchange.append_subscribe(&mut connection)?;
-            match exchange.ask(&mut connection).await {
-                Err(Error::Connection(error)) if error.lost && !connection.heard => {
-                    tracing::debug!(%error, "no answer to a flight of packets: now step by step");
-                }
-                outcome => return Ok((Some(connection), outcome?)),
+            if let Some(response) = exchange.ask_in_one_flight(&mut connection).await? {
+                return Ok((Some(connection), response));
             }
+            tracing::debug!("the service does not take several packets at once: now step by step");
         }
-        let mut connection = match self.open(exchange.request.registration(), progress).await? {
+        let mut connection = match self.open(exchange).await? {
             Opened::Ready(connection) => connection,
             Opened::Refused(refusal) => return Ok((None, refusal)),
         };
@@ -118,18 +122,19 @@ impl MqttTransport {
         if let Received::Answer(refusal) = exchange.listen(&mut connection).await? {
             return Ok((Some(connection), refusal));
         }
-        let response = exchange.ask(&mut connection).await?;
+        // This way works: the transport keeps to it.
         self.pipelined = false;
+        let response = exchange.ask(&mut connection).await?;
         Ok((Some(connection), response))
     }
 
     /// A new connection, with CONNECT ready to leave, or the refusal of the service.
     async fn open(
         &self,
-        request: &RegistrationRequest,
-        progress: &Progress,
+        &Exchange { request, progress, .. }: &Exchange<'_>,
     ) -> Result<Opened<Connection>, Error> {
-        let (config, registration_id) = (self.connector.config(), request.registration_id());
+        let registration_id = request.registration().registration_id();
+        let config = self.connector.config();
         // Each connection gets a fresh token.
         let token = config.sas_token(registration_id, progress).await?;
         let password = token.as_ref().map(|token| token.expose());
@@ -216,6 +221,7 @@ pub(crate) struct Exchange<'a> {
     pub(crate) request: Request<'a>,
     pub(crate) request_id: &'a str,
     pub(crate) peer: &'a Peer,
+    pub(crate) progress: &'a Progress,
 }
 
 impl Exchange<'_> {
@@ -233,15 +239,55 @@ impl Exchange<'_> {
         }
     }
 
+    /// Sends the request and waits for its answer.
     pub(crate) async fn ask(&self, connection: &mut Connection) -> Result<Response, Error> {
-        let packet_id = connection.packet_id();
-        self.append_request(connection.outgoing(), packet_id)?;
-        connection.asked = true;
+        self.send(connection)?;
         loop {
             if let Received::Answer(response) = self.listen(connection).await? {
                 return Ok(response);
             }
         }
+    }
+
+    /// Does the same on a new connection, and sends what begins the session in the same flight. `None` when the service
+    /// has lost or refused what came before its own answers, whatever the symptom: it closes before SUBACK, it finds
+    /// fault with the protocol, or it does not acknowledge the request in time.
+    async fn ask_in_one_flight(
+        &self,
+        connection: &mut Connection,
+    ) -> Result<Option<Response>, Error> {
+        self.append_subscribe(connection)?;
+        self.send(connection)?;
+        let mut patience = pin!(sleep(FLIGHT_PATIENCE));
+        loop {
+            let acknowledged = connection.acknowledged();
+            let received = select! {
+                biased;
+                received = self.listen(connection) => received,
+                () = &mut patience, if !acknowledged => return Ok(None),
+            };
+            match received {
+                Ok(Received::GoAhead) => {}
+                Ok(Received::Answer(_))
+                    if connection.protocol_refused && !connection.subscribed =>
+                {
+                    return Ok(None);
+                }
+                Ok(Received::Answer(response)) => return Ok(Some(response)),
+                Err(Error::Connection(error)) if error.lost && !connection.subscribed => {
+                    tracing::debug!(%error, "no answer to a flight of packets");
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn send(&self, connection: &mut Connection) -> Result<(), Error> {
+        let packet_id = connection.packet_id();
+        self.append_request(connection.outgoing(), packet_id)?;
+        connection.note_request(packet_id);
+        Ok(())
     }
 
     /// Waits for the next packet that concerns the exchange.
@@ -252,17 +298,28 @@ impl Exchange<'_> {
                 Incoming::Accepted | Incoming::Subscribed => return Ok(Received::GoAhead),
                 Incoming::Refused(refusal) => {
                     connection.refused = true;
+                    connection.protocol_refused = refusal.is_about_the_protocol();
                     return codec::refusal(refusal, stage).map(Received::Answer);
                 }
-                Incoming::SubscriptionRefused => {
+                Incoming::SubscriptionRefused(code) => {
                     connection.refused = true;
-                    return Ok(Received::Answer(codec::subscription_refusal()));
+                    connection.protocol_refused = Refusal::Reason(code).is_about_the_protocol();
+                    return Ok(Received::Answer(codec::subscription_refusal(code)));
+                }
+                Incoming::Acknowledged { packet_id } | Incoming::Received { packet_id } => {
+                    connection.note_acknowledgement(packet_id);
+                    self.progress.saw(connection.activity());
+                    return Ok(Received::GoAhead);
                 }
                 Incoming::Delivery(delivery) => {
                     let now = SystemTime::now();
                     match codec::answer(&delivery, self.request_id, stage, now)? {
                         Some(response) => return Ok(Received::Answer(response)),
-                        None => tracing::debug!("ignored an answer to another request"),
+                        None => {
+                            tracing::debug!("ignored an answer to another request");
+                            connection.note_unmatched_answer();
+                            self.progress.saw(connection.activity());
+                        }
                     }
                 }
                 _ => {}
@@ -277,10 +334,13 @@ impl Exchange<'_> {
             Fault::Lost(error) => {
                 let mut error = failure::broken(stage, self.peer, error);
                 if let Error::Connection(lost) = &mut error {
-                    lost.request_may_have_been_sent = connection.asked;
+                    lost.request_may_have_been_sent = connection.has_sent_a_request();
                 }
                 error
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 //!
 //! CONNECT, SUBSCRIBE and the registration leave in one flight, so that a device that is assigned at once waits for two
 //! round trips after TCP, TLS 1.3 included (three with the WebSocket upgrade), and each poll costs one.
-//! [`MqttConfig::pipelined`] turns this off for a broker that can't take it.
+//! [`Config::pipelined`](dps_connect::Config::pipelined) turns this off for a broker that can't take it.
 //!
 //! ```
 //! # fn main() -> Result<(), dps_state_machine::Error> {

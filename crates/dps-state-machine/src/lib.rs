@@ -91,7 +91,7 @@ pub use error::{
 };
 pub use ids::{IdScope, OperationId, RegistrationId};
 pub use printable::Printable;
-pub use progress::{Next, Progress, Step};
+pub use progress::{Next, PeerActivity, Progress, Step};
 pub use registration_result::{OperationStatus, RegistrationResult, Substatus};
 pub use request::RegistrationRequest;
 pub use response::{ProtocolResult, Response};

@@ -112,8 +112,22 @@ impl From<&OperationStatus> for Step {
 #[derive(Clone, Default)]
 pub struct Progress(Arc<Inner>);
 
+/// What the peer did while a request waited for its answer. A timeout names it: the network path is not at fault then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerActivity {
+    /// The peer gives no credit, so that the request could not be sent (AMQP).
+    NoCredit,
+    /// The peer has acknowledged the request (MQTT, AMQP).
+    Acknowledged,
+    /// So many answers came, and none belongs to the request.
+    UnmatchedAnswers(usize),
+}
+
 struct Inner {
     observer: Observer,
+    /// 0 for none, 1 for no credit, 2 for acknowledged, and 2 more than the number of unmatched answers.
+    activity: AtomicUsize,
     /// The stage that the way to the service has come to, as an index into [`STAGES`].
     stage: AtomicUsize,
 }
@@ -123,7 +137,11 @@ const STAGES: [Stage; 6] =
 
 impl Default for Inner {
     fn default() -> Self {
-        Self { observer: Observer::default(), stage: AtomicUsize::new(STAGES.len()) }
+        Self {
+            observer: Observer::default(),
+            activity: AtomicUsize::new(0),
+            stage: AtomicUsize::new(STAGES.len()),
+        }
     }
 }
 
@@ -145,7 +163,30 @@ impl Progress {
         let stage = step.stage();
         let index = STAGES.iter().position(|known| Some(*known) == stage);
         self.0.stage.store(index.unwrap_or(STAGES.len()), Ordering::Relaxed);
+        self.0.activity.store(0, Ordering::Relaxed);
         self.0.observer.see(step);
+    }
+
+    /// The request still waits, and the peer did this. The next step, or the next call, takes its place.
+    pub fn saw(&self, activity: Option<PeerActivity>) {
+        let number = match activity {
+            None => 0,
+            Some(PeerActivity::NoCredit) => 1,
+            Some(PeerActivity::Acknowledged) => 2,
+            Some(PeerActivity::UnmatchedAnswers(count)) => count.saturating_add(2).max(3),
+        };
+        self.0.activity.store(number, Ordering::Relaxed);
+    }
+
+    /// What the peer did last while the request waited.
+    #[must_use]
+    pub fn activity(&self) -> Option<PeerActivity> {
+        match self.0.activity.load(Ordering::Relaxed) {
+            0 => None,
+            1 => Some(PeerActivity::NoCredit),
+            2 => Some(PeerActivity::Acknowledged),
+            number => Some(PeerActivity::UnmatchedAnswers(number - 2)),
+        }
     }
 
     /// The stage that the way to the service has come to; `None` when the way is clear.

@@ -39,10 +39,15 @@ impl Failure {
         Self { condition: String::new(), description: Some(words), info: Vec::new() }
     }
 
-    /// Whether the service only ends the connection and refuses nothing: it restarts or moves, for example.
+    /// Whether it is about the connection, the session or the link, and refuses nothing: the service restarts or moves,
+    /// or somebody has taken the link.
     pub(crate) fn is_loss(&self) -> bool {
-        let forced = ["amqp:connection:forced", "amqp:link:detach-forced"];
-        self.error_code().is_none() && forced.contains(&self.condition.as_str())
+        let of_the_connection = ["amqp:connection:", "amqp:session:", "amqp:link:"]
+            .iter()
+            .any(|kind| self.condition.starts_with(kind));
+        // This one is about the message, and the same message has the same size again.
+        let about_the_message = self.condition == "amqp:link:message-size-exceeded";
+        self.error_code().is_none() && of_the_connection && !about_the_message
     }
 
     /// Whether it may be about how a connection was started rather than about who wants it.
@@ -63,6 +68,20 @@ impl Failure {
         };
         response = response.retry_after(retry_after);
         response.protocol_result(self.into_protocol_result())
+    }
+
+    /// Where a redirect leads to
+    /// ([2.8.16](https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-transport-v1.0-os.html#type-connection-error)).
+    fn redirect(&self) -> Option<String> {
+        if !self.condition.ends_with(":redirect") {
+            return None;
+        }
+        let named = |name| self.info.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+        let host = named("network-host").or_else(|| named("hostname"))?;
+        Some(match named("port") {
+            Some(port) => format!("{host}:{port}"),
+            None => host.clone(),
+        })
     }
 
     fn error_code(&self) -> Option<u32> {
@@ -103,6 +122,10 @@ impl std::fmt::Display for Failure {
             (condition, "") => f.write_str(condition),
             ("", description) => f.write_str(description),
             (condition, description) => write!(f, "{condition}: {description}"),
+        }?;
+        match self.redirect() {
+            Some(address) => write!(f, " (it redirects to {address})"),
+            None => Ok(()),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use dps_state_machine::{OperationId, RegistrationRequest, Response, retry_after};
 use fe2o3_amqp_types::messaging::{ApplicationProperties, Data, Properties};
 
-use super::{Fields, Malformed, Value, encode::encoded};
+use super::{Fields, Malformed, Value, encode::encoded, uuid_text};
 
 /// The largest body of an answer that is read, in bytes (1 MiB).
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
@@ -106,16 +106,20 @@ impl Answer {
         for (place, name) in PROPERTIES.into_iter().enumerate() {
             let Some(value) = fields.get(place) else { continue };
             if name == "correlation-id" {
-                self.correlation_id = Some(value.to_string());
+                self.correlation_id = Some(id(value));
             }
             self.properties.push((name.to_owned(), value.to_string()));
         }
     }
 
-    /// Whether it answers the request of this id.
+    /// Whether it answers the request of this id. One that says something and has no id answers the request that waits:
+    /// there is one at a time.
     #[must_use]
     pub fn answers(&self, correlation_id: &str) -> bool {
-        self.correlation_id.as_deref().is_some_and(|id| id.eq_ignore_ascii_case(correlation_id))
+        match &self.correlation_id {
+            Some(id) => id.eq_ignore_ascii_case(correlation_id),
+            None => !self.body.is_empty(),
+        }
     }
 
     /// The answer, as the state machine takes it. `now` is what a retry-after date counts from.
@@ -127,6 +131,17 @@ impl Answer {
         Response::new(200, self.body)
             .retry_after(retry_after)
             .protocol_result(self.properties.into_iter().collect())
+    }
+}
+
+/// An id in whatever type it comes: a text, a UUID, or the bytes of one.
+fn id(value: Value<'_>) -> String {
+    match value {
+        Value::Binary(bytes) => match bytes.try_into() {
+            Ok(uuid) => uuid_text(uuid),
+            Err(_) => value.to_string(),
+        },
+        _ => value.to_string().trim_matches(['{', '}']).to_owned(),
     }
 }
 
@@ -190,7 +205,7 @@ mod tests {
             assert_eq!(answer.into_response(SystemTime::now()).body, b"{}", "{body}");
         }
         let empty = Answer::read(&[]).unwrap();
-        assert!(!empty.answers(ID) && !empty.answers(""));
+        assert!(!empty.answers(ID) && !empty.answers(""), "it says nothing");
     }
 
     /// [3.2](https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-messaging-v1.0-os.html#section-message-format)

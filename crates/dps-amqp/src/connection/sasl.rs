@@ -161,7 +161,8 @@ pub(crate) fn refusal(code: u8, additional_data: Vec<u8>, offered: &[String]) ->
     let (status, meaning) = match code {
         1 => (401, "the credential was refused"),
         2 => (500, "a system error"),
-        3 => (500, "a system error that will not go away by itself"),
+        // Final: the standard says that it takes an intervention.
+        3 => (400, "a system error that will not go away by itself"),
         4 => (503, "a system error that will pass"),
         _ => (401, "an outcome that is not in the standard"),
     };
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn outcomes_are_answers() {
-        for (code, status) in [(1, 401), (2, 500), (3, 500), (4, 503), (9, 401)] {
+        for (code, status) in [(1, 401), (2, 500), (3, 400), (4, 503), (9, 401)] {
             let response = refusal(code, vec![], &["PLAIN".to_owned()]);
             assert_eq!(response.status, status, "{code}");
             assert!(response.body.is_empty(), "{code:?}");

@@ -59,7 +59,8 @@ async fn the_service_hears_from_us_while_we_wait() {
         drop(service);
         heard
     };
-    let (asked, heard) = tokio::join!(connection.ask(request(), "id"), service);
+    let progress = Progress::default();
+    let (asked, heard) = tokio::join!(connection.ask(request(), "id", &progress), service);
     assert!(matches!(asked, Err(Broken::Lost(..))));
     // The request, and an empty frame of eight bytes each half of the time.
     let (sizes, times): (Vec<_>, Vec<_>) = heard.into_iter().unzip();

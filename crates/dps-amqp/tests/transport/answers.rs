@@ -2,6 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use dps_state_machine::{Settings, StateMachine};
+use fe2o3_amqp_types::messaging::{Data, MessageId, Properties};
+use serde_amqp::primitives::Binary;
+
 use super::{peer::*, *};
 
 fn made(make: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Turn {
@@ -154,5 +158,67 @@ async fn a_server_that_speaks_something_else_is_named() {
             start(vec![vec![Turn::Read(LOGIN), Turn::Send(header.to_vec())]]).await;
         let error = protocol_error(register(&mut AmqpTransport::new(config).unwrap()).await);
         assert!(error.reason.contains(says), "{error}");
+    }
+}
+
+/// One request is under way: an answer without an id, or with the id in another type, is its answer.
+#[tokio::test]
+async fn an_answer_without_an_id_or_with_one_of_another_type_is_the_answer() {
+    let uuid = |id: &str| -> [u8; 16] {
+        let digits: Vec<_> = id.chars().filter_map(|digit| digit.to_digit(16)).collect();
+        let bytes: Vec<_> =
+            digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).unwrap()).collect();
+        bytes.try_into().unwrap()
+    };
+    type MakeId = fn(&str, [u8; 16]) -> Option<MessageId>;
+    let ids: [(&str, MakeId); 6] = [
+        ("none", |_, _| None),
+        ("text", |id, _| Some(MessageId::String(id.into()))),
+        ("text in capitals", |id, _| Some(MessageId::String(id.to_uppercase()))),
+        ("text in braces", |id, _| Some(MessageId::String(format!("{{{id}}}")))),
+        ("UUID", |_, uuid| Some(MessageId::Uuid(uuid.into()))),
+        ("bytes", |_, uuid| Some(MessageId::Binary(Binary::from(uuid)))),
+    ];
+    for (name, make_id) in ids {
+        let answer = made(move |id| {
+            let properties =
+                Properties { correlation_id: make_id(id, uuid(id)), ..Default::default() };
+            let message = [
+                serde_amqp::to_vec(&properties).unwrap(),
+                serde_amqp::to_vec(&Data::from(&b"{}"[..])).unwrap(),
+            ];
+            [accepted(0), delivery(0, &message.concat())].concat()
+        });
+        let (_peer, mut transport) = started_with(vec![answer]).await;
+        let response = register(&mut transport).await.unwrap();
+        assert_eq!(response.body, b"{}", "{name}");
+    }
+}
+
+/// Through the machine: the timeout says what the service did meanwhile.
+#[tokio::test]
+async fn a_timeout_says_what_the_service_did_while_the_request_waited() {
+    let stray = |number| delivery(number, &message("00000000-0000-4000-8000-000000000000", b"{}"));
+    let no_credit = [AMQP, &frame(&open()), &begin(2048), &attached()].concat();
+    let start_without_credit =
+        vec![Turn::Read(LOGIN), Turn::Send(logged_in()), Turn::Read(START), Turn::Send(no_credit)];
+    let then = |bytes: Vec<u8>| [usual_start(), vec![Turn::Send(bytes)]].concat();
+    for (script, says) in [
+        (then(vec![]), "no answer to the register request within 0.3 s"),
+        (then(accepted(0)), "it was acknowledged and never answered"),
+        (then([accepted(0), stray(0)].concat()), "1 answer came that belongs to no request"),
+        (then([stray(0), stray(1)].concat()), "2 answers came that belong to no request"),
+        (start_without_credit, "the peer gives no credit to send it"),
+    ] {
+        let script = [script, vec![Turn::ReadOn]].concat();
+        let (_peer, config) = start(vec![script]).await;
+        let mut settings = Settings::default();
+        settings.request_timeout = Duration::from_millis(300);
+        let machine = StateMachine::new(AmqpTransport::new(config).unwrap(), settings);
+        let error = machine.register(request()).await.unwrap_err();
+        assert!(error.to_string().ends_with(says), "{error} should end with {says}");
+        let hint = error.hint().unwrap();
+        let is_bare = says.ends_with('s');
+        assert_eq!(hint.contains("check the network path"), is_bare, "{says}: {hint}");
     }
 }

@@ -9,7 +9,7 @@ async fn sasl_outcomes_are_answers() {
     for (code, status) in [
         (SaslCode::Auth, 401),
         (SaslCode::Sys, 500),
-        (SaslCode::SysPerm, 500),
+        (SaslCode::SysPerm, 400),
         (SaslCode::SysTemp, 503),
     ] {
         let said = [SASL, &mechanisms(&["PLAIN"]), &outcome(code.clone())].concat();
@@ -96,7 +96,7 @@ async fn sasl_mechanisms_without_one_for_a_token_are_named() {
         for (pipelined, first) in [(true, LOGIN), (false, &[Sent::SaslHeader][..])] {
             let offers = Turn::Send([SASL, &mechanisms(offer)].concat());
             let (_peer, config) = start(vec![vec![Turn::Read(first), offers, Turn::ReadOn]]).await;
-            let config = AmqpConfig::new(config).pipelined(pipelined);
+            let config = AmqpConfig::new(config.pipelined(pipelined));
             let mut transport = AmqpTransport::new(config).unwrap();
             let error = protocol_error(register(&mut transport).await);
             assert!(error.reason.contains(says) && error.reason.contains("PLAIN"), "{error}");

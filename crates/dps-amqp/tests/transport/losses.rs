@@ -72,6 +72,48 @@ async fn a_request_that_may_have_arrived_says_so() {
     assert!(!error.request_may_have_been_sent, "{error:?}");
 }
 
+/// Whatever is about the connection, the session or a link refuses nobody.
+#[tokio::test]
+async fn conditions_of_the_connection_the_session_and_the_link_are_lost_connections() {
+    for condition in [
+        "amqp:connection:forced",
+        "amqp:connection:framing-error",
+        "amqp:connection:redirect",
+        "amqp:session:window-violation",
+        "amqp:session:errant-link",
+        "amqp:session:handle-in-use",
+        "amqp:session:unattached-handle",
+        "amqp:link:detach-forced",
+        "amqp:link:transfer-limit-exceeded",
+        "amqp:link:redirect",
+        "amqp:link:stolen",
+    ] {
+        let failure = || Some(error(condition, Some("words")));
+        for (what, bytes) in
+            [("detach", detach(failure())), ("end", end(failure())), ("close", close(failure()))]
+        {
+            let (_peer, mut transport) = started_with(vec![Turn::Send(bytes)]).await;
+            let error = connection_error(register(&mut transport).await);
+            assert!(error.lost && error.retryable, "{condition} {what}: {error:?}");
+            assert!(error.message.contains(condition), "{condition} {what}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_says_where_to() {
+    let mut moved = error_with(
+        "amqp:connection:redirect",
+        "moved",
+        "network-host",
+        "global.example".to_owned().into(),
+    );
+    moved.info.get_or_insert_default().insert("port".into(), 5671_u16.into());
+    let (_peer, mut transport) = started_with(vec![Turn::Send(close(Some(moved)))]).await;
+    let error = connection_error(register(&mut transport).await);
+    assert!(error.message.contains("it redirects to global.example:5671"), "{error}");
+}
+
 #[tokio::test]
 async fn a_connection_found_dead_is_made_anew_for_the_next_request() {
     for (end, bytes) in [("nothing", vec![]), ("close", close(None)), ("detach", detach(None))] {

@@ -35,5 +35,5 @@ async fn started_with(turns: Vec<Turn>) -> (Peer, AmqpTransport) {
 }
 
 fn step_by_step(config: Config) -> AmqpTransport {
-    AmqpTransport::new(AmqpConfig::new(config).pipelined(false)).unwrap()
+    AmqpTransport::new(AmqpConfig::new(config.pipelined(false))).unwrap()
 }

@@ -106,6 +106,34 @@ async fn a_start_that_dies_is_tried_once_more_step_by_step() {
     }
 }
 
+/// The clock is paused: it runs ahead as soon as everybody waits for a server that stays silent.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_gets_no_answer_is_tried_once_more_step_by_step() {
+    for (silence, script) in [
+        ("at once", vec![Turn::ReadOn]),
+        ("after the mechanisms", {
+            let offer = [SASL, &mechanisms(&["PLAIN"])].concat();
+            vec![Turn::Read(LOGIN), Turn::Send(offer), Turn::ReadOn]
+        }),
+        ("after the login", vec![Turn::Read(LOGIN), Turn::Send(logged_in()), Turn::ReadOn]),
+    ] {
+        let (_peer, config) = start(vec![script, step_by_step_script()]).await;
+        let mut transport = AmqpTransport::new(config).unwrap();
+        assert_eq!(register(&mut transport).await.unwrap().body, b"1", "{silence}");
+    }
+}
+
+#[tokio::test]
+async fn a_transport_remembers_that_only_step_by_step_works() {
+    let scripts = vec![vec![Turn::Cut], step_by_step_script(), step_by_step_script()];
+    let (_peer, config) = start(scripts).await;
+    let mut transport = AmqpTransport::new(config).unwrap();
+    for session in 1..=2 {
+        assert_eq!(register(&mut transport).await.unwrap().body, b"1", "{session}");
+        transport.end_session().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn what_dies_step_by_step_too_is_lost_and_nothing_was_sent() {
     let (mut peer, config) =

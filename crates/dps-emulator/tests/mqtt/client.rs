@@ -9,7 +9,7 @@ use crate::one_device::*;
 
 fn client(emulator: &Emulator, carrier: Carrier, pipelined: bool) -> StateMachine<MqttTransport> {
     let config = configured(emulator, carrier, emulator.mqtt_port(), device_key());
-    let config = MqttConfig::new(config).carrier(carrier).pipelined(pipelined);
+    let config = MqttConfig::new(config.pipelined(pipelined)).carrier(carrier);
     impatient(MqttTransport::new(config).unwrap())
 }
 

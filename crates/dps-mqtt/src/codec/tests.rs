@@ -58,7 +58,6 @@ fn what_goes_out_is_known_to_the_byte() {
     );
     assert_eq!(written(codec::ping), b"\xc0\x00");
     assert_eq!(written(codec::disconnect), b"\xe0\x00");
-    assert_eq!(written(|out| codec::acknowledge(out, 0x0102)), b"\x40\x02\x01\x02");
 }
 
 #[test]
@@ -93,31 +92,28 @@ fn what_comes_in_is_read_from_the_byte() {
         (b"\x20\x02\x00\x05", Incoming::Refused(Refusal::Unauthorized)),
         (b"\x90\x03\x00\x01\x00", Incoming::Subscribed),
         (b"\x90\x03\x00\x01\x01", Incoming::Subscribed),
-        (b"\x90\x03\x00\x01\x80", Incoming::SubscriptionRefused),
-        (b"\x40\x02\x00\x02", Incoming::Other),
+        (b"\x90\x03\x00\x01\x80", Incoming::SubscriptionRefused(0x80)),
+        // As MQTT 5 has them: with reasons, and with properties of no length.
+        (b"\x90\x03\x00\x01\x87", Incoming::SubscriptionRefused(0x87)),
+        (b"\x90\x04\x00\x01\x00\xa2", Incoming::SubscriptionRefused(0xa2)),
+        (b"\x20\x02\x00\x84", Incoming::Refused(Refusal::Reason(0x84))),
+        (b"\x20\x03\x00\x87\x00", Incoming::Refused(Refusal::Reason(0x87))),
+        (b"\xe0\x01\x8b", Incoming::Disconnected(Some(0x8b))),
+        (b"\xe0\x02\x9d\x00", Incoming::Disconnected(Some(0x9d))),
+        (b"\x50\x02\x00\x02", Incoming::Received { packet_id: 2 }),
+        (b"\x62\x02\x00\x02", Incoming::Released { packet_id: 2 }),
+        (b"\x70\x02\x00\x02", Incoming::Other),
+        (b"\x40\x02\x00\x02", Incoming::Acknowledged { packet_id: 2 }),
         (b"\xb0\x02\x00\x02", Incoming::Other),
         (b"\xd0\x00", Incoming::Pong),
-        (b"\xe0\x00", Incoming::Disconnected),
+        (b"\xe0\x00", Incoming::Disconnected(None)),
     ];
     for (bytes, expected) in cases {
-        assert_eq!(read(bytes).as_ref(), Ok(&Some(expected_of(expected))), "{bytes:x?}");
+        assert_eq!(read(bytes).as_ref().map(Option::as_ref), Ok(Some(expected)), "{bytes:x?}");
         for length in 0..bytes.len() {
             let (part, _) = bytes.split_at(length);
             assert_eq!(read(part), Ok(None), "{part:x?}");
         }
-    }
-}
-
-/// A copy: the type has none of its own.
-fn expected_of(incoming: &Incoming) -> Incoming {
-    match incoming {
-        Incoming::Accepted => Incoming::Accepted,
-        Incoming::Refused(refusal) => Incoming::Refused(*refusal),
-        Incoming::Subscribed => Incoming::Subscribed,
-        Incoming::SubscriptionRefused => Incoming::SubscriptionRefused,
-        Incoming::Pong => Incoming::Pong,
-        Incoming::Disconnected => Incoming::Disconnected,
-        _ => Incoming::Other,
     }
 }
 
@@ -175,12 +171,55 @@ fn answer(topic: &str) -> Option<Response> {
 }
 
 #[test]
-fn deliveries_are_acknowledged_when_they_ask_for_it() {
-    assert_eq!(published("a", b"").packet_id(), None);
-    let Ok(Some(Incoming::Delivery(delivery))) = read(b"\x32\x05\x00\x01a\x01\x02") else {
-        panic!("a delivery")
-    };
-    assert_eq!(delivery.packet_id(), Some(0x0102));
+fn each_quality_of_service_gets_its_reply() {
+    for (packet, expected) in [
+        (&b"\x30\x03\x00\x01a"[..], &b""[..]),
+        (b"\x32\x05\x00\x01a\x01\x02", b"\x40\x02\x01\x02"),
+        (b"\x34\x05\x00\x01a\x01\x02", b"\x50\x02\x01\x02"),
+        (b"\x50\x02\x01\x02", b"\x62\x02\x01\x02"),
+        (b"\x62\x02\x01\x02", b"\x70\x02\x01\x02"),
+        (b"\x70\x02\x01\x02", b""),
+        (b"\x40\x02\x01\x02", b""),
+    ] {
+        let incoming = read(packet).unwrap().unwrap();
+        assert_eq!(written(|out| codec::reply(out, &incoming)), expected, "{packet:x?}");
+    }
+}
+
+#[test]
+fn reasons_of_mqtt_5_are_named_and_judged() {
+    for (code, status, says) in [
+        (0x80, 500, "unspecified error"),
+        (0x82, 400, "protocol error"),
+        (0x85, 400, "client identifier not valid"),
+        (0x86, 401, "bad user name or password"),
+        (0x87, 401, "not authorized"),
+        (0x88, 503, "server unavailable"),
+        (0x89, 503, "server busy"),
+        (0x8a, 403, "banned"),
+        (0x8c, 401, "bad authentication method"),
+        (0x95, 400, "packet too large"),
+        (0x97, 429, "quota exceeded"),
+        (0x9c, 503, "use another server"),
+        (0x9d, 421, "server moved"),
+        (0x9f, 429, "connection rate exceeded"),
+        (0xfe, 500, "not in the standard"),
+    ] {
+        let connack = codec::refusal(Refusal::Reason(code), Stage::Register).unwrap();
+        let suback = codec::subscription_refusal(code);
+        for (response, packet) in [(connack, "CONNACK"), (suback, "SUBACK")] {
+            if (packet, code) == ("SUBACK", 0x80) {
+                continue; // MQTT 3.1.1 has this one too, and means a refusal.
+            }
+            assert_eq!(response.status, status, "{packet} {code:x}");
+            let reason = response.reason.unwrap();
+            assert!(reason.starts_with(&format!("{packet} {code}: ")), "{reason}");
+            assert!(reason.contains(says), "{code:x}: {reason}");
+        }
+        assert!(codec::disconnection(Some(code)).contains(says), "{code:x}");
+    }
+    let error = codec::refusal(Refusal::Reason(0x84), Stage::Register).unwrap_err();
+    assert!(error.to_string().contains("does not take MQTT 3.1.1"), "{error}");
 }
 
 #[test]
@@ -212,11 +251,19 @@ fn a_topic_is_read_leniently() {
         );
         assert!(response.protocol_result.get("$rid").is_some(), "{rest}");
     }
+    // One request is under way: what has no id, or spells it otherwise, is its answer.
+    for rest in
+        ["200/", "200", "200/?$rid", "200/?rid=7", "200/?Rid=7", "200/?%24rid=7", "200/?x=7"]
+    {
+        let response = answer(&format!("{res}/{rest}"));
+        assert_eq!(response.map(|response| response.status), Some(200), "{rest}");
+    }
     let others = [
         format!("{res}/200/?$rid=77"),
-        format!("{res}/200/?rid=7"),
-        format!("{res}/200/"),
-        format!("{res}/200/?$rid"),
+        format!("{res}/200/?rid=8"),
+        format!("{res}/200/?%24rid=8"),
+        // No answer at all: it has neither a status nor an id.
+        format!("{res}/other/"),
         format!("{res}x/200/?$rid=7"),
         "$dps/registrations/PUT/iotdps-register/?$rid=7".to_owned(),
         "$iothub/twin/res/200/?$rid=7".to_owned(),

@@ -11,8 +11,8 @@ async fn answers_to_other_requests_are_ignored() {
         vec![
             publish(&topic("other"), "wrong rid", None),
             publish(&topic(&format!("{rid}0")), "longer rid", Some(8)),
-            publish("$dps/registrations/res/200/", "no rid", None),
-            publish("$dps/registrations/res/200/?rid=x&junk&=&%", "junk", None),
+            publish("$dps/registrations/res/200/?$rid=x&junk&=&%", "junk", None),
+            publish("$dps/registrations/res/other/", "no status", None),
             publish(&format!("$dps/other/res/200/?$rid={rid}"), "wrong topic", None),
             publish(&format!("$dps/registrations/POST/x/?$rid={rid}"), "wrong topic", None),
             publish(&format!("{}&retry-after=5", topic(rid)), "right", None),
@@ -67,7 +67,7 @@ async fn a_refused_subscription_is_an_answer_of_the_service() {
     });
     let (_peer, config) = start(script).await;
     for pipelined in [true, false] {
-        let mqtt = MqttConfig::new(config.clone()).pipelined(pipelined);
+        let mqtt = MqttConfig::new(config.clone().pipelined(pipelined));
         let response = register(&mut MqttTransport::new(mqtt).unwrap()).await.unwrap();
         assert_eq!(response.status, 403, "{pipelined:?}");
         let reason = response.reason.unwrap();

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::events::OperationStatusEvents;
 use crate::{
-    error::Error,
+    error::{Error, TimeoutScope},
     ids::OperationId,
     machine::{Exchange, ExchangeId, Input, Machine, Output},
     progress::{Observer, Progress, Step},
@@ -218,10 +218,14 @@ impl Book {
     }
 }
 
-/// The machine knows which request timed out; which stage on the way to the service it struck, the transport has said.
+/// The machine knows which request timed out. The transport has said which stage on the way to the service that was,
+/// or what the peer did while the request waited.
 fn name_the_stage(outcome: &mut Outcome<Box<RegistrationResult>>, progress: &Progress) {
-    if let (Err(Error::Timeout(timeout)), Some(stage)) = (outcome, progress.stage()) {
-        timeout.stage = stage;
+    let Err(Error::Timeout(timeout)) = outcome else { return };
+    match progress.stage() {
+        Some(stage) => timeout.stage = stage,
+        None if timeout.scope == TimeoutScope::Request => timeout.activity = progress.activity(),
+        None => {}
     }
 }
 

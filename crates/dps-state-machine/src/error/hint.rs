@@ -3,7 +3,10 @@
 use alloc::{format, string::String};
 
 use super::{Error, RejectionCause, RejectionError, Stage, timeout::Seconds};
-use crate::body::{self, Object};
+use crate::{
+    body::{self, Object},
+    progress::PeerActivity,
+};
 
 /// In a sentence. What the transport said comes first: it knows more.
 pub(super) fn of(error: &Error) -> Option<String> {
@@ -24,7 +27,14 @@ pub(super) fn of(error: &Error) -> Option<String> {
                 "check what signs for the device, or allow more time".into()
             }
             Some(_) => "allow more time for the whole registration, or poll sooner".into(),
-            None => "check the network path to the service, or allow more time".into(),
+            None => match e.activity {
+                None => "check the network path to the service, or allow more time".into(),
+                Some(PeerActivity::UnmatchedAnswers(_)) => {
+                    "check that the endpoint is a provisioning service, and that nothing on the way changes its answers"
+                        .into()
+                }
+                Some(_) => "the network path works; allow more time, or try again later".into(),
+            },
         }),
         // A proxy's page is no JSON object; what is one comes from a service.
         Error::Protocol(e) if Object::read(&body::text(&e.body)).is_err() => {

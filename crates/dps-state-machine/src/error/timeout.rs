@@ -4,6 +4,7 @@ use alloc::format;
 use core::{fmt, time::Duration};
 
 use super::Stage;
+use crate::progress::PeerActivity;
 
 /// Time ran out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,11 +20,13 @@ pub struct TimeoutError {
     pub retry_after: Option<Duration>,
     /// Whether that wait is what the service asked for, and not the machine's own interval.
     pub asked_by_service: bool,
+    /// What the peer did meanwhile, if it was a request that timed out and the peer did anything.
+    pub activity: Option<PeerActivity>,
 }
 
 impl TimeoutError {
     pub(crate) fn new(stage: Stage, scope: TimeoutScope, after: Duration) -> Self {
-        Self { stage, scope, after, retry_after: None, asked_by_service: false }
+        Self { stage, scope, after, retry_after: None, asked_by_service: false, activity: None }
     }
 }
 
@@ -44,7 +47,22 @@ impl fmt::Display for TimeoutError {
         let seconds = Seconds(self.after);
         match (self.scope, self.retry_after) {
             (TimeoutScope::Request, _) if self.stage >= Stage::Register => {
-                write!(f, "no answer to the {} request within {seconds} s", self.stage)
+                write!(f, "no answer to the {} request within {seconds} s", self.stage)?;
+                match self.activity {
+                    None => Ok(()),
+                    Some(PeerActivity::NoCredit) => {
+                        f.write_str(": the peer gives no credit to send it")
+                    }
+                    Some(PeerActivity::Acknowledged) => {
+                        f.write_str(": it was acknowledged and never answered")
+                    }
+                    Some(PeerActivity::UnmatchedAnswers(1)) => {
+                        f.write_str(": 1 answer came that belongs to no request")
+                    }
+                    Some(PeerActivity::UnmatchedAnswers(count)) => {
+                        write!(f, ": {count} answers came that belong to no request")
+                    }
+                }
             }
             (TimeoutScope::Request, _) if self.stage == Stage::Sign => {
                 write!(f, "no signature within {seconds} s from what signs for the device")

@@ -12,6 +12,7 @@ use crate::{Case, case};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(assigned_at_once),
+        case!(assigned_step_by_step),
         case!(assigning_then_assigned),
         case!(assigned_after_many_polls),
         case!(events_come_for_each_status),
@@ -39,6 +40,16 @@ async fn assigned_at_once(cell: Cell) {
     assert_eq!(registered.polls, 0);
     assert!(registered.operation_id.is_some());
     assert_eq!(bench.requests(), [Operation::Register]);
+}
+
+/// Each step waits for the answer to the one before; HTTP has none, and takes the setting all the same.
+async fn assigned_step_by_step(cell: Cell) {
+    let bench = Bench::new(cell, Behavior::new().polls(1)).await;
+    let client = bench.client_with(bench.config.clone().pipelined(false), fast());
+    let registered = client.register(bench.request()).await.unwrap();
+    assert_eq!((registered.device_id.as_str(), registered.polls), (DEVICE, 1));
+    assert_eq!(bench.requests(), [Operation::Register, Operation::Query]);
+    settle(&client).await;
 }
 
 async fn assigning_then_assigned(cell: Cell) {

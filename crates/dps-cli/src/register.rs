@@ -95,6 +95,9 @@ pub(crate) struct Arguments {
         help = "HTTP proxy to go through: http://[USER:PASSWORD@]HOST[:PORT], or env for the one that HTTPS_PROXY or else ALL_PROXY names"
     )]
     proxy: Option<String>,
+    /// Waits for the answer to each step of MQTT and AMQP, for brokers that need it
+    #[arg(long)]
+    step_by_step: bool,
     /// JSON object for a custom allocation, or @FILE with one
     #[arg(long, value_name = "JSON|@FILE")]
     payload: Option<String>,
@@ -279,6 +282,7 @@ impl Arguments {
             context.registration_id = Some(id.to_string());
             (self.config(id_scope, &id, deadline, context).await?, id, None)
         };
+        let config = config.pipelined(!given::STEP_BY_STEP.is_on(self.step_by_step)?);
         context.registration_id = Some(registration_id.to_string());
         context.endpoint = Some(config.endpoint.to_string());
         let request = self.request(registration_id, deadline).await?;

@@ -101,6 +101,7 @@ impl MqttTransport {
         &mut self,
         exchange: &Exchange<'_>,
     ) -> Result<(Option<Connection>, Response), Error> {
+        tracing::debug!(pipelined = self.pipelined, "starting MQTT");
         if self.pipelined {
             let mut connection = match self.open(exchange).await? {
                 Opened::Ready(connection) => connection,

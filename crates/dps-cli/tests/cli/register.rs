@@ -70,6 +70,23 @@ fn the_emulator_flag_takes_what_makes_sense_with_it() {
 }
 
 #[test]
+fn a_flag_and_its_variable_start_sessions_step_by_step() {
+    for transport in TRANSPORTS {
+        for by_variable in [false, true] {
+            let mut command = dps(&["register", "--emulator", "-vv", "--transport", transport]);
+            match by_variable {
+                true => command.env("DPS_STEP_BY_STEP", "1"),
+                false => command.arg("--step-by-step"),
+            };
+            let ended = run(&mut command);
+            assert_eq!(ended.code, 0, "{transport} {by_variable}: {ended:?}");
+            let steps = ended.stderr.matches("pipelined=false").count();
+            assert_eq!(steps, usize::from(transport != "http"), "{transport}: {}", ended.stderr);
+        }
+    }
+}
+
+#[test]
 fn the_emulator_flag_works_over_every_transport() {
     for transport in TRANSPORTS {
         let ended = run(&mut dps(&["register", "--emulator", "--json", "--transport", transport]));

@@ -165,10 +165,9 @@ fn install(shell: &Shell, peer: &Peer) -> Result<PathBuf> {
             shell.copy_file(file, &folder)?;
         }
     }
-    in_folder(shell, &folder, peer.install, |install| {
-        print!("{}", Running::start(install)?.read(Duration::from_secs(300))?);
-        Ok(())
-    })?;
+    let there = shell.push_dir(&folder);
+    print!("{}", Running::start(command(shell, peer.install)?)?.read(Duration::from_secs(300))?);
+    drop(there);
     Ok(folder)
 }
 
@@ -201,24 +200,16 @@ fn register(
     let file = folder.join(format!("{name}.json"));
     shell.write_file(&file, case.to_string())?;
     let ca = emulator["caFile"].as_str().ok_or("the emulator names no file of its CA")?;
-    let printed = in_folder(shell, folder, peer.register, |register| {
-        let register = register.arg(&file).env(peer.ca_variable, ca);
-        Running::start(register)?.read(Duration::from_secs(60))
-    })?;
+    let _there = shell.push_dir(folder);
+    let register = command(shell, peer.register)?.arg(&file).env(peer.ca_variable, ca);
+    let printed = Running::start(register)?.read(Duration::from_secs(60))?;
     judge(&serde_json::from_str(&printed).map_err(|e| format!("{printed:?}: {e}"))?, id, outcome)
 }
 
-/// A command by its words, run in a folder.
-fn in_folder<T>(
-    shell: &Shell,
-    folder: &Path,
-    words: &str,
-    run: impl FnOnce(xshell::Cmd<'_>) -> Result<T>,
-) -> Result<T> {
-    let shell = shell.clone();
-    shell.change_dir(folder);
+/// A command by its words.
+fn command<'a>(shell: &'a Shell, words: &str) -> Result<xshell::Cmd<'a>> {
     let (program, arguments) = words.split_once(' ').ok_or("a peer's command is empty")?;
-    run(shell.cmd(program).args(arguments.split(' ')))
+    Ok(shell.cmd(program).args(arguments.split(' ')))
 }
 
 /// Whether a script ended as it must: refused, or assigned as the device that was asked for to some hub.

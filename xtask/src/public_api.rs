@@ -52,14 +52,9 @@ fn difference(kept: &str, api: &str) -> Option<String> {
     (kept != api).then(|| only('-', kept, api) + &only('+', api, kept))
 }
 
-/// The modules of a library by their paths, the root's being empty.
+/// The items of a library's modules by their paths, the root's being empty: as users see them, whether they do or not.
 #[derive(Default)]
-struct Library {
-    modules: BTreeMap<Vec<String>, Vec<Item>>,
-}
-
-/// A module and the name of an item in it.
-type Place = (Vec<String>, String);
+struct Library(BTreeMap<Vec<String>, Vec<Item>>);
 
 impl Library {
     fn read(shell: &Shell, file: &Path) -> Result<Self> {
@@ -68,100 +63,92 @@ impl Library {
         Ok(library)
     }
 
-    /// Takes a module's items in, and those of the modules below it but for what only tests and fuzzers compile.
-    fn enter(&mut self, shell: &Shell, path: Vec<String>, items: Vec<Item>, file: &Path) -> Result {
-        for item in &items {
+    /// Takes a module in, and those below it.
+    fn enter(
+        &mut self,
+        shell: &Shell,
+        at: Vec<String>,
+        mut items: Vec<Item>,
+        file: &Path,
+    ) -> Result {
+        items.retain(|item| !only_for_tests(parts(item).2));
+        for item in &mut items {
+            Strip.visit_item_mut(item);
             let Item::Mod(module) = item else { continue };
-            if only_for_tests(&module.attrs) {
+            let name = module.ident.to_string();
+            let inside = joined(&at, &name);
+            if let Some((_, items)) = module.content.take() {
+                self.enter(shell, inside, items, file)?;
                 continue;
             }
-            let name = module.ident.to_string();
-            let inside = [path.as_slice(), std::slice::from_ref(&name)].concat();
-            match &module.content {
-                Some((_, items)) => self.enter(shell, inside, items.clone(), file)?,
-                None => {
-                    let is_root = ["lib.rs", "mod.rs"].iter().any(|root| file.ends_with(root));
-                    let folder =
-                        if is_root { file.with_file_name("") } else { file.with_extension("") };
-                    let flat = folder.join(format!("{name}.rs"));
-                    let file = if flat.exists() { flat } else { folder.join(name).join("mod.rs") };
-                    let items = syn::parse_file(&shell.read_file(&file)?)?.items;
-                    self.enter(shell, inside, items, &file)?;
-                }
-            }
+            let is_root = ["lib.rs", "mod.rs"].iter().any(|root| file.ends_with(root));
+            let folder = if is_root { file.with_file_name("") } else { file.with_extension("") };
+            let flat = folder.join(format!("{name}.rs"));
+            let file = if flat.exists() { flat } else { folder.join(name).join("mod.rs") };
+            let items = syn::parse_file(&shell.read_file(&file)?)?.items;
+            self.enter(shell, inside, items, &file)?;
         }
-        self.modules.insert(path, items);
+        self.0.insert(at, items);
         Ok(())
     }
 
     fn api(&self) -> String {
-        let file = File {
-            shebang: None,
-            frontmatter: None,
-            attrs: Vec::new(),
-            items: self.public_items(&[]),
-        };
-        prettyplease::unparse(&file)
+        let items = self.public_items(&[]);
+        prettyplease::unparse(&File { shebang: None, frontmatter: None, attrs: Vec::new(), items })
     }
 
     /// What a module makes public, by name, each type with its implementations.
     fn public_items(&self, module: &[String]) -> Vec<Item> {
         let mut named = BTreeMap::<String, Vec<Item>>::new();
-        for item in self.items(module) {
-            if let Item::Use(used) = item
-                && is_public(&used.vis)
-            {
-                for leaf in leaves(&used.tree) {
-                    let items = self.reexported(module, used, &leaf);
-                    named.entry(leaf.name).or_default().extend(items);
-                }
-            } else if let Some((name, vis, attrs)) = parts(item)
-                && is_public(vis)
-                && !only_for_tests(attrs)
-            {
-                let shown = self.shown(item, module, &name);
-                named.entry(name).or_default().extend(shown);
+        for item in self.0.get(module).into_iter().flatten() {
+            let (name, vis, _) = parts(item);
+            if !vis.is_some_and(is_public) {
+                continue;
+            }
+            let Item::Use(used) = item else {
+                let Some(name) = name.map(ToString::to_string) else { continue };
+                named.entry(name.clone()).or_default().extend(self.shown(&joined(module, &name)));
+                continue;
+            };
+            for Leaf { path, name } in leaves(&used.tree) {
+                let items = match self.find(module, &path) {
+                    Some(place) if name == "*" => self.public_items(&place),
+                    Some(place) => self.shown(&place),
+                    // A name of another crate, which is shown by its name alone.
+                    None => {
+                        let mut only: ItemUse = parse_quote!(
+                            pub use unknown;
+                        );
+                        only.attrs.clone_from(&used.attrs);
+                        let text = match path.last() {
+                            _ if name == "*" => path.join("::") + "::*",
+                            Some(last) if *last != name => format!("{} as {name}", path.join("::")),
+                            _ => path.join("::"),
+                        };
+                        only.tree = syn::parse_str(&text).unwrap_or(only.tree);
+                        vec![Item::Use(only)]
+                    }
+                };
+                named.entry(name).or_default().extend(items);
             }
         }
         named.into_values().flatten().collect()
     }
 
-    fn items(&self, module: &[String]) -> impl Iterator<Item = &Item> {
-        self.modules.get(module).into_iter().flatten()
-    }
-
-    /// What one name of a `pub use` stands for: an item of this library, or just the name of another one's.
-    fn reexported(&self, module: &[String], used: &ItemUse, leaf: &Leaf) -> Vec<Item> {
-        if let Some(place) = self.find(module, &leaf.path) {
-            if leaf.name == "*" {
-                return self.public_items(&joined(&place.0, &place.1));
-            }
-            let items = self.items(&place.0).filter(|item| is_named(item, &place.1));
-            return items.flat_map(|item| self.shown(item, &place.0, &place.1)).collect();
-        }
-        let text = format!("pub use {} as {};", leaf.path.join("::"), leaf.name);
-        let last = leaf.path.last().map_or("", String::as_str);
-        let text = text.replace(&format!("{last} as {last};"), &format!("{last};"));
-        let mut item: Vec<ItemUse> =
-            syn::parse_str(&text.replace(" as *;", "::*;")).into_iter().collect();
-        item.iter_mut().for_each(|item| item.attrs.clone_from(&used.attrs));
-        item.iter_mut().for_each(|item| Strip.visit_item_use_mut(item));
-        item.into_iter().map(Item::Use).collect()
-    }
-
     /// Where an item of this library is defined that a module names by a path.
-    fn find(&self, module: &[String], path: &[String]) -> Option<Place> {
+    fn find(&self, module: &[String], path: &[String]) -> Option<Vec<String>> {
         let (name, before) = path.split_last()?;
         let place = before.iter().try_fold(module.to_vec(), |place, word| match word.as_str() {
             "crate" => Some(Vec::new()),
             "self" => Some(place),
             "super" => Some(place.split_last()?.1.to_vec()),
-            word => Some(joined(&place, word)).filter(|place| self.modules.contains_key(place)),
+            word => Some(joined(&place, word)).filter(|place| self.0.contains_key(place)),
         })?;
-        if self.items(&place).any(|item| is_named(item, name)) {
-            return Some((place, name.clone()));
+        let items = self.0.get(&place)?;
+        if items.iter().any(|item| parts(item).0.is_some_and(|known| known == name)) {
+            return Some(joined(&place, name));
         }
-        let uses = self.items(&place).filter_map(|item| match item {
+        let uses = items.iter().filter_map(|item| match item {
             Item::Use(used) => Some(leaves(&used.tree)),
             _ => None,
         });
@@ -169,33 +156,33 @@ impl Library {
         self.find(&place, &leaf.path)
     }
 
-    /// An item as its users see it, with its implementations behind it.
-    fn shown(&self, item: &Item, module: &[String], name: &str) -> Vec<Item> {
-        let mut items = vec![item.clone()];
-        if let Some(Item::Mod(inside)) = items.first_mut() {
-            let public = self.public_items(&joined(module, name));
-            inside.content = Some((Default::default(), public));
-            inside.semi = None;
-        } else if !matches!(item, Item::Fn(_)) {
-            let place = Some((module.to_vec(), name.to_owned()));
-            for (module, item) in
-                self.modules.iter().flat_map(|(m, i)| i.iter().map(move |i| (m, i)))
+    /// The items of a place, which may be a type and a function of one name, with their implementations.
+    fn shown(&self, place: &[String]) -> Vec<Item> {
+        let Some((name, module)) = place.split_last() else { return Vec::new() };
+        let is_it = |item: &&Item| {
+            let (known, vis, _) = parts(item);
+            known.is_some_and(|known| known == name) && vis.is_some_and(is_public)
+        };
+        let mut items: Vec<Item> =
+            self.0.get(module).into_iter().flatten().filter(is_it).cloned().collect();
+        for item in &mut items {
+            if let Item::Mod(inside) = item {
+                inside.content = Some((Default::default(), self.public_items(place)));
+                inside.semi = None;
+            }
+        }
+        for (module, item) in self.0.iter().flat_map(|(m, items)| items.iter().map(move |i| (m, i)))
+        {
+            if let Item::Impl(found) = item
+                && let Type::Path(of) = &*found.self_ty
+                && (found.trait_.is_some() || !found.items.is_empty())
             {
-                if let Item::Impl(found) = item
-                    && let Type::Path(of) = &*found.self_ty
-                    && !only_for_tests(&found.attrs)
-                {
-                    let words = of.path.segments.iter().map(|word| word.ident.to_string());
-                    if self.find(module, &words.collect::<Vec<_>>()) == place {
-                        items.push(item.clone());
-                    }
+                let words: Vec<_> = of.path.segments.iter().map(|w| w.ident.to_string()).collect();
+                if self.find(module, &words).as_deref() == Some(place) {
+                    items.push(item.clone());
                 }
             }
         }
-        items.iter_mut().for_each(|item| Strip.visit_item_mut(item));
-        items.retain(
-            |item| !matches!(item, Item::Impl(it) if it.trait_.is_none() && it.items.is_empty()),
-        );
         items
     }
 }
@@ -268,25 +255,22 @@ fn joined(module: &[String], name: &str) -> Vec<String> {
     module.iter().cloned().chain([name.to_owned()]).collect()
 }
 
-/// The name, visibility and attributes of an item that has a name.
-fn parts(item: &Item) -> Option<(String, &Visibility, &[Attribute])> {
-    let (name, vis, attrs) = match item {
-        Item::Fn(it) => (&it.sig.ident, &it.vis, &it.attrs),
-        Item::Const(it) => (&it.ident, &it.vis, &it.attrs),
-        Item::Static(it) => (&it.ident, &it.vis, &it.attrs),
-        Item::Type(it) => (&it.ident, &it.vis, &it.attrs),
-        Item::Struct(it) => (&it.ident, &it.vis, &it.attrs),
-        Item::Enum(it) => (&it.ident, &it.vis, &it.attrs),
-        Item::Union(it) => (&it.ident, &it.vis, &it.attrs),
-        Item::Trait(it) => (&it.ident, &it.vis, &it.attrs),
-        Item::Mod(it) => (&it.ident, &it.vis, &it.attrs),
-        _ => return None,
-    };
-    Some((name.to_string(), vis, attrs))
-}
-
-fn is_named(item: &Item, name: &str) -> bool {
-    parts(item).is_some_and(|(known, ..)| known == name)
+/// The name, visibility and attributes of an item, as far as it has them.
+fn parts(item: &Item) -> (Option<&syn::Ident>, Option<&Visibility>, &[Attribute]) {
+    match item {
+        Item::Fn(it) => (Some(&it.sig.ident), Some(&it.vis), &it.attrs),
+        Item::Const(it) => (Some(&it.ident), Some(&it.vis), &it.attrs),
+        Item::Static(it) => (Some(&it.ident), Some(&it.vis), &it.attrs),
+        Item::Type(it) => (Some(&it.ident), Some(&it.vis), &it.attrs),
+        Item::Struct(it) => (Some(&it.ident), Some(&it.vis), &it.attrs),
+        Item::Enum(it) => (Some(&it.ident), Some(&it.vis), &it.attrs),
+        Item::Union(it) => (Some(&it.ident), Some(&it.vis), &it.attrs),
+        Item::Trait(it) => (Some(&it.ident), Some(&it.vis), &it.attrs),
+        Item::Mod(it) => (Some(&it.ident), Some(&it.vis), &it.attrs),
+        Item::Use(it) => (None, Some(&it.vis), &it.attrs),
+        Item::Impl(it) => (None, None, &it.attrs),
+        _ => (None, None, &[]),
+    }
 }
 
 fn is_public(vis: &Visibility) -> bool {
@@ -305,23 +289,21 @@ fn only_for_tests(attributes: &[Attribute]) -> bool {
 mod tests {
     use super::*;
 
-    fn api(modules: &[(&str, &str)]) -> String {
-        let path = |path: &str| path.split_terminator("::").map(str::to_owned).collect();
-        let items = |code| syn::parse_file(code).unwrap().items;
-        Library { modules: modules.iter().map(|(at, code)| (path(at), items(code))).collect() }
-            .api()
-    }
-
     #[test]
     fn what_is_public_is_shown_with_signatures_and_what_is_private_is_not() {
-        let root = "mod inner; pub use inner::Key; #[cfg(feature = \"x\")] pub use other::Thing;";
-        let inner = "/// Docs.\n#[derive(Debug)] pub struct Key { pub id: u8, secret: u8 } pub struct Unseen;\n\
+        let code = "mod inner { /** Docs. */ #[derive(Debug)] pub struct Key { pub id: u8, secret: u8 }\n\
+            pub struct Unseen; impl Unseen { pub fn f() {} } #[cfg(test)] mod tests {}\n\
             impl Key { #[must_use] pub fn id(&self) -> u8 { self.id } fn hidden() {} }\n\
-            impl Clone for Key { fn clone(&self) -> Self { todo!() } } impl Unseen { pub fn f() {} }";
-        let expected = "#[derive(Debug)]\npub struct Key {\n    pub id: u8,\n    private: _,\n}\n\
+            impl Clone for Key { fn clone(&self) -> Self { todo!() } } }\n\
+            pub use inner::Key; #[cfg(feature = \"x\")] pub use other::Thing; pub use other::{A as B, m::*};";
+        let expected = "pub use other::m::*;\npub use other::A as B;\n\
+            #[derive(Debug)]\npub struct Key {\n    pub id: u8,\n    private: _,\n}\n\
             impl Key {\n    pub fn id(&self) -> u8 {}\n}\nimpl Clone for Key {}\n\
             #[cfg(feature = \"x\")]\npub use other::Thing;\n";
-        assert_eq!(api(&[("", root), ("inner", inner)]), expected);
+        let items = syn::parse_file(code).unwrap().items;
+        let mut library = Library::default();
+        library.enter(&Shell::new().unwrap(), Vec::new(), items, Path::new("lib.rs")).unwrap();
+        assert_eq!(library.api(), expected);
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn help(shell: &Shell) -> Result<String> {
     let listed = all.split("Commands:\n").nth(1).unwrap_or_default().to_owned();
     for line in listed.lines().take_while(|line| line.starts_with(' ')) {
         if let Some(command) = line.strip_prefix("  ").and_then(|line| line.split(' ').next())
-            && !command.is_empty()
+            && !["", "help"].contains(&command)
         {
             all.push_str(&cmd!(shell, "{dps} {command} --help").read()?);
         }

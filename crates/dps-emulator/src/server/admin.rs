@@ -102,7 +102,7 @@ fn answer(request: &Request<Incoming>, log: EventLog) -> Response<Either<Full<By
         }
         path => text(
             StatusCode::NOT_FOUND,
-            &format!("there is no {path:.128?}, only /health and /events?since=SEQUENCE"),
+            &format!("{path:.128?} is not served; there are /health and /events?since=SEQUENCE"),
         ),
     }
 }

@@ -55,8 +55,9 @@ fn cases() -> Vec<Met> {
         unauthorized(refuse(1), "SASL outcome 1"),
         // The service will be back: the registration is sent again.
         met(refuse(2), None, "", 2),
-        met(refuse(3), None, "", 2),
         met(refuse(4), None, "", 2),
+        // It will not go away by itself.
+        met(refuse(3), rejected, "SASL outcome 3", 1),
         met(AmqpFault::SaslDecides, None, "", 1),
         unauthorized(AmqpFault::OpenError, "401002"),
         met(AmqpFault::RefuseAttach, rejected, "403000", 1),

@@ -185,6 +185,8 @@ fn proxies() -> Vec<Row> {
                 Query => fails(Connection, Stage::Proxy, true),
                 // As does the step-by-step start that follows a start in one flight that died.
                 Authenticate => fails(Connection, Stage::Proxy, true),
+                // MQTT's registration leaves in that flight, before its SUBACK.
+                Register if column.is_mqtt() => fails(Connection, Stage::Proxy, true),
                 step => fails(Connection, step, true),
             };
             let injection = Injection::at(column.step, Misbehavior::Die(PortState::Shut));

@@ -86,7 +86,7 @@ impl Advice {
         match self.has_platform_roots {
             true => file.to_owned(),
             false => {
-                format!("{file}, --platform-roots adds all that this system trusts")
+                format!("{file}, --platform-roots trusts what this system trusts instead")
             }
         }
     }

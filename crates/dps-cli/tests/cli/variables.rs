@@ -145,7 +145,7 @@ fn the_roots_of_the_platform_are_used_when_asked_for_and_named_when_not() {
     command.args(["--id-scope", text(&emulator.ready, "idScope")]).env("SSL_CERT_FILE", ca_file);
     let error = run(&mut command).failed("connection");
     let hint = text(&error, "hint");
-    assert!(hint.contains("--ca-file FILE adds it, --platform-roots adds all"), "{hint}");
+    assert!(hint.contains("--ca-file FILE adds it, --platform-roots trusts"), "{hint}");
     run(command.arg("--platform-roots")).assigned();
 }
 

@@ -114,7 +114,11 @@ pub fn client(transport: Transport, config: Config, settings: Settings) -> Resul
             feature = "amqp",
             feature = "websocket"
         )))]
-        missing => Err(not_built(missing)),
+        missing => {
+            // Without any transport nothing above takes the configuration.
+            drop(config);
+            Err(not_built(missing))
+        }
     };
     Ok(StateMachine::new(transport?, settings))
 }

@@ -172,7 +172,10 @@ async fn a_refused_port_is_a_connect_error(cell: Cell) {
     let bench = Bench::healthy(cell).await;
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let endpoint: Endpoint = format!("127.0.0.1:{port}").parse().unwrap();
-    let error = bench.register_with(bench.config.clone().endpoint(endpoint)).await.unwrap_err();
+    let error = bench
+        .register_with(adjusted(bench.config.clone(), |config| config.endpoint = endpoint))
+        .await
+        .unwrap_err();
     assert_connection(&error, Stage::Connect);
     assert!(error.to_string().contains(&port.to_string()), "{error}");
     assert!(error.is_retryable());
@@ -181,7 +184,10 @@ async fn a_refused_port_is_a_connect_error(cell: Cell) {
 async fn a_name_that_does_not_exist_is_a_resolve_error(cell: Cell) {
     let bench = Bench::healthy(cell).await;
     let endpoint: Endpoint = "no-such-host.invalid".parse().unwrap();
-    let error = bench.register_with(bench.config.clone().endpoint(endpoint)).await.unwrap_err();
+    let error = bench
+        .register_with(adjusted(bench.config.clone(), |config| config.endpoint = endpoint))
+        .await
+        .unwrap_err();
     assert_connection(&error, Stage::Resolve);
     assert!(error.to_string().contains("no-such-host.invalid"), "{error}");
     assert!(error.is_retryable());
@@ -207,7 +213,10 @@ async fn an_unknown_authority_is_refused(cell: Cell) {
 
     let bench = Bench::healthy(cell).await;
     let other = Roots::empty().with_pem(Authority::root("Somebody").pem.as_bytes()).unwrap();
-    let error = bench.register_with(bench.config.clone().roots(other)).await.unwrap_err();
+    let error = bench
+        .register_with(adjusted(bench.config.clone(), |config| config.roots = other))
+        .await
+        .unwrap_err();
     assert_connection(&error, Stage::Tls);
 }
 

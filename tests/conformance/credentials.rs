@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dps_client::{Config, Error, ErrorKind, Roots, Stage, Transport, client};
-use dps_conformance::{Authority, Bench, Cell, DEVICE, config_for, fast, settle};
+use dps_conformance::{Authority, Bench, Cell, DEVICE, adjusted, config_for, fast, settle};
 use dps_emulator::{Attestation, Emulator, Enrollment, EventKind, SymmetricKey, Thumbprint};
 
 use crate::{Case, case};
@@ -64,7 +64,7 @@ async fn an_unknown_device_is_rejected(cell: Cell) {
 async fn a_wrong_id_scope_is_rejected(cell: Cell) {
     let bench = Bench::healthy(cell).await;
     let config =
-        bench.config.clone().id_scope("0ne00FFFFFF".parse::<dps_client::IdScope>().unwrap());
+        adjusted(bench.config.clone(), |config| config.id_scope = "0ne00FFFFFF".parse().unwrap());
     let error = bench.register_with(config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Rejected);
     assert!(matches!(error.status(), Some(401 | 404)), "{error}");
@@ -87,7 +87,7 @@ async fn another_devices_credential_is_rejected_or_refused_before_any_io(cell: C
 
 async fn an_expired_token_is_rejected(cell: Cell) {
     let bench = Bench::healthy(cell).await;
-    let config = bench.config.clone().sas_lifetime(Duration::ZERO);
+    let config = adjusted(bench.config.clone(), |config| config.sas_lifetime = Duration::ZERO);
     assert_refused(&bench.register_with(config).await.unwrap_err());
 }
 
@@ -158,8 +158,9 @@ async fn no_secret_is_in_any_error(cell: Cell) {
         _ => "PRIVATE KEY".to_owned(),
     };
     let error = bench.register_with(config.clone()).await.unwrap_err();
-    let untrusting =
-        config.clone().roots(Roots::empty().with_pem(Authority::root("x").pem.as_bytes()).unwrap());
+    let untrusting = adjusted(config.clone(), |config| {
+        config.roots = Roots::empty().with_pem(Authority::root("x").pem.as_bytes()).unwrap()
+    });
     let no_trust = bench.register_with(untrusting).await.unwrap_err();
     let shown = format!("{error}{error:?}{no_trust}{no_trust:?}{config:?}{:?}", bench.client());
     assert!(!shown.contains(&secret), "a secret is shown");

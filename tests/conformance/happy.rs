@@ -1,7 +1,7 @@
 //! What a device is for.
 
 use dps_client::{OperationStatus, RegistrationRequest, Settings, Substatus};
-use dps_conformance::{Bench, Cell, DEVICE, fast, settle};
+use dps_conformance::{Bench, Cell, DEVICE, adjusted, fast, settle};
 use dps_emulator::{
     Behavior, EventKind, Fault, Operation, Reprovisioning, RetryAfter, ReturnedPayload,
 };
@@ -45,7 +45,8 @@ async fn assigned_at_once(cell: Cell) {
 /// Each step waits for the answer to the one before; HTTP has none, and takes the setting all the same.
 async fn assigned_step_by_step(cell: Cell) {
     let bench = Bench::new(cell, Behavior::new().polls(1)).await;
-    let client = bench.client_with(bench.config.clone().pipelined(false), fast());
+    let client = bench
+        .client_with(adjusted(bench.config.clone(), |config| config.pipelined = false), fast());
     let registered = client.register(bench.request()).await.unwrap();
     assert_eq!((registered.device_id.as_str(), registered.polls), (DEVICE, 1));
     assert_eq!(bench.requests(), [Operation::Register, Operation::Query]);

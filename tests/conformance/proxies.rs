@@ -1,7 +1,7 @@
 //! Through an HTTP proxy, or not at all.
 
 use dps_client::{Error, ErrorKind, NoProxy, ProxyChoice, Stage};
-use dps_conformance::{Bench, Cell, ProxyScript, TestProxy};
+use dps_conformance::{Bench, Cell, ProxyScript, TestProxy, adjusted};
 use dps_emulator::Behavior;
 
 use crate::{Case, case};
@@ -28,7 +28,7 @@ async fn through(
 ) -> (Bench, TestProxy, Result<(), Error>) {
     let bench = Bench::new(cell, Behavior::new().polls(1)).await;
     let proxy = TestProxy::start(script).await;
-    let config = bench.config.clone().proxy(proxy.choice(user));
+    let config = adjusted(bench.config.clone(), |config| config.proxy = proxy.choice(user));
     let outcome = bench.register_with(config).await.map(|_| ());
     (bench, proxy, outcome)
 }
@@ -165,7 +165,10 @@ async fn a_proxy_that_is_not_there_is_never_gone_around(cell: Cell) {
     let choice = proxy.choice("");
     drop(proxy);
     tokio::task::yield_now().await;
-    let error = bench.register_with(bench.config.clone().proxy(choice)).await.unwrap_err();
+    let error = bench
+        .register_with(adjusted(bench.config.clone(), |config| config.proxy = choice))
+        .await
+        .unwrap_err();
     assert_eq!(
         (error.kind(), error.stage()),
         (ErrorKind::Connection, Some(Stage::Proxy)),
@@ -179,6 +182,7 @@ async fn an_exempted_host_is_reached_directly(cell: Cell) {
     let proxy = TestProxy::start(ProxyScript::Refuse("403 Forbidden")).await;
     let ProxyChoice::Url(url) = proxy.choice("") else { panic!("a proxy's URL") };
     let list: NoProxy = "example.com,localhost".parse().unwrap();
-    let config = bench.config.clone().proxy(ProxyChoice::Url(url.except(list)));
+    let config =
+        adjusted(bench.config.clone(), |config| config.proxy = ProxyChoice::Url(url.except(list)));
     bench.register_with(config).await.unwrap();
 }

@@ -28,7 +28,9 @@ pub(crate) fn cases() -> Vec<Case> {
 /// A client whose signer does as told, with the device's own key.
 fn signing(bench: &Bench, conduct: SignerConduct) -> (OutsideSigner, dps_client::Client) {
     let signer = OutsideSigner::that(bench.config.attestation.clone(), conduct);
-    let config = bench.config.clone().attestation(Attestation::from_signer(signer.clone()));
+    let config = adjusted(bench.config.clone(), |config| {
+        config.attestation = Attestation::from_signer(signer.clone())
+    });
     let settings =
         adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(500));
     (signer, bench.client_with(config, settings))
@@ -113,7 +115,9 @@ async fn the_error_of_a_failing_signing_key_is_handed_on(cell: Cell) {
     ];
     let bench = Bench::healthy(cell).await;
     let key = OutsideKey::new(&bench.config.attestation.x509().unwrap());
-    let config = bench.config.clone().attestation(Attestation::from(key.identity()));
+    let config = adjusted(bench.config.clone(), |config| {
+        config.attestation = Attestation::from(key.identity())
+    });
     let client = bench.client_with(config, fast());
     for (failure, words, retryable) in failures {
         key.fail(Some(failure));

@@ -39,7 +39,10 @@ async fn clients_of_one_configuration_each_name_their_own_stage(cell: Cell) {
         .and_then(|roots| roots.with_pem(silent_server.emulator.ca_pem().as_bytes()));
     // By address: names are not looked up here, see `hang`.
     let service = silent_service.config.endpoint.port_or(0);
-    let config = silent_service.config.clone().roots(roots.unwrap()).endpoint(endpoint(service));
+    let config = adjusted(silent_service.config.clone(), |config| {
+        config.roots = roots.unwrap();
+        config.endpoint = endpoint(service);
+    });
     let server = endpoint(silent_server.config.endpoint.port_or(0));
     let is_websocket = matches!(cell.transport, Transport::MqttWs | Transport::AmqpWs);
     let signer = OutsideSigner::that(config.attestation.clone(), SignerConduct::KeepSilent);
@@ -47,7 +50,7 @@ async fn clients_of_one_configuration_each_name_their_own_stage(cell: Cell) {
         (Stage::Register, config.clone()),
         (if is_websocket { Stage::Websocket } else { Stage::Register }, at(&config, server)),
         (Stage::Tls, at(&config, endpoint(no_tls.local_addr().unwrap().port()))),
-        (Stage::Proxy, config.clone().proxy(silent_proxy.choice(""))),
+        (Stage::Proxy, adjusted(config.clone(), |config| config.proxy = silent_proxy.choice(""))),
         (Stage::Resolve, at(&config, "dps.example".parse().unwrap())),
     ];
     if cfg!(target_os = "linux") {
@@ -55,7 +58,10 @@ async fn clients_of_one_configuration_each_name_their_own_stage(cell: Cell) {
     }
     if cell.has_key() {
         let attestation = Attestation::from_signer(signer);
-        hanging.push((Stage::Sign, config.clone().attestation(attestation)));
+        hanging.push((
+            Stage::Sign,
+            adjusted(config.clone(), |config| config.attestation = attestation),
+        ));
     }
     let clients = hanging.into_iter().flat_map(|(stage, config)| {
         let client = |config: &Config| silent_service.client_with(config.clone(), bounds());
@@ -71,7 +77,7 @@ fn bounds() -> Settings {
 }
 
 fn at(config: &Config, endpoint: Endpoint) -> Config {
-    config.clone().endpoint(endpoint)
+    adjusted(config.clone(), |config| config.endpoint = endpoint)
 }
 
 fn endpoint(port: u16) -> Endpoint {

@@ -12,7 +12,7 @@ use dps_client::{
     Client, Config, Endpoint, Error, Proxy, ProxyChoice, RegistrationRequest, RegistrationResult,
     Roots, Settings, Step, Transport, client,
 };
-use dps_conformance::{Bench, Cell, Credential};
+use dps_conformance::{Bench, Cell, Credential, adjusted};
 use dps_emulator::{Behavior, ReturnedPayload};
 use tokio::runtime::{Builder, Runtime};
 
@@ -81,15 +81,17 @@ impl Environment {
         let roots = Roots::empty().with_pem(pki.roots_pem.as_bytes()).expect("roots");
         let endpoint: Endpoint =
             man_in_the_middle.address.to_string().parse().expect("an endpoint");
-        let mut config = bench.config.clone().roots(roots);
+        let mut config = bench.config.clone();
+        config.roots = roots;
         if setup.proxy {
             // Nobody is at the endpoint but behind the proxy.
             let proxy: Proxy =
                 format!("http://{}", man_in_the_middle.address).parse().expect("a proxy's URL");
             let nobody: Endpoint = "127.0.0.1:1".parse().expect("an endpoint");
-            config = config.endpoint(nobody).proxy(ProxyChoice::Url(proxy));
+            config.endpoint = nobody;
+            config.proxy = ProxyChoice::Url(proxy);
         } else {
-            config = config.endpoint(endpoint);
+            config.endpoint = endpoint;
         }
         let requested = Arc::new(Mutex::new(Instant::now()));
         Self { bench, man_in_the_middle, config, requested }
@@ -116,10 +118,10 @@ impl Environment {
     pub(crate) fn use_unresolvable_name(&mut self, proxy: bool) {
         self.config = if proxy {
             let proxy: Proxy = "http://no-such-proxy.invalid:3128".parse().expect("a proxy's URL");
-            self.config.clone().proxy(ProxyChoice::Url(proxy))
+            adjusted(self.config.clone(), |config| config.proxy = ProxyChoice::Url(proxy))
         } else {
             let nowhere: Endpoint = "no-such-host.invalid".parse().expect("an endpoint");
-            self.config.clone().endpoint(nowhere)
+            adjusted(self.config.clone(), |config| config.endpoint = nowhere)
         };
     }
 

@@ -10,9 +10,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use dps_client::{
-    Config, Endpoint, RegistrationRequest, Roots, SymmetricKeyFile, Transport, client,
-};
+use dps_client::{Config, RegistrationRequest, Roots, SymmetricKeyFile, Transport, client};
 use dps_conformance::{Canaries, TransportCase, config_for, fast, settle, transport_case};
 use dps_emulator::{Attestation, Emulator, Enrollment, SymmetricKey};
 
@@ -121,9 +119,9 @@ fn register() -> Config {
     let folder = Path::new(folder);
     let roots = Roots::empty().with_pem(&fs::read(folder.join("ca.pem")).unwrap()).unwrap();
     let key = SymmetricKeyFile::open(folder.join("device.key")).unwrap();
-    let config = Config::new(id_scope.parse().unwrap(), key.into())
-        .endpoint(endpoint.parse::<Endpoint>().unwrap())
-        .roots(roots);
+    let mut config = Config::new(id_scope.parse().unwrap(), key.into());
+    config.endpoint = endpoint.parse().unwrap();
+    config.roots = roots;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let transport = transport.parse::<Transport>().unwrap();

@@ -55,8 +55,10 @@ impl Bench {
             Emulator::builder().enrollment(identity.enrollment(&factory)).events_to(Output);
         show(&service);
         let emulator = service.start().await.unwrap();
-        let config = config_for(&emulator, transport, identity.attestation(&factory, transport))
-            .sas_lifetime(LIFETIME);
+        let config = adjusted(
+            config_for(&emulator, transport, identity.attestation(&factory, transport)),
+            |config| config.sas_lifetime = LIFETIME,
+        );
         Self { transport, emulator, config }
     }
 
@@ -115,10 +117,11 @@ impl Bench {
         self.behaving(Behavior::new().on_register(Fault::error(401_002, "Unauthorized")));
         self.fails(self.config.clone()).await;
         // Signed for another instance of the service.
-        let elsewhere =
-            self.config.clone().id_scope("0ne00FFFFFF".parse::<dps_client::IdScope>().unwrap());
+        let elsewhere = adjusted(self.config.clone(), |config| {
+            config.id_scope = "0ne00FFFFFF".parse().unwrap()
+        });
         self.fails(elsewhere).await;
-        let expired = self.config.clone().sas_lifetime(Duration::ZERO);
+        let expired = adjusted(self.config.clone(), |config| config.sas_lifetime = Duration::ZERO);
         self.behaving(Behavior::new());
         let _refused_if_there_is_a_token = self.attempt(expired, fast()).await;
         assert!(self.emulator.events().len() > stranger);
@@ -153,12 +156,12 @@ impl Bench {
         self.succeeds(self.config.clone()).await;
         let line: &'static str = format!("502 {token}").leak();
         let proxy = TestProxy::start(ProxyScript::Refuse(line)).await;
-        self.fails(self.config.clone().proxy(proxy.choice(""))).await;
+        self.fails(adjusted(self.config.clone(), |config| config.proxy = proxy.choice(""))).await;
     }
 
     async fn trust_nobody(&self) {
         let other = Roots::empty().with_pem(Authority::root("Other").pem.as_bytes()).unwrap();
-        self.fails(self.config.clone().roots(other)).await;
+        self.fails(adjusted(self.config.clone(), |config| config.roots = other)).await;
     }
 
     async fn go_through_proxies(&self) {
@@ -166,7 +169,7 @@ impl Bench {
             let proxy = TestProxy::start(script).await;
             let choice = proxy.choice(&format!("user:{PROXY_PASSWORD}@"));
             show(&choice);
-            let config = self.config.clone().proxy(choice);
+            let config = adjusted(self.config.clone(), |config| config.proxy = choice);
             (proxy, config)
         };
         self.behaving(Behavior::new());
@@ -183,7 +186,7 @@ impl Bench {
         }
         let nobody: Proxy =
             format!("http://user:{PROXY_PASSWORD}@no-such-proxy.invalid:1").parse().unwrap();
-        self.fails(self.config.clone().proxy(nobody)).await;
+        self.fails(adjusted(self.config.clone(), |config| config.proxy = nobody.into())).await;
     }
 
     async fn run_out_of_time(&self) {
@@ -208,7 +211,7 @@ impl Bench {
         );
         self.behaving(Behavior::new());
         self.emulator.set_connection_faults([ConnectionFault::HangOnAccept]);
-        let config = self.config.clone().connect_timeout(soon);
+        let config = adjusted(self.config.clone(), |config| config.connect_timeout = Some(soon));
         assert!(!self.attempt(config, fast()).await);
     }
 

@@ -11,8 +11,7 @@ mod source;
 use std::{collections::BTreeSet, process::ExitCode, sync::Arc};
 
 use dps_client::{
-    Config, Endpoint, Error, ErrorKind, RegistrationRequest, Roots, Stage, SymmetricKey, Transport,
-    client,
+    Config, Error, ErrorKind, RegistrationRequest, Roots, Stage, SymmetricKey, Transport, client,
 };
 use dps_conformance::{TransportCase, fast, run_on_every_transport, settle};
 use libtest_mimic::{Failed, Trial};
@@ -100,9 +99,9 @@ async fn error_of(transport: Transport, presented: &Presented, server: &Server) 
     let roots = presented.roots.iter();
     let roots = roots.fold(Roots::empty(), |roots, root| roots.with_der(root).unwrap());
     let endpoint = format!("{}:{}", presented.host, server.port());
-    let config = Config::new("0ne00AABBCC".parse().unwrap(), key.into())
-        .endpoint(endpoint.parse::<Endpoint>().unwrap())
-        .roots(roots);
+    let mut config = Config::new("0ne00AABBCC".parse().unwrap(), key.into());
+    config.endpoint = endpoint.parse().unwrap();
+    config.roots = roots;
     let client = client(transport, config, fast()).unwrap();
     let request = RegistrationRequest::new("pump-17".parse().unwrap());
     let error = client.register(request).await.unwrap_err();

@@ -70,9 +70,9 @@ impl Environment {
         attestation: Attestation,
         transport: Transport,
     ) -> Result<Device> {
-        let config = Config::new(self.service.id_scope.parse()?, attestation)
-            .endpoint(endpoint("localhost", self.service.port(transport)?)?)
-            .roots(self.roots.clone());
+        let mut config = Config::new(self.service.id_scope.parse()?, attestation);
+        config.endpoint = endpoint("localhost", self.service.port(transport)?)?;
+        config.roots = self.roots.clone();
         Ok(Device { id, config })
     }
 

@@ -159,9 +159,9 @@ pub fn fast() -> Settings {
     settings
 }
 
-/// The settings with some of them changed.
+/// Settings, or a configuration, with some of the fields changed.
 #[must_use]
-pub fn adjusted(mut settings: Settings, change: impl FnOnce(&mut Settings)) -> Settings {
+pub fn adjusted<T>(mut settings: T, change: impl FnOnce(&mut T)) -> T {
     change(&mut settings);
     settings
 }
@@ -175,9 +175,10 @@ pub fn config_for(emulator: &Emulator, transport: Transport, attestation: Attest
         Transport::Mqtt => emulator.mqtt_port(),
         _ => emulator.https_port(),
     };
-    Config::new(emulator.id_scope().clone(), attestation)
-        .endpoint(format!("localhost:{port}").parse::<dps_client::Endpoint>().expect("an endpoint"))
-        .roots(roots)
+    let mut config = Config::new(emulator.id_scope().clone(), attestation);
+    config.endpoint = format!("localhost:{port}").parse().expect("an endpoint");
+    config.roots = roots;
+    config
 }
 
 /// An enrollment, and the credential of a device that it knows.

@@ -5,9 +5,12 @@ use dps_connect::{Carrier, Config};
 /// The configuration of an [`AmqpTransport`](crate::AmqpTransport): the [`Config`] that every transport takes, and the
 /// settings that only AMQP has.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct AmqpConfig {
-    pub(crate) connect: Config,
-    pub(crate) carrier: Carrier,
+    /// What every transport needs to know.
+    pub connect: Config,
+    /// What carries AMQP: TLS on port 5671 (the default) or WebSocket on port 443.
+    pub carrier: Carrier,
 }
 
 impl AmqpConfig {
@@ -15,13 +18,6 @@ impl AmqpConfig {
     #[must_use]
     pub fn new(connect: Config) -> Self {
         Self { connect, carrier: Carrier::Tls }
-    }
-
-    /// What carries AMQP: TLS on port 5671 (the default) or WebSocket on port 443.
-    #[must_use]
-    pub fn carrier(mut self, carrier: Carrier) -> Self {
-        self.carrier = carrier;
-        self
     }
 }
 

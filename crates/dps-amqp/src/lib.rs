@@ -16,7 +16,8 @@
 //!
 //! let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse()?;
 //! let config = Config::new("0ne00AABBCC".parse()?, Attestation::SymmetricKey(key));
-//! let config = AmqpConfig::new(config).carrier(Carrier::Tls);
+//! let mut config = AmqpConfig::new(config);
+//! config.carrier = Carrier::Tls;
 //! let transport = AmqpTransport::new(config)?; // Nothing is sent before the first registration.
 //! # let _ = transport;
 //! # Ok(())

@@ -44,9 +44,9 @@ pub(crate) async fn start(
         return Err(failed(format!("it does not serve {transport}")));
     };
     let endpoint: Endpoint = format!("localhost:{port}").parse()?;
-    let config = Config::new(emulator.id_scope().clone(), key.into())
-        .endpoint(endpoint)
-        .roots(Roots::empty().with_pem(emulator.ca_pem().as_bytes())?);
+    let mut config = Config::new(emulator.id_scope().clone(), key.into());
+    config.endpoint = endpoint;
+    config.roots = Roots::empty().with_pem(emulator.ca_pem().as_bytes())?;
     Ok(Embedded { emulator, config, registration_id })
 }
 

@@ -272,7 +272,7 @@ impl Arguments {
         let poll_floor = given::POLL_FLOOR.find(self.poll_floor.as_ref())?;
         let poll_floor = poll_floor.map(|given| POLL_FLOOR.parse(&given)).transpose()?;
         let mut settings = Settings::default();
-        let (config, registration_id, emulator) = if self.is_emulated()? {
+        let (mut config, registration_id, emulator) = if self.is_emulated()? {
             let (id_scope, registration_id) = self.device.find()?;
             settings.poll_floor = embedded::POLL_FLOOR;
             let embedded = embedded::start(id_scope, registration_id, transport).await?;
@@ -282,7 +282,7 @@ impl Arguments {
             context.registration_id = Some(id.to_string());
             (self.config(id_scope, &id, deadline, context).await?, id, None)
         };
-        let config = config.pipelined(!given::STEP_BY_STEP.is_on(self.step_by_step)?);
+        config.pipelined = !given::STEP_BY_STEP.is_on(self.step_by_step)?;
         context.registration_id = Some(registration_id.to_string());
         context.endpoint = Some(config.endpoint.to_string());
         let request = self.request(registration_id, deadline).await?;
@@ -346,12 +346,13 @@ impl Arguments {
             roots = roots.with_pem(&pem).map_err(|error| named(file.from, &file.path, error))?;
         }
         let attestation = credential.read(registration_id, deadline).await?;
-        let mut config = Config::new(id_scope, attestation).roots(roots);
+        let mut config = Config::new(id_scope, attestation);
+        config.roots = roots;
         if let Some(endpoint) = endpoint {
-            config = config.endpoint(endpoint);
+            config.endpoint = endpoint;
         }
         if let Some(proxy) = proxy {
-            config = config.proxy(proxy);
+            config.proxy = proxy;
         }
         Ok(config)
     }

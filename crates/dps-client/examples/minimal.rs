@@ -22,7 +22,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let registration_id = next()?.parse()?;
     let key: SymmetricKey = fs::read_to_string(next()?)?.parse()?;
 
-    let config = Config::new(id_scope, key.into()).endpoint(endpoint).roots(roots);
+    let mut config = Config::new(id_scope, key.into());
+    config.endpoint = endpoint;
+    config.roots = roots;
     let client = client(transport, config, Settings::default())?;
     let device = client.register(RegistrationRequest::new(registration_id)).await?;
     println!("{} {}", device.assigned_hub, device.device_id);

@@ -98,14 +98,16 @@ pub fn client(transport: Transport, config: Config, settings: Settings) -> Resul
         Transport::Mqtt => dps_mqtt::MqttTransport::new(config).map(BoxTransport::new),
         #[cfg(all(feature = "mqtt", feature = "websocket"))]
         Transport::MqttWs => {
-            let config = dps_mqtt::MqttConfig::new(config).carrier(dps_connect::Carrier::WebSocket);
+            let mut config = dps_mqtt::MqttConfig::new(config);
+            config.carrier = dps_connect::Carrier::WebSocket;
             dps_mqtt::MqttTransport::new(config).map(BoxTransport::new)
         }
         #[cfg(feature = "amqp")]
         Transport::Amqp => dps_amqp::AmqpTransport::new(config).map(BoxTransport::new),
         #[cfg(all(feature = "amqp", feature = "websocket"))]
         Transport::AmqpWs => {
-            let config = dps_amqp::AmqpConfig::new(config).carrier(dps_connect::Carrier::WebSocket);
+            let mut config = dps_amqp::AmqpConfig::new(config);
+            config.carrier = dps_connect::Carrier::WebSocket;
             dps_amqp::AmqpTransport::new(config).map(BoxTransport::new)
         }
         #[cfg(not(all(

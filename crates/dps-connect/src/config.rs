@@ -20,6 +20,18 @@ use crate::{
 const LONGEST_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Where the service is, who the device is, whom to trust and how to get out. Cheap to clone.
+///
+/// ```
+/// # fn main() -> Result<(), dps_state_machine::Error> {
+/// use dps_attestation::SymmetricKey;
+/// use dps_connect::{Config, Proxy};
+/// let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse()?;
+/// let mut config = Config::new("0ne00AABBCC".parse()?, key.into());
+/// config.proxy = "http://proxy.example:3128".parse::<Proxy>()?.into();
+/// config.connect_timeout = Some(std::time::Duration::from_secs(20));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
@@ -48,17 +60,6 @@ pub struct Config {
     pub pipelined: bool,
 }
 
-macro_rules! setters {
-    ($($name:ident: $ty:ty),+ $(,)?) => {$(
-        #[doc = concat!("Sets [`Config::", stringify!($name), "`](Self#structfield.", stringify!($name), ").")]
-        #[must_use]
-        pub fn $name(mut self, value: impl Into<$ty>) -> Self {
-            self.$name = value.into();
-            self
-        }
-    )+};
-}
-
 impl Config {
     /// The global endpoint, directly, with the compiled-in roots.
     #[must_use]
@@ -77,20 +78,7 @@ impl Config {
         }
     }
 
-    setters! {
-        endpoint: Endpoint,
-        id_scope: IdScope,
-        attestation: Attestation,
-        roots: Roots,
-        proxy: ProxyChoice,
-        api_version: ApiVersion,
-        user_agent: String,
-        sas_lifetime: Duration,
-        connect_timeout: Option<Duration>,
-        pipelined: bool,
-    }
-
-    /// Checks what the setters take as it comes: that the user agent fits into a header.
+    /// Checks what the types of the fields leave open: that the user agent fits into a header.
     ///
     /// # Errors
     /// [`Error::Configuration`] that names the value.

@@ -399,10 +399,10 @@ mod tests {
         let roots = crate::roots::Roots::default();
         let key = dps_attestation::SymmetricKey::from_bytes(b"key").unwrap();
         let attestation = dps_attestation::Attestation::SymmetricKey(key);
-        let config = Config::new("0ne00AABBCC".parse().unwrap(), attestation)
-            .endpoint(silent.to_string().parse::<crate::Endpoint>().unwrap())
-            .roots(roots)
-            .connect_timeout(Duration::from_millis(300));
+        let mut config = Config::new("0ne00AABBCC".parse().unwrap(), attestation);
+        config.endpoint = silent.to_string().parse().unwrap();
+        config.roots = roots;
+        config.connect_timeout = Some(Duration::from_millis(300));
         let error =
             Connector::new(config).unwrap().connect(443, &Progress::default()).await.unwrap_err();
         assert_eq!(error.stage(), Some(Stage::Connect));

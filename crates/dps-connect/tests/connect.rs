@@ -6,7 +6,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use dps_connect::{
-    Connector, NoProxy, Roots,
+    Connector, Roots,
     internal::{Stream, failure},
 };
 use dps_state_machine::{Progress, Stage, Step};
@@ -20,8 +20,8 @@ use tokio::{
 };
 
 use support::{
-    Authority, config, echo, faults, head, listen, listen_tls, localhost, nobody, open_proxy,
-    proxy, server_config, transport::connection_error,
+    Authority, adjusted, config, echo, faults, head, listen, listen_tls, localhost, nobody,
+    open_proxy, proxy, server_config, transport::connection_error,
 };
 
 async fn says_hello(mut stream: Stream) -> bool {
@@ -83,7 +83,9 @@ async fn the_whole_chain_of_the_device_goes_out() {
             echo(tls)
         })
         .await;
-        let config = config(&localhost(address), root.roots()).attestation(device.attestation());
+        let config = adjusted(config(&localhost(address), root.roots()), |config| {
+            config.attestation = device.attestation()
+        });
         let stream =
             Connector::new(config).unwrap().connect(443, &Progress::default()).await.unwrap();
         assert!(says_hello(stream).await, "{version:?}");
@@ -100,7 +102,9 @@ async fn a_refusal_of_the_device_certificate_is_named_in_both_versions() {
     for version in [&TLS12, &TLS13] {
         let tls = server_config(&known.server(|_| ()), Some(&known), &[version]);
         let address = listen_tls(tls, echo).await;
-        let config = config(&localhost(address), known.roots()).attestation(device.attestation());
+        let config = adjusted(config(&localhost(address), known.roots()), |config| {
+            config.attestation = device.attestation()
+        });
         let peer = failure::Peer::of(&config, 443).unwrap();
         let error = match Connector::new(config).unwrap().connect(443, &Progress::default()).await {
             Ok(mut stream) => {
@@ -149,9 +153,10 @@ async fn a_tunnel_is_asked_for_by_name_with_the_user() {
     for (user_info, authorization) in
         [("", ""), ("me:p%40ss@", "Proxy-Authorization: Basic bWU6cEBzcw==\r\n")]
     {
-        let config = config("dps.example:8443", authority.roots())
-            .proxy(proxy(user_info, through))
-            .user_agent("test/1");
+        let config = adjusted(config("dps.example:8443", authority.roots()), |config| {
+            config.proxy = proxy(user_info, through).into();
+            config.user_agent = "test/1".to_owned();
+        });
         let stream =
             Connector::new(config).unwrap().connect(443, &Progress::default()).await.unwrap();
         assert!(says_hello(stream).await);
@@ -168,16 +173,18 @@ async fn a_host_that_the_proxy_leaves_out_is_reached_directly() {
     let tls = server_config(&authority.server(|_| ()), None, &[&TLS13]);
     let address = listen_tls(tls, echo).await;
     let dead = proxy("", nobody());
-    let direct = config(&localhost(address), authority.roots())
-        .proxy(dead.clone().except("localhost".parse::<NoProxy>().unwrap()));
+    let direct = adjusted(config(&localhost(address), authority.roots()), |config| {
+        config.proxy = dead.clone().except("localhost".parse().unwrap()).into()
+    });
     assert!(
         says_hello(
             Connector::new(direct).unwrap().connect(443, &Progress::default()).await.unwrap()
         )
         .await
     );
-    let around = config(&localhost(address), authority.roots())
-        .proxy(dead.except("other.example".parse::<NoProxy>().unwrap()));
+    let around = adjusted(config(&localhost(address), authority.roots()), |config| {
+        config.proxy = dead.except("other.example".parse().unwrap()).into()
+    });
     let error =
         connection_error(Connector::new(around).unwrap().connect(443, &Progress::default()).await);
     assert_eq!(error.stage, Stage::Proxy, "never around the proxy: {error}");
@@ -190,7 +197,9 @@ async fn the_password_of_the_proxy_is_nowhere_to_be_seen() {
         let _ = tcp.write_all(b"HTTP/1.1 407 No\r\n\r\n").await;
     })
     .await;
-    let config = config("dps.example", Roots::default()).proxy(proxy("me:hunter2@", address));
+    let config = adjusted(config("dps.example", Roots::default()), |config| {
+        config.proxy = proxy("me:hunter2@", address).into()
+    });
     let connector = Connector::new(config).unwrap();
     let error = connector.connect(443, &Progress::default()).await.unwrap_err();
     assert!(error.hint().unwrap().contains("\"me\""), "{error:?}");
@@ -219,7 +228,7 @@ async fn a_dropped_connect_leaves_no_socket() {
         .await;
         let mut config = config(&localhost(address), Roots::default());
         if through_proxy {
-            config = config.proxy(proxy("", address));
+            config.proxy = proxy("", address).into();
         }
         let (connector, progress) = (Connector::new(config).unwrap(), Progress::default());
         tokio::select! {
@@ -235,7 +244,9 @@ async fn settings_that_can_not_work_are_refused_before_any_io() {
     let no_roots = config("dps.example", Roots::empty());
     assert!(Connector::new(no_roots).unwrap_err().to_string().contains("roots"));
     for user_agent in ["", "a\r\nb: c", "é"] {
-        let config = config("dps.example", Roots::default()).user_agent(user_agent);
+        let config = adjusted(config("dps.example", Roots::default()), |config| {
+            config.user_agent = user_agent.to_owned()
+        });
         assert!(
             Connector::new(config).unwrap_err().to_string().contains("user agent"),
             "{user_agent:?}"

@@ -279,8 +279,9 @@ async fn a_server_that_closes_or_hangs_is_named_with_the_stage() {
     let hanging = server_config(&ca.server(|_| {}), None, TLS);
     let hanging = listen_tls(hanging, swallow).await;
     for (address, says) in [(closing, "closed the connection"), (hanging, "no WebSocket upgrade")] {
-        let config = config(&localhost(address), ca.roots())
-            .connect_timeout(std::time::Duration::from_millis(500));
+        let config = adjusted(config(&localhost(address), ca.roots()), |config| {
+            config.connect_timeout = Some(std::time::Duration::from_millis(500))
+        });
         let error = Connector::new(config)
             .unwrap()
             .websocket("mqtt", &Progress::default())

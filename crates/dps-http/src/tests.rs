@@ -19,7 +19,7 @@ use crate::connection::Connection;
 #[path = "../../dps-connect/tests/support/mod.rs"]
 mod support;
 
-use support::{config, head, listen_tls, silent, transport::trusted_tls};
+use support::{adjusted, config, head, listen_tls, silent, transport::trusted_tls};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
 
@@ -73,7 +73,8 @@ async fn an_address_that_does_not_answer_costs_a_quarter_of_a_second() {
     let took = asked(&config, vec![nobody, hole, good]).await.unwrap();
     assert!((250..900).contains(&took.as_millis()), "{took:?}");
     // The time for a connection counts over both attempts.
-    let config = config.connect_timeout(Duration::from_millis(400));
+    let config =
+        adjusted(config, |config| config.connect_timeout = Some(Duration::from_millis(400)));
     let (other, _kept) = silent(at(4, good.port())).await;
     let begin = Instant::now();
     let error = asked(&config, vec![hole, other]).await.unwrap_err();
@@ -87,7 +88,7 @@ async fn a_proxys_address_that_does_not_answer_costs_a_quarter_of_a_second() {
     let (open, mut requests) = support::open_proxy(good).await;
     let (hole, _kept) = silent(at(2, open.port())).await;
     let named = format!("http://proxy.example:{}", open.port()).parse::<dps_connect::Proxy>();
-    let config = config.proxy(named.unwrap());
+    let config = adjusted(config, |config| config.proxy = named.unwrap().into());
     let took = asked(&config, vec![hole, open]).await.unwrap();
     assert!((250..900).contains(&took.as_millis()), "{took:?}");
     // The look at who answers asks for nothing.

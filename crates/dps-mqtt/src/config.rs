@@ -8,10 +8,17 @@ use dps_state_machine::{ConfigurationError, Error};
 /// The configuration of a [`MqttTransport`](crate::MqttTransport): the [`Config`] that every transport takes, and the
 /// settings that only MQTT has.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct MqttConfig {
-    pub(crate) connect: Config,
-    pub(crate) carrier: Carrier,
-    pub(crate) keep_alive: Duration,
+    /// What every transport needs to know.
+    pub connect: Config,
+    /// What carries MQTT: TLS on port 8883 (the default) or WebSocket on port 443.
+    pub carrier: Carrier,
+    /// After this long without a packet from the device the server may close the connection (it allows half as much
+    /// again). Whole seconds from 1 to 65,535; the default is 60 s. A ping is sent in time, whether a registration
+    /// waits for an answer or for its next poll.
+    /// See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html#_Keep_Alive>.
+    pub keep_alive: Duration,
 }
 
 impl MqttConfig {
@@ -19,23 +26,6 @@ impl MqttConfig {
     #[must_use]
     pub fn new(connect: Config) -> Self {
         Self { connect, carrier: Carrier::Tls, keep_alive: Duration::from_secs(60) }
-    }
-
-    /// What carries MQTT: TLS on port 8883 (the default) or WebSocket on port 443.
-    #[must_use]
-    pub fn carrier(mut self, carrier: Carrier) -> Self {
-        self.carrier = carrier;
-        self
-    }
-
-    /// After this long without a packet from the device the server may close the connection (it allows half as much
-    /// again). Whole seconds from 1 to 65,535; the default is 60 s. A ping is sent in time, whether a registration
-    /// waits for an answer or for its next poll.
-    /// See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html#_Keep_Alive>.
-    #[must_use]
-    pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
-        self.keep_alive = keep_alive;
-        self
     }
 
     /// The keep-alive as CONNECT has it, in seconds.

@@ -18,7 +18,8 @@
 //!
 //! let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse()?;
 //! let config = Config::new("0ne00AABBCC".parse()?, Attestation::SymmetricKey(key));
-//! let config = MqttConfig::new(config).keep_alive(Duration::from_secs(30));
+//! let mut config = MqttConfig::new(config);
+//! config.keep_alive = Duration::from_secs(30);
 //! let transport = MqttTransport::new(config)?; // Nothing is sent before the first registration.
 //! # let _ = transport;
 //! # Ok(())

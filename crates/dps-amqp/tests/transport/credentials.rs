@@ -96,7 +96,7 @@ async fn sasl_mechanisms_without_one_for_a_token_are_named() {
         for (pipelined, first) in [(true, LOGIN), (false, &[Sent::SaslHeader][..])] {
             let offers = Turn::Send([SASL, &mechanisms(offer)].concat());
             let (_peer, config) = start(vec![vec![Turn::Read(first), offers, Turn::ReadOn]]).await;
-            let config = AmqpConfig::new(config.pipelined(pipelined));
+            let config = AmqpConfig::new(adjusted(config, |config| config.pipelined = pipelined));
             let mut transport = AmqpTransport::new(config).unwrap();
             let error = protocol_error(register(&mut transport).await);
             assert!(error.reason.contains(says) && error.reason.contains("PLAIN"), "{error}");
@@ -141,7 +141,8 @@ async fn tokens_and_ids_longer_than_a_small_frame_go_out_whole() {
     let long = "d".repeat(128);
     let request = RegistrationRequest::new(long.parse().unwrap());
     let scope = "0".repeat(64).parse::<dps_state_machine::IdScope>().unwrap();
-    let mut transport = AmqpTransport::new(config.id_scope(scope)).unwrap();
+    let mut transport =
+        AmqpTransport::new(adjusted(config, |config| config.id_scope = scope)).unwrap();
     assert_eq!(
         transport.registration_request(&request, &Progress::default()).await.unwrap().body,
         b"1"

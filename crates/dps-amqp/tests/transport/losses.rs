@@ -47,7 +47,8 @@ async fn a_connection_closed_right_before_a_request_is_made_anew() {
     let (mut peer, config) = start(vec![script("1"), script("2")]).await;
     let (address, mut connections) = cuttable(peer.address).await;
     let endpoint: Endpoint = localhost(address).parse().unwrap();
-    let mut transport = AmqpTransport::new(config.endpoint(endpoint)).unwrap();
+    let mut transport =
+        AmqpTransport::new(adjusted(config, |config| config.endpoint = endpoint)).unwrap();
     assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     connections.recv().await.unwrap().now();
     assert_eq!(query(&mut transport).await.unwrap().body, b"2");

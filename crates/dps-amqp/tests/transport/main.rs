@@ -18,7 +18,7 @@ use dps_state_machine::{Error, Progress, RegistrationRequest, Response, Stage, T
 use rustls::version::TLS13;
 
 use peer::{Peer, Turn, usual_start};
-use support::{Authority, config, faults, localhost, server_config, transport::*};
+use support::{Authority, adjusted, config, faults, localhost, server_config, transport::*};
 
 /// A server with a script for each connection, and the configuration of a device that trusts it.
 async fn start(scripts: Vec<Vec<Turn>>) -> (Peer, Config) {
@@ -35,5 +35,6 @@ async fn started_with(turns: Vec<Turn>) -> (Peer, AmqpTransport) {
 }
 
 fn step_by_step(config: Config) -> AmqpTransport {
-    AmqpTransport::new(AmqpConfig::new(config.pipelined(false))).unwrap()
+    AmqpTransport::new(AmqpConfig::new(adjusted(config, |config| config.pipelined = false)))
+        .unwrap()
 }

@@ -8,7 +8,8 @@ use super::{peer::*, *};
 mod upgrade;
 
 fn over_websocket(config: Config) -> AmqpTransport {
-    AmqpTransport::new(AmqpConfig::new(config).carrier(Carrier::WebSocket)).unwrap()
+    let over_websocket = |config: &mut AmqpConfig| config.carrier = Carrier::WebSocket;
+    AmqpTransport::new(adjusted(AmqpConfig::new(config), over_websocket)).unwrap()
 }
 
 #[tokio::test]

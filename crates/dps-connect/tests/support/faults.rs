@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use dps_connect::{Config, Roots};
+use dps_connect::{Config, Proxy, Roots};
 use dps_state_machine::Stage;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, SanType, date_time_ymd};
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
-    Authority, config, head, listen, listen_tls, localhost, nobody, proxy, server_config, swallow,
+    Authority, adjusted, config, head, listen, listen_tls, localhost, nobody, proxy, server_config,
+    swallow,
 };
 
 /// Short, for those faults that consist in silence.
@@ -154,8 +155,9 @@ async fn handshakes() -> Vec<Fault> {
     });
     faults.push(Fault {
         name: "silent",
-        config: config(&localhost(listen(swallow).await), Roots::default())
-            .connect_timeout(SILENCE),
+        config: adjusted(config(&localhost(listen(swallow).await), Roots::default()), |config| {
+            config.connect_timeout = Some(SILENCE)
+        }),
         stage: Stage::Tls,
         says: "no TLS handshake from localhost",
         retryable: true,
@@ -165,8 +167,9 @@ async fn handshakes() -> Vec<Fault> {
 
 async fn proxies() -> Vec<Fault> {
     let mut faults = Vec::new();
-    let mut fault = |name, proxy, says, retryable| {
-        let config = config("dps.example", Roots::default()).proxy(proxy);
+    let mut fault = |name, proxy: Proxy, says, retryable| {
+        let config =
+            adjusted(config("dps.example", Roots::default()), |config| config.proxy = proxy.into());
         faults.push(Fault { name, config, stage: Stage::Proxy, says, retryable });
     };
     fault("proxy refused", proxy("", nobody()), "refused the connection", true);
@@ -217,11 +220,13 @@ async fn proxies() -> Vec<Fault> {
         .await;
         fault(name, proxy("me:wrong@", address), says, retryable);
     }
+    let silent = listen(swallow).await;
     faults.push(Fault {
         name: "proxy silent",
-        config: config("dps.example", Roots::default())
-            .proxy(proxy("", listen(swallow).await))
-            .connect_timeout(SILENCE),
+        config: adjusted(config("dps.example", Roots::default()), |config| {
+            config.proxy = proxy("", silent).into();
+            config.connect_timeout = Some(SILENCE);
+        }),
         stage: Stage::Proxy,
         says: "no tunnel from the proxy",
         retryable: true,
@@ -235,7 +240,9 @@ async fn proxies() -> Vec<Fault> {
     .await;
     faults.push(Fault {
         name: "closed in the tunnel",
-        config: config("dps.example", Roots::default()).proxy(proxy("", hollow)),
+        config: adjusted(config("dps.example", Roots::default()), |config| {
+            config.proxy = proxy("", hollow).into()
+        }),
         stage: Stage::Tls,
         says: "closed the connection during the TLS handshake",
         retryable: true,

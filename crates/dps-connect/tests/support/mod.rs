@@ -16,7 +16,7 @@
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
 use dps_attestation::{Attestation, SymmetricKey, X509Identity};
-use dps_connect::{Config, Endpoint, Proxy, Roots};
+use dps_connect::{Config, Proxy, Roots};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair,
@@ -280,9 +280,16 @@ pub fn symmetric_key() -> Attestation {
 }
 
 pub fn config(endpoint: &str, roots: Roots) -> Config {
-    Config::new("0ne00AABBCC".parse().unwrap(), symmetric_key())
-        .endpoint(endpoint.parse::<Endpoint>().unwrap())
-        .roots(roots)
+    let mut config = Config::new("0ne00AABBCC".parse().unwrap(), symmetric_key());
+    config.endpoint = endpoint.parse().unwrap();
+    config.roots = roots;
+    config
+}
+
+/// The configuration with some of its fields changed.
+pub fn adjusted<T>(mut config: T, change: impl FnOnce(&mut T)) -> T {
+    change(&mut config);
+    config
 }
 
 pub fn localhost(address: SocketAddr) -> String {

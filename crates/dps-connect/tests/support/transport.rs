@@ -12,7 +12,9 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{Authority, config, faults::Fault, listen_tls, localhost, server_config, swallow};
+use super::{
+    Authority, adjusted, config, faults::Fault, listen_tls, localhost, server_config, swallow,
+};
 
 /// The TLS of a server on localhost, and the roots of a device that trusts it.
 pub fn trusted_tls() -> (ServerConfig, Roots) {
@@ -80,7 +82,9 @@ pub async fn names_a_refused_certificate<W: TransportHandlers>(transport: impl F
     for version in [&TLS12, &TLS13] {
         let tls = server_config(&known.server(|_| ()), Some(&known), &[version]);
         let address = listen_tls(tls, swallow).await;
-        let config = config(&localhost(address), known.roots()).attestation(device.attestation());
+        let config = adjusted(config(&localhost(address), known.roots()), |config| {
+            config.attestation = device.attestation()
+        });
         let error = connection_error(register(&mut transport(config)).await);
         assert_eq!(error.stage, Stage::Tls, "{error}");
         assert!(error.message.contains("does not know the authority"), "{error}");

@@ -19,7 +19,9 @@ fn client_of(
     attestation: dps_attestation::Attestation,
 ) -> StateMachine<AmqpTransport> {
     let config = configured(emulator, carrier, emulator.amqp_port(), attestation);
-    impatient(AmqpTransport::new(AmqpConfig::new(config).carrier(carrier)).unwrap())
+    let mut config = AmqpConfig::new(config);
+    config.carrier = carrier;
+    impatient(AmqpTransport::new(config).unwrap())
 }
 
 fn client(emulator: &Emulator, carrier: Carrier) -> StateMachine<AmqpTransport> {

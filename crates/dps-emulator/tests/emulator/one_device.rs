@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dps_connect::{Carrier, Endpoint, Roots};
+use dps_connect::{Carrier, Roots};
 use dps_emulator::{Attestation, Behavior, Config, Emulator, Enrollment, EventKind, SymmetricKey};
 use dps_state_machine::{
     Error, RegistrationRequest, RegistrationResult, Settings, StateMachine, TransportHandlers,
@@ -42,9 +42,10 @@ pub(crate) fn configured(
         Carrier::Tls => tls_port,
         _ => emulator.https_port(),
     };
-    dps_connect::Config::new(emulator.id_scope().clone(), attestation)
-        .endpoint(format!("localhost:{port}").parse::<Endpoint>().unwrap())
-        .roots(Roots::empty().with_pem(emulator.ca_pem().as_bytes()).unwrap())
+    let mut config = dps_connect::Config::new(emulator.id_scope().clone(), attestation);
+    config.endpoint = format!("localhost:{port}").parse().unwrap();
+    config.roots = Roots::empty().with_pem(emulator.ca_pem().as_bytes()).unwrap();
+    config
 }
 
 /// A client that doesn't wait long.

@@ -8,8 +8,10 @@ use dps_state_machine::{ErrorKind, Stage, StateMachine};
 use crate::one_device::*;
 
 fn client(emulator: &Emulator, carrier: Carrier, pipelined: bool) -> StateMachine<MqttTransport> {
-    let config = configured(emulator, carrier, emulator.mqtt_port(), device_key());
-    let config = MqttConfig::new(config.pipelined(pipelined)).carrier(carrier);
+    let mut config = configured(emulator, carrier, emulator.mqtt_port(), device_key());
+    config.pipelined = pipelined;
+    let mut config = MqttConfig::new(config);
+    config.carrier = carrier;
     impatient(MqttTransport::new(config).unwrap())
 }
 

@@ -5,7 +5,9 @@ use super::*;
 #[tokio::test]
 async fn what_goes_over_the_transport() {
     let (mut server, config) = start([Answer::ok("{}"), Answer::ok("{}")]).await;
-    let mut transport = HttpTransport::new(config.user_agent("test/1")).unwrap();
+    let mut transport =
+        HttpTransport::new(adjusted(config, |config| config.user_agent = "test/1".to_owned()))
+            .unwrap();
     let request = request().model_id("m").force_registration(true);
     transport.registration_request(&request, &Progress::default()).await.unwrap();
     let (_, head, body) = server.request().await;
@@ -61,11 +63,16 @@ async fn an_operation_id_that_no_url_can_carry_is_the_services_fault() {
 async fn a_host_goes_into_the_url_as_it_is_or_not_at_all() {
     let (mut server, config) = start([Answer::ok("{}")]).await;
     let upper = format!("LOCALHOST:{}", server.address.port()).parse::<Endpoint>().unwrap();
-    register(&mut HttpTransport::new(config.clone().endpoint(upper)).unwrap()).await.unwrap();
+    register(
+        &mut HttpTransport::new(adjusted(config.clone(), |config| config.endpoint = upper))
+            .unwrap(),
+    )
+    .await
+    .unwrap();
     let host = format!("host: {}\r\n", localhost(server.address));
     assert!(server.request().await.1.contains(&host));
     // Not everything that may stand in a certificate may stand in a URL.
-    let odd = config.endpoint("xn--0.example".parse::<Endpoint>().unwrap());
+    let odd = adjusted(config, |config| config.endpoint = "xn--0.example".parse().unwrap());
     let error = register(&mut HttpTransport::new(odd).unwrap()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("xn--0.example"), "{error}");

@@ -73,7 +73,8 @@ async fn a_connection_closed_right_before_a_request_is_made_anew() {
     let (mut server, config) = start([Answer::ok("1"), Answer::ok("2")]).await;
     let (address, mut connections) = cuttable(server.address).await;
     let endpoint: Endpoint = localhost(address).parse().unwrap();
-    let mut transport = HttpTransport::new(config.endpoint(endpoint)).unwrap();
+    let mut transport =
+        HttpTransport::new(adjusted(config, |config| config.endpoint = endpoint)).unwrap();
     assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     // The connection is back in its place: the next request waits for nothing.
     tokio::time::pause();
@@ -121,7 +122,7 @@ async fn a_call_dropped_while_connecting_leaves_no_socket() {
         .await;
         let mut config = config(&localhost(address), Roots::default());
         if through_proxy {
-            config = config.proxy(proxy("", address));
+            config.proxy = proxy("", address).into();
         }
         let mut transport = HttpTransport::new(config).unwrap();
         for _ in 0..3 {
@@ -182,8 +183,8 @@ async fn each_step_of_a_new_connection_is_told_and_none_of_a_kept_one() {
     let address: Endpoint = server.address.to_string().parse().unwrap();
     let cases = [
         (config.clone(), by_name.to_vec()),
-        (config.clone().endpoint(address), by_address.to_vec()),
-        (config.proxy(proxy("", through)), proxied.to_vec()),
+        (adjusted(config.clone(), |config| config.endpoint = address), by_address.to_vec()),
+        (adjusted(config, |config| config.proxy = proxy("", through).into()), proxied.to_vec()),
     ];
     for (config, expected) in cases {
         let mut transport = HttpTransport::new(config.clone()).unwrap();
@@ -205,9 +206,10 @@ async fn one_tunnel_through_the_proxy_serves_the_session() {
     let (mut server, config) = start(std::iter::repeat_n(Answer::ok("{}"), 9)).await;
     let (through, mut asked) = open_proxy(server.address).await;
     // Only the proxy knows where this name leads.
-    let config = config.endpoint("dps.example".parse::<Endpoint>().unwrap());
+    let config = adjusted(config, |config| config.endpoint = "dps.example".parse().unwrap());
     for (user_info, authorization) in [("", None), ("me:p%40ss@", Some("Basic bWU6cEBzcw=="))] {
-        let config = config.clone().proxy(proxy(user_info, through));
+        let config =
+            adjusted(config.clone(), |config| config.proxy = proxy(user_info, through).into());
         let mut transport = HttpTransport::new(config).unwrap();
         register(&mut transport).await.unwrap();
         query(&mut transport).await.unwrap();
@@ -230,13 +232,18 @@ async fn one_tunnel_through_the_proxy_serves_the_session() {
 async fn a_host_that_the_proxy_leaves_out_is_reached_directly() {
     let (_server, config) = start([Answer::ok("{}")]).await;
     let dead = proxy("", nobody());
-    let direct = config.clone().proxy(dead.clone().except("localhost".parse::<NoProxy>().unwrap()));
+    let direct = adjusted(config.clone(), |config| {
+        config.proxy = dead.clone().except("localhost".parse().unwrap()).into()
+    });
     assert_eq!(register(&mut HttpTransport::new(direct).unwrap()).await.unwrap().status, 200);
-    let around = config.clone().proxy(dead.clone());
+    let around = adjusted(config.clone(), |config| config.proxy = dead.clone().into());
     let error = connection_error(register(&mut HttpTransport::new(around).unwrap()).await);
     assert_eq!(error.stage, Stage::Proxy, "never around the proxy: {error}");
     // What can't go through the proxy is refused rather than sent around it.
-    let bare = config.endpoint("[::1]:1".parse::<Endpoint>().unwrap()).proxy(dead);
+    let bare = adjusted(config, |config| {
+        config.endpoint = "[::1]:1".parse().unwrap();
+        config.proxy = dead.into();
+    });
     let error = register(&mut HttpTransport::new(bare).unwrap()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("[::1]:1"), "{error}");

@@ -10,8 +10,9 @@ async fn a_device_certificate_goes_out_with_its_chain_and_without_a_token() {
         let tls = server_config(&root.server(|_| ()), Some(&root), &[version]);
         let refusal = Answer::with("401 Unauthorized", "", "{}");
         let mut server = Server::start(tls, [Answer::ok("{}"), refusal]).await;
-        let config =
-            config(&localhost(server.address), root.roots()).attestation(device.attestation());
+        let config = adjusted(config(&localhost(server.address), root.roots()), |config| {
+            config.attestation = device.attestation()
+        });
         let mut transport = HttpTransport::new(config).unwrap();
         assert_eq!(register(&mut transport).await.unwrap().hint, None);
         let (_, head, _) = server.request().await;
@@ -31,8 +32,9 @@ async fn a_certificate_for_another_device_is_refused_before_any_io() {
     let authority = Authority::new("Test CA");
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
-    let config = config("localhost:1", authority.roots())
-        .attestation(authority.device("pump-18").attestation());
+    let config = adjusted(config("localhost:1", authority.roots()), |config| {
+        config.attestation = authority.device("pump-18").attestation()
+    });
     let progress = Progress::new(move |step| tell.lock().unwrap().push(step.clone()));
     let mut transport = HttpTransport::new(config).unwrap();
     let error = transport.registration_request(&request(), &progress).await.unwrap_err();
@@ -44,7 +46,9 @@ async fn a_certificate_for_another_device_is_refused_before_any_io() {
 #[tokio::test]
 async fn no_secret_is_shown() {
     let address = nobody();
-    let config = config("localhost:1", Roots::default()).proxy(proxy("me:hunter2@", address));
+    let config = adjusted(config("localhost:1", Roots::default()), |config| {
+        config.proxy = proxy("me:hunter2@", address).into()
+    });
     let mut transport = HttpTransport::new(config).unwrap();
     let error = register(&mut transport).await.unwrap_err();
     let shown = format!("{transport:?} {error:?}");

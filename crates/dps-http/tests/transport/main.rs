@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use dps_connect::{Config, Connector, Endpoint, NoProxy, ProxyChoice, Roots};
+use dps_connect::{Config, Connector, Endpoint, ProxyChoice, Roots};
 use dps_http::HttpTransport;
 use dps_state_machine::{Error, ErrorKind, Progress, Stage, Step, TransportHandlers};
 use rustls::version::{TLS12, TLS13};
@@ -21,7 +21,7 @@ use tokio::io::AsyncReadExt;
 
 use server::{Answer, Server};
 use support::{
-    Authority, config, cuttable, faults, listen, localhost, nobody, open_proxy, proxy,
+    Authority, adjusted, config, cuttable, faults, listen, localhost, nobody, open_proxy, proxy,
     refusals::{self, Cut},
     server_config, swallow,
     transport::*,

@@ -9,7 +9,9 @@ use crate::codec;
 
 fn config() -> Config {
     let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse().unwrap();
-    Config::new("0ne00AABBCC".parse().unwrap(), key.into()).user_agent("a b/1".to_owned())
+    let mut config = Config::new("0ne00AABBCC".parse().unwrap(), key.into());
+    config.user_agent = "a b/1".to_owned();
+    config
 }
 
 fn request() -> RegistrationRequest {

@@ -67,7 +67,7 @@ async fn a_refused_subscription_is_an_answer_of_the_service() {
     });
     let (_peer, config) = start(script).await;
     for pipelined in [true, false] {
-        let mqtt = MqttConfig::new(config.clone().pipelined(pipelined));
+        let mqtt = MqttConfig::new(adjusted(config.clone(), |config| config.pipelined = pipelined));
         let response = register(&mut MqttTransport::new(mqtt).unwrap()).await.unwrap();
         assert_eq!(response.status, 403, "{pipelined:?}");
         let reason = response.reason.unwrap();

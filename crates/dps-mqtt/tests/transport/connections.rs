@@ -73,7 +73,8 @@ async fn a_connection_closed_right_before_a_request_is_made_anew() {
     let (mut peer, config) = start(service([ok("1"), ok("2")])).await;
     let (address, mut connections) = cuttable(peer.address).await;
     let endpoint: Endpoint = localhost(address).parse().unwrap();
-    let mut transport = MqttTransport::new(config.endpoint(endpoint)).unwrap();
+    let mut transport =
+        MqttTransport::new(adjusted(config, |config| config.endpoint = endpoint)).unwrap();
     // On a task: whatever the test's own future waits for, the runtime looks at its sockets first.
     let session = tokio::spawn(async move {
         assert_eq!(register(&mut transport).await.unwrap().body, b"1");
@@ -133,7 +134,7 @@ async fn a_dropped_transport_leaves_no_connection() {
 #[tokio::test]
 async fn a_session_is_kept_alive_while_an_answer_is_awaited_and_between_two() {
     let (mut peer, config) = start(service([ok("1")])).await;
-    let mqtt = MqttConfig::new(config).keep_alive(Duration::from_secs(1));
+    let mqtt = adjusted(MqttConfig::new(config), |mqtt| mqtt.keep_alive = Duration::from_secs(1));
     let mut transport = MqttTransport::new(mqtt).unwrap();
     register(&mut transport).await.unwrap();
     assert_eq!(kinds(&peer.flight().await.1), FLIGHT);
@@ -151,7 +152,7 @@ async fn a_session_is_kept_alive_while_an_answer_is_awaited_and_between_two() {
         other => courtesy(other),
     });
     let (mut peer, config) = start(deaf).await;
-    let mqtt = MqttConfig::new(config).keep_alive(Duration::from_secs(1));
+    let mqtt = adjusted(MqttConfig::new(config), |mqtt| mqtt.keep_alive = Duration::from_secs(1));
     let mut transport = MqttTransport::new(mqtt).unwrap();
     let error = connection_error(register(&mut transport).await);
     assert!(error.lost && error.message.contains("does not answer pings"), "{error}");
@@ -163,9 +164,10 @@ async fn a_session_is_kept_alive_while_an_answer_is_awaited_and_between_two() {
 async fn a_proxy_is_asked_for_the_port_of_mqtt() {
     let (mut peer, config) = start(service([ok("1")])).await;
     let (address, mut requests) = open_proxy(peer.address).await;
-    let config = config
-        .endpoint("localhost".parse::<dps_connect::Endpoint>().unwrap())
-        .proxy(proxy("me:secret@", address));
+    let config = adjusted(config, |config| {
+        config.endpoint = "localhost".parse().unwrap();
+        config.proxy = proxy("me:secret@", address).into();
+    });
     register(&mut MqttTransport::new(config).unwrap()).await.unwrap();
     let request = requests.recv().await.unwrap();
     assert!(request.starts_with("CONNECT localhost:8883 HTTP/1.1\r\n"), "{request}");

@@ -13,8 +13,9 @@ async fn a_device_certificate_goes_out_with_its_chain_and_without_a_password() {
     for version in [&TLS12, &TLS13] {
         let tls = server_config(&root.server(|_| ()), Some(&root), &[version]);
         let mut peer = Peer::start(tls, service([answer("401", "", "{}")])).await;
-        let config =
-            config(&localhost(peer.address), root.roots()).attestation(device.attestation());
+        let config = adjusted(config(&localhost(peer.address), root.roots()), |config| {
+            config.attestation = device.attestation()
+        });
         let hint = register(&mut MqttTransport::new(config).unwrap()).await.unwrap().hint.unwrap();
         assert!(hint.contains("CN=pump-17") && hint.contains("CN=Factory CA"), "{hint}");
         let (_, packets) = peer.flight().await;
@@ -30,8 +31,9 @@ async fn a_session_refused_to_a_certificate_says_which_chain_was_sent() {
     let script: Script = Arc::new(|_, _| vec![peer::connack(ConnectReturnCode::NotAuthorized)]);
     let tls = server_config(&root.server(|_| ()), Some(&root), &[&TLS13]);
     let peer = Peer::start(tls, script).await;
-    let config = config(&localhost(peer.address), root.roots())
-        .attestation(root.device("pump-17").attestation());
+    let config = adjusted(config(&localhost(peer.address), root.roots()), |config| {
+        config.attestation = root.device("pump-17").attestation()
+    });
     let response = register(&mut MqttTransport::new(config).unwrap()).await.unwrap();
     assert!(response.hint.unwrap().contains("CN=pump-17"));
 }
@@ -48,7 +50,9 @@ async fn what_mqtt_cannot_carry_is_refused_before_any_io() {
     let noted = Arc::clone(&steps);
     let progress = Progress::new(move |step| noted.lock().unwrap().push(step.clone()));
     let config = config("localhost:1", authority.roots());
-    let other = config.clone().attestation(authority.device("pump-18").attestation());
+    let other = adjusted(config.clone(), |config| {
+        config.attestation = authority.device("pump-18").attestation()
+    });
 
     let mut transport = MqttTransport::new(config.clone()).unwrap();
     let forced = request().force_registration(true);
@@ -62,7 +66,7 @@ async fn what_mqtt_cannot_carry_is_refused_before_any_io() {
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("pump-17"), "{error}");
 
-    let endless = config.clone().user_agent("x".repeat(70_000));
+    let endless = adjusted(config.clone(), |config| config.user_agent = "x".repeat(70_000));
     let mut transport = MqttTransport::new(endless).unwrap();
     let error = transport.registration_request(&request(), &progress).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
@@ -70,7 +74,7 @@ async fn what_mqtt_cannot_carry_is_refused_before_any_io() {
 
     for (keep_alive, shown) in [(0, "0ns"), (500, "500ms"), (65_536_000, "65536s")] {
         let keep_alive = std::time::Duration::from_millis(keep_alive);
-        let mqtt = MqttConfig::new(config.clone()).keep_alive(keep_alive);
+        let mqtt = adjusted(MqttConfig::new(config.clone()), |mqtt| mqtt.keep_alive = keep_alive);
         let message = MqttTransport::new(mqtt).unwrap_err().to_string();
         assert!(message.contains("keep-alive") && message.contains(shown), "{message}");
     }

@@ -20,7 +20,7 @@ use mqtt_proto::v3::Packet;
 use rustls::version::{TLS12, TLS13};
 
 use peer::{Peer, Reply, Script, answer, courtesy, ok, publish, raw, service};
-use support::{Authority, config, localhost, server_config, transport::*};
+use support::{Authority, adjusted, config, localhost, server_config, transport::*};
 
 /// A server with this script, and the configuration of a device that trusts it.
 async fn start(script: Script) -> (Peer, Config) {

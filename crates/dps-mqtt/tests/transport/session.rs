@@ -86,7 +86,9 @@ async fn the_end_of_session_takes_the_last_acknowledgement_along_and_closes() {
 #[tokio::test]
 async fn pipelining_can_be_turned_off() {
     let (mut peer, config) = start(service([ok("1")])).await;
-    let mut transport = MqttTransport::new(MqttConfig::new(config.pipelined(false))).unwrap();
+    let mut transport =
+        MqttTransport::new(MqttConfig::new(adjusted(config, |config| config.pipelined = false)))
+            .unwrap();
     assert_eq!(register(&mut transport).await.unwrap().body, b"1");
     for kind in FLIGHT {
         assert_eq!(kinds(&peer.flight().await.1), [kind], "{kind:?}");

@@ -12,7 +12,8 @@ use super::{
 mod upgrade;
 
 fn over_websocket(config: Config) -> MqttTransport {
-    MqttTransport::new(MqttConfig::new(config).carrier(Carrier::WebSocket)).unwrap()
+    let over_websocket = |config: &mut MqttConfig| config.carrier = Carrier::WebSocket;
+    MqttTransport::new(adjusted(MqttConfig::new(config), over_websocket)).unwrap()
 }
 
 #[tokio::test]

@@ -30,19 +30,18 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
 
 /// One row for each task with its name, whether it passed and how long it took, and the verdict.
 fn table(ends: &[(&str, bool, Duration)]) -> String {
-    let row = |(task, passed, took): &(&str, bool, Duration)| {
+    let mut table = String::new();
+    for (task, passed, took) in ends {
         let word = if *passed { "ok" } else { "FAILED" };
-        format!("{task:<14}{word:<8}{:>6.1} s\n", took.as_secs_f64())
-    };
-    let failed: Vec<&str> =
-        ends.iter().filter(|(_, passed, _)| !passed).map(|(task, ..)| *task).collect();
-    let verdict = match failed.as_slice() {
-        [] => "all of CI is fine".to_owned(),
-        failed => format!("CI FAILED in {}", failed.join(", ")),
+        table += &format!("{task:<14}{word:<8}{:>6.1} s\n", took.as_secs_f64());
+    }
+    let failed = ends.iter().filter(|(_, passed, _)| !passed).map(|(task, ..)| *task);
+    let verdict = match failed.collect::<Vec<_>>().join(", ").as_str() {
+        "" => "all of CI is fine".to_owned(),
+        failed => format!("CI FAILED in {failed}"),
     };
     let total: Duration = ends.iter().map(|(.., took)| *took).sum();
-    let rows: String = ends.iter().map(row).collect();
-    format!("{rows}{verdict} after {:.0} s", total.as_secs_f64())
+    format!("{table}{verdict} after {:.0} s", total.as_secs_f64())
 }
 
 #[cfg(test)]

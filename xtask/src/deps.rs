@@ -2,7 +2,7 @@
 //!
 //! What must not come in, and what in one version only, stands in deny.toml, which cargo-deny reads too.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{
     DependencyKind, Metadata,
@@ -11,37 +11,18 @@ use cargo_metadata::{
 use serde::Deserialize;
 use xshell::Shell;
 
-use crate::process::{Result, metadata, none_of};
+use crate::process::{Result, deny_toml, metadata, none_of};
 
-/// Our crates from the bottom up, and which others of ours each may use. A crate that isn't here fails the check.
-const MAY_USE: &[(&str, &[&str])] = &[
-    ("dps-state-machine", &[]),
-    ("dps-attestation", &[MACHINE]),
-    ("dps-tpm", &[MACHINE, ATTESTATION]),
-    ("dps-connect", &[MACHINE, ATTESTATION]),
-    ("dps-http", &[MACHINE, ATTESTATION, CONNECT]),
-    ("dps-mqtt", &[MACHINE, ATTESTATION, CONNECT]),
-    ("dps-amqp", &[MACHINE, ATTESTATION, CONNECT]),
-    ("dps-client", &[MACHINE, ATTESTATION, CONNECT, "dps-http", "dps-mqtt", "dps-amqp"]),
-    // The emulator shares no code of connections with the client.
-    ("dps-emulator", &[MACHINE, ATTESTATION]),
-    ("dps-cli", &["dps-client", "dps-emulator"]),
-    ("dps-simulator", &["dps-state-machine"]),
-    ("dps-conformance", &["dps-client", "dps-emulator", "dps-simulator"]),
-    ("xtask", &[]),
-];
-const MACHINE: &str = "dps-state-machine";
-const ATTESTATION: &str = "dps-attestation";
-const CONNECT: &str = "dps-connect";
+/// Which others of ours a crate may use, and which its tests may use besides. The root's manifest has an entry for each
+/// crate in its metadata; a crate that isn't there fails the check.
+#[derive(Deserialize)]
+struct MayUse {
+    uses: BTreeSet<String>,
+    #[serde(default)]
+    tests: BTreeSet<String>,
+}
 
-/// A transport never uses another one, not even in its tests.
-const TRANSPORTS: &[&str] = &["dps-http", "dps-mqtt", "dps-amqp"];
-
-/// Tests may use what lies beside their crate, but not these, which stand on top.
-const TOPS: &[&str] = &["dps-client", "dps-cli", "dps-conformance", "xtask"];
-
-/// Without these there is no TLS at all, and the bans would say nothing.
-const NEEDED: &[&str] = &["rustls", "ring"];
+type Map = BTreeMap<String, MayUse>;
 
 /// An entry of deny.toml's `bans.deny`.
 #[derive(Deserialize)]
@@ -53,7 +34,7 @@ struct Ban {
     /// The crates that may use it all the same.
     #[serde(default)]
     wrappers: BTreeSet<String>,
-    /// It may be there, but in one version only.
+    /// It has to be there, in one version only.
     #[serde(default)]
     deny_multiple_versions: bool,
     reason: String,
@@ -69,19 +50,15 @@ struct Arrow {
     dev: bool,
 }
 
-/// Prints the arrows between our crates; fails when a rule is broken.
+/// Fails when a rule is broken.
 pub(crate) fn run(_: &Shell, _: &[String]) -> Result {
     let metadata = metadata()?;
     let ours: Vec<_> =
         metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect();
     let arrows = arrows(&metadata);
-    for name in &ours {
-        let uses = arrows.iter().filter(|a| a.user == *name && !a.dev && ours.contains(&a.used));
-        let used: BTreeSet<&str> = uses.map(|arrow| arrow.used.as_str()).collect();
-        println!("{name:<18} -> {}", Vec::from_iter(used).join(", "));
-    }
-    let mut faults = arrow_faults(&ours, &arrows);
-    faults.extend(ban_faults(&bans(&std::fs::read_to_string("deny.toml")?)?, &arrows)?);
+    let map = Map::deserialize(metadata.workspace_metadata.get("may-use").ok_or("no may-use")?)?;
+    let mut faults = arrow_faults(&map, &ours, &arrows);
+    faults.extend(ban_faults(&deny_toml("bans", "deny")?, &arrows)?);
     for package in metadata.workspace_packages() {
         faults.extend(lint_fault(&package.name, &std::fs::read_to_string(&package.manifest_path)?));
     }
@@ -101,35 +78,22 @@ fn arrows(metadata: &Metadata) -> Vec<Arrow> {
         .collect()
 }
 
-fn arrow_faults(ours: &[String], arrows: &[Arrow]) -> Vec<String> {
-    let unknown = ours.iter().filter(|name| MAY_USE.iter().all(|(known, _)| known != name));
-    let mut faults: Vec<String> =
-        unknown.map(|name| format!("{name} is not in the map of who may use whom")).collect();
-    for Arrow { user, used, dev, .. } in arrows.iter().filter(|a| ours.contains(&a.used)) {
-        let (user, used) = (user.as_str(), used.as_str());
-        let may = MAY_USE.iter().any(|(name, may_use)| *name == user && may_use.contains(&used));
-        let two_transports = TRANSPORTS.contains(&user) && TRANSPORTS.contains(&used);
-        let tests_may = *dev && !two_transports && !TOPS.contains(&used);
-        if !may && !tests_may {
-            let tests = if *dev { " in its tests" } else { "" };
-            faults.push(format!("{user} must not use {used}{tests}"));
-        }
-    }
-    faults
-}
-
-/// The bans of deny.toml.
-fn bans(deny_toml: &str) -> Result<Vec<Ban>> {
-    let file: toml::Table = toml::from_str(deny_toml)?;
-    let deny = file.get("bans").and_then(|bans| bans.get("deny")).ok_or("deny.toml: no bans")?;
-    Ok(deny.clone().try_into()?)
+fn arrow_faults(map: &Map, ours: &[String], arrows: &[Arrow]) -> Vec<String> {
+    let unknown = ours.iter().filter(|name| !map.contains_key(*name));
+    let unknown = unknown.map(|name| format!("{name} is not in the map of who may use whom"));
+    let wrong = arrows.iter().filter(|Arrow { user, used, dev, .. }| {
+        let may =
+            map.get(user).map(|may| may.uses.contains(used) || *dev && may.tests.contains(used));
+        ours.contains(used) && may != Some(true)
+    });
+    let wrong = wrong.map(|Arrow { user, used, dev, .. }| {
+        format!("{user} must not use {used}{}", if *dev { " in its tests" } else { "" })
+    });
+    unknown.chain(wrong).collect()
 }
 
 fn ban_faults(bans: &[Ban], arrows: &[Arrow]) -> Result<Vec<String>> {
     let mut faults = Vec::new();
-    for needed in NEEDED.iter().filter(|name| !arrows.iter().any(|arrow| arrow.used == **name)) {
-        faults.push(format!("{needed} is not there"));
-    }
     for Ban { spec, wrappers, deny_multiple_versions, reason } in bans {
         let (name, versions) = spec.split_once(':').unwrap_or((spec, "*"));
         let versions = VersionReq::parse(versions)?;
@@ -137,6 +101,9 @@ fn ban_faults(bans: &[Ban], arrows: &[Arrow]) -> Result<Vec<String>> {
         let mut found: Vec<&Arrow> = arrows.iter().filter(found).collect();
         if *deny_multiple_versions {
             let versions: BTreeSet<_> = found.iter().map(|arrow| &arrow.version).collect();
+            if versions.is_empty() {
+                faults.push(format!("{name} is not there: {reason}"));
+            }
             found.retain(|_| versions.len() > 1);
         }
         for Arrow { user, used, version, .. } in found {
@@ -170,8 +137,10 @@ mod tests {
     }
 
     fn arrow_faults_of(lines: &[&str]) -> Vec<String> {
-        let ours: Vec<String> = MAY_USE.iter().map(|(name, _)| name.to_string()).collect();
-        arrow_faults(&ours, &arrows(lines))
+        let map = serde_json::from_value(metadata().unwrap().workspace_metadata["may-use"].clone());
+        let map: Map = map.unwrap();
+        let ours: Vec<String> = map.keys().cloned().collect();
+        arrow_faults(&map, &ours, &arrows(lines))
     }
 
     #[test]
@@ -201,14 +170,28 @@ mod tests {
             "dps-emulator must not use dps-connect",
         ];
         assert_eq!(arrow_faults_of(&wrong), faults);
-        let new = arrow_faults(&["dps-new".to_owned()], &[]);
+        let new = arrow_faults(&Map::new(), &["dps-new".to_owned()], &[]);
         assert_eq!(new, ["dps-new is not in the map of who may use whom"]);
     }
 
+    /// The bans of the workspace, whose root is the folder above this package's.
+    fn bans() -> Vec<Ban> {
+        let text = include_str!("../../deny.toml");
+        let file: toml::Table = toml::from_str(text).unwrap();
+        file["bans"]["deny"].clone().try_into().unwrap()
+    }
+
     fn ban_faults_of(lines: &[&str]) -> Vec<String> {
-        let bans = bans(include_str!("../../deny.toml")).unwrap();
-        let tls = ["reqwest rustls@0.23.0", "rustls ring@0.17.0"];
-        ban_faults(&bans, &arrows(&[&tls[..], lines].concat())).unwrap()
+        let bans = bans();
+        let given = arrows(lines);
+        let is_missing = |ban: &&Ban| {
+            ban.deny_multiple_versions && given.iter().all(|arrow| arrow.used != ban.spec)
+        };
+        let missing: Vec<String> =
+            bans.iter().filter(is_missing).map(|ban| format!("ours {}@1.0.0", ban.spec)).collect();
+        let lines: Vec<&str> =
+            lines.iter().copied().chain(missing.iter().map(String::as_str)).collect();
+        ban_faults(&bans, &arrows(&lines)).unwrap()
     }
 
     #[test]
@@ -226,12 +209,14 @@ mod tests {
 
     #[test]
     fn two_versions_of_the_tls_stack_and_none_at_all_fail() {
-        let two = ban_faults_of(&["ours rustls@0.22.0"]);
+        let two = ban_faults_of(&["ours rustls@0.22.0", "reqwest rustls@0.23.0"]);
         assert!(
-            two.iter().any(|fault| fault.contains("ours must not use rustls 0.22.0")),
+            two.contains(&"ours must not use rustls 0.22.0: one TLS stack".to_owned()),
             "{two:?}"
         );
-        assert_eq!(ban_faults(&[], &[]).unwrap(), ["rustls is not there", "ring is not there"]);
+        let bans = bans();
+        let none = ban_faults(&bans, &[]).unwrap();
+        assert!(none.contains(&"ring is not there: one TLS stack".to_owned()), "{none:?}");
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 
 use xshell::Shell;
 
-use crate::process::{Result, all_of, cargo, metadata, none_of};
+use crate::{
+    process::{Result, all_of, cargo, metadata, none_of},
+    style::lint,
+};
 
 /// A crate, the features that it is built with, what proves that the row looks at something, and what must not be
 /// there.
@@ -48,13 +51,14 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
         let features = package.features.keys().map(String::as_str);
         let features: Vec<&str> = features.filter(|name| *name != "default").collect();
         let sets = powerset(&features).into_iter();
-        sets.map(|set| lint(shell, &package.name, &set.join(","))).collect::<Vec<_>>()
+        sets.map(|set| lint(shell, &scope(&package.name, &set))).collect::<Vec<_>>()
     }))
 }
 
-fn lint(shell: &Shell, package: &str, features: &str) -> Result {
-    let what = format!("clippy --locked --package {package} --no-default-features --features");
-    Ok(cargo(shell, &what).arg(features).args(["--", "-D", "warnings"]).run()?)
+/// Clippy's words for a crate with these features and no other.
+fn scope(package: &str, features: &[&str]) -> String {
+    let features: String = features.iter().map(|name| format!(" --features {name}")).collect();
+    format!("--package {package} --no-default-features{features} --")
 }
 
 fn powerset<'a>(features: &[&'a str]) -> Vec<Vec<&'a str>> {

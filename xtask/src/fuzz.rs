@@ -4,20 +4,18 @@
 //! for N minutes each. What is found is kept in the target folder and built upon by the next run.
 
 use std::{
-    collections::BTreeSet,
+    error::Error,
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::Mutex,
     time::Duration,
 };
 
-use cargo_metadata::{Metadata, MetadataCommand};
 use xshell::{Shell, cmd};
 
-use crate::process::{Result, all_of, cargo, metadata, skip_unless_ci};
+use crate::process::{Result, cargo, in_ci, none_of};
 
-pub(crate) const MANIFEST: &str = "tests/fuzz/Cargo.toml";
+const MANIFEST: &str = "tests/fuzz/Cargo.toml";
 
 /// How long each target searches when nobody says.
 const SHORT: Duration = Duration::from_secs(3);
@@ -25,78 +23,47 @@ const SHORT: Duration = Duration::from_secs(3);
 /// A target that sees less of the code has lost its coverage counters, not its way.
 const LEAST_EDGES: u64 = 100;
 
-/// What `cargo fuzz` sets: a counter at every edge and the operands of every comparison, for libFuzzer to steer by.
-/// All of it is stable; only sanitizers are not, and without unsafe code they have little to find.
-const FLAGS: &[&str] = &[
-    "--cfg=fuzzing",
-    "-Dwarnings",
-    "-Ccodegen-units=1",
-    "-Cpasses=sancov-module",
-    "-Cllvm-args=-sanitizer-coverage-level=4",
-    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
-    "-Cllvm-args=-sanitizer-coverage-pc-table",
-    "-Cllvm-args=-sanitizer-coverage-trace-compares",
-    "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
-];
-
 pub(crate) fn run(shell: &Shell, arguments: &[String]) -> Result {
-    let all = targets(shell)?;
-    let (time, targets) = read_arguments(arguments, &all)?;
-    if let Some(why) = no_compiler(shell) {
-        return skip_unless_ci("fuzz", &why);
+    let (time, targets) = read_arguments(arguments, targets(shell)?)?;
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    if let Err(why) = cmd!(shell, "{compiler} --version").read() {
+        let why = format!("no C++ compiler, which libFuzzer needs (Debian: g++): {why}");
+        println!("SKIPPED fuzz: {why}");
+        return if in_ci() { Err(why.into()) } else { Ok(()) };
     }
     cargo(shell, &format!("fmt --check --manifest-path {MANIFEST}")).run()?;
-    sync_lock(shell)?;
-    let programs = build(shell)?;
-    println!("target               runs   runs/s     edges      new");
-    let todo = Mutex::new(targets.into_iter());
-    let done = Mutex::new(Vec::new());
-    let next = || todo.lock().unwrap_or_else(|e| e.into_inner()).next();
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some(target) = next() {
-                    let found = search(&programs, &target, time);
-                    let found = found.map_err(|why| format!("{target}: {why}"));
-                    done.lock().unwrap_or_else(|e| e.into_inner()).push(found);
-                }
-            });
-        }
-    });
-    let done = done.into_inner().unwrap_or_else(|e| e.into_inner());
-    all_of(done.into_iter().map(|found| found.map_err(Into::into)))
-}
-
-/// Why libFuzzer can't be built, if it can't.
-pub(crate) fn no_compiler(shell: &Shell) -> Option<String> {
-    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
-    let why = cmd!(shell, "{compiler} --version").read().err()?;
-    Some(format!("no C++ compiler, which libFuzzer needs (Debian: g++): {why}"))
-}
-
-/// Where all that is built for fuzzing goes.
-pub(crate) fn folder() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
-    std::path::absolute(target.join("fuzz")).unwrap_or(target)
+    let programs = &build(shell)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut faults = Vec::new();
+    for group in targets.chunks(cores) {
+        std::thread::scope(|scope| {
+            let start = |target| scope.spawn(move || search(programs, target, time));
+            let searches: Vec<_> = group.iter().map(|target| start(target.as_str())).collect();
+            let ends = searches
+                .into_iter()
+                .map(|search| search.join().unwrap_or(Err("it panicked".into())));
+            let failed =
+                |(target, end): (_, Result<_, _>)| Some(format!("{target}: {}", end.err()?));
+            faults.extend(group.iter().zip(ends).filter_map(failed));
+        });
+    }
+    none_of(&faults)
 }
 
 /// How long to search, and in which targets.
-fn read_arguments(arguments: &[String], all: &[String]) -> Result<(Duration, Vec<String>)> {
-    let (mut time, mut targets) = (SHORT, Vec::new());
-    let mut arguments = arguments.iter();
-    while let Some(argument) = arguments.next() {
-        if argument == "--minutes" {
-            let minutes = arguments.next().and_then(|text| text.parse::<f64>().ok());
-            let minutes = minutes.filter(|minutes| *minutes > 0.0);
-            let found = minutes.and_then(|m| Duration::try_from_secs_f64(m * 60.0).ok());
-            time = found.ok_or("--minutes needs a number above 0")?;
-        } else if all.contains(argument) {
-            targets.push(argument.clone());
-        } else {
-            return Err(format!("{argument:?} is no target; there are {}", all.join(", ")).into());
+fn read_arguments(arguments: &[String], all: Vec<String>) -> Result<(Duration, Vec<String>)> {
+    let (time, targets) = match arguments {
+        [flag, minutes, targets @ ..] if flag == "--minutes" => {
+            let minutes = minutes.parse().ok().filter(|minutes: &f64| *minutes > 0.0);
+            let time = minutes.and_then(|m| Duration::try_from_secs_f64(m * 60.0).ok());
+            (time.ok_or("--minutes needs a number above 0")?, targets)
         }
+        targets => (SHORT, targets),
+    };
+    if let Some(wrong) = targets.iter().find(|target| !all.contains(target)) {
+        return Err(format!("{wrong:?} is no target; there are {}", all.join(", ")).into());
     }
-    Ok((time, if targets.is_empty() { all.to_vec() } else { targets }))
+    Ok((time, if targets.is_empty() { all } else { targets.to_vec() }))
 }
 
 /// One binary each; each has seeds.
@@ -116,66 +83,32 @@ fn seeds(target: &str) -> PathBuf {
     Path::new("tests/fuzz/corpus").join(target)
 }
 
-/// What is fuzzed is what is shipped: the same version of every crate that both lock files have. A lock file that is
-/// behind is made anew. Returns our crates among those that are fuzzed.
-pub(crate) fn sync_lock(shell: &Shell) -> Result<Vec<String>> {
-    let load = |locked: &[&str]| {
-        let mut command = MetadataCommand::new();
-        command
-            .manifest_path(MANIFEST)
-            .other_options(locked.iter().map(|l| l.to_string()).collect::<Vec<_>>());
-        command.exec()
-    };
-    let main = versions(&metadata()?);
-    let fuzzed = match load(&["--locked"]) {
-        Ok(fuzzed) if !is_behind(&main, &versions(&fuzzed)) => fuzzed,
-        _ => {
-            println!("note: the lock file of tests/fuzz was behind and is made anew; commit it");
-            shell.copy_file("Cargo.lock", "tests/fuzz/Cargo.lock")?;
-            load(&[])?
-        }
-    };
-    let ours = fuzzed
-        .packages
-        .iter()
-        .filter(|package| package.manifest_path.as_str().contains("/crates/dps-"));
-    Ok(ours.map(|package| package.name.to_string()).collect())
+/// Where all that is built for fuzzing goes.
+fn folder() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
+    std::path::absolute(target.join("fuzz")).unwrap_or(target)
 }
 
-/// The names and versions of a workspace's packages.
-type Versions = BTreeSet<(String, String)>;
-
-fn versions(metadata: &Metadata) -> Versions {
-    let packages = metadata.packages.iter();
-    packages.map(|package| (package.name.to_string(), package.version.to_string())).collect()
-}
-
-/// Whether the second has a version of a crate that the first, which has that crate too, has not.
-fn is_behind(main: &Versions, fuzz: &Versions) -> bool {
-    let names: BTreeSet<_> = main.iter().map(|(name, _)| name).collect();
-    fuzz.difference(main).any(|(name, _)| names.contains(name))
-}
-
-/// Builds the targets, and says in which folder they are. The host is named as the target, so that the flags are not
-/// for build scripts and macros.
+/// Builds the targets, and says in which folder they are. What is fuzzed is what is shipped, so the lock file is the
+/// workspace's, to which cargo adds the engine.
 fn build(shell: &Shell) -> Result<PathBuf> {
-    let version = cmd!(shell, "rustc -vV").read()?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
-    let words = format!("build --release --bins --manifest-path {MANIFEST} --target {host}");
-    let build = cargo(shell, &words).env("CARGO_TARGET_DIR", folder());
-    build.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f")).run()?;
-    Ok(folder().join(host).join("release"))
+    shell.copy_file("Cargo.lock", "tests/fuzz/Cargo.lock")?;
+    let words = format!("build --release --bins --manifest-path {MANIFEST} --config");
+    let build = cargo(shell, &words).arg("tests/fuzz/coverage.toml");
+    build.env("CARGO_TARGET_DIR", folder()).run()?;
+    Ok(folder().join(cmd!(shell, "rustc --print host-tuple").read()?).join("release"))
 }
 
-/// Searches in one target and prints its figures; fails with the end of libFuzzer's log, which names the input.
-fn search(programs: &Path, target: &str, time: Duration) -> Result {
+type SendError = Box<dyn Error + Send + Sync>;
+
+/// Searches in one target and prints its last figures; fails with the end of libFuzzer's log, which names the input.
+fn search(programs: &Path, target: &str, time: Duration) -> Result<(), SendError> {
     let found = folder().join("corpus").join(target);
     let crashes = folder().join("crashes").join(target);
     fs::create_dir_all(&found)?;
     fs::create_dir_all(&crashes)?;
     let mut command = Command::new(programs.join(target));
-    command.args(["-timeout=10", "-print_final_stats=1"]);
-    command.arg(format!("-max_total_time={}", time.as_secs().max(1)));
+    command.args(["-timeout=10", &format!("-max_total_time={}", time.as_secs().max(1))]);
     command.arg(format!("-artifact_prefix={}/", crashes.display()));
     let dictionary = format!("tests/fuzz/dictionaries/{target}.dict");
     if Path::new(&dictionary).exists() {
@@ -184,32 +117,22 @@ fn search(programs: &Path, target: &str, time: Duration) -> Result {
     let run = command.args([&found, &seeds(target)]).output()?;
     let log = String::from_utf8_lossy(&run.stderr);
     fs::write(folder().join(format!("{target}.log")), log.as_bytes())?;
-    let [runs, per_second, edges, all_edges, new] = FIGURES.map(|what| figure(&log, what));
-    println!("{target:<14}{runs:>11}{per_second:>9}{:>10}{new:>9}", format!("{edges}/{all_edges}"));
+    let last = log.lines().rfind(|line| line.contains(" cov: ")).unwrap_or_default();
+    println!("{target:<14}{last}");
     if !run.status.success() {
         let end = log.lines().count().saturating_sub(25);
         return Err(log.lines().skip(end).collect::<Vec<_>>().join("\n").into());
     }
-    if edges < LEAST_EDGES {
-        return Err(format!("only {edges} edges: no coverage?").into());
+    if edges(last) < LEAST_EDGES {
+        return Err(format!("too few edges for {target}, is there no coverage? {last}").into());
     }
     Ok(())
 }
 
-/// What stands before the figures of a search in libFuzzer's log.
-const FIGURES: [&str; 5] = [
-    "stat::number_of_executed_units:",
-    "stat::average_exec_per_sec:",
-    " cov: ",
-    "PC tables (",
-    "stat::new_units_added:",
-];
-
-/// The last number in the log behind these words.
-fn figure(log: &str, what: &str) -> u64 {
-    let text = log.rsplit_once(what).map_or("", |(_, text)| text).trim_start();
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    text.get(..end).and_then(|digits| digits.parse().ok()).unwrap_or(0)
+/// How many edges a line of libFuzzer's log counts.
+fn edges(line: &str) -> u64 {
+    let words = line.split_whitespace().skip_while(|word| *word != "cov:");
+    words.skip(1).find_map(|number| number.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -217,14 +140,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_read_from_the_log() {
-        let log = "INFO: Loaded 1 PC tables (1607 PCs): 1607 [0x1,0x2),\n\
-            #8\tINITED cov: 256 ft: 353 corp: 7/206b exec/s: 0 rss: 27Mb\n\
-            #496987\tDONE   cov: 446 ft: 1851 corp: 710/91Kb exec/s: 55220 rss: 28Mb\n\
-            stat::number_of_executed_units: 496987\n\
-            stat::average_exec_per_sec:     55220\nstat::new_units_added:          703\n";
-        assert_eq!(FIGURES.map(|what| figure(log, what)), [496_987, 55_220, 446, 1607, 703]);
-        assert_eq!(figure("", " cov: "), 0);
+    fn edges_are_read_from_the_log() {
+        let line = "#496987\tDONE   cov: 446 ft: 1851 corp: 710/91Kb exec/s: 55220 rss: 28Mb";
+        assert_eq!((edges(line), edges("")), (446, 0));
     }
 
     #[test]
@@ -232,24 +150,16 @@ mod tests {
         let all = ["keys".to_owned(), "sas".to_owned()];
         let read = |text: &str| {
             let arguments: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
-            let (time, targets) = read_arguments(&arguments, &all).map_err(|e| e.to_string())?;
+            let read = read_arguments(&arguments, all.to_vec());
+            let (time, targets) = read.map_err(|error| error.to_string())?;
             Ok((time.as_secs(), targets.len()))
         };
         assert_eq!(read(""), Ok((3, 2)));
-        assert_eq!(read("sas --minutes 1.5"), Ok((90, 1)));
-        for (wrong, says) in [("--minutes", "number"), ("--minutes 0", "above 0"), ("x", "keys")] {
+        assert_eq!(read("--minutes 1.5 sas"), Ok((90, 1)));
+        for (wrong, says) in [("--minutes x", "number"), ("--minutes 0", "above 0"), ("x", "keys")]
+        {
             let why: String = read(wrong).unwrap_err();
             assert!(why.contains(says), "{why}");
         }
-    }
-
-    #[test]
-    fn a_lock_file_that_has_another_version_is_behind() {
-        let lock = |crates: &[(&str, &str)]| -> Versions {
-            crates.iter().map(|(name, version)| (name.to_string(), version.to_string())).collect()
-        };
-        let main = lock(&[("a", "1.0"), ("a", "2.0")]);
-        assert!(!is_behind(&main, &lock(&[("a", "2.0"), ("only-here", "9")])));
-        assert!(is_behind(&main, &lock(&[("a", "2.1")])));
     }
 }

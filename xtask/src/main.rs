@@ -8,7 +8,6 @@ mod deps;
 mod features;
 mod fuzz;
 mod licenses;
-mod markdown;
 mod no_std;
 mod package;
 mod packages;
@@ -37,11 +36,7 @@ const TASKS: &[(&str, &str, Run)] = &[
     ("fmt", "the code is formatted", style::fmt),
     ("deps", "who depends on whom, one TLS stack, banned crates", deps::run),
     ("licenses", "every crate's license is on the list", licenses::run),
-    (
-        "public-api",
-        "public-api.txt is up to date in each crate; --bless rewrites it",
-        public_api::run,
-    ),
+    ("public-api", "public-api.txt is up to date; --bless rewrites it", public_api::run),
     ("clippy", "no warning, together and crate by crate", style::clippy),
     ("docs", "the documentation builds without a warning", style::docs),
     ("package", "each crate is packaged whole, with its metadata", package::run),
@@ -58,16 +53,14 @@ const TASKS: &[(&str, &str, Run)] = &[
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let task = arguments.split_first().and_then(|(name, rest)| {
-        let (_, what, run) = TASKS.iter().find(|(known, ..)| known == name)?;
-        Some((name, what, run, rest))
-    });
-    let Some((name, what, run, rest)) = task else {
+    let (name, rest) =
+        arguments.split_first().map_or(("", &[][..]), |(n, rest)| (n.as_str(), rest));
+    let Some((name, what, run)) = TASKS.iter().find(|(known, ..)| *known == name) else {
         eprintln!("usage: cargo xtask <task>\n");
         TASKS.iter().for_each(|(name, what, _)| eprintln!("  {name:<14}{what}"));
         return ExitCode::from(2);
     };
-    if rest.iter().any(|argument| argument == "--help") && name != "test" {
+    if rest.iter().any(|argument| argument == "--help") && *name != "test" {
         eprintln!("cargo xtask {name}: {what}");
         return ExitCode::SUCCESS;
     }

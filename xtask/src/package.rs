@@ -63,16 +63,14 @@ fn metadata_faults(package: &Package) -> Vec<String> {
     let keywords = &package.keywords;
     let fits = |keyword: &String| (1..=LONGEST_KEYWORD).contains(&keyword.len());
     let docs = json!({"all-features": true, "rustdoc-args": ["--cfg", "docsrs"]});
+    let for_docs_rs = package.metadata.pointer("/docs/rs") == Some(&docs);
     let checks = [
         (package.description.is_some(), "a description"),
         (package.readme.is_some(), "a readme"),
         (!package.categories.is_empty(), "categories"),
         ((1..=MOST_KEYWORDS).contains(&keywords.len()), "one to five keywords"),
         (keywords.iter().all(fits), "keywords of at most 20 letters"),
-        (
-            package.metadata.pointer("/docs/rs") == Some(&docs),
-            "the workspace's metadata for docs.rs",
-        ),
+        (for_docs_rs, "the workspace's metadata for docs.rs"),
     ];
     let missing = checks.into_iter().filter(|(holds, _)| !holds);
     let missing = missing.map(|(_, what)| format!("{} needs {what}", package.name));

@@ -4,13 +4,14 @@ use std::{
     error::Error,
     io::{BufRead, BufReader, IsTerminal},
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use cargo_metadata::{CargoOpt, Metadata, MetadataCommand};
-use xshell::{Cmd, Shell};
+use serde::de::DeserializeOwned;
+use xshell::{Cmd, Shell, cmd};
 
 /// What a task comes to.
 pub(crate) type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -28,10 +29,10 @@ pub(crate) fn tell(task: &str, why: &dyn Error) {
 
 /// Fails with one line for each fault, and passes when there is none.
 pub(crate) fn none_of(faults: &[String]) -> Result {
-    if faults.is_empty() {
-        return Ok(());
+    match faults.len() {
+        0 => Ok(()),
+        many => Err(format!("{many} found\n  - {}", faults.join("\n  - ")).into()),
     }
-    Err(format!("{} found\n  - {}", faults.len(), faults.join("\n  - ")).into())
 }
 
 /// Fails with all the failures, and passes when there is none. Nothing is skipped after one.
@@ -43,15 +44,6 @@ pub(crate) fn all_of(results: impl IntoIterator<Item = Result>) -> Result {
 /// Whether this is CI: what a machine lacks is a failure there, and a named skip elsewhere.
 pub(crate) fn in_ci() -> bool {
     std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false")
-}
-
-/// Something that a task needs is missing.
-pub(crate) fn skip_unless_ci(task: &str, why: &str) -> Result {
-    if in_ci() {
-        return Err(why.into());
-    }
-    println!("SKIPPED {task}: {why}");
-    Ok(())
 }
 
 /// A cargo command by its words.
@@ -73,11 +65,26 @@ pub(crate) fn metadata() -> Result<Metadata> {
     Ok(command.exec()?)
 }
 
+/// A list of deny.toml, which cargo-deny reads too.
+pub(crate) fn deny_toml<T: DeserializeOwned>(section: &str, list: &str) -> Result<Vec<T>> {
+    let file: toml::Table = toml::from_str(&std::fs::read_to_string("deny.toml")?)?;
+    let found = file.get(section).and_then(|section| section.get(list));
+    let found = found.ok_or_else(|| format!("deny.toml has no {section}.{list}"))?;
+    Ok(found.clone().try_into()?)
+}
+
 /// Builds a program of the workspace along with a test of its package, and says where it is. Built so, it is the
 /// very one that `cargo xtask test` has built, and nothing is compiled twice for other features.
 pub(crate) fn build(shell: &Shell, program: &str, test: &str) -> Result<PathBuf> {
     cargo(shell, "test --locked --workspace --all-features --no-run --test").arg(test).run()?;
     Ok(metadata()?.target_directory.join("debug").join(program).into())
+}
+
+/// The Rust files below a folder that git knows or may come to know, with their code.
+pub(crate) fn rust_files(shell: &Shell, folder: &str) -> Result<Vec<(String, String)>> {
+    let list = cmd!(shell, "git ls-files --cached --others --exclude-standard {folder}").read()?;
+    let files = list.lines().filter(|file| file.ends_with(".rs") && shell.path_exists(file));
+    files.map(|file| Ok((file.to_owned(), shell.read_file(file)?))).collect()
 }
 
 /// A running program. It is ended, with all that it started, when this is dropped.
@@ -86,8 +93,8 @@ pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
     shown: String,
-    /// It leads a process group of its own.
-    alone: bool,
+    /// Before its number in `kill`: it leads a process group of its own, or not.
+    group: &'static str,
 }
 
 impl Running {
@@ -111,65 +118,41 @@ impl Running {
                 to_us.send(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned()).ok();
             }
         });
-        Ok(Self { child, lines, shown, alone })
+        Ok(Self { child, lines, shown, group: if alone { "-" } else { "" } })
     }
 
-    /// The next line; none when the program has ended, even if something that it started keeps its stdout open.
-    pub(crate) fn line(&mut self, limit: Duration) -> Result<Option<String>> {
-        let begin = Instant::now();
-        loop {
-            let ended = self.child.try_wait()?.is_some();
-            match self.lines.recv_timeout(Duration::from_millis(200)) {
-                Ok(line) => return Ok(Some(line)),
-                Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) if ended => return Ok(None),
-                Err(RecvTimeoutError::Timeout) if begin.elapsed() < limit => {}
-                _ => return Err(format!("`{}` wrote no line within {limit:?}", self.shown).into()),
-            }
+    /// The next line; none when it has closed its stdout.
+    pub(crate) fn line(&self, limit: Duration) -> Result<Option<String>> {
+        match self.lines.recv_timeout(limit) {
+            Ok(line) => Ok(Some(line)),
+            Err(RecvTimeoutError::Disconnected) => Ok(None),
+            Err(_) => Err(format!("`{}` wrote no line within {limit:?}", self.shown).into()),
         }
     }
 
-    /// Hands over each line, waiting no longer than `limit` for one, and returns how the program ended.
-    pub(crate) fn each_line(
-        mut self,
-        limit: Duration,
-        mut line: impl FnMut(&str),
-    ) -> Result<ExitStatus> {
+    /// Hands over each line, waiting no longer than `limit` for one, and fails if the program does.
+    pub(crate) fn each_line(mut self, limit: Duration, mut line: impl FnMut(&str)) -> Result {
         while let Some(text) = self.line(limit)? {
             line(&text);
         }
-        Ok(self.child.wait()?)
+        let status = self.child.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("`{}`: {status}", self.shown).into()) }
     }
 
     /// All that it writes, if it succeeds.
     pub(crate) fn read(self, limit: Duration) -> Result<String> {
-        let shown = self.shown.clone();
         let mut text = String::new();
-        let status = self.each_line(limit, |line| text.extend([line, "\n"]))?;
-        if status.success() { Ok(text) } else { Err(format!("`{shown}`: {status}").into()) }
-    }
-
-    fn signal(&self, signal: &str) {
-        // The shell's own `kill`: a slim machine may lack the program.
-        let group = if self.alone { "-" } else { "" };
-        let kill = format!("kill -s {signal} -- {group}{}", self.child.id());
-        Command::new("sh").args(["-c", &kill]).stderr(Stdio::null()).status().ok();
+        self.each_line(limit, |line| text.extend([line, "\n"]))?;
+        Ok(text)
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let ended = matches!(self.child.try_wait(), Ok(Some(_)));
-        if self.alone || !ended {
-            self.signal("TERM");
-        }
-        for _ in 0..250 {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        self.signal("KILL");
+        // The shell's own `kill`: a slim machine may lack the program.
+        let kill = format!("kill -s KILL -- {}{}", self.group, self.child.id());
+        Command::new("sh").args(["-c", &kill]).stderr(Stdio::null()).status().ok();
+        self.child.kill().ok();
         self.child.wait().ok();
     }
 }
@@ -197,16 +180,21 @@ mod tests {
     fn lines_and_the_end_are_handed_over() {
         let mut lines = Vec::new();
         let running = sh("echo one; echo two; exit 3").unwrap();
-        let status = running.each_line(LONG, |line| lines.push(line.to_owned())).unwrap();
-        assert_eq!((lines, status.code()), (vec!["one".to_owned(), "two".to_owned()], Some(3)));
+        let ended = running.each_line(LONG, |line| lines.push(line.to_owned())).unwrap_err();
+        assert_eq!(lines, ["one", "two"]);
+        assert!(ended.to_string().contains("exit status: 3"), "{ended}");
     }
 
     #[test]
     fn a_silent_program_fails_and_is_ended_with_all_that_it_started() {
-        let begin = Instant::now();
-        let hangs = sh("sleep 60 & wait").unwrap().read(Duration::ZERO).unwrap_err().to_string();
+        let begin = std::time::Instant::now();
+        let running = sh("sleep 60 & echo $!; wait").unwrap();
+        let started = running.line(LONG).unwrap().unwrap();
+        let hangs = running.read(Duration::ZERO).unwrap_err().to_string();
         assert!(hangs.contains("wrote no line within"), "{hangs}");
-        assert_eq!(sh("echo here; sleep 60 &").unwrap().read(LONG).unwrap(), "here\n");
+        // A process that was ended and that nobody has waited for yet has no memory left.
+        let gone = format!("grep -q VmSize /proc/{started}/status || echo gone");
+        assert_eq!(sh(&gone).unwrap().read(LONG).unwrap(), "gone\n");
         assert!(begin.elapsed() < LONG);
     }
 

@@ -3,15 +3,12 @@
 //! The ids stand in docs/requirements.md. A test says `// Holds: 18_011, 18_012` above its attributes, in a comment
 //! of its own or within its doc comment.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::Message;
 use xshell::{Shell, cmd};
 
-use crate::process::{Result, cargo, metadata, none_of};
+use crate::process::{Result, cargo, metadata, none_of, rust_files};
 
 const LIST: &str = "docs/requirements.md";
 const PREFIX: &str = "SRS_NODE_PROVISIONING_TRANSPORT_STATE_MACHINE_";
@@ -29,11 +26,8 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
     for package in metadata()?.workspace_packages().iter().filter(|p| p.name != "xtask") {
         let folder = package.manifest_path.parent().ok_or("a package without a folder")?;
         let running = running.get(package.name.as_str()).cloned().unwrap_or_default();
-        let files =
-            cmd!(shell, "git ls-files --cached --others --exclude-standard {folder}").read()?;
-        for file in files.lines().filter(|file| file.ends_with(".rs") && Path::new(file).exists()) {
-            let claims = claims(&shell.read_file(file)?);
-            faults.extend(enter(&mut table, file, &claims, &running));
+        for (file, code) in rust_files(shell, folder.as_str())? {
+            faults.extend(enter(&mut table, &file, claims(&code), &running));
         }
     }
     faults.extend(bare(&table));
@@ -44,26 +38,32 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
     none_of(&faults)
 }
 
+/// Names of tests, or short ids.
+type Names = BTreeSet<String>;
+
 /// The tests that hold each short id.
-type Table = BTreeMap<String, BTreeSet<String>>;
+type Table = BTreeMap<String, Names>;
+
+/// Names of tests, each with an id that it says it holds.
+type Claims = Vec<(String, String)>;
 
 /// The short ids (`18_011`) of the lines `- SRS_..._18_011: text`.
-fn ids_in(list: &str) -> BTreeSet<String> {
+fn ids_in(list: &str) -> Names {
     let ids = list.lines().filter_map(|line| line.strip_prefix("- ")?.strip_prefix(PREFIX));
     ids.filter_map(|line| Some(line.split_once(": ")?.0.to_owned())).collect()
 }
 
-/// Every `Holds:` comment of a file: its ids, and the name of the function that comes next.
-fn claims(code: &str) -> Vec<(String, Vec<String>)> {
+/// The ids of every `Holds:` comment of a file, each with the name of the function that comes next.
+fn claims(code: &str) -> Claims {
     let lines: Vec<&str> = code.lines().map(str::trim).collect();
-    let claim = |(index, line): (usize, &&str)| {
+    let claims = lines.iter().enumerate().filter_map(|(index, line)| {
         let comment = line.strip_prefix("//")?.trim_start_matches('/').trim_start();
-        let ids = comment.strip_prefix("Holds:")?.trim().trim_end_matches('.');
-        let short = |id: &str| id.trim().trim_matches('`').trim_start_matches(PREFIX).to_owned();
+        let ids = comment.strip_prefix("Holds:")?.trim().trim_end_matches('.').split(',');
         let test = lines.iter().skip(index).find_map(|line| function_name(line));
-        Some((test.unwrap_or("nothing").to_owned(), ids.split(',').map(short).collect()))
-    };
-    lines.iter().enumerate().filter_map(claim).collect()
+        let short = |id: &str| id.trim().trim_matches('`').trim_start_matches(PREFIX).to_owned();
+        Some(ids.map(move |id| (test.unwrap_or("nothing").to_owned(), short(id))))
+    });
+    claims.flatten().collect()
 }
 
 fn function_name(line: &str) -> Option<&str> {
@@ -73,11 +73,11 @@ fn function_name(line: &str) -> Option<&str> {
 
 /// The names of each package's tests, as the test binaries themselves tell: a function that is no test, one in a
 /// file that is not compiled, and an ignored test are not among them.
-fn tests_that_run(shell: &Shell) -> Result<BTreeMap<String, BTreeSet<String>>> {
+fn tests_that_run(shell: &Shell) -> Result<BTreeMap<String, Names>> {
     let build = "test --locked --workspace --all-features --no-run --message-format json";
     let messages = cargo(shell, build).read()?;
     let metadata = metadata()?;
-    let mut tests = BTreeMap::<String, BTreeSet<String>>::new();
+    let mut tests = BTreeMap::<String, Names>::new();
     for message in Message::parse_stream(messages.as_bytes()) {
         if let Message::CompilerArtifact(artifact) = message?
             && artifact.profile.test
@@ -96,32 +96,24 @@ fn tests_that_run(shell: &Shell) -> Result<BTreeMap<String, BTreeSet<String>>> {
 }
 
 /// The paths in lines such as `machine::tests::a_name: test`.
-fn listed(output: &str) -> BTreeSet<String> {
+fn listed(output: &str) -> Names {
     output.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
 }
 
 /// Enters a file's claims into the table; returns those that don't fit.
-fn enter(
-    table: &mut Table,
-    file: &str,
-    claims: &[(String, Vec<String>)],
-    running: &BTreeSet<String>,
-) -> Vec<String> {
-    let mut faults = Vec::new();
-    for (test, ids) in claims {
-        let is_it = |path: &&String| path.rsplit("::").next() == Some(test);
-        let Some(path) = running.iter().find(is_it) else {
-            faults.push(format!("{file}: {test} is not among the tests that run"));
-            continue;
-        };
-        for id in ids {
-            match table.get_mut(id) {
-                Some(tests) => _ = tests.insert(path.clone()),
-                None => faults.push(format!("{file}: {test} holds {id:?}, which is not in {LIST}")),
+fn enter(table: &mut Table, file: &str, claims: Claims, running: &Names) -> Vec<String> {
+    let faults = claims.into_iter().filter_map(|(test, id)| {
+        let path = running.iter().find(|path| path.rsplit("::").next() == Some(&test));
+        match (path, table.get_mut(&id)) {
+            (None, _) => Some(format!("{file}: {test} is not among the tests that run")),
+            (_, None) => Some(format!("{file}: {test} holds {id:?}, which is not in {LIST}")),
+            (Some(path), Some(tests)) => {
+                tests.insert(path.clone());
+                None
             }
         }
-    }
-    faults
+    });
+    faults.collect()
 }
 
 /// The ids that no test holds.
@@ -138,7 +130,7 @@ mod tests {
     fn faults(code: &str, running: &[&str]) -> Vec<String> {
         let mut table = Table::from([("18_011".to_owned(), BTreeSet::new())]);
         let running = running.iter().map(|name| name.to_string()).collect();
-        let mut faults = enter(&mut table, "a.rs", &claims(code), &running);
+        let mut faults = enter(&mut table, "a.rs", claims(code), &running);
         faults.extend(bare(&table));
         faults
     }

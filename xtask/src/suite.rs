@@ -16,8 +16,7 @@ pub(crate) fn faults(shell: &Shell, arguments: &[String]) -> Result {
 /// Thousands of registrations in one process, many at once, and the emulator under abuse; it fails when something
 /// grows, leaks or gives way. `--registrations 10000` is the long form, `--release` builds it for speed.
 pub(crate) fn soak(shell: &Shell, arguments: &[String]) -> Result {
-    const RELEASE: &str = "--release";
-    let program = if arguments.iter().any(|argument| argument == RELEASE) {
+    let program = if arguments.iter().any(|argument| argument == "--release") {
         cargo(shell, "build --locked --release --bin soak").run()?;
         metadata()?.target_directory.join("release/soak").into()
     } else {
@@ -26,7 +25,7 @@ pub(crate) fn soak(shell: &Shell, arguments: &[String]) -> Result {
     // A thousand connections want more descriptors than most shells give at first.
     let script = "ulimit -S -n $(ulimit -H -n) || true; exec \"$0\" \"$@\"";
     let soak = shell.cmd("sh").args(["-c", script]).arg(program);
-    Ok(soak.args(arguments.iter().filter(|argument| *argument != RELEASE)).run()?)
+    Ok(soak.args(arguments.iter().filter(|argument| *argument != "--release")).run()?)
 }
 
 /// What one registration costs a device: round trips, bytes, CPU and memory. Arguments name transports.

@@ -1,12 +1,12 @@
 //! `cargo xtask test`: every test, each line as it comes, and one line that sums them up.
 
-use std::{fmt, process::ExitStatus, time::Duration};
+use std::time::Duration;
 
 use xshell::Shell;
 
 use crate::{
     packages,
-    process::{Result, Running, TOLD, cargo, in_ci},
+    process::{Result, Running, TOLD, cargo, in_ci, tell},
 };
 
 /// A build on a slow machine says nothing on stdout for minutes; a test that hangs says nothing for ever.
@@ -28,17 +28,13 @@ pub(crate) fn run(shell: &Shell, arguments: &[String]) -> Result {
         println!("{line}");
         total.add(line);
     });
-    let succeeded = ended.as_ref().is_ok_and(ExitStatus::success);
-    let verdict = total.verdict(succeeded);
-    for why in [ended.err().map(|e| e.to_string()), verdict.err().map(str::to_owned)] {
-        why.into_iter().for_each(|why| eprintln!("xtask test: {why}"));
-    }
-    if !succeeded {
+    if let Err(why) = total.verdict(ended) {
+        tell("test", &*why);
         // What broke without a verdict counts as one.
         total.failed = total.failed.max(1);
     }
-    println!("{total}");
-    verdict.map_err(|_| TOLD.into())
+    println!("{}", total.line());
+    if total.failed > 0 { Err(TOLD.into()) } else { Ok(()) }
 }
 
 /// The tests of all binaries, doctests included.
@@ -50,40 +46,33 @@ struct Total {
 }
 
 impl Total {
-    /// Counts a test binary's closing line; any other line changes nothing.
+    /// Counts a test binary's closing line, `N passed; N failed; N ignored; ..`; any other line changes nothing.
     fn add(&mut self, line: &str) {
         let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|l| l.split_once(". "))
         else {
             return;
         };
-        for (number, what) in counts.split(';').filter_map(|count| count.trim().split_once(' ')) {
-            let number = number.parse().unwrap_or(0);
-            match what {
-                "passed" => self.passed += number,
-                "failed" => self.failed += number,
-                "ignored" => self.ignored += number,
-                _ => {}
-            }
+        let totals = [&mut self.passed, &mut self.failed, &mut self.ignored];
+        for (total, count) in totals.into_iter().zip(counts.split(';')) {
+            *total += count.trim().split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0u64);
         }
     }
 
-    fn verdict(&self, cargo_succeeded: bool) -> Result<(), &'static str> {
-        match (self.failed, cargo_succeeded, self.passed) {
-            (1.., _, _) => Err("tests failed; their output stands above"),
-            (0, false, _) => Err("a build failed or a test binary died without a verdict"),
-            (0, true, 0) => Err("no test ran"),
-            (0, true, 1..) => Ok(()),
-        }
+    fn line(&self) -> String {
+        let skipped = format!(", {} skipped", self.ignored);
+        let skipped = if self.ignored > 0 { &skipped } else { "" };
+        format!("{} passed, {} failed{skipped}", self.passed, self.failed)
     }
-}
 
-impl fmt::Display for Total {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
-        if self.ignored > 0 {
-            write!(f, ", {} skipped", self.ignored)?;
+    /// What made the run fail: its tests, cargo, or that there was no test.
+    fn verdict(&self, ended: Result) -> Result {
+        match (self.failed, self.passed) {
+            (1.., _) => Err("tests failed; their output stands above".into()),
+            (0, 0) if ended.is_ok() => Err("no test ran".into()),
+            _ => ended.map_err(|why| {
+                format!("a build failed or a test binary died without a verdict: {why}").into()
+            }),
         }
-        Ok(())
     }
 }
 
@@ -108,16 +97,18 @@ all doctests ran in 0.33s; merged doctests compilation took 0.22s";
     fn all_binaries_are_summed_up_in_one_line() {
         let total = total(OUTPUT);
         assert_eq!(total, Total { passed: 13, failed: 1, ignored: 3 });
-        assert_eq!(total.to_string(), "13 passed, 1 failed, 3 skipped");
-        assert_eq!(Total { ignored: 0, ..total }.to_string(), "13 passed, 1 failed");
+        assert_eq!(total.line(), "13 passed, 1 failed, 3 skipped");
+        assert_eq!(Total { ignored: 0, ..total }.line(), "13 passed, 1 failed");
     }
 
     #[test]
     fn a_failed_test_a_broken_build_and_an_empty_run_each_fail() {
-        assert!(total(OUTPUT).verdict(false).is_err());
-        assert!(Total { passed: 5, ..Total::default() }.verdict(false).is_err());
-        assert!(Total { ignored: 5, ..Total::default() }.verdict(true).is_err());
-        assert!(total("running 0 tests").verdict(true).is_err());
-        assert!(Total { passed: 1, ..Total::default() }.verdict(true).is_ok());
+        let broken = || Err("cargo test: exit status: 101".into());
+        assert!(total(OUTPUT).verdict(broken()).is_err());
+        assert!(total(OUTPUT).verdict(Ok(())).is_err());
+        assert!(Total { passed: 5, ..Total::default() }.verdict(broken()).is_err());
+        assert!(Total { ignored: 5, ..Total::default() }.verdict(Ok(())).is_err());
+        assert!(total("running 0 tests").verdict(Ok(())).is_err());
+        assert!(Total { passed: 1, ..Total::default() }.verdict(Ok(())).is_ok());
     }
 }

@@ -121,6 +121,52 @@ mod tests {
         }
     }
 
+    /// What the README names that is no flag of ours.
+    const OF_CARGO: &[&str] = &[
+        "--all-features",
+        "--bin",
+        "--locked",
+        "--open",
+        "--package",
+        "--path",
+        "--quiet",
+        "--release",
+    ];
+
+    #[test]
+    fn each_flag_and_exit_code_of_the_readme_is_in_the_help() {
+        let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+        let readme = std::fs::read_to_string(readme).unwrap();
+        let mut cli = Cli::command();
+        cli.build();
+        let commands: Vec<_> = std::iter::once(&cli).chain(cli.get_subcommands()).collect();
+        let ours = commands.iter().flat_map(|command| command.get_arguments());
+        let ours: Vec<String> =
+            ours.filter_map(|flag| Some(format!("--{}", flag.get_long()?))).collect();
+        let words = readme.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        let flags =
+            words.filter(|word| word.starts_with("--") && word.contains(char::is_alphabetic));
+        let unknown: Vec<_> = flags
+            .filter(|flag| !OF_CARGO.contains(flag) && !ours.iter().any(|known| known == flag))
+            .collect();
+        assert_eq!(unknown, Vec::<&str>::new(), "the README names flags that dps does not know");
+
+        let help: String =
+            commands.iter().map(|&it| it.clone().render_long_help().to_string()).collect();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let rows = readme.lines().filter_map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let ["", kind, _, code, ""] = cells.as_slice() else { return None };
+            code.parse::<u8>().ok()?;
+            Some(format!("{code} {}", kind.trim_matches(['`', '(', ')'])))
+        });
+        let rows: Vec<String> = rows.collect();
+        assert!(rows.len() >= 9, "{rows:?}");
+        for row in rows {
+            assert!(help.contains(&row), "the help does not say the exit code {row:?}: {help}");
+        }
+    }
+
     #[test]
     fn a_usage_error_is_one_line_that_names_what_was_given() {
         let rendered = |words: &[&str]| {

@@ -22,6 +22,9 @@ pub(crate) fn cases() -> Vec<Case> {
             .skip("a key doesn't expire", with_key),
         case!(a_chain_that_was_not_sent_is_named).skip("a key has no chain", with_key),
         case!(a_certificate_known_by_its_thumbprint_is_taken).skip("a key has none", with_key),
+        case!(a_registration_id_of_any_shape_registers),
+        case!(a_common_name_in_another_case_is_the_registration_id)
+            .skip("a key has no common name", with_key),
         case!(no_secret_is_in_any_error),
     ]
 }
@@ -148,6 +151,41 @@ async fn a_certificate_known_by_its_thumbprint_is_taken(cell: Cell) {
     let request = dps_client::RegistrationRequest::new(DEVICE.parse().unwrap());
     client.register(request).await.unwrap();
     settle(&client).await;
+}
+
+/// Each character may be the first; `.`, `_` and `:` may not be the last.
+const REGISTRATION_IDS: [&str; 14] = [
+    "-a",
+    ".a",
+    "_a",
+    ":a",
+    "-",
+    "--",
+    "._:-",
+    "..a::b",
+    "0",
+    "a-",
+    "A",
+    "urn:dev:mac:0024befffe804ff1",
+    "Pump-17.North_3:x",
+    "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6",
+];
+
+async fn a_registration_id_of_any_shape_registers(cell: Cell) {
+    for id in REGISTRATION_IDS {
+        let bench = Bench::of_device(cell, id).await;
+        let registered = bench.register().await.unwrap_or_else(|error| panic!("{id}: {error}"));
+        assert_eq!(registered.device_id, id);
+    }
+}
+
+async fn a_common_name_in_another_case_is_the_registration_id(cell: Cell) {
+    let bench = Bench::of_device(cell, "Pump-17.North").await;
+    for id in ["pump-17.north", "PUMP-17.NORTH"] {
+        let client = bench.client();
+        client.register(dps_client::RegistrationRequest::new(id.parse().unwrap())).await.unwrap();
+        settle(&client).await;
+    }
 }
 
 async fn no_secret_is_in_any_error(cell: Cell) {

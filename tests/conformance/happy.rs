@@ -1,6 +1,6 @@
 //! What a device is for.
 
-use dps_client::{OperationStatus, RegistrationRequest, Settings, Substatus};
+use dps_client::{Json, OperationStatus, RegistrationRequest, Settings, Substatus};
 use dps_conformance::{Bench, Cell, DEVICE, adjusted, fast, settle};
 use dps_emulator::{
     Behavior, EventKind, Fault, Operation, Reprovisioning, RetryAfter, ReturnedPayload,
@@ -18,6 +18,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(events_come_for_each_status),
         case!(hub_device_id_and_substatus_are_read),
         case!(a_payload_reaches_the_service_and_its_answer_comes_back_untouched),
+        case!(json_is_carried_to_the_letter_both_ways),
         case!(a_fixed_payload_comes_back),
         case!(a_model_id_goes_into_the_payload),
         case!(unknown_fields_survive),
@@ -111,16 +112,65 @@ async fn a_payload_reaches_the_service_and_its_answer_comes_back_untouched(cell:
     settle(&client).await;
     let returned: Value = serde_json::from_str(registered.payload.unwrap().get()).unwrap();
     assert_eq!(returned, payload);
-    assert_eq!(payloads(&bench), [Some(payload)]);
+    assert_eq!(payloads(&bench), [Some(payload.into())]);
+}
+
+/// What a parser would print in another way.
+const JSON: [&str; 22] = [
+    "{}",
+    "{ }",
+    r#"{"serial": 12345678901234567890, "more": 99999999999999999999999999999999}"#,
+    r#"{"negative": -12345678901234567890, "min": -9223372036854775809}"#,
+    r#"{"price": 0.123456789012345678, "same": 1.10, "zeros": 1.500000000000000000}"#,
+    r#"{"big": 1e400, "small": 1E-400, "plus": 1e+2, "capital": 1E2, "zero": -0, "float": -0.0}"#,
+    r#"{"a": 1, "a": 2, "a": {"a": 1, "a": 2}}"#,
+    r#"{"z": 1, "a": 2, "m": {"y": 1, "b": 2}, "10": 1, "9": 2}"#,
+    r#"{"escapes": "\u0041\u00e9\u20AC \/ \b\f\n\r\t \" \\ \u0000 \u001F"}"#,
+    r#"{"pair": "\ud83d\ude00", "lone": "\ud800", "reversed": "\udc00\ud800"}"#,
+    r#"{"plain": "größe 表 🙂 / \u2028", "key with \"quotes\"": null}"#,
+    r#"{"\u006dodelId": "escaped", "": "empty", " ": "space"}"#,
+    "{\n  \"site\" :\t\"north\" ,\r\n  \"list\": [ 1 , 2 ]\n}",
+    "{\"separators\": \"\u{2028}\u{2029}\u{85}\u{feff}\u{7f}\"}",
+    "{\"direction\": \"\u{202e}cod.exe\u{2066}\"}",
+    r#"{"text": "{\"a\": 1.0}", "html": "<script>&amp;</script>"}"#,
+    r##"{"$type": "x", "@id": 1, "#": "?", "%20": "a+b&c=d"}"##,
+    r#"{"true": true, "false": false, "null": null, "list": [[], {}, [[]]]}"#,
+    r#"{"modelId": "dtmi:example:Pump;1", "payload": {"payload": {}}}"#,
+    r#"{"registrationId": "another", "status": "assigned", "operationId": 7}"#,
+    r#"{"$serde_json::private::RawValue": "1", "$serde_json::private::Number": "2"}"#,
+    r#"{"deep": [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1.0]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]}"#,
+];
+
+async fn json_is_carried_to_the_letter_both_ways(cell: Cell) {
+    let behavior = Behavior::new().polls(1).retry_after(RetryAfter::Seconds(0));
+    let bench = Bench::with(cell, |enrollment| {
+        enrollment.payload(ReturnedPayload::Echo).behavior(behavior)
+    })
+    .await;
+    let client = bench.client();
+    let deep = format!("{{\"deep\":{}1.0{}}}", "[".repeat(10_000), "]".repeat(10_000));
+    let texts: Vec<&str> = JSON.into_iter().chain([deep.as_str()]).collect();
+    for text in &texts {
+        let request = bench.request().payload(text.parse::<Json>().unwrap()).unwrap();
+        let registered = client.register(request).await.unwrap();
+        assert_eq!(registered.payload.unwrap().get(), *text);
+    }
+    settle(&client).await;
+    let arrived: Vec<_> = payloads(&bench).into_iter().flatten().collect();
+    assert_eq!(arrived.iter().map(|payload| payload.get()).collect::<Vec<_>>(), texts);
 }
 
 async fn a_fixed_payload_comes_back(cell: Cell) {
-    let fixed = json!({"role": "pump"});
-    let payload = ReturnedPayload::Fixed(fixed.clone());
-    let bench = Bench::with(cell, |enrollment| enrollment.payload(payload)).await;
-    let registered = bench.register().await.unwrap();
-    let returned: Value = serde_json::from_str(registered.payload.unwrap().get()).unwrap();
-    assert_eq!(returned, fixed);
+    for text in JSON {
+        let payload = ReturnedPayload::Fixed(text.parse().unwrap());
+        // A fault that edits what is beside the payload leaves it alone.
+        let fault = Fault::with("registrationState.newField", 1);
+        let behavior = Behavior::new().on_register(fault);
+        let bench =
+            Bench::with(cell, |enrollment| enrollment.payload(payload).behavior(behavior)).await;
+        let registered = bench.register().await.unwrap();
+        assert_eq!(registered.payload.unwrap().get(), text);
+    }
 }
 
 async fn a_model_id_goes_into_the_payload(cell: Cell) {
@@ -129,7 +179,7 @@ async fn a_model_id_goes_into_the_payload(cell: Cell) {
     let request = bench.request().model_id("dtmi:example:Pump;1");
     client.register(request).await.unwrap();
     settle(&client).await;
-    assert_eq!(payloads(&bench), [Some(json!({"modelId": "dtmi:example:Pump;1"}))]);
+    assert_eq!(payloads(&bench), [Some(json!({"modelId": "dtmi:example:Pump;1"}).into())]);
 }
 
 async fn unknown_fields_survive(cell: Cell) {
@@ -257,9 +307,9 @@ async fn default_bounds_register_too(cell: Cell) {
     assert!(times[1] - times[0] >= 1000, "{times:?}");
 }
 
-fn payloads(bench: &Bench) -> Vec<Option<Value>> {
+fn payloads(bench: &Bench) -> Vec<Option<Json>> {
     bench.events(|event| match event.kind {
-        EventKind::Request { payload, .. } => Some(payload),
+        EventKind::Request { operation: Operation::Register, payload, .. } => Some(payload),
         _ => None,
     })
 }

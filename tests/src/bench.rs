@@ -32,6 +32,8 @@ pub struct Bench {
     pub config: Config,
     /// The name of the device's enrollment at the service.
     pub enrollment: &'static str,
+    /// The device's registration id.
+    pub device: &'static str,
 }
 
 impl Bench {
@@ -56,21 +58,35 @@ impl Bench {
         change: impl FnOnce(Enrollment) -> Enrollment,
         change_service: impl FnOnce(dps_emulator::Config) -> dps_emulator::Config,
     ) -> Self {
-        let (enrollment, attestation) = enroll(cell.credential, DEVICE);
+        Self::start(cell, DEVICE, change, change_service).await
+    }
+
+    /// A service in good health that knows a device by another name.
+    pub async fn of_device(cell: Cell, device: &'static str) -> Self {
+        Self::start(cell, device, |enrollment| enrollment, |service| service).await
+    }
+
+    async fn start(
+        cell: Cell,
+        device: &'static str,
+        change: impl FnOnce(Enrollment) -> Enrollment,
+        change_service: impl FnOnce(dps_emulator::Config) -> dps_emulator::Config,
+    ) -> Self {
+        let (enrollment, attestation) = enroll(cell.credential, device);
         let name = match cell.credential {
-            Credential::SymmetricKey | Credential::Signer => DEVICE,
+            Credential::SymmetricKey | Credential::Signer => device,
             Credential::GroupKey | Credential::X509 | Credential::X509SigningKey => "factory",
         };
         let service = Emulator::builder().enrollment(change(enrollment));
         let emulator = change_service(service).start().await.expect("an emulator on loopback");
         let config = config_for(&emulator, cell.transport, attestation);
-        Self { cell, emulator, config, enrollment: name }
+        Self { cell, emulator, config, enrollment: name, device }
     }
 
     /// The request of the bench's device.
     #[must_use]
     pub fn request(&self) -> RegistrationRequest {
-        RegistrationRequest::new(DEVICE.parse().expect("a registration id"))
+        RegistrationRequest::new(self.device.parse().expect("a registration id"))
     }
 
     /// A client with bounds that suit loopback.

@@ -115,7 +115,7 @@ impl X509Identity {
     }
 
     /// Checks what the service would refuse with little explanation: that the common name is the registration id,
-    /// letter by letter; that each certificate is followed by its issuer; and that at the time `now` none of them
+    /// [without regard to case](https://learn.microsoft.com/azure/iot-dps/concepts-service#registration-id); that each certificate is followed by its issuer; and that at the time `now` none of them
     /// is expired or not valid yet (by more than five minutes, for clocks that are a little behind). The last of several
     /// is only warned of: it may be a root that the service knows by its key.
     ///
@@ -149,10 +149,7 @@ impl X509Identity {
     fn check_common_name(&self, registration_id: &str) -> Result<(), Error> {
         let subject = &self.0.chain.leaf.subject;
         let reason = match subject.common_name() {
-            Some(name) if name == registration_id => return Ok(()),
-            Some(name) if name.eq_ignore_ascii_case(registration_id) => format!(
-                "its common name and the registration id {registration_id:?} differ in case; they must be the same, letter by letter"
-            ),
+            Some(name) if name.eq_ignore_ascii_case(registration_id) => return Ok(()),
             Some(_) => {
                 format!("its common name must be the registration id, which is {registration_id:?}")
             }

@@ -8,11 +8,10 @@ use std::{
 };
 
 use dps_client::{
-    Client, Config, Endpoint, Error, IdScope, NoProxy, Proxy, ProxyChoice, RegistrationId,
+    Client, Config, Endpoint, Error, IdScope, Json, NoProxy, Proxy, ProxyChoice, RegistrationId,
     RegistrationRequest, Roots, Settings, Transport, client,
 };
 use dps_emulator::Emulator;
-use serde_json::Value;
 
 use crate::{
     advice::Advice,
@@ -365,14 +364,14 @@ impl Arguments {
         let force = given::FORCE.is_on(self.force)?;
         let mut request = RegistrationRequest::new(registration_id).force_registration(force);
         if let Some(given) = self.payload()? {
-            let payload = match payload_file(&given) {
-                Some(file) => {
-                    let text = file.text_until(deadline).await?;
-                    parse_payload(given.from, &text, &file.path)?
-                }
-                None => parse_payload(given.from, &given.text, &given.text)?,
+            // What a message repeats: the text itself, or the name of the file.
+            let (payload, shown) = match payload_file(&given) {
+                Some(file) => (file.text_until(deadline).await?.parse::<Json>(), file.path),
+                None => (given.text.parse(), given.text.clone()),
             };
-            request = request.payload(payload).map_err(|error| named(given.from, "", error))?;
+            request = payload
+                .and_then(|payload| request.payload(payload))
+                .map_err(|error| named(given.from, &shown, error))?;
         }
         if self.model_id.as_ref().is_some_and(String::is_empty) {
             let reason = "it is empty; give one like dtmi:example:Pump;1";
@@ -409,10 +408,4 @@ fn only_one_reads_stdin<'a>(files: impl Iterator<Item = &'a Source>) -> Result<(
             .wrong(&format!("standard input can be read once only, and {} reads it", first.from))),
         _ => Ok(()),
     }
-}
-
-/// `shown` is what a message repeats: the text itself, or the name of the file.
-fn parse_payload(from: &'static str, text: &str, shown: &str) -> Result<Value, Error> {
-    serde_json::from_str(text)
-        .map_err(|error| wrong(from, shown, &format!("it is not JSON: {error}")))
 }

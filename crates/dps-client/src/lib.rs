@@ -73,10 +73,10 @@ pub use dps_http::HttpTransport;
 pub use dps_mqtt::{MqttConfig, MqttTransport};
 pub use dps_state_machine::{
     BoxTransport, ConfigurationError, ConnectionError, CredentialError, Error, ErrorKind, IdScope,
-    Next, OperationId, OperationStatus, OperationStatusEvents, PeerActivity, Printable, Progress,
-    ProtocolError, ProtocolResult, RegistrationId, RegistrationRequest, RegistrationResult,
-    RejectionCause, RejectionError, Response, Settings, Stage, StateMachine, Step, Substatus,
-    TimeoutError, TimeoutScope, TransportHandlers, retry_after, serde_json,
+    Json, Next, OperationId, OperationStatus, OperationStatusEvents, PeerActivity, Printable,
+    Progress, ProtocolError, ProtocolResult, RegistrationId, RegistrationRequest,
+    RegistrationResult, RejectionCause, RejectionError, Response, Settings, Stage, StateMachine,
+    Step, Substatus, TimeoutError, TimeoutScope, TransportHandlers, retry_after, serde_json,
 };
 pub use transport::{Transport, client};
 

@@ -9,7 +9,8 @@ use std::{
 use dps_client::{
     BoxTransport, Client, ConnectionError, Error, OperationId, Progress, ProtocolError,
     ProtocolResult, RegistrationRequest, Response, Settings, Stage, StateMachine,
-    TransportHandlers, retry_after, serde_json::json,
+    TransportHandlers, retry_after,
+    serde_json::{Value, json},
 };
 
 /// Assigns at the first poll, to the hub that the payload asks for.
@@ -30,8 +31,8 @@ impl TransportHandlers for Fake {
         request: &RegistrationRequest,
         _: &Progress,
     ) -> Result<Response, Error> {
-        let model = request.payload_fields().and_then(|fields| fields.get("modelId")?.as_str());
-        self.called(format!("{} {model:?} {}", request.registration_id(), request.is_forced()));
+        let payload = request.payload_json().map_or("none", |payload| payload.get());
+        self.called(format!("{} {payload} {}", request.registration_id(), request.is_forced()));
         let wait = retry_after::parse(["0"], SystemTime::now());
         let beside: ProtocolResult = [("status", 202)].into_iter().collect();
         let body = json!({ "operationId": "op-1", "status": "assigning" }).to_string();
@@ -45,7 +46,8 @@ impl TransportHandlers for Fake {
         _: &Progress,
     ) -> Result<Response, Error> {
         self.called(operation_id.as_str());
-        let fields = request.payload_fields().ok_or_else(|| {
+        let payload = request.payload_json().and_then(|payload| payload.read::<Value>().ok());
+        let fields = payload.ok_or_else(|| {
             Error::from(ProtocolError::unreadable(Stage::Query, "nothing to choose a hub by"))
         })?;
         let hub = fields.get("hub").ok_or_else(|| {
@@ -76,6 +78,7 @@ async fn a_device_registers_over_a_transport_of_the_applications_own() -> Result
     assert_eq!((device.assigned_hub.as_str(), device.polls), ("hub.example", 1));
     client.end_session().await?;
     let calls = fake.calls.lock().unwrap();
-    assert_eq!(*calls, ["pump-17 Some(\"dtmi:example:Pump;1\") true", "op-1", "end_of_session"]);
+    let registered = r#"pump-17 {"hub":"hub.example","modelId":"dtmi:example:Pump;1"} true"#;
+    assert_eq!(*calls, [registered, "op-1", "end_of_session"]);
     Ok(())
 }

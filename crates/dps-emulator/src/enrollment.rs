@@ -1,8 +1,7 @@
 //! Enrollments: who may register, and what becomes of them.
 
 use dps_attestation::{GroupKey, SymmetricKey};
-use dps_state_machine::RegistrationId;
-use serde_json::Value;
+use dps_state_machine::{Json, RegistrationId};
 
 use crate::{
     behavior::Behavior,
@@ -211,10 +210,10 @@ pub enum ReturnedPayload {
     /// None.
     #[default]
     None,
-    /// The one that it sent, if any.
+    /// The one that it sent, if any, to the letter.
     Echo,
-    /// This one.
-    Fixed(Value),
+    /// This one, to the letter.
+    Fixed(Json),
 }
 
 /// What a device that is assigned already gets when it registers again.

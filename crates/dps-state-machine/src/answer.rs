@@ -1,7 +1,6 @@
 //! What an answer means, decided once for every transport.
 
 use alloc::{
-    borrow::ToOwned,
     boxed::Box,
     format,
     string::{String, ToString},
@@ -9,12 +8,11 @@ use alloc::{
 };
 use core::time::Duration;
 
-use serde_json::value::RawValue;
-
 use crate::{
     body::{self, Object},
     error::{Error, ProtocolError, RejectionCause, RejectionError, Stage},
     ids::OperationId,
+    json::Json,
     registration_result::{RegistrationResult, Substatus},
     response::Response,
 };
@@ -67,7 +65,7 @@ struct State {
     assigned_hub: Option<String>,
     device_id: Option<String>,
     substatus: Option<String>,
-    payload: Option<Box<RawValue>>,
+    payload: Option<Json>,
     error_code: Option<u32>,
     error_message: Option<String>,
 }
@@ -88,7 +86,7 @@ fn read_success(response: &Response, known: Option<&OperationId>) -> Result<Succ
             assigned_hub: state.exact_text("assignedHub")?,
             device_id: state.exact_text("deviceId")?,
             substatus: state.text("substatus"),
-            payload: state.get("payload").map(ToOwned::to_owned),
+            payload: state.get("payload").map(Json::from),
             error_code: state.code("errorCode"),
             error_message: state.text("errorMessage"),
         },

@@ -28,8 +28,13 @@ impl<'a> Object<'a> {
 
     /// What is there, unless it is null.
     pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.member(name).filter(|value| value.get() != "null")
+    }
+
+    /// What is there, null too.
+    pub(crate) fn member(&self, name: &str) -> Option<&'a RawValue> {
         let (_, value) = self.0.iter().rfind(|(member, _)| member.0 == name)?;
-        (value.get() != "null").then_some(value)
+        Some(value)
     }
 
     /// A text; anything else is as good as absent.

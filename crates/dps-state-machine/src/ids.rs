@@ -12,11 +12,9 @@ use crate::{
     printable::Printable,
 };
 
-/// The device's name at the provisioning service: 1 to 128 ASCII letters, digits and `- . _ :`,
-/// starting with a letter or a digit and not ending in `.`, `_` or `:`.
+/// The device's name at the provisioning service: 1 to 128 ASCII letters, digits and `- . _ :`, not ending in
+/// `.`, `_` or `:`. The service compares ids without regard to case; here the case is kept as written.
 ///
-/// Public sources disagree on the last character and on case, so what any of them allows is accepted,
-/// and the case is kept as written.
 /// See <https://learn.microsoft.com/azure/iot-dps/concepts-service#registration-id>.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RegistrationId(String);
@@ -54,9 +52,6 @@ impl FromStr for RegistrationId {
                 text.len(),
                 Self::MAX_LEN
             ));
-        }
-        if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-            return wrong("it must start with a letter or a digit");
         }
         if !text.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '-') {
             return wrong("it must end with a letter, a digit or -");
@@ -151,7 +146,23 @@ mod tests {
     #[test]
     fn every_id_any_source_allows_is_taken_as_written() {
         let longest = "a".repeat(128);
-        for id in ["d", "Device-1", "a.b_c:d-9", "ends-with-", "UPPER", longest.as_str()] {
+        for id in [
+            "d",
+            "Device-1",
+            "a.b_c:d-9",
+            "ends-with-",
+            "UPPER",
+            "-a",
+            ".a",
+            "_a",
+            ":a",
+            "-",
+            "---",
+            "._:-",
+            "..a::b",
+            "0",
+            longest.as_str(),
+        ] {
             assert_eq!(id.parse::<RegistrationId>().unwrap().as_str(), id, "{id:?}");
         }
     }
@@ -164,8 +175,12 @@ mod tests {
             ("my device", "' '"),
             ("dévice", "'é'"),
             ("a/b", "'/'"),
-            ("-a", "start"),
             ("a.", "end"),
+            ("a_", "end"),
+            ("-:", "end"),
+            (".", "end"),
+            ("_", "end"),
+            (":", "end"),
             (too_long.as_str(), "129"),
         ];
         let quiet: Vec<_> = cases

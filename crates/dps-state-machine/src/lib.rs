@@ -72,6 +72,7 @@ mod body;
 mod driver;
 mod error;
 mod ids;
+mod json;
 pub mod machine;
 mod printable;
 mod progress;
@@ -90,13 +91,14 @@ pub use error::{
     RejectionCause, RejectionError, Stage, TimeoutError, TimeoutScope,
 };
 pub use ids::{IdScope, OperationId, RegistrationId};
+pub use json::Json;
 pub use printable::Printable;
 pub use progress::{Next, PeerActivity, Progress, Step};
 pub use registration_result::{OperationStatus, RegistrationResult, Substatus};
 pub use request::RegistrationRequest;
 pub use response::{ProtocolResult, Response};
-/// The library whose [`Value`](serde_json::Value) is a payload that goes out and whose
-/// [`RawValue`](serde_json::value::RawValue) is one that comes back.
+/// The library whose [`Value`](serde_json::Value) and [`RawValue`](serde_json::value::RawValue) a [`Json`] is made
+/// from.
 pub use serde_json;
 pub use settings::Settings;
 pub use transport::{BoxTransport, TransportHandlers};

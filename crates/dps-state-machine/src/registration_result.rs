@@ -1,11 +1,9 @@
 //! What a device gets: its hub, its name there, and all else the service said.
 
-use alloc::{boxed::Box, string::String, vec::Vec};
+use alloc::{string::String, vec::Vec};
 use core::{fmt, time::Duration};
 
-use serde_json::value::RawValue;
-
-use crate::{ids::OperationId, printable::Printable, response::ProtocolResult};
+use crate::{ids::OperationId, json::Json, printable::Printable, response::ProtocolResult};
 
 /// A device's assignment. Keep it: a device need not register at each boot, only when its hub refuses it
 /// (401, 403, 404) or it is to move.
@@ -22,7 +20,7 @@ pub struct RegistrationResult {
     pub substatus: Option<Substatus>,
     /// What a custom allocation webhook or the enrollment returns, to the letter; bytes that are no UTF-8 are
     /// U+FFFD here.
-    pub payload: Option<Box<RawValue>>,
+    pub payload: Option<Json>,
     /// How many times the operation's status was asked for.
     pub polls: u32,
     /// The whole answer as it came: fields that this type doesn't know are in it.
@@ -33,13 +31,12 @@ pub struct RegistrationResult {
 
 impl fmt::Debug for RegistrationResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let payload = self.payload.as_ref().map(|payload| Printable::brief(payload.get()));
         f.debug_struct("RegistrationResult")
             .field("assigned_hub", &Printable::brief(&self.assigned_hub))
             .field("device_id", &Printable::brief(&self.device_id))
             .field("operation_id", &self.operation_id)
             .field("substatus", &self.substatus)
-            .field("payload", &payload)
+            .field("payload", &self.payload)
             .field("polls", &self.polls)
             .field("body", &Printable::brief(&self.body))
             .field("protocol_result", &self.protocol_result)

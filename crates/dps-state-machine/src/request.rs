@@ -1,18 +1,16 @@
 //! What a device asks for: the registration request and its JSON body, the same on every transport.
 
-use alloc::{
-    format,
-    string::{String, ToString},
-    vec::Vec,
-};
+use alloc::{format, string::String, vec::Vec};
 use core::fmt;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
+    body::Object,
     error::{ConfigurationError, Error},
     ids::RegistrationId,
+    json::Json,
 };
 
 /// One registration: which device, with what payload, and whether its assignment is to be made anew.
@@ -31,7 +29,7 @@ use crate::{
 #[derive(Clone, PartialEq)]
 pub struct RegistrationRequest {
     registration_id: RegistrationId,
-    payload: Option<Map<String, Value>>,
+    payload: Option<Json>,
     force_registration: bool,
 }
 
@@ -42,7 +40,7 @@ pub struct RegistrationRequest {
 struct Body<'a> {
     registration_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<&'a Map<String, Value>>,
+    payload: Option<&'a Json>,
 }
 
 impl RegistrationRequest {
@@ -55,27 +53,31 @@ impl RegistrationRequest {
         Self { registration_id, payload: None, force_registration: false }
     }
 
-    /// Sets the payload that a custom allocation webhook reads. A model id that was set before is kept
-    /// unless the payload has its own.
+    /// Sets the payload that a custom allocation webhook reads: text that was parsed as [`Json`] goes out to the
+    /// letter, a [`Value`] as it prints. A model id that was set before is kept unless the payload has its own.
     ///
     /// # Errors
     /// [`Error::Configuration`] when the payload is not a JSON object.
-    pub fn payload(mut self, payload: Value) -> Result<Self, Error> {
-        let Value::Object(mut fields) = payload else {
-            let kind = match payload {
-                Value::Null => "null",
-                Value::Bool(_) => "a boolean",
-                Value::Number(_) => "a number",
-                Value::String(_) => "a string",
-                _ => "an array",
-            };
-            let reason = format!("it is {kind}; the service takes a JSON object");
-            return Err(ConfigurationError::new("payload", payload.to_string(), &reason).into());
+    pub fn payload(mut self, payload: impl Into<Json>) -> Result<Self, Error> {
+        let payload = payload.into();
+        let kind = match payload.get().as_bytes().first() {
+            Some(b'{') => None,
+            Some(b'[') => Some("an array"),
+            Some(b'"') => Some("a string"),
+            Some(b't' | b'f') => Some("a boolean"),
+            Some(b'n') => Some("null"),
+            _ => Some("a number"),
         };
-        if let Some(model_id) = self.payload.and_then(|mut former| former.remove("modelId")) {
-            fields.entry("modelId").or_insert(model_id);
+        if let Some(kind) = kind {
+            let reason = format!("it is {kind}; the service takes a JSON object");
+            return Err(ConfigurationError::new("payload", payload.get(), &reason).into());
         }
-        self.payload = Some(fields);
+        let former = self.payload.replace(payload.clone());
+        if let (Some(former), None) = (former, member(&payload, MODEL_ID))
+            && let Some(model_id) = member(&former, MODEL_ID)
+        {
+            self.payload = Some(with_model_id(Some(&payload), model_id));
+        }
         Ok(self)
     }
 
@@ -83,9 +85,8 @@ impl RegistrationRequest {
     /// answers 400012.
     #[must_use]
     pub fn model_id(mut self, model_id: impl Into<String>) -> Self {
-        self.payload
-            .get_or_insert_default()
-            .insert("modelId".to_string(), Value::String(model_id.into()));
+        let model_id = Json::from(Value::String(model_id.into()));
+        self.payload = Some(with_model_id(self.payload.as_ref(), model_id.get()));
         self
     }
 
@@ -103,9 +104,9 @@ impl RegistrationRequest {
         &self.registration_id
     }
 
-    /// The payload's fields, the model id among them as `modelId`; `None` without a payload.
+    /// The payload, the model id in it as `modelId`; `None` without one.
     #[must_use]
-    pub fn payload_fields(&self) -> Option<&Map<String, Value>> {
+    pub fn payload_json(&self) -> Option<&Json> {
         self.payload.as_ref()
     }
 
@@ -120,7 +121,7 @@ impl RegistrationRequest {
     pub fn body(&self) -> Vec<u8> {
         let body =
             Body { registration_id: self.registration_id.as_str(), payload: self.payload.as_ref() };
-        // Strings, maps and numbers that were JSON already: there is nothing that can fail to serialize.
+        // A string, and what is JSON already: there is nothing that can fail to serialize.
         serde_json::to_vec(&body).unwrap_or_default()
     }
 
@@ -139,6 +140,36 @@ impl RegistrationRequest {
         }
         Ok(())
     }
+}
+
+const MODEL_ID: &str = "modelId";
+
+/// The text of an object's member; of the last one where several have the name.
+fn member<'a>(object: &'a Json, name: &str) -> Option<&'a str> {
+    Some(Object::read(object.get()).ok()?.member(name)?.get())
+}
+
+/// The object with this model id, JSON itself, and nothing else of it changed.
+fn with_model_id(object: Option<&Json>, model_id: &str) -> Json {
+    let Some(object) = object else { return pasted(format!("{{\"{MODEL_ID}\":{model_id}}}")) };
+    let mut text = String::from(object.get());
+    match member(object, MODEL_ID) {
+        Some(own) => {
+            let start = own.as_ptr().addr() - object.get().as_ptr().addr();
+            text.replace_range(start..start + own.len(), model_id);
+        }
+        None => {
+            text.pop();
+            let comma = if text.trim_end().ends_with('{') { "" } else { "," };
+            text += &format!("{comma}\"{MODEL_ID}\":{model_id}}}");
+        }
+    }
+    pasted(text)
+}
+
+/// An object that was put together from JSON.
+fn pasted(text: String) -> Json {
+    RawValue::from_string(text).map_or_else(|_| Value::Object(Map::new()).into(), Json::from)
 }
 
 /// Without the payload: it may be large, and it is the caller's own.
@@ -171,10 +202,44 @@ mod tests {
     }
 
     #[test]
+    fn a_model_id_changes_nothing_else_of_the_payload() {
+        let cases = [
+            ("{}", r#"{"modelId":"m"}"#),
+            ("{ }", r#"{ "modelId":"m"}"#),
+            (r#"{"z": 1.50, "a": 1}"#, r#"{"z": 1.50, "a": 1,"modelId":"m"}"#),
+            (
+                "{\n  \"z\": 12345678901234567890\n}",
+                "{\n  \"z\": 12345678901234567890\n,\"modelId\":\"m\"}",
+            ),
+            (
+                r#"{"n": 1e2, "modelId" : "own", "a": "{\"modelId\":1}"}"#,
+                r#"{"n": 1e2, "modelId" : "m", "a": "{\"modelId\":1}"}"#,
+            ),
+            (r#"{"model\u0049d": null}"#, r#"{"model\u0049d": "m"}"#),
+            (r#"{"in": {"modelId": 1}}"#, r#"{"in": {"modelId": 1},"modelId":"m"}"#),
+            (r#"{"modelId":1,"modelId":2}"#, r#"{"modelId":1,"modelId":"m"}"#),
+            (r#"{"é": "\ud800"}"#, r#"{"é": "\ud800","modelId":"m"}"#),
+        ];
+        for (payload, with_model_id) in cases {
+            let parsed: Json = payload.parse().unwrap();
+            let last = request().payload(parsed.clone()).unwrap().model_id("m");
+            assert_eq!(last.payload_json().unwrap().get(), with_model_id);
+            let first = request().model_id("m").payload(parsed).unwrap();
+            let own = Object::read(payload).unwrap().member("modelId").is_some();
+            let kept = if own { payload } else { with_model_id };
+            assert_eq!(first.payload_json().unwrap().get(), kept);
+        }
+    }
+
+    #[test]
     fn a_payload_that_is_no_object_is_refused_by_kind() {
-        for (payload, kind) in
-            [(json!([1]), "an array"), (json!("x"), "a string"), (json!(null), "null")]
-        {
+        for (payload, kind) in [
+            (json!([1]), "an array"),
+            (json!("x"), "a string"),
+            (json!(null), "null"),
+            (json!(false), "a boolean"),
+            (json!(-1), "a number"),
+        ] {
             let message = request().payload(payload).unwrap_err().to_string();
             assert!(message.contains(kind), "{message}");
         }

@@ -44,7 +44,7 @@ fn each_flag_is_checked_and_named() {
         (&["--ca-file", &missing], &["--ca-file", &missing, "No such file"]),
         (&["--ca-file", &text_file], &["--ca-file", &text_file, "no certificate"]),
         (&["--ca-file", "/"], &["--ca-file \"/\"", "can't be read"]),
-        (&["--payload", "{\"a\":"], &["--payload \"{\\\"a\\\":\"", "not JSON"]),
+        (&["--payload", "{\"a\":"], &["--payload \"{\\\"a\\\":\"", "not JSON", "line 1 column 5"]),
         (&["--payload", "[1]"], &["--payload \"[1]\"", "an array", "object"]),
         (&["--payload", &at_missing], &["--payload", &missing, "No such file"]),
         (&["--payload", &at_list], &["--payload", "an array"]),

@@ -188,6 +188,39 @@ fn payload_model_id_and_force_go_out() {
 }
 
 #[test]
+fn a_payload_is_carried_to_the_letter_from_each_place_it_can_stand() {
+    const PAYLOADS: [&str; 6] = [
+        r#"{"serial": 12345678901234567890, "price": 0.123456789012345678, "same": 1.10}"#,
+        r#"{"z": 1, "a": 2, "a": {"a": 1, "a": 2}}"#,
+        r#"{"escapes": "\u0041\/\u20AC \ud800", "e": 1E+2, "zero": -0.0}"#,
+        r#"{"modelId": "own", "list": [ 1 , {} ]}"#,
+        r#"{"plain": "größe 表 🙂"}"#,
+        "{ }",
+    ];
+    let emulator = Emulator::behaving("payload = \"echo\"");
+    let file = |text: &str| format!("@{}", emulator.folder.file("payload.json", text));
+    for payload in PAYLOADS {
+        let expected = format!("\"payload\":{payload},");
+        for transport in TRANSPORTS {
+            let ended = run(&mut emulator.register_dev_over(transport, &["--payload", payload]));
+            assert!(ended.stdout.contains(&expected), "{transport}: {ended:?}");
+        }
+        let mut of_variable = emulator.register_dev(&[]);
+        of_variable.env("DPS_PAYLOAD", payload);
+        let mut of_file = emulator.register_dev(&["--payload", &file(payload)]);
+        let mut of_stdin = emulator.register_dev(&["--payload", "@-"]);
+        for ended in
+            [run(&mut of_variable), run(&mut of_file), run_with_stdin(&mut of_stdin, payload)]
+        {
+            assert!(ended.stdout.contains(&expected), "{ended:?}");
+        }
+        let ended = run(&mut dps(&["register", "--emulator", "--payload", payload]));
+        let expected = format!("payload    {payload}\n");
+        assert!(ended.stdout.contains(&expected), "{ended:?}");
+    }
+}
+
+#[test]
 fn a_proxy_is_used_unless_no_proxy_names_the_host() {
     let emulator = Emulator::behaving("");
     let closed = crate::support::closed_endpoint();

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use dps_state_machine::Json;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::behavior::Delivery;
 
@@ -16,7 +16,7 @@ pub(crate) use sink::SinkEnd;
 
 /// One thing that happened. It is written to and read from one line of JSON; no secret is ever in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Event {
     /// Counts up from 0, without gaps.
@@ -49,6 +49,27 @@ impl Event {
     #[must_use]
     pub fn is_request(&self, wanted: Operation) -> bool {
         matches!(self.kind, EventKind::Request { operation, .. } if operation == wanted)
+    }
+}
+
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+/// From JSON only. The payload is read aside, since a tagged enum does not keep it to the letter.
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields = BTreeMap::<String, Json>::deserialize(deserializer)?;
+        let sent = fields.remove("payload").filter(|payload| payload.get() != "null");
+        let others = Json::new(&fields).map_err(D::Error::custom)?;
+        let mut others = serde_json::Deserializer::from_str(others.get());
+        let mut event = Self::deserialize(&mut others).map_err(D::Error::custom)?;
+        if let EventKind::Request { payload, .. } = &mut event.kind {
+            *payload = sent;
+        }
+        Ok(event)
     }
 }
 
@@ -100,8 +121,9 @@ pub enum EventKind {
         headers: BTreeMap<String, String>,
         /// The size of its body.
         body_bytes: usize,
-        /// The payload for the allocation.
-        payload: Option<Value>,
+        /// The payload for the allocation, to the letter.
+        #[serde(skip_deserializing)]
+        payload: Option<Json>,
     },
     /// A credential was found right.
     Authenticated {
@@ -198,4 +220,38 @@ pub enum Method {
     SymmetricKey,
     /// A TLS client certificate.
     X509,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_was_written_is_read_back_with_its_payload_to_the_letter() {
+        let payload = r#"{"z":1.50,"n":12345678901234567890123,"z":{"a": "\ud800"}}"#;
+        for payload in [Some(payload.parse().unwrap()), None] {
+            let event = Event {
+                sequence: 1,
+                elapsed_ms: 2,
+                time: "2026-01-01T00:00:00Z".into(),
+                connection: 3,
+                kind: EventKind::Request {
+                    transport: Transport::MqttWs,
+                    operation: Operation::Register,
+                    registration_id: "pump-17".into(),
+                    operation_id: None,
+                    api_version: None,
+                    force: false,
+                    headers: BTreeMap::new(),
+                    body_bytes: 7,
+                    payload,
+                },
+            };
+            let line = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event, "{line}");
+        }
+        let closed = r#"{"sequence":0,"elapsedMs":0,"time":"","connection":1,"event":"closed","reason":"","received":0,"sent":0}"#;
+        let event: Event = serde_json::from_str(closed).unwrap();
+        assert_eq!(serde_json::to_string(&event).unwrap(), closed);
+    }
 }

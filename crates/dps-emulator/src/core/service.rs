@@ -3,11 +3,15 @@
 //! [`Service::authenticate`] judges what the peer showed; [`Service::register`] and [`Service::query`] take what came
 //! of it.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::SystemTime,
+};
 
-use dps_state_machine::{IdScope, RegistrationId};
+use dps_state_machine::{IdScope, Json, RegistrationId};
 use rustls_pki_types::CertificateDer;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::clock;
 use crate::{
@@ -71,13 +75,22 @@ struct Operation {
     id: String,
     progress: Progress,
     /// The payload that the device sent and whether it forced the allocation.
-    payload: Option<Value>,
+    payload: Option<Json>,
     force: bool,
+}
+
+/// The answer about an operation that has ended.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ended<'a> {
+    operation_id: &'a str,
+    registration_state: &'a Json,
+    status: &'a str,
 }
 
 enum Progress {
     PollsLeft(u32),
-    Done { status: String, state: Value },
+    Done { status: String, state: Json },
 }
 
 impl Service {
@@ -150,7 +163,7 @@ impl Service {
         let fault = device.register.next(&behavior.register);
         let replaced = fault.as_ref().is_some_and(script::takes_the_place);
         let reply = match registration {
-            _ if replaced => Reply::ok(200, Value::Null),
+            _ if replaced => Reply::empty(200),
             Ok(registration) => self.begin(now, who, registration, &behavior),
             Err(error) => return self.refuse(now, &error),
         };
@@ -169,7 +182,7 @@ impl Service {
         };
         let fault = device.query.next(&behavior.query);
         if fault.as_ref().is_some_and(script::takes_the_place) {
-            return self.spoil(now, Reply::ok(200, Value::Null), fault);
+            return self.spoil(now, Reply::empty(200), fault);
         }
         let polled = match &mut device.operation {
             Some(operation) if operation.id == operation_id => {
@@ -239,13 +252,17 @@ impl Service {
         let id = operation.id.clone();
         let reply = match &operation.progress {
             Progress::PollsLeft(_) => {
-                let body = json!({ "operationId": id, "status": "assigning" });
-                Reply::ok(202, body).pending(id).retry_after(&behavior.retry_after, now)
+                let status = "assigning";
+                let body = json!({ "operationId": id, "status": status });
+                Reply::ok(202, &body)
+                    .registration_status(status)
+                    .pending(id)
+                    .retry_after(&behavior.retry_after, now)
             }
-            Progress::Done { status, state } => Reply::ok(
-                200,
-                json!({ "operationId": id, "status": status, "registrationState": state }),
-            ),
+            Progress::Done { status, state } => {
+                let body = Ended { operation_id: &id, registration_state: state, status };
+                Reply::ok(200, &body).registration_status(status)
+            }
         };
         reply.tracked(tracking_id)
     }
@@ -255,7 +272,7 @@ impl Service {
         now: SystemTime,
         who: &Authenticated,
         behavior: &Behavior,
-        payload: Option<Value>,
+        payload: Option<Json>,
         force: bool,
     ) -> Progress {
         let Some(enrollment) = self.enrollment(&who.enrollment).cloned() else {
@@ -263,8 +280,9 @@ impl Service {
         };
         let etag = self.guids.next_etag();
         let outcome = if enrollment.enabled { &behavior.outcome } else { &Outcome::Disabled };
-        let mut state = Map::new();
-        let mut set = |name: &str, value: Value| state.insert(name.to_owned(), value);
+        let mut state = BTreeMap::new();
+        let mut set = |name: &'static str, value: Value| state.insert(name, Json::from(value));
+        let mut returned = None;
         set("registrationId", json!(who.registration_id.as_str()));
         let device = self.device(who);
         let status = match outcome {
@@ -276,9 +294,9 @@ impl Service {
                 let own_id = who.registration_id.as_str();
                 set("deviceId", json!(enrollment.device_id.as_deref().unwrap_or(own_id)));
                 set("substatus", json!(enrollment.substatus.unwrap_or(assignment.substatus)));
-                match (enrollment.payload, payload) {
+                returned = match (enrollment.payload, payload) {
                     (ReturnedPayload::Fixed(payload), _)
-                    | (ReturnedPayload::Echo, Some(payload)) => set("payload", payload),
+                    | (ReturnedPayload::Echo, Some(payload)) => Some(payload),
                     _ => None,
                 };
                 let (name, value) = who.attested.clone();
@@ -303,7 +321,10 @@ impl Service {
         };
         set("status", json!(status));
         set("etag", json!(etag));
-        Progress::Done { status: status.to_owned(), state: Value::Object(state) }
+        state.extend(returned.map(|payload| ("payload", payload)));
+        // Texts and what is JSON already: there is nothing that can fail to serialize.
+        let state = Json::new(&state).unwrap_or_else(|_| Value::Null.into());
+        Progress::Done { status: status.to_owned(), state }
     }
 
     /// Lets the script's fault loose on an answer.

@@ -1,5 +1,6 @@
 //! What goes out, in which order, in how many flights.
 
+use dps_state_machine::Json;
 use mqtt_proto::{Protocol, QoS, QosPid};
 
 use super::*;
@@ -148,7 +149,8 @@ async fn a_start_is_tried_once_more_and_never_after_an_answer() {
 #[tokio::test]
 async fn the_largest_request_goes_through_whole_and_may_be_refused() {
     let body = "x".repeat(RegistrationRequest::MAX_BODY_BYTES - 100);
-    let large = request().payload(format!("{{\"p\":\"{body}\"}}").parse().unwrap()).unwrap();
+    let large =
+        request().payload(format!("{{\"p\":\"{body}\"}}").parse::<Json>().unwrap()).unwrap();
     let (_peer, config) = start(service([ok("1")])).await;
     let mut transport = MqttTransport::new(config).unwrap();
     assert_eq!(

@@ -192,8 +192,17 @@ fn settings(mut enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigEr
     enrollment = match raw.payload {
         None => enrollment,
         Some(Value::String(word)) if word == "echo" => enrollment.payload(ReturnedPayload::Echo),
-        Some(value @ Value::Table(_)) => enrollment.payload(ReturnedPayload::Fixed(json(value))),
-        Some(other) => return Err(wrong("payload", &other, "\"echo\" or a table")),
+        Some(value @ Value::Table(_)) => {
+            enrollment.payload(ReturnedPayload::Fixed(json(value).into()))
+        }
+        Some(Value::String(text)) if text.trim_start().starts_with('{') => {
+            let payload =
+                text.parse().map_err(|error| ConfigError::from_parser("payload", &error))?;
+            enrollment.payload(ReturnedPayload::Fixed(payload))
+        }
+        Some(other) => {
+            return Err(wrong("payload", &other, "\"echo\", a table, or a JSON object as text"));
+        }
     };
     let mut behavior = Behavior::new();
     if let Some(value) = raw.polls {

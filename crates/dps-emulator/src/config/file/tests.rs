@@ -33,7 +33,7 @@ fn the_documented_example_is_read_and_means_what_it_says() {
         Members::One(Attestation::SymmetricKey { secondary: Some(_), .. })
     ));
     assert_eq!(pump.device_id.as_deref(), Some("pump-north-17"));
-    assert_eq!(pump.payload, ReturnedPayload::Fixed(json!({"color": "blue", "rate": 3})));
+    assert_eq!(pump.payload, ReturnedPayload::Fixed(json!({"color": "blue", "rate": 3}).into()));
     assert_eq!(pump.reprovisioning, Reprovisioning::MigrateData);
     assert_eq!(pump.behavior, Behavior::new());
 
@@ -87,6 +87,14 @@ fn every_form_of_a_value_is_read() {
         assert_eq!(behavior(&format!("query = [{{ {keys} }}]")).query, [fault], "{keys}");
     }
     assert_eq!(one("payload = \"echo\"").unwrap().payload, ReturnedPayload::Echo);
+    let text = r#"{"serial": 12345678901234567890123, "rate": 1.50, "rate": 2}"#;
+    let payload = one(&format!("payload = '{text}'")).unwrap().payload;
+    assert_eq!(payload, ReturnedPayload::Fixed(text.parse().unwrap()), "to the letter");
+    let wrong = one("payload = '{\"a\": 01}'").unwrap_err().to_string();
+    assert!(
+        wrong.contains("payload: it is not JSON: ") && wrong.contains("line 1 column 8"),
+        "{wrong}"
+    );
     assert!(!one("enabled = false").unwrap().enabled);
     assert_eq!(one("hubs = [\"a\", \"b\"]").unwrap().hubs, ["a", "b"]);
 }

@@ -1,7 +1,7 @@
 //! A registration as its body says it.
 
+use dps_state_machine::Json;
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::ServiceError;
 
@@ -31,7 +31,7 @@ pub(crate) fn check_api_version(version: Option<&str>) -> Result<&str, ServiceEr
 /// A registration as the device sent it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Registration {
-    pub(crate) payload: Option<Value>,
+    pub(crate) payload: Option<Json>,
     pub(crate) force: bool,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Registration {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Body {
     registration_id: Option<String>,
-    payload: Option<Value>,
+    payload: Option<Json>,
     #[serde(rename = "tpm")]
     _tpm: Option<serde::de::IgnoredAny>,
     csr: Option<String>,
@@ -94,9 +94,12 @@ impl Registration {
     }
 
     /// The payload of a body for the event log, whatever else is wrong with it.
-    pub(crate) fn peek_payload(body: &[u8]) -> Option<Value> {
-        let body: Value = serde_json::from_slice(body).ok()?;
-        body.get("payload").cloned()
+    pub(crate) fn peek_payload(body: &[u8]) -> Option<Json> {
+        #[derive(Deserialize)]
+        struct Body {
+            payload: Option<Json>,
+        }
+        serde_json::from_slice(body).ok().and_then(|Body { payload }| payload)
     }
 }
 
@@ -117,7 +120,7 @@ mod tests {
             assert_eq!(read(body, "2019-03-31"), Ok(Registration::default()), "{body:?}");
         }
         let with_payload = read(br#"{"registrationId":"DEV-1","payload":{"a":1}}"#, "2021-06-01");
-        assert_eq!(with_payload.unwrap().payload, Some(json!({"a": 1})));
+        assert_eq!(with_payload.unwrap().payload, Some(json!({"a": 1}).into()));
         assert!(read(br#"{"tpm":{"endorsementKey":"x"}}"#, "2021-06-01").is_ok());
     }
 

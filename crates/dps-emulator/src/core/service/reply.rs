@@ -1,7 +1,12 @@
 //! An answer as every transport gets it from the service.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
+use dps_state_machine::Json;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{error::ServiceError, script::Fault};
@@ -30,11 +35,16 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    pub(crate) fn ok(status: u16, body: Value) -> Self {
+    pub(crate) fn ok(status: u16, body: &impl Serialize) -> Self {
+        // Objects of texts, numbers and what is JSON already: there is nothing that can fail to serialize.
+        Self { body: serde_json::to_vec(body).unwrap_or_default(), ..Self::empty(status) }
+    }
+
+    pub(crate) fn empty(status: u16) -> Self {
         Self {
             status,
-            registration_status: body.get("status").and_then(Value::as_str).map(str::to_owned),
-            body: to_bytes(&body),
+            registration_status: None,
+            body: Vec::new(),
             content_type: "application/json; charset=utf-8".to_owned(),
             retry_after: Vec::new(),
             pending: None,
@@ -53,12 +63,18 @@ impl Reply {
             "message": error.message,
             "timestampUtc": timestamp,
         });
-        Self { error_code: Some(error.error_code), ..Self::ok(error.status, body) }
+        Self { error_code: Some(error.error_code), ..Self::ok(error.status, &body) }
             .tracked(tracking_id)
     }
 
     pub(crate) fn tracked(mut self, tracking_id: String) -> Self {
         self.tracking_id = tracking_id;
+        self
+    }
+
+    /// Sets the status word that the body has.
+    pub(crate) fn registration_status(mut self, word: &str) -> Self {
+        self.registration_status = Some(word.to_owned());
         self
     }
 
@@ -85,13 +101,12 @@ impl Reply {
         if let Some(status) = fault.status {
             self.status = status;
         }
-        if !fault.edits.is_empty()
-            && let Ok(mut body) = serde_json::from_slice::<Value>(&self.body)
-        {
-            for (path, value) in &fault.edits {
-                edit(&mut body, path, value.as_ref());
+        for (path, value) in &fault.edits {
+            if let Ok(body) = serde_json::from_slice(&self.body)
+                && let Some(edited) = edit(&body, path, value.as_ref())
+            {
+                self.body = edited.get().into();
             }
-            self.body = to_bytes(&body);
         }
         match &fault.body {
             None => {}
@@ -131,30 +146,27 @@ pub(crate) fn http_date(now: SystemTime, seconds: u64) -> String {
     httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + date)
 }
 
-fn to_bytes(body: &Value) -> Vec<u8> {
-    if body.is_null() { Vec::new() } else { body.to_string().into_bytes() }
-}
-
-/// Sets or removes the value at a dotted path; objects on the way to a value to set are made.
-fn edit(body: &mut Value, path: &str, value: Option<&Value>) {
-    let (parents, name) = match path.rsplit_once('.') {
-        Some((parents, name)) => (Some(parents), name),
-        None => (None, path),
-    };
-    let mut at = body;
-    for parent in parents.into_iter().flat_map(|parents| parents.split('.')) {
-        let Value::Object(fields) = at else { return };
-        if value.is_none() && !fields.contains_key(parent) {
-            return;
+/// The object with the value at a dotted path set or removed, and the other values to the letter; objects on the way
+/// to a value to set are made. `None` when there is nothing to change.
+fn edit(object: &Json, path: &str, value: Option<&Value>) -> Option<Json> {
+    let mut fields: BTreeMap<String, Json> = object.read().ok()?;
+    match (path.split_once('.'), value) {
+        (Some((parent, rest)), _) => {
+            let child = match (fields.get(parent), value) {
+                (Some(child), _) => edit(child, rest, value)?,
+                (None, Some(_)) => edit(&json!({}).into(), rest, value)?,
+                (None, None) => return None,
+            };
+            fields.insert(parent.to_owned(), child);
         }
-        at = fields.entry(parent).or_insert_with(|| json!({}));
+        (None, Some(value)) => {
+            fields.insert(path.to_owned(), value.clone().into());
+        }
+        (None, None) => {
+            fields.remove(path)?;
+        }
     }
-    if let Value::Object(fields) = at {
-        match value {
-            Some(value) => fields.insert(name.to_owned(), value.clone()),
-            None => fields.remove(name),
-        };
-    }
+    Json::new(&fields).ok()
 }
 
 #[cfg(test)]
@@ -163,20 +175,30 @@ mod tests {
 
     #[test]
     fn fields_are_set_and_removed_by_path() {
-        let mut body = json!({"a": {"b": 1, "c": 2}, "d": 3});
-        edit(&mut body, "a.b", None);
-        edit(&mut body, "d", Some(&json!("x")));
-        edit(&mut body, "e.f", Some(&json!(null)));
-        edit(&mut body, "g.h", None);
-        edit(&mut body, "d.no-object", Some(&json!(1)));
-        assert_eq!(body, json!({"a": {"c": 2}, "d": "x", "e": {"f": null}}));
+        let mut body: Json =
+            r#"{"a": {"b": 1, "c": 2.0}, "d": 3, "h": {"z": 1e2, "a": 12345678901234567890123}}"#
+                .parse()
+                .unwrap();
+        let edits = [
+            ("a.b", None),
+            ("d", Some(json!("x"))),
+            ("e.f", Some(json!(null))),
+            ("g.h", None),
+            ("d.no-object", Some(json!(1))),
+        ];
+        for (path, value) in edits {
+            body = edit(&body, path, value.as_ref()).unwrap_or(body);
+        }
+        assert_eq!(
+            body.get(),
+            r#"{"a":{"c":2.0},"d":"x","e":{"f":null},"h":{"z": 1e2, "a": 12345678901234567890123}}"#
+        );
     }
 
     #[test]
     fn retry_after_is_written_in_every_form() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let written =
-            |retry_after| Reply::ok(202, json!({})).retry_after(&retry_after, now).retry_after;
+        let written = |retry_after| Reply::empty(202).retry_after(&retry_after, now).retry_after;
         assert!(written(RetryAfter::Absent).is_empty());
         assert_eq!(written(RetryAfter::Seconds(3)), ["3"]);
         assert_eq!(written(RetryAfter::DateIn(10)), ["Sun, 06 Nov 1994 08:49:47 GMT"]);

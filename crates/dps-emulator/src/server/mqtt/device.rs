@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn the_topic_of_an_answer_has_status_id_and_retry_after() {
-        let mut reply = Reply::ok(202, serde_json::Value::Null);
+        let mut reply = Reply::empty(202);
         assert_eq!(reply.topic("7", None), "$dps/registrations/res/202/?$rid=7");
         reply.retry_after = vec!["3".into(), "a b&c".into()];
         reply.wrong_id = true;

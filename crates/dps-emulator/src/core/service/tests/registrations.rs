@@ -138,11 +138,11 @@ fn payloads_are_echoed_fixed_or_left_out() {
     for (policy, gets) in [
         (ReturnedPayload::None, None),
         (ReturnedPayload::Echo, Some(&sent)),
-        (ReturnedPayload::Fixed(json!({"c": 2})), Some(&json!({"c": 2}))),
+        (ReturnedPayload::Fixed(json!({"c": 2}).into()), Some(&json!({"c": 2}))),
     ] {
         let behavior = Behavior::new().polls(1);
         let mut bench = Bench::new(individual("dev-1").payload(policy).behavior(behavior));
-        let registration = Registration { payload: Some(sent.clone()), force: false };
+        let registration = Registration { payload: Some(sent.clone().into()), force: false };
         let reply = bench.service.register(now(), &bench.who, Ok(registration));
         let done = bench.query(&operation(&reply));
         assert_eq!(body(&done)["registrationState"].get("payload"), gets);

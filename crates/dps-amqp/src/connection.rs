@@ -10,7 +10,7 @@ use std::{
 };
 
 use dps_connect::{Config, Io, internal::catch_up};
-use dps_state_machine::{PeerActivity, Printable, Progress, RegistrationId, Response};
+use dps_state_machine::{Error, PeerActivity, Printable, Progress, RegistrationId, Response};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
     time::{Instant, sleep_until},
@@ -22,6 +22,7 @@ use crate::codec::{self, Body, Failure, Frame, Malformed, Outcome, Protocol, mes
 mod login;
 mod sasl;
 mod session;
+mod tpm;
 
 pub(crate) use sasl::Login;
 use session::{Event, Session, Step};
@@ -49,6 +50,8 @@ pub(crate) enum Broken {
     Dismissed(String),
     /// What came makes no sense.
     Nonsense(Malformed),
+    /// The device can't answer a challenge.
+    Credential(Error),
 }
 
 impl From<Malformed> for Broken {

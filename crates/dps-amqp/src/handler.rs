@@ -7,7 +7,10 @@ use std::{
 
 use dps_connect::{
     Carrier, Connector, Opened,
-    internal::failure::{self, Peer},
+    internal::{
+        TpmLogin,
+        failure::{self, Peer},
+    },
 };
 use dps_state_machine::{
     ConfigurationError, ConnectionError, Error, OperationId, Progress, ProtocolError,
@@ -120,7 +123,8 @@ impl AmqpTransport {
                 Opened::Refused(refusal) => return Ok(Err(refusal)),
             };
             let start = Connection::start(io, config, registration_id, login, pipelined);
-            let started = if pipelined {
+            // A TPM takes its time, which bounds nothing but the time for the request.
+            let started = if pipelined && config.attestation.tpm().is_none() {
                 match timeout(START_PATIENCE, start).await {
                     Ok(started) => started,
                     Err(_) => {
@@ -175,8 +179,15 @@ impl TransportHandlers for AmqpTransport {
     ) -> Result<Response, Error> {
         let registration_id = request.registration_id();
         self.connector.config().preflight(registration_id)?;
-        let message = |correlation_id: &str| message::register(request, correlation_id);
-        self.exchange(Stage::Register, registration_id, message, progress).await
+        let Some(tpm) = TpmLogin::of(self.connector.config(), progress) else {
+            let message = |correlation_id: &str| message::register(request, correlation_id);
+            return self.exchange(Stage::Register, registration_id, message, progress).await;
+        };
+        let request = tpm.complete(request).await?;
+        let message = |correlation_id: &str| message::register(&request, correlation_id);
+        let response = self.exchange(Stage::Register, registration_id, message, progress).await?;
+        tpm.conclude(Stage::Register, &response).await?;
+        Ok(response)
     }
 
     async fn query_operation_status(
@@ -186,7 +197,12 @@ impl TransportHandlers for AmqpTransport {
         progress: &Progress,
     ) -> Result<Response, Error> {
         let message = |correlation_id: &str| message::query(operation_id, correlation_id);
-        self.exchange(Stage::Query, request.registration_id(), message, progress).await
+        let id = request.registration_id();
+        let response = self.exchange(Stage::Query, id, message, progress).await?;
+        if let Some(tpm) = TpmLogin::of(self.connector.config(), progress) {
+            tpm.conclude(Stage::Query, &response).await?;
+        }
+        Ok(response)
     }
 
     /// Detaches both links and closes the connection.
@@ -217,6 +233,7 @@ fn explain(stage: Stage, peer: &Peer, broken: Broken) -> Error {
             ConnectionError::lost(stage, format!("{peer} ended {what}")).into()
         }
         Broken::Nonsense(reason) => ProtocolError::unreadable(stage, reason.to_string()).into(),
+        Broken::Credential(error) => error,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    key::SymmetricKey, key_file::SymmetricKeyFile, signer::SasSigner, x509::X509Identity,
-    x509_files::X509Files,
+    key::SymmetricKey, key_file::SymmetricKeyFile, signer::SasSigner, tpm::TpmAttestation,
+    x509::X509Identity, x509_files::X509Files,
 };
 
 /// How the device proves who it is.
@@ -21,6 +21,8 @@ pub enum Attestation {
     SymmetricKeyFile(SymmetricKeyFile),
     /// A certificate with its chain and its private key in files, read anew for each TLS handshake.
     X509Files(X509Files),
+    /// A TPM, whose endorsement key the enrollment knows. Over HTTP and AMQP only.
+    Tpm(Arc<dyn TpmAttestation>),
 }
 
 impl Attestation {
@@ -30,6 +32,21 @@ impl Attestation {
         Self::SasSigner(Arc::new(signer))
     }
 
+    /// A TPM, as its implementation reaches it.
+    #[must_use]
+    pub fn from_tpm(tpm: impl TpmAttestation + 'static) -> Self {
+        Self::Tpm(Arc::new(tpm))
+    }
+
+    /// The TPM; `None` when the device proves itself otherwise.
+    #[must_use]
+    pub fn tpm(&self) -> Option<&Arc<dyn TpmAttestation>> {
+        match self {
+            Self::Tpm(tpm) => Some(tpm),
+            _ => None,
+        }
+    }
+
     /// Who signs the device's SAS tokens; `None` when the device proves itself otherwise.
     #[must_use]
     pub fn sas_signer(&self) -> Option<&dyn SasSigner> {
@@ -37,7 +54,7 @@ impl Attestation {
             Self::SymmetricKey(key) => Some(key),
             Self::SymmetricKeyFile(file) => Some(file),
             Self::SasSigner(signer) => Some(&**signer),
-            Self::X509(_) | Self::X509Files(_) => None,
+            Self::X509(_) | Self::X509Files(_) | Self::Tpm(_) => None,
         }
     }
 

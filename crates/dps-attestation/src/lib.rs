@@ -9,6 +9,7 @@
 //! | | any [`SasSigner`] | in a TPM, an HSM or another process |
 //! | a certificate, its chain and its private key | [`X509Identity`] | in memory, or behind rustls's `SigningKey`: in a token, an HSM or a TPM |
 //! | | [`X509Files`] | in files, which may be replaced while the program runs |
+//! | a TPM 2.0 whose endorsement key is enrolled | any [`TpmAttestation`], as of the crate `dps-tpm` | in the TPM |
 //!
 //! A symmetric key signs a [`SasToken`] for each connection; a certificate is shown in the TLS handshake.
 //!
@@ -56,6 +57,7 @@ mod reload;
 mod sas;
 mod shape;
 mod signer;
+mod tpm;
 mod x509;
 mod x509_files;
 
@@ -66,5 +68,6 @@ pub use key::{GroupKey, SymmetricKey};
 pub use key_file::SymmetricKeyFile;
 pub use sas::SasToken;
 pub use signer::{SasSignature, SasSigner, Signing};
+pub use tpm::{TpmAnswer, TpmAttestation, TpmKeys};
 pub use x509::X509Identity;
 pub use x509_files::X509Files;

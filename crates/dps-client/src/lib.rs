@@ -64,7 +64,7 @@ mod transport;
 pub use dps_amqp::{AmqpConfig, AmqpTransport};
 pub use dps_attestation::{
     Attestation, GroupKey, SasSignature, SasSigner, SasToken, Signing, SymmetricKey,
-    SymmetricKeyFile, X509Files, X509Identity,
+    SymmetricKeyFile, TpmAnswer, TpmAttestation, TpmKeys, X509Files, X509Identity,
 };
 pub use dps_connect::{ApiVersion, Carrier, Config, Endpoint, NoProxy, Proxy, ProxyChoice, Roots};
 #[cfg(feature = "http")]
@@ -79,6 +79,15 @@ pub use dps_state_machine::{
     Step, Substatus, TimeoutError, TimeoutScope, TransportHandlers, retry_after, serde_json,
 };
 pub use transport::{Transport, client};
+
+/// A device's identity in a TPM 2.0, from the crate `dps-tpm`: [`Attestation::from_tpm`] takes a [`Tpm`](tpm::Tpm).
+#[cfg(feature = "tpm")]
+pub mod tpm {
+    pub use dps_tpm::{
+        AuthenticationKey, KeySource, NonceKey, Password, ResponseCode, StoredKey, Tpm, TpmAddress,
+        TpmConfig, TpmError, TpmSigningKey,
+    };
+}
 
 /// The code in the READMEs compiles.
 #[cfg(all(doctest, feature = "amqp", feature = "http", feature = "mqtt"))]

@@ -129,7 +129,7 @@ impl Config {
         progress: &Progress,
     ) -> Result<Option<SasToken>, Error> {
         let Some(signer) = self.attestation.sas_signer() else { return Ok(None) };
-        let expiry = SystemTime::now() + self.sas_lifetime.min(LONGEST_LIFETIME);
+        let expiry = self.sas_expiry();
         let is_outside = matches!(self.attestation, Attestation::SasSigner(_));
         if is_outside {
             progress.enter(&Step::Signing);
@@ -139,6 +139,11 @@ impl Config {
             progress.enter(&Step::Signed);
         }
         Ok(Some(token))
+    }
+
+    /// When a SAS token that is signed now expires.
+    pub(crate) fn sas_expiry(&self) -> SystemTime {
+        SystemTime::now() + self.sas_lifetime.min(LONGEST_LIFETIME)
     }
 
     /// What to look at when the service refuses the credential: which chain was sent or, for a SAS token, what this

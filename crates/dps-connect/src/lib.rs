@@ -39,6 +39,7 @@ mod no_proxy;
 mod proxy;
 mod roots;
 mod tls;
+mod tpm;
 mod tunnel;
 #[cfg(feature = "websocket")]
 mod websocket;
@@ -59,6 +60,7 @@ pub mod internal {
     pub use crate::{
         connector::{ProxyCredentials, STAGGER, Stream, catch_up, dial, probe_proxy, resolve},
         tls::{resumes_sessions, tls_config},
+        tpm::{TpmLogin, from_base64},
     };
 
     /// What went wrong on the way to the service, in the same words on every transport.

@@ -16,7 +16,9 @@ use clock::Clock;
 use events::{EventKind, EventLog, Recorder};
 #[cfg(fuzzing)]
 pub(crate) use service::Credential;
-pub(crate) use service::{Authenticated, Registration, Reply, Service, ServiceError, http_date};
+pub(crate) use service::{
+    Authenticated, Registration, Reply, Service, ServiceError, TpmKeys, http_date,
+};
 
 /// One emulated service: its rules and its state, its clock, and the log of what happened.
 pub(crate) struct Core {

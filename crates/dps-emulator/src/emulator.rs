@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use dps_attestation::GroupKey;
+use dps_attestation::{GroupKey, SymmetricKey};
 use dps_state_machine::IdScope;
 use ring::rand::SecureRandom as _;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -189,6 +189,12 @@ impl Emulator {
     /// [`ConfigError`] when there is none with this name.
     pub fn remove_enrollment(&self, name: &str) -> Result<(), ConfigError> {
         self.shared.core.service().remove(name)
+    }
+
+    /// The key for its hub that a device with a TPM was given; `None` before its first challenge.
+    #[must_use]
+    pub fn hub_key(&self, registration_id: &str) -> Option<SymmetricKey> {
+        self.shared.core.service().hub_key(registration_id)
     }
 
     /// Sets the behavior toward an enrollment's devices; each starts at the beginning of the new script.

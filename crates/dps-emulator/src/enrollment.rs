@@ -7,6 +7,7 @@ use crate::{
     behavior::Behavior,
     config_error::ConfigError,
     keys::{CaCertificates, Thumbprint},
+    tpm::TpmStorageKey,
 };
 
 /// One device or one group of devices that the service knows.
@@ -163,6 +164,11 @@ pub enum Attestation {
         /// The secondary certificate.
         secondary: Option<Thumbprint>,
     },
+    /// By its TPM, which alone can take in the key of a challenge. Over HTTP and AMQP.
+    Tpm {
+        /// The endorsement key.
+        endorsement_key: TpmStorageKey,
+    },
 }
 
 impl Attestation {
@@ -170,6 +176,12 @@ impl Attestation {
     #[must_use]
     pub fn symmetric_key(primary: SymmetricKey) -> Self {
         Self::SymmetricKey { primary, secondary: None }
+    }
+
+    /// By the TPM with this endorsement key.
+    #[must_use]
+    pub fn tpm(endorsement_key: TpmStorageKey) -> Self {
+        Self::Tpm { endorsement_key }
     }
 
     /// By the TLS client certificate with this thumbprint.

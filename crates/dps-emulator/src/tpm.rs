@@ -36,7 +36,7 @@ const HMAC_KEY: [u8; 14] = [0, 8, 0, 0x0b, 0, 4, 4, 0x40, 0, 0, 0, 5, 0, 0x0b];
 pub struct TpmStorageKey {
     /// TPMT_PUBLIC.
     public: Vec<u8>,
-    modulus: Odd<U2048>,
+    modulus: Box<Odd<U2048>>,
     exponent: u32,
 }
 
@@ -81,7 +81,7 @@ impl TpmStorageKey {
         };
         let modulus = rest.strip_prefix(&[1, 0]).filter(|modulus| modulus.len() == MODULUS)?;
         let modulus = Odd::new(U2048::from_be_slice(modulus)).into_option()?;
-        Some(Self { public: public.to_vec(), modulus, exponent })
+        Some(Self { public: public.to_vec(), modulus: Box::new(modulus), exponent })
     }
 
     /// The marshaled `TPM2B_PUBLIC`.
@@ -105,7 +105,7 @@ impl TpmStorageKey {
         let mut masked_seed = *seed;
         mask(&mut masked_seed, &block);
         let encoded = Zeroizing::new([&[0], &masked_seed[..], &block[..]].concat());
-        let parameters = FixedMontyParams::new_vartime(self.modulus);
+        let parameters = FixedMontyParams::new_vartime(*self.modulus);
         let number = FixedMontyForm::new(&U2048::from_be_slice(&encoded), &parameters);
         let power = number.pow_vartime(&U64::from_u64(self.exponent.into()));
         power.retrieve().to_be_bytes().as_ref().to_vec()

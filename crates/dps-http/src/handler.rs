@@ -2,16 +2,21 @@
 
 use std::fmt;
 
-use dps_connect::{Config, internal::tls_config};
+use dps_attestation::SasToken;
+use dps_connect::{
+    Config,
+    internal::{TpmLogin, from_base64, tls_config},
+};
 use dps_state_machine::{
-    ConfigurationError, Error, OperationId, Progress, RegistrationRequest, Response, Stage,
-    TransportHandlers,
+    ConfigurationError, Error, OperationId, Progress, RegistrationId, RegistrationRequest,
+    Response, Stage, TransportHandlers,
 };
 use rustls::ClientConfig;
 
 use crate::{codec, connection::Connection};
 
-/// Registers over HTTPS, with a SAS token in each request or with the device's certificate.
+/// Registers over HTTPS, with a SAS token in each request or with the device's certificate. A TPM answers a challenge
+/// first: its SAS token serves for the whole registration.
 ///
 /// One connection is made at the first request and kept for the polls, until the end of the session. Nothing is
 /// sent twice: a request on a connection that breaks fails, and the next one makes a new connection.
@@ -19,6 +24,8 @@ pub struct HttpTransport {
     config: Config,
     tls: ClientConfig,
     connection: Option<Connection>,
+    /// What the TPM signed for the registration that is under way.
+    tpm_token: Option<(RegistrationId, SasToken)>,
 }
 
 impl HttpTransport {
@@ -29,7 +36,7 @@ impl HttpTransport {
     pub fn new(config: Config) -> Result<Self, Error> {
         config.check()?;
         let tls = tls_config(&config)?;
-        Ok(Self { config, tls, connection: None })
+        Ok(Self { config, tls, connection: None, tpm_token: None })
     }
 
     async fn exchange(
@@ -50,6 +57,45 @@ impl HttpTransport {
         let date = codec::date(&response.protocol_result);
         Ok(response.hint(self.config.credential_hint(date)))
     }
+
+    async fn put(
+        &mut self,
+        request: &RegistrationRequest,
+        token: Option<&SasToken>,
+        progress: &Progress,
+    ) -> Result<Response, Error> {
+        let put = codec::register(&self.config, request, token.map(SasToken::expose))?;
+        self.exchange(Stage::Register, put, progress).await
+    }
+
+    /// Registers with a TPM: the first request brings its challenge, the second the answer to that. One that is sent
+    /// again, because the service throttled, keeps to the answer; so a registration has one challenge, unless the
+    /// service refuses an answer that an earlier call has left.
+    async fn register_by_tpm(
+        &mut self,
+        tpm: &TpmLogin,
+        request: &RegistrationRequest,
+        progress: &Progress,
+    ) -> Result<Response, Error> {
+        let request = tpm.complete(request).await?;
+        let id = request.registration_id();
+        // It is out of its place until the service has taken it.
+        if let Some((_, token)) = self.tpm_token.take().filter(|(of, _)| of == id) {
+            let response = self.put(&request, Some(&token), progress).await?;
+            if response.status != 401 {
+                self.tpm_token = Some((id.clone(), token));
+                return Ok(response);
+            }
+        }
+        let response = self.put(&request, None, progress).await?;
+        let Some(challenge) = response.tpm_challenge() else { return Ok(response) };
+        let token = tpm.answer(&from_base64(&challenge)?, id).await?;
+        let response = self.put(&request, Some(&token), progress).await?;
+        if response.status != 401 {
+            self.tpm_token = Some((id.clone(), token));
+        }
+        Ok(response)
+    }
 }
 
 impl TransportHandlers for HttpTransport {
@@ -59,10 +105,13 @@ impl TransportHandlers for HttpTransport {
         progress: &Progress,
     ) -> Result<Response, Error> {
         self.config.preflight(request.registration_id())?;
+        if let Some(tpm) = TpmLogin::of(&self.config, progress) {
+            let response = self.register_by_tpm(&tpm, request, progress).await?;
+            tpm.conclude(Stage::Register, &response).await?;
+            return Ok(response);
+        }
         let token = self.config.sas_token(request.registration_id(), progress).await?;
-        let authorization = token.as_ref().map(|token| token.expose());
-        let put = codec::register(&self.config, request, authorization)?;
-        self.exchange(Stage::Register, put, progress).await
+        self.put(request, token.as_ref(), progress).await
     }
 
     async fn query_operation_status(
@@ -72,14 +121,20 @@ impl TransportHandlers for HttpTransport {
         progress: &Progress,
     ) -> Result<Response, Error> {
         let token = self.config.sas_token(request.registration_id(), progress).await?;
-        let authorization = token.as_ref().map(|token| token.expose());
+        let token = token.as_ref().or(self.tpm_token.as_ref().map(|(_, token)| token));
+        let authorization = token.map(SasToken::expose);
         let get = codec::query(&self.config, request, operation_id, authorization)?;
-        self.exchange(Stage::Query, get, progress).await
+        let response = self.exchange(Stage::Query, get, progress).await?;
+        if let Some(tpm) = TpmLogin::of(&self.config, progress) {
+            tpm.conclude(Stage::Query, &response).await?;
+        }
+        Ok(response)
     }
 
     /// HTTP has no end of the session: the connection is closed.
     async fn end_session(&mut self) -> Result<(), Error> {
         self.connection = None;
+        self.tpm_token = None;
         Ok(())
     }
 }

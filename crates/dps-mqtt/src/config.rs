@@ -31,11 +31,15 @@ impl MqttConfig {
     /// The keep-alive as CONNECT has it, in seconds.
     ///
     /// # Errors
-    /// [`Error::Configuration`] when it is something else than 1 to 65,535 whole seconds, or when the carrier is not
-    /// compiled in.
+    /// [`Error::Configuration`] when it is something else than 1 to 65,535 whole seconds, when the carrier is not
+    /// compiled in, or when the device proves itself by a TPM, which the service does not take over MQTT.
     pub(crate) fn check(&self) -> Result<u16, Error> {
         self.connect.check()?;
         self.carrier.ensure_built()?;
+        if self.connect.attestation.tpm().is_some() {
+            let reason = "the service takes no TPM over MQTT; use http, amqp or amqp-ws";
+            return Err(ConfigurationError::new("transport", "mqtt", reason).into());
+        }
         match u16::try_from(self.keep_alive.as_secs()) {
             Ok(seconds @ 1..) if self.keep_alive.subsec_nanos() == 0 => Ok(seconds),
             _ => {

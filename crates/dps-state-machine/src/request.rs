@@ -31,6 +31,15 @@ pub struct RegistrationRequest {
     registration_id: RegistrationId,
     payload: Option<Json>,
     force_registration: bool,
+    tpm: Option<Tpm>,
+}
+
+/// What the service knows a TPM by.
+#[derive(Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Tpm {
+    endorsement_key: String,
+    storage_root_key: String,
 }
 
 /// The body as the service reads it.
@@ -41,6 +50,8 @@ struct Body<'a> {
     registration_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a Json>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tpm: Option<&'a Tpm>,
 }
 
 impl RegistrationRequest {
@@ -50,7 +61,7 @@ impl RegistrationRequest {
     /// A request for the given device, without a payload.
     #[must_use]
     pub fn new(registration_id: RegistrationId) -> Self {
-        Self { registration_id, payload: None, force_registration: false }
+        Self { registration_id, payload: None, force_registration: false, tpm: None }
     }
 
     /// Sets the payload that a custom allocation webhook reads: text that was parsed as [`Json`] goes out to the
@@ -98,6 +109,14 @@ impl RegistrationRequest {
         self
     }
 
+    /// Sets the public keys of the device's TPM, both as `TPM2B_PUBLIC` in base64. A transport whose configuration has
+    /// a TPM does so by itself.
+    #[must_use]
+    pub fn tpm(mut self, endorsement_key: String, storage_root_key: String) -> Self {
+        self.tpm = Some(Tpm { endorsement_key, storage_root_key });
+        self
+    }
+
     /// Which device registers.
     #[must_use]
     pub fn registration_id(&self) -> &RegistrationId {
@@ -119,9 +138,12 @@ impl RegistrationRequest {
     /// The JSON body that every transport sends.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {
-        let body =
-            Body { registration_id: self.registration_id.as_str(), payload: self.payload.as_ref() };
-        // A string, and what is JSON already: there is nothing that can fail to serialize.
+        let body = Body {
+            registration_id: self.registration_id.as_str(),
+            payload: self.payload.as_ref(),
+            tpm: self.tpm.as_ref(),
+        };
+        // Strings, and what is JSON already: there is nothing that can fail to serialize.
         serde_json::to_vec(&body).unwrap_or_default()
     }
 

@@ -51,6 +51,30 @@ impl Response {
         Object::read(&text).ok().map(|body| body.code("errorCode"))
     }
 
+    /// The challenge to a TPM in the body of a 401: the key, in base64, that the TPM must sign with. A refusal has an
+    /// error code instead.
+    ///
+    /// See <https://learn.microsoft.com/azure/iot-dps/concepts-tpm-attestation#detailed-attestation-process>.
+    #[must_use]
+    pub fn tpm_challenge(&self) -> Option<String> {
+        let text = body::text(&self.body);
+        let body = Object::read(&text).ok().filter(|_| self.status == 401)?;
+        let refused = body.get("errorCode").is_some();
+        body.text("authenticationKey").filter(|key| !refused && !key.is_empty())
+    }
+
+    /// The key for the assigned hub in an answer that says "assigned", in base64; the outer `None` when it does not say
+    /// that.
+    #[must_use]
+    pub fn tpm_hub_key(&self) -> Option<Option<String>> {
+        let text = body::text(&self.body);
+        let body = Object::read(&text).ok().filter(|_| (200..300).contains(&self.status))?;
+        let status = body.text("status")?;
+        let tpm = body.object("registrationState").object("tpm");
+        let key = tpm.text("authenticationKey").filter(|key| !key.is_empty());
+        status.eq_ignore_ascii_case("assigned").then_some(key)
+    }
+
     /// Sets how long the service asked to wait.
     #[must_use]
     pub fn retry_after(mut self, retry_after: Option<Duration>) -> Self {

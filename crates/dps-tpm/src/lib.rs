@@ -40,6 +40,7 @@
 //! attestation at the service.
 
 mod address;
+mod attestation;
 mod authentication_key;
 mod commands;
 mod config;
@@ -58,8 +59,8 @@ mod tss2;
 pub use address::TpmAddress;
 pub use authentication_key::AuthenticationKey;
 pub use config::{Password, TpmConfig};
+pub use dps_attestation::TpmKeys;
 pub use error::{ResponseCode, TpmError};
-pub use keys::TpmKeys;
 pub use signer::StoredKey;
 pub use signing_key::{KeySource, TpmSigningKey};
 pub use tpm::{NonceKey, Tpm};

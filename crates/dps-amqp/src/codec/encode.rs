@@ -44,7 +44,7 @@ pub(crate) fn sasl_init(out: &mut Vec<u8>, mechanism: &str, response: &[u8], hos
     let mut init = SaslInit {
         mechanism: Symbol::from(mechanism),
         initial_response: Some(Binary::from(response)),
-        hostname: Some(hostname.to_owned()),
+        hostname: (!hostname.is_empty()).then(|| hostname.to_owned()),
     };
     secret_frame(out, &init);
     if let Some(response) = init.initial_response.take() {

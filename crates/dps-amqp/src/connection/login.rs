@@ -46,7 +46,7 @@ impl Connection {
         loop {
             match self.frame().await?.body {
                 Body::Challenge(challenge) => {
-                    let response = mechanism.respond(&challenge)?;
+                    let response = mechanism.respond(&challenge).await?;
                     codec::sasl_response(&mut self.session.out, &response);
                 }
                 Body::SaslOutcome { code: 0, .. } => return Ok(None),

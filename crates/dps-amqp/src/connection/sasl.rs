@@ -1,13 +1,18 @@
 //! How a device authenticates before AMQP begins.
 //! See <https://docs.oasis-open.org/amqp/core/v1.0/os/amqp-core-security-v1.0-os.html#section-sasl>.
 
-use std::fmt;
+use std::{fmt, future::ready, pin::Pin};
 
-use dps_connect::Config;
+use dps_connect::{Config, internal::TpmLogin};
 use dps_state_machine::{Error, Progress, RegistrationId, Response};
 use zeroize::Zeroizing;
 
+use super::{Broken, tpm::Tpm};
 use crate::codec::Malformed;
+
+/// What a mechanism answers to a challenge, once it has made it.
+pub(crate) type Answer<'a> =
+    Pin<Box<dyn Future<Output = Result<Zeroizing<Vec<u8>>, Broken>> + Send + 'a>>;
 
 /// One SASL mechanism.
 pub(crate) trait Mechanism: Send {
@@ -23,8 +28,8 @@ pub(crate) trait Mechanism: Send {
     /// What it answers to a challenge.
     ///
     /// # Errors
-    /// [`Malformed`] when the mechanism has no such challenge.
-    fn respond(&mut self, challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, Malformed>;
+    /// [`Broken::Nonsense`] when the mechanism has no such challenge, [`Broken::Credential`] when the device can't answer.
+    fn respond<'a>(&'a mut self, challenge: &'a [u8]) -> Answer<'a>;
 }
 
 /// What to do about SASL when a connection starts.
@@ -38,7 +43,7 @@ pub(crate) enum Login {
 }
 
 impl Login {
-    /// A SAS token is signed here, for one connection.
+    /// A SAS token is signed here, for one connection; a TPM is asked for its public keys.
     ///
     /// # Errors
     /// [`Error::Credential`] when the signer fails.
@@ -47,6 +52,10 @@ impl Login {
         registration_id: &RegistrationId,
         progress: &Progress,
     ) -> Result<Self, Error> {
+        if let Some(tpm) = TpmLogin::of(config, progress) {
+            let tpm = Tpm::new(tpm, &config.id_scope, registration_id).await?;
+            return Ok(Self::Known(Box::new(tpm)));
+        }
         let Some(token) = config.sas_token(registration_id, progress).await? else {
             return Ok(Self::None);
         };
@@ -92,8 +101,9 @@ impl Mechanism for Plain {
         std::mem::take(&mut self.response)
     }
 
-    fn respond(&mut self, _challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, Malformed> {
-        Err(Malformed::new("a SASL challenge, where PLAIN has none"))
+    fn respond<'a>(&'a mut self, _challenge: &'a [u8]) -> Answer<'a> {
+        let wrong = Malformed::new("a SASL challenge, where PLAIN has none");
+        Box::pin(ready(Err(wrong.into())))
     }
 }
 
@@ -117,9 +127,9 @@ impl Mechanism for Certificate {
         Zeroizing::default()
     }
 
-    fn respond(&mut self, _challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+    fn respond<'a>(&'a mut self, _challenge: &'a [u8]) -> Answer<'a> {
         // Some servers ask for what an empty first word has said already.
-        Ok(Zeroizing::default())
+        Box::pin(ready(Ok(Zeroizing::default())))
     }
 }
 

@@ -114,12 +114,13 @@ impl Mechanism for Steps {
         Zeroizing::new(b"first".to_vec())
     }
 
-    fn respond(&mut self, challenge: &[u8]) -> Result<Zeroizing<Vec<u8>>, Malformed> {
+    fn respond<'a>(&'a mut self, challenge: &'a [u8]) -> sasl::Answer<'a> {
         self.0 += 1;
-        if self.0 > 2 {
-            return Err(Malformed::new("a step too many"));
-        }
-        Ok(Zeroizing::new([b"answer to ", challenge].concat()))
+        let answer = match self.0 {
+            0..=2 => Ok(Zeroizing::new([b"answer to ", challenge].concat())),
+            _ => Err(Malformed::new("a step too many").into()),
+        };
+        Box::pin(async { answer })
     }
 }
 

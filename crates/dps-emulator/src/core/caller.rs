@@ -13,8 +13,11 @@ use rustls::pki_types::CertificateDer;
 
 use super::{
     Core,
-    events::{EventKind, Operation, Transport},
-    service::{Authenticated, Credential, Registration, Reply, ServiceError, check_api_version},
+    events::{EventKind, Method, Operation, Transport},
+    service::{
+        Authenticated, Credential, Registration, Reply, ServiceError, TpmKeys, challenge_reply,
+        check_api_version,
+    },
 };
 
 /// What a device asks for, whatever the transport that it came by.
@@ -89,22 +92,43 @@ impl Caller {
         };
         let now = self.core.clock().now();
         let checked = self.core.service().authenticate(now, id_scope, registration_id, credential);
-        let (registration_id, method) = (registration_id.to_owned(), credential.method());
-        let event = match &checked {
+        match &checked {
             Ok(who) => {
                 self.is_known.store(true, Ordering::Relaxed);
-                let enrollment = who.enrollment.clone();
-                EventKind::Authenticated { registration_id, enrollment, method }
+                let method = if who.has_tpm() { Method::Tpm } else { credential.method() };
+                let (registration_id, enrollment) =
+                    (registration_id.to_owned(), who.enrollment.clone());
+                let event = EventKind::Authenticated { registration_id, enrollment, method };
+                self.core.record(self.connection, event);
             }
-            Err(error) => EventKind::AuthenticationFailed {
-                registration_id,
-                method,
-                error_code: error.error_code,
-                reason: error.reason.clone(),
-            },
+            Err(error) => self.record_failure(registration_id, credential.method(), error),
+        }
+        checked
+    }
+
+    /// Challenges the device's TPM, and records it if that is refused.
+    pub(crate) fn challenge(
+        &self,
+        id_scope: &str,
+        registration_id: &str,
+        keys: &TpmKeys,
+    ) -> Result<Vec<u8>, ServiceError> {
+        let now = self.core.clock().now();
+        let challenge = self.core.service().challenge(now, id_scope, registration_id, keys);
+        if let Err(error) = &challenge {
+            self.record_failure(registration_id, Method::Tpm, error);
+        }
+        challenge
+    }
+
+    fn record_failure(&self, registration_id: &str, method: Method, error: &ServiceError) {
+        let event = EventKind::AuthenticationFailed {
+            registration_id: registration_id.to_owned(),
+            method,
+            error_code: error.error_code,
+            reason: error.reason.clone(),
         };
         self.core.record(self.connection, event);
-        checked
     }
 
     /// Answers a request, and records both.
@@ -140,6 +164,9 @@ impl Caller {
         }
         let version = check_api_version(request.api_version.as_deref())?;
         let id = &request.registration_id;
+        if let Some((id_scope, keys)) = self.asks_for_challenge(request) {
+            return self.challenge(id_scope, id, &keys).map(|key| challenge_reply(&key));
+        }
         let who = match &request.proof {
             Proof::Shown { id_scope, token } => self.authenticate(id_scope, id, *token)?,
             Proof::Checked(checked) => checked.cloned().map_err(Clone::clone)?,
@@ -159,6 +186,18 @@ impl Caller {
             (Operation::Unknown, _) => {
                 Err(ServiceError::bad_request("The operation type is missing or unknown"))
             }
+        }
+    }
+
+    /// The ID scope and the keys of a device that has nothing to show yet but which TPM it has.
+    fn asks_for_challenge<'a>(&self, request: &'a DeviceRequest<'_>) -> Option<(&'a str, TpmKeys)> {
+        match (&request.proof, request.operation) {
+            (Proof::Shown { id_scope, token: None }, Operation::Register)
+                if !self.has_certificate() =>
+            {
+                Some((id_scope, Registration::peek_tpm(request.body)?))
+            }
+            _ => None,
         }
     }
 

@@ -220,6 +220,8 @@ pub enum Method {
     SymmetricKey,
     /// A TLS client certificate.
     X509,
+    /// A SAS token by the key of a TPM's challenge.
+    Tpm,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::{
     time::SystemTime,
 };
 
+use dps_attestation::SymmetricKey;
 use dps_state_machine::{IdScope, Json, RegistrationId};
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
@@ -28,6 +29,7 @@ mod registration;
 mod reply;
 mod sas;
 mod script;
+mod tpm;
 mod x509;
 
 #[cfg(test)]
@@ -37,16 +39,22 @@ pub(crate) use authenticate::Credential;
 pub(crate) use error::ServiceError;
 pub(crate) use registration::{Registration, check_api_version};
 pub(crate) use reply::{Reply, http_date};
+pub(crate) use tpm::{TpmKeys, challenge_reply};
 
 use allocation::Assignment;
 use guid::Guids;
 use script::Cursor;
+use tpm::Tpms;
+
+/// How the state of a registration names a TPM.
+const TPM: &str = "tpm";
 
 /// One instance of the provisioning service.
 pub(crate) struct Service {
     id_scope: IdScope,
     enrollments: Vec<Enrollment>,
     devices: HashMap<String, Device>,
+    tpms: Tpms,
     guids: Guids,
 }
 
@@ -93,6 +101,13 @@ enum Progress {
     Done { status: String, state: Json },
 }
 
+impl Authenticated {
+    /// Whether a TPM answered its challenge.
+    pub(crate) fn has_tpm(&self) -> bool {
+        self.attested.0 == TPM
+    }
+}
+
 impl Service {
     pub(crate) fn new(
         id_scope: IdScope,
@@ -103,6 +118,7 @@ impl Service {
             id_scope,
             enrollments: vec![],
             devices: HashMap::new(),
+            tpms: Tpms::default(),
             guids: Guids::new(seed),
         };
         enrollments.into_iter().try_for_each(|enrollment| service.add(enrollment))?;
@@ -121,6 +137,7 @@ impl Service {
         self.enrollment_mut(name)?;
         self.enrollments.retain(|enrollment| !enrollment.is_named(name));
         self.devices.retain(|_, device| !device.enrollment.eq_ignore_ascii_case(name));
+        self.tpms.forget(name);
         Ok(())
     }
 
@@ -148,6 +165,7 @@ impl Service {
     /// Forgets all that devices have done. Enrollments and their behavior stay.
     pub(crate) fn forget_devices(&mut self) {
         self.devices.clear();
+        self.tpms.clear();
     }
 
     /// Takes a registration: begins an operation, or goes on with the one that is under way.
@@ -201,6 +219,11 @@ impl Service {
         }
         let reply = self.report(now, who, &behavior);
         self.spoil(now, reply, fault)
+    }
+
+    /// The key that a TPM was given for its hub.
+    pub(crate) fn hub_key(&self, registration_id: &str) -> Option<SymmetricKey> {
+        self.tpms.hub_key(registration_id)
     }
 
     /// The answer that refuses.
@@ -284,6 +307,7 @@ impl Service {
         let mut set = |name: &'static str, value: Value| state.insert(name, Json::from(value));
         let mut returned = None;
         set("registrationId", json!(who.registration_id.as_str()));
+        let tpm_key = self.tpms.assigned(who.registration_id.as_str()).ok();
         let device = self.device(who);
         let status = match outcome {
             Outcome::Assigned | Outcome::Status(_) => {
@@ -299,7 +323,10 @@ impl Service {
                     | (ReturnedPayload::Echo, Some(payload)) => Some(payload),
                     _ => None,
                 };
-                let (name, value) = who.attested.clone();
+                let (name, value) = match &who.attested {
+                    (TPM, _) => (TPM, tpm_key.unwrap_or_default()),
+                    attested => attested.clone(),
+                };
                 set(name, value);
                 match outcome {
                     Outcome::Status(word) => word,

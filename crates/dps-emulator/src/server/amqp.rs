@@ -14,6 +14,7 @@ mod guard;
 mod refusal;
 mod request;
 mod session;
+mod tpm;
 mod write;
 
 pub(super) use conversation::Conversation;

@@ -10,5 +10,6 @@
 mod attestation;
 mod connection;
 mod handles;
+mod registration;
 mod support;
 mod tls;

@@ -45,13 +45,9 @@ impl Service {
         registration_id: &str,
         credential: Credential<'_>,
     ) -> Result<Authenticated, ServiceError> {
-        if !id_scope.eq_ignore_ascii_case(self.id_scope.as_str()) {
-            return Err(ServiceError::scope_not_found());
-        }
-        let id: RegistrationId = registration_id
-            .parse()
-            .map_err(|error| ServiceError::bad_registration_id(format!("{error}")))?;
-        let claim = Claim { now, id_scope, id: &id, credential };
+        let id = self.check_id(id_scope, registration_id)?;
+        let nonce = self.tpms.nonce(id.as_str(), now);
+        let claim = Claim { now, id_scope, id: &id, credential, nonce };
         let (enrollment, attested) = match self.enrollment(id.as_str()) {
             Some(Enrollment { name, members: Members::One(attestation), .. }) => {
                 (name, claim.proves_one(attestation)?)
@@ -59,6 +55,20 @@ impl Service {
             _ => self.find_group(&claim)?,
         };
         Ok(Authenticated { registration_id: id, enrollment: enrollment.clone(), attested })
+    }
+
+    /// The registration id, if it can be one, at this instance of the service.
+    pub(super) fn check_id(
+        &self,
+        id_scope: &str,
+        registration_id: &str,
+    ) -> Result<RegistrationId, ServiceError> {
+        if !id_scope.eq_ignore_ascii_case(self.id_scope.as_str()) {
+            return Err(ServiceError::scope_not_found());
+        }
+        registration_id
+            .parse()
+            .map_err(|error| ServiceError::bad_registration_id(format!("{error}")))
     }
 
     fn find_group(&self, claim: &Claim<'_>) -> Result<(&String, Attested), ServiceError> {
@@ -90,6 +100,8 @@ struct Claim<'a> {
     id_scope: &'a str,
     id: &'a RegistrationId,
     credential: Credential<'a>,
+    /// The key of the challenge to the device's TPM.
+    nonce: Option<SymmetricKey>,
 }
 
 impl Claim<'_> {
@@ -110,6 +122,16 @@ impl Claim<'_> {
                 }
                 x509::check_leaf(leaf, self.id.as_str(), self.now)?;
                 Ok(("x509", x509::describe(leaf, None)))
+            }
+            (Attestation::Tpm { .. }, Credential::Sas(token)) => {
+                let nonce = self.nonce.clone().ok_or_else(|| {
+                    ServiceError::unauthorized("the TPM was not challenged, or too long ago")
+                })?;
+                self.check_sas(token, [Some(nonce), None])?;
+                Ok((super::TPM, json!({})))
+            }
+            (Attestation::Tpm { .. }, Credential::Certificates(_)) => {
+                Err(ServiceError::unauthorized("the enrollment wants a TPM, not a certificate"))
             }
             (Attestation::SymmetricKey { .. }, Credential::Certificates(_)) => Err(
                 ServiceError::unauthorized("the enrollment wants a SAS token, not a certificate"),

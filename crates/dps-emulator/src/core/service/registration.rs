@@ -1,9 +1,11 @@
 //! A registration as its body says it.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dps_state_machine::Json;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::Value;
 
-use super::ServiceError;
+use super::{ServiceError, TpmKeys};
 
 /// The api-versions that are served, and the field that carries a certificate request in them.
 const API_VERSIONS: [(&str, Option<&str>); 8] = [
@@ -41,7 +43,7 @@ struct Body {
     registration_id: Option<String>,
     payload: Option<Json>,
     #[serde(rename = "tpm")]
-    _tpm: Option<serde::de::IgnoredAny>,
+    _tpm: Option<IgnoredAny>,
     csr: Option<String>,
     client_certificate_csr: Option<String>,
 }
@@ -91,6 +93,14 @@ impl Registration {
                 "unknown field `{field}` in api-version {api_version}"
             ))),
         }
+    }
+
+    /// The public keys of the device's TPM in a body; `None` when it has none.
+    pub(crate) fn peek_tpm(body: &[u8]) -> Option<TpmKeys> {
+        let body: Value = serde_json::from_slice(body).ok()?;
+        let key = |name| STANDARD.decode(body.get("tpm")?.get(name)?.as_str()?).ok();
+        let (endorsement, storage) = (key("endorsementKey")?, key("storageRootKey")?);
+        Some(TpmKeys { endorsement, storage })
     }
 
     /// The payload of a body for the event log, whatever else is wrong with it.

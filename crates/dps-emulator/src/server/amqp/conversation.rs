@@ -8,6 +8,7 @@ use super::{
     context::Context,
     refusal::condition,
     session::Session,
+    tpm::{Progress, TpmLogin},
     write::{self, AMQP_HEADER, SASL_HEADER},
 };
 use crate::{
@@ -30,6 +31,8 @@ enum Phase {
     Header,
     /// SASL's first word.
     Init,
+    /// What a TPM answers to a challenge.
+    Tpm(TpmLogin),
     /// The header after SASL.
     SecondHeader,
     /// Frames.
@@ -146,7 +149,7 @@ impl Conversation {
                 }
                 header.len()
             }
-            Phase::Init | Phase::Frames => match codec::decode(bytes) {
+            Phase::Init | Phase::Tpm(_) | Phase::Frames => match codec::decode(bytes) {
                 Ok(None) => return None,
                 Ok(Some((frame, size))) => {
                     self.count();
@@ -199,15 +202,19 @@ impl Conversation {
 
     fn mechanisms(&self) -> &'static [&'static str] {
         match (self.fault, self.peer.caller.has_certificate()) {
-            (_, false) => &["PLAIN"],
+            (_, false) => &["PLAIN", "TPM"],
             (Some(AmqpFault::InsistOnAnonymous), true) => &["PLAIN", "ANONYMOUS"],
             (_, true) => &["EXTERNAL", "PLAIN", "ANONYMOUS"],
         }
     }
 
     fn take_frame(&mut self, frame: Frame) {
-        match (&self.phase, frame.sasl, frame.code) {
+        match (&mut self.phase, frame.sasl, frame.code) {
             (Phase::Init, true, Some(0x41)) => self.log_in(&frame),
+            (Phase::Tpm(login), true, Some(0x43)) => {
+                let progress = login.take(&self.peer.caller, frame.fields.binary(0));
+                self.log_in_by_tpm(progress);
+            }
             (Phase::Frames, false, None) => {}
             (Phase::Frames, false, Some(0x10)) => self.open(&frame),
             (Phase::Frames, false, Some(0x18)) => {
@@ -228,9 +235,32 @@ impl Conversation {
         let offered = self.mechanisms().contains(&mechanism);
         let outcome = match mechanism {
             "PLAIN" => self.log_in_plainly(init.fields.binary(1)),
+            "TPM" if offered => match TpmLogin::begin(init.fields.binary(1)) {
+                Some(login) => {
+                    self.phase = Phase::Tpm(login);
+                    return write::sasl_challenge(&mut self.out, &[0]);
+                }
+                None => 1,
+            },
             _ if offered => 0,
             _ => 1,
         };
+        self.end_sasl(outcome);
+    }
+
+    fn log_in_by_tpm(&mut self, progress: Progress) {
+        match progress {
+            Progress::Challenge(challenge) => write::sasl_challenge(&mut self.out, &challenge),
+            Progress::Answered(claim) => {
+                let refused = claim.checked.is_err();
+                self.claim = Some(claim);
+                self.end_sasl(u8::from(refused));
+            }
+            Progress::Refused => self.end_sasl(1),
+        }
+    }
+
+    fn end_sasl(&mut self, outcome: u8) {
         write::sasl_outcome(&mut self.out, outcome);
         match outcome {
             0 => self.phase = Phase::SecondHeader,

@@ -27,6 +27,11 @@ pub(super) fn mechanisms(out: &mut Vec<u8>, names: &[&str]) {
     raw_frame(out, 1, 0, &encoded(&mechanisms), &[]);
 }
 
+pub(super) fn sasl_challenge(out: &mut Vec<u8>, challenge: &[u8]) {
+    let challenge = Value::Binary(Binary::from(challenge));
+    raw_frame(out, 1, 0, &encoded(&list(0x42, [challenge])), &[]);
+}
+
 pub(super) fn sasl_outcome(out: &mut Vec<u8>, code: u8) {
     raw_frame(out, 1, 0, &encoded(&list(0x44, [Value::Ubyte(code)])), &[]);
 }

@@ -1,0 +1,148 @@
+//! Devices with a TPM: the challenge that only their TPM can answer, and the key for their hub.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use dps_attestation::SymmetricKey;
+use dps_state_machine::RegistrationId;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{Reply, Service, ServiceError, key};
+use crate::{
+    enrollment::{Attestation, Enrollment, Members},
+    tpm::{NoRandomness, TpmStorageKey, wrap_key},
+};
+
+/// How long the answer to a challenge is taken.
+const LIFETIME: Duration = Duration::from_secs(3600);
+/// What follows the key is for programs on Windows; it has these sizes at the service.
+const CHALLENGE_DATA: [u8; 154] = [0; 154];
+const HUB_DATA: [u8; 108] = [0; 108];
+
+/// The public keys by which a device says which TPM it has, as marshaled `TPM2B_PUBLIC`.
+pub(crate) struct TpmKeys {
+    pub(crate) endorsement: Vec<u8>,
+    pub(crate) storage: Vec<u8>,
+}
+
+/// What the service keeps for the TPMs of enrolled devices, by their registration ids.
+#[derive(Default)]
+pub(super) struct Tpms(HashMap<String, DeviceTpm>);
+
+type Key = Zeroizing<[u8; 32]>;
+
+struct DeviceTpm {
+    endorsement: TpmStorageKey,
+    storage: TpmStorageKey,
+    nonce: Key,
+    challenged: SystemTime,
+    hub_key: Key,
+}
+
+impl Tpms {
+    pub(super) fn forget(&mut self, registration_id: &str) {
+        self.0.remove(&key(registration_id));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The key of the last challenge, while its answer is taken.
+    pub(super) fn nonce(&self, registration_id: &str, now: SystemTime) -> Option<SymmetricKey> {
+        let tpm = self.0.get(&key(registration_id))?;
+        let age = now.duration_since(tpm.challenged).unwrap_or_default();
+        SymmetricKey::from_bytes(&*tpm.nonce).ok().filter(|_| age <= LIFETIME)
+    }
+
+    pub(super) fn hub_key(&self, registration_id: &str) -> Option<SymmetricKey> {
+        SymmetricKey::from_bytes(&*self.0.get(&key(registration_id))?.hub_key).ok()
+    }
+
+    /// What the state of an assigned registration says of the TPM: the key for the hub, which the TPM can take in.
+    pub(super) fn assigned(&self, registration_id: &str) -> Result<Value, NoRandomness> {
+        let Some(tpm) = self.0.get(&key(registration_id)) else { return Ok(json!({})) };
+        let hub_key = wrap_key(&tpm.endorsement, &tpm.storage, &*tpm.hub_key, &HUB_DATA)?;
+        Ok(json!({ "authenticationKey": STANDARD.encode(hub_key) }))
+    }
+}
+
+impl Service {
+    /// Challenges a TPM: a key that it alone can take in, for whoever is enrolled with its endorsement key. A challenge
+    /// ends the one before.
+    pub(crate) fn challenge(
+        &mut self,
+        now: SystemTime,
+        id_scope: &str,
+        registration_id: &str,
+        keys: &TpmKeys,
+    ) -> Result<Vec<u8>, ServiceError> {
+        let id = self.check_id(id_scope, registration_id)?;
+        let enrolled = match self.enrollment(id.as_str()) {
+            Some(Enrollment {
+                members: Members::One(Attestation::Tpm { endorsement_key }),
+                ..
+            }) => endorsement_key.clone(),
+            Some(_) => {
+                return Err(ServiceError::unauthorized("the enrollment is not for a TPM"));
+            }
+            None => return Err(ServiceError::not_found()),
+        };
+        let given = |name: &str, bytes: &[u8]| {
+            TpmStorageKey::from_bytes(bytes).map_err(|error| {
+                ServiceError::bad_request(&format!("The {name} can't be read: {error}"))
+            })
+        };
+        let endorsement = given("endorsement key", &keys.endorsement)?;
+        let storage = given("storage root key", &keys.storage)?;
+        if endorsement != enrolled {
+            return Err(ServiceError::unauthorized(
+                "the endorsement key is another than the enrollment's",
+            ));
+        }
+        self.make_challenge(now, &id, endorsement, storage).map_err(|_| ServiceError::internal())
+    }
+
+    fn make_challenge(
+        &mut self,
+        now: SystemTime,
+        id: &RegistrationId,
+        endorsement: TpmStorageKey,
+        storage: TpmStorageKey,
+    ) -> Result<Vec<u8>, NoRandomness> {
+        let nonce = random_key()?;
+        let challenge = wrap_key(&endorsement, &storage, &*nonce, &CHALLENGE_DATA)?;
+        // The key for the hub stays the same for as long as the device is known.
+        let hub_key = match self.tpms.0.get(&key(id.as_str())) {
+            Some(former) => former.hub_key.clone(),
+            None => random_key()?,
+        };
+        let tpm = DeviceTpm { endorsement, storage, nonce, challenged: now, hub_key };
+        self.tpms.0.insert(key(id.as_str()), tpm);
+        Ok(challenge)
+    }
+}
+
+/// The answer over HTTP that carries a challenge; that it has no error code tells it from a refusal.
+pub(crate) fn challenge_reply(challenge: &[u8]) -> Reply {
+    Reply::ok(
+        401,
+        &json!({
+            "message": "Authorization required, resend request using supplied key",
+            "authenticationKey": STANDARD.encode(challenge),
+            "unencryptedAuthenticationKey": null,
+            "keyName": "registration",
+        }),
+    )
+}
+
+fn random_key() -> Result<Key, NoRandomness> {
+    let mut bytes = Key::default();
+    SystemRandom::new().fill(&mut *bytes).map_err(|_| NoRandomness)?;
+    Ok(bytes)
+}

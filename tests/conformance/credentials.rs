@@ -37,14 +37,14 @@ fn assert_refused(error: &Error) {
 }
 
 /// The bench's configuration with a credential of somebody else's.
-async fn stranger(bench: &Bench) -> Config {
+async fn with_foreign_certificate(bench: &Bench) -> Config {
     let other = Bench::healthy(bench.cell).await;
     config_for(&bench.emulator, bench.cell.transport, other.config.attestation.clone())
 }
 
 async fn a_wrong_credential_is_rejected(cell: Cell) {
     let bench = Bench::healthy(cell).await;
-    let error = bench.register_with(stranger(&bench).await).await.unwrap_err();
+    let error = bench.register_with(with_foreign_certificate(&bench).await).await.unwrap_err();
     assert_refused(&error);
     let refused = bench.events(|event| match event.kind {
         EventKind::AuthenticationFailed { registration_id, .. } => Some(registration_id),
@@ -190,7 +190,7 @@ async fn a_common_name_in_another_case_is_the_registration_id(cell: Cell) {
 
 async fn no_secret_is_in_any_error(cell: Cell) {
     let bench = Bench::healthy(cell).await;
-    let config = stranger(&bench).await;
+    let config = with_foreign_certificate(&bench).await;
     let secret = match &config.attestation {
         dps_client::Attestation::SymmetricKey(key) => key.expose_base64().to_string(),
         _ => "PRIVATE KEY".to_owned(),

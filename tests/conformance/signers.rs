@@ -25,7 +25,7 @@ pub(crate) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A client whose signer does as told, with the device's own key.
+/// A client whose signer does as its script says, with the device's own key.
 fn signing(bench: &Bench, conduct: SignerConduct) -> (OutsideSigner, dps_client::Client) {
     let signer = OutsideSigner::that(bench.config.attestation.clone(), conduct);
     let config = adjusted(bench.config.clone(), |config| {

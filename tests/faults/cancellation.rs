@@ -115,7 +115,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("a large answer", once(Fault::with_body(Body::Oversized(200 << 10)))),
         case("a slow answer", once(Fault::deliver(drip))),
         through("through a proxy", Middle::Proxy),
-        through("nobody there", Middle::ControlledPort(PortState::Shut)),
+        through("port closed", Middle::ControlledPort(PortState::Shut)),
         through(
             "a silent handshake",
             Middle::Injection(Injection::at(dps_client::Stage::Tls, Misbehavior::Stall)),
@@ -242,7 +242,7 @@ async fn one_drop(
     if let Some(Middle::HangsUp) = case.middle {
         // What comes next comes after that.
         let hung_up = timeout(HANG, environment.man_in_the_middle.has_closed_another(closed)).await;
-        hung_up.map_err(|_| "nobody hangs up".to_owned())?;
+        hung_up.map_err(|_| "the connection stays open".to_owned())?;
     }
     match next {
         Next::GoOn => {}

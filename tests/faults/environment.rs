@@ -87,8 +87,8 @@ impl Environment {
             // Nobody is at the endpoint but behind the proxy.
             let proxy: Proxy =
                 format!("http://{}", man_in_the_middle.address).parse().expect("a proxy's URL");
-            let nobody: Endpoint = "127.0.0.1:1".parse().expect("an endpoint");
-            config.endpoint = nobody;
+            let closed: Endpoint = "127.0.0.1:1".parse().expect("an endpoint");
+            config.endpoint = closed;
             config.proxy = ProxyChoice::Url(proxy);
         } else {
             config.endpoint = endpoint;
@@ -99,7 +99,7 @@ impl Environment {
 
     /// When the last request of the registration went out, the making of its connection included.
     pub(crate) fn requested(&self) -> Instant {
-        *self.requested.lock().expect("nobody panics with it")
+        *self.requested.lock().expect("no holder of the lock panics")
     }
 
     pub(crate) fn client(&self, settings: Settings) -> Client {
@@ -108,7 +108,7 @@ impl Environment {
         let when = Arc::clone(&self.requested);
         client.observe(move |step| {
             if matches!(step, Step::Registering | Step::Polling) {
-                *when.lock().expect("nobody panics with it") = Instant::now();
+                *when.lock().expect("no holder of the lock panics") = Instant::now();
             }
         });
         client

@@ -39,7 +39,7 @@ pub(crate) fn share_out(shares: Vec<Share>, mut take: impl FnMut(&str)) -> Resul
             let (queue, lines) = (std::sync::Arc::clone(&queue), lines.clone());
             thread::spawn(move || {
                 loop {
-                    let next = queue.lock().expect("nobody panics with it").pop();
+                    let next = queue.lock().expect("no holder of the lock panics").pop();
                     let Some(share) = next else { return Ok::<_, String>(()) };
                     start(&share, &lines)?;
                 }

@@ -216,9 +216,9 @@ async fn a_session_that_loses_its_connection_goes_on_with_the_new_pair(transport
 async fn what_would_be_sent_is_checked_before_any_io(transport: Transport) {
     let bench = Bench::new(transport, "preflight").await;
     let client = bench.client();
-    let stranger = bench.line.device("dev-2").with_chain([&bench.line]);
-    fs::write(&bench.chain, stranger.chain_pem()).unwrap();
-    fs::write(&bench.key, stranger.key_pem()).unwrap();
+    let foreign = bench.line.device("dev-2").with_chain([&bench.line]);
+    fs::write(&bench.chain, foreign.chain_pem()).unwrap();
+    fs::write(&bench.key, foreign.key_pem()).unwrap();
     let error = register(&client).await.unwrap_err();
     settle(&client).await;
     assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
@@ -247,8 +247,8 @@ async fn a_replaced_symmetric_key_signs_the_next_token(transport: Transport) {
     };
     attempt().await.unwrap();
     let text = new.expose_base64();
-    for spoiled in ["", &text[..43], &text[..44], &text[..text.len() - 1]] {
-        fs::write(&file, spoiled).unwrap();
+    for damaged in ["", &text[..43], &text[..44], &text[..text.len() - 1]] {
+        fs::write(&file, damaged).unwrap();
         attempt().await.unwrap();
     }
     fs::remove_file(&file).unwrap();

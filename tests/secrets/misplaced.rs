@@ -28,8 +28,8 @@ pub(crate) fn run() {
     canaries(&id_scope, started).assert_absent("a wrong setting", &output);
 }
 
-/// Ways in which a key is spoiled.
-fn spoiled(key: &str) -> Vec<String> {
+/// Ways in which a key is damaged.
+fn damaged(key: &str) -> Vec<String> {
     vec![
         format!("{key}*"),
         format!("*{key}"),
@@ -44,10 +44,10 @@ fn spoiled(key: &str) -> Vec<String> {
 }
 
 fn keys() {
-    for key in spoiled(DEVICE_KEY) {
+    for key in damaged(DEVICE_KEY) {
         refused(key.parse::<SymmetricKey>());
     }
-    for key in spoiled(GROUP_KEY) {
+    for key in damaged(GROUP_KEY) {
         refused(key.parse::<GroupKey>());
     }
 }
@@ -115,13 +115,13 @@ fn files() {
     let (certificate, key) = (folder.join("certificate.pem"), folder.join("key"));
     let factory = Factory::new();
     // Wrong at first, and wrong later.
-    for spoiled in spoiled(DEVICE_KEY) {
-        fs::write(&key, &spoiled).unwrap();
+    for damaged in damaged(DEVICE_KEY) {
+        fs::write(&key, &damaged).unwrap();
         refused(SymmetricKeyFile::open(&key));
         fs::write(&key, "c2VjcmV0IGtleSBvZiBwdW1wLTE3").unwrap();
         let file = SymmetricKeyFile::open(&key).unwrap();
-        fs::write(&key, &spoiled).unwrap();
-        assert_eq!(*file.current().expose_base64(), "c2VjcmV0IGtleSBvZiBwdW1wLTE3", "{spoiled:?}");
+        fs::write(&key, &damaged).unwrap();
+        assert_eq!(*file.current().expose_base64(), "c2VjcmV0IGtleSBvZiBwdW1wLTE3", "{damaged:?}");
     }
     fs::write(&certificate, factory.certificate(EC_KEY)).unwrap();
     fs::write(&key, EC_KEY).unwrap();
@@ -135,7 +135,7 @@ fn files() {
 }
 
 fn emulator() {
-    for key in spoiled(GROUP_KEY) {
+    for key in damaged(GROUP_KEY) {
         let lines = [
             format!("symmetric-key = {key:?}"),
             format!("symmetric-key = {key}"),

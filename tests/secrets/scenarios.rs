@@ -110,7 +110,7 @@ impl Bench {
     }
 
     async fn be_refused(&self) {
-        let stranger = self.emulator.events().len();
+        let before = self.emulator.events().len();
         self.emulator.set_enabled("dev-1", false).unwrap();
         self.fails(self.config.clone()).await;
         self.emulator.set_enabled("dev-1", true).unwrap();
@@ -124,7 +124,7 @@ impl Bench {
         let expired = adjusted(self.config.clone(), |config| config.sas_lifetime = Duration::ZERO);
         self.behaving(Behavior::new());
         let _refused_if_there_is_a_token = self.attempt(expired, fast()).await;
-        assert!(self.emulator.events().len() > stranger);
+        assert!(self.emulator.events().len() > before);
     }
 
     /// A peer says the device's token back to it, wherever it can say something.
@@ -140,7 +140,7 @@ impl Bench {
             Fault::refuse(404).body(Body::Text(format!(r#"{{"message":"no {shown}"}}"#))),
             Fault::with_body(Body::Text(format!("<p>{token}</p>"))),
             Fault::with("status", token),
-            // Too late to ask: the service itself would tell of the question.
+            // It is too late to ask: the service itself would record the request.
             Fault::with("operationId", token)
                 .and_with("status", "assigning")
                 .retry_after(RetryAfter::raw("3600")),
@@ -184,9 +184,10 @@ impl Bench {
             let (_proxy, config) = through(script).await;
             self.fails(config).await;
         }
-        let nobody: Proxy =
+        let unresponsive: Proxy =
             format!("http://user:{PROXY_PASSWORD}@no-such-proxy.invalid:1").parse().unwrap();
-        self.fails(adjusted(self.config.clone(), |config| config.proxy = nobody.into())).await;
+        self.fails(adjusted(self.config.clone(), |config| config.proxy = unresponsive.into()))
+            .await;
     }
 
     async fn run_out_of_time(&self) {

@@ -127,7 +127,7 @@ fn names() -> Vec<Case> {
 fn issuers() -> Vec<Case> {
     const UNKNOWN: &str = "comes from an unknown authority (CA)";
     const ADD: &str = "add its authority's certificate to the roots";
-    let (root, stranger) = (Authority::root("Root CA"), Authority::root("Stranger"));
+    let (root, foreign) = (Authority::root("Root CA"), Authority::root("Foreign"));
     let impostor = Authority::root("Root CA");
     let line = root.intermediate("Line CA");
     let alone = Issued::self_signed();
@@ -142,9 +142,9 @@ fn issuers() -> Vec<Case> {
                 roots: vec![root.der.clone()],
             }
         }),
-        case("unknown_ca", UNKNOWN, ADD, Presented::new(stranger.server(), &root)),
+        case("unknown_ca", UNKNOWN, ADD, Presented::new(foreign.server(), &root)),
         case("unknown_ca_sent_along", UNKNOWN, ADD, {
-            Presented::through(stranger.server(), [&stranger], &root)
+            Presented::through(foreign.server(), [&foreign], &root)
         }),
         case(
             "known_ca_name_with_another_key",

@@ -48,7 +48,7 @@ pub(crate) fn cases() -> Vec<(&'static str, Presented)> {
             Presented::through(line.server(), [&line, &root], &root)
         }),
         ("good_with_a_stranger_sent_along", {
-            Presented::through(line.server(), [&Authority::root("Stranger"), &line], &root)
+            Presented::through(line.server(), [&Authority::root("Foreign"), &line], &root)
         }),
         ("good_under_an_expired_root", Presented::new(old.server(), &old)),
         ("good_among_other_names", Presented::new(root.server_with(many), &root)),

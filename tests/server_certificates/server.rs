@@ -1,4 +1,4 @@
-//! A server that presents whatever it is told to, does the handshake, and hangs up.
+//! A server that presents the chain that it is given, does the handshake, and hangs up.
 
 use std::sync::{
     Arc,

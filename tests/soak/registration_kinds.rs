@@ -226,9 +226,9 @@ impl Kind {
             Self::Certificate => environment.certified(transport),
             Self::WrongKey | Self::UnknownDevice => {
                 let id = if self == Self::WrongKey { Self::LOCKED_OUT } else { &name };
-                let stranger: GroupKey = "bm90IHRoZSBrZXkgb2YgYW55IGdyb3Vw".parse()?;
+                let foreign: GroupKey = "bm90IHRoZSBrZXkgb2YgYW55IGdyb3Vw".parse()?;
                 let id = id.parse()?;
-                let key = stranger.derive(&id);
+                let key = foreign.derive(&id);
                 environment.device_with(id, key.into(), transport)
             }
             Self::UnknownScope => {

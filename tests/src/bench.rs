@@ -37,7 +37,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// A service that behaves as told.
+    /// A service that behaves as its script says.
     pub async fn new(cell: Cell, behavior: Behavior) -> Self {
         Self::with(cell, |enrollment| enrollment.behavior(behavior)).await
     }

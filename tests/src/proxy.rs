@@ -63,7 +63,7 @@ impl TestProxy {
         Self { port, tunnels, requests, _tasks: tasks }
     }
 
-    /// What a client is told; the user part is empty or like `user:pa%3Ass@`.
+    /// The URL that a client is given; the user part is empty or like `user:pa%3Ass@`.
     #[must_use]
     pub fn choice(&self, user: &str) -> ProxyChoice {
         let url = format!("http://{user}127.0.0.1:{}", self.port);

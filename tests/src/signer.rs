@@ -41,7 +41,7 @@ impl OutsideSigner {
         Self::that(key, SignerConduct::Sign)
     }
 
-    /// One that does as told.
+    /// One that does as its script says.
     #[must_use]
     pub fn that(key: Attestation, conduct: SignerConduct) -> Self {
         Self(Arc::new(Inner {

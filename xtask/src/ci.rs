@@ -6,7 +6,7 @@ use xshell::Shell;
 
 use crate::{
     TASKS,
-    process::{Result, TOLD, tell},
+    process::{Result, SAID, tell},
 };
 
 /// Not run by `ci`: itself, the tests, which `.ci/run` runs before it, and the bench, which only informs.
@@ -25,7 +25,7 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
         ends.push((*name, outcome.is_ok(), begin.elapsed()));
     }
     println!("\n{}", table(&ends));
-    if ends.iter().all(|(_, passed, _)| *passed) { Ok(()) } else { Err(TOLD.into()) }
+    if ends.iter().all(|(_, passed, _)| *passed) { Ok(()) } else { Err(SAID.into()) }
 }
 
 /// One row for each task with its name, whether it passed and how long it took, and the verdict.

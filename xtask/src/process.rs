@@ -17,12 +17,12 @@ use xshell::{Cmd, Shell, cmd};
 pub(crate) type Result<T = (), E = Box<dyn Error>> = std::result::Result<T, E>;
 
 /// The error of a task that has said already, in its own output, why it failed.
-pub(crate) const TOLD: &str = "";
+pub(crate) const SAID: &str = "";
 
 /// Says why a task failed, once.
 pub(crate) fn tell(task: &str, why: &dyn Error) {
     let why = why.to_string();
-    if why != TOLD {
+    if why != SAID {
         eprintln!("xtask {task}: {why}");
     }
 }

@@ -6,7 +6,7 @@ use xshell::Shell;
 
 use crate::{
     packages,
-    process::{Result, Running, TOLD, cargo, in_ci, tell},
+    process::{Result, Running, SAID, cargo, in_ci, tell},
 };
 
 /// A build on a slow machine says nothing on stdout for minutes; a test that hangs says nothing for ever.
@@ -34,7 +34,7 @@ pub(crate) fn run(shell: &Shell, arguments: &[String]) -> Result {
         total.failed = total.failed.max(1);
     }
     println!("{}", total.line());
-    if total.failed > 0 { Err(TOLD.into()) } else { Ok(()) }
+    if total.failed > 0 { Err(SAID.into()) } else { Ok(()) }
 }
 
 /// The tests of all binaries, doctests included.

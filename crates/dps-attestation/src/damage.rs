@@ -1,4 +1,4 @@
-//! What tools and people do to PEM text, told by what is left of it. Nothing of the text itself is ever repeated: it may
+//! What tools and people do to PEM text, recognized by what is left of it. Nothing of the text itself is ever repeated: it may
 //! be a key's.
 
 use base64::Engine;

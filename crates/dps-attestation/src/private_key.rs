@@ -1,4 +1,4 @@
-//! Private keys: PKCS#8, PKCS#1 and SEC1, told apart by their content, and named when they can't be used.
+//! Private keys: PKCS#8, PKCS#1 and SEC1, distinguished by their content, and named when they can't be used.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a DER file is, told by its outermost shape: which format a private key has, and what a file is that was
+//! What a DER file is, recognized by its outermost shape: which format a private key has, and what a file is that was
 //! given in place of another.
 
 use std::fmt;

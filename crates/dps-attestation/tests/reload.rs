@@ -1,4 +1,4 @@
-//! Credentials in files that are replaced, half written, deleted and spoiled while they are in use.
+//! Credentials in files that are replaced, half written, deleted and damaged while they are in use.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::{
@@ -221,11 +221,11 @@ fn a_pair_out_of_date_or_out_of_order_leaves_the_old_one_in_use() {
         assert!(trace.contains(says), "{trace}");
     }
     let new = authority.device();
-    let stranger = Authority::new().device_with(|params| {
+    let foreign = Authority::new().device_with(|params| {
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, "Stranger");
+        params.distinguished_name.push(DnType::CommonName, "Foreign");
     });
-    fs::write(&bench.certificates, format!("{}{}", new.certificate, stranger.certificate)).unwrap();
+    fs::write(&bench.certificates, format!("{}{}", new.certificate, foreign.certificate)).unwrap();
     fs::write(&bench.key, &new.key).unwrap();
     assert!(bench.shows(&old));
     let trace = bench.trace.take();
@@ -336,17 +336,17 @@ fn a_replaced_symmetric_key_signs_the_next_token() {
     let old = "b2xkIGtleSBvZiBwdW1wLTE3";
     assert_eq!(now(), old);
 
-    for (spoiled, says) in [
+    for (damaged, says) in [
         (&b""[..], "it is empty"),
         (b"bmV3IGtl", "it is shorter than the key before"),
         (b"bmV3IGtle", "it has 9 characters"),
         (b"\xff\xfeb\0", "UTF-16"),
         (b"\x80\x81", "it is not text"),
     ] {
-        fs::write(&path, spoiled).unwrap();
-        assert_eq!(now(), old, "{spoiled:?}");
+        fs::write(&path, damaged).unwrap();
+        assert_eq!(now(), old, "{damaged:?}");
         let trace = trace.take();
-        assert!(trace.contains("WARN") && trace.contains(says), "{spoiled:?}: {trace}");
+        assert!(trace.contains("WARN") && trace.contains(says), "{damaged:?}: {trace}");
         assert!(!trace.contains("bmV3IGtl"), "no secret: {trace}");
     }
     fs::remove_file(&path).unwrap();

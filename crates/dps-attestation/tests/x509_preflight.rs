@@ -73,14 +73,14 @@ fn what_nobody_needs_in_a_chain_is_left_out() {
     let factory = Factory::new();
     let (leaf, key) = factory.device(params("pump-17"));
     let (intermediate, root) = (factory.intermediate(), factory.root());
-    let stranger = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-    let stranger = authority(params("Stranger")).self_signed(&stranger).unwrap();
-    let stranger = stranger.der().to_vec();
+    let foreign = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let foreign = authority(params("Foreign")).self_signed(&foreign).unwrap();
+    let foreign = foreign.der().to_vec();
     let cases = [
         (vec![&leaf, &intermediate, &leaf], vec![&leaf, &intermediate]),
         (vec![&leaf, &intermediate, &intermediate, &root], vec![&leaf, &intermediate, &root]),
         (vec![&leaf, &intermediate, &root, &root, &root], vec![&leaf, &intermediate, &root]),
-        (vec![&leaf, &intermediate, &root, &stranger], vec![&leaf, &intermediate, &root]),
+        (vec![&leaf, &intermediate, &root, &foreign], vec![&leaf, &intermediate, &root]),
     ];
     for (given, sent) in cases {
         let given = given.into_iter().cloned().collect();

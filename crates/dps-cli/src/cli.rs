@@ -5,7 +5,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{Parser, Subcommand};
 use dps_client::ConfigurationError;
 
-use crate::{derive_key, emulate, given, output, register, report, sas_token, secret};
+use crate::{derive_key, emulate, generated, given, output, register, report, sas_token, secret};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,9 +18,17 @@ Examples:
 
 `dps COMMAND --help` has more.";
 
+/// What `--version` says; `-V` says the first line without the commit.
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    env!("COMMIT_OF_DPS"),
+    "\ntransports: http, mqtt, mqtt-ws, amqp, amqp-ws",
+    "\nTLS: 1.2 and 1.3, by rustls with ring",
+);
+
 /// Device provisioning for Azure IoT: register a device, emulate the service, derive keys, sign SAS tokens.
 #[derive(Debug, Parser)]
-#[command(name = "dps", version, after_help = EXAMPLES, term_width = 78)]
+#[command(name = "dps", version, long_version = LONG_VERSION, after_help = EXAMPLES, term_width = 78)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -36,6 +44,10 @@ pub(crate) enum Command {
     DeriveKey(derive_key::Arguments),
     /// Signs a SAS token with a device's key
     SasToken(sas_token::Arguments),
+    /// Prints the completions of this command for a shell
+    Completions(generated::Completions),
+    /// Writes the manual pages of this command into a folder
+    Man(generated::Pages),
 }
 
 /// Prints what clap has to say: help and the version as they are, a usage error in the form that was asked for.
@@ -102,10 +114,19 @@ fn in_one_line(rendered: &str) -> String {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use dps_client::Transport;
 
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_version_names_every_transport() {
+        let names: Vec<_> = Transport::ALL.iter().map(|transport| transport.as_str()).collect();
+        let line = format!("\ntransports: {}\n", names.join(", "));
+        assert!(LONG_VERSION.contains(&line), "{LONG_VERSION}");
+        assert!(Transport::ALL.iter().all(|transport| transport.is_built()));
     }
 
     #[test]

@@ -270,7 +270,7 @@ impl Arguments {
             Some(Given { from, text: path }) => {
                 ensure_path(from, &path)?;
                 let file = File::create(&path).map_err(|error| unwritable(from, &path, &error))?;
-                config.events_to(Told { file, from, path })
+                config.events_to(EventFile { file, from, path })
             }
         };
         Ok((config, ready))
@@ -336,13 +336,13 @@ fn quoted(path: &str) -> String {
 }
 
 /// A file whose failure to be written is reported.
-struct Told {
+struct EventFile {
     file: File,
     from: &'static str,
     path: String,
 }
 
-impl Write for Told {
+impl Write for EventFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.file.write(line).inspect_err(|error| {
             let error = unwritable(self.from, &self.path, error);

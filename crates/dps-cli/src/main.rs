@@ -9,6 +9,7 @@ mod derive_key;
 mod embedded;
 mod emulate;
 mod files;
+mod generated;
 mod given;
 mod interrupt;
 mod output;
@@ -36,6 +37,8 @@ fn main() -> ExitCode {
             Command::Emulate(arguments) => emulate::run(&arguments),
             Command::DeriveKey(arguments) => derive_key::run(&arguments),
             Command::SasToken(arguments) => sas_token::run(&arguments),
+            Command::Completions(arguments) => generated::completions(&arguments),
+            Command::Man(arguments) => generated::pages(&arguments),
         },
         Err(error) => cli::explain(&error, &arguments),
     };

@@ -361,7 +361,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpSocket};
 
     /// An address where nobody listens as long as the socket is kept.
-    fn nobody() -> (TcpSocket, SocketAddr) {
+    fn closed_address() -> (TcpSocket, SocketAddr) {
         let taken = TcpSocket::new_v4().unwrap();
         taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = taken.local_addr().unwrap();
@@ -372,7 +372,7 @@ mod tests {
     async fn each_address_gets_its_turn_when_the_one_before_failed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let good = listener.local_addr().unwrap();
-        let ((_one, one), (_two, two)) = (nobody(), nobody());
+        let ((_one, one), (_two, two)) = (closed_address(), closed_address());
         let tcp = dial(vec![one, two, good]).await.unwrap();
         assert_eq!(tcp.peer_addr().unwrap(), good);
         assert!(tcp.nodelay().unwrap(), "no delay");

@@ -270,7 +270,7 @@ pub fn websocket(peer: &Peer, reason: &str) -> ConnectionError {
 }
 
 /// No WebSocket, because the connection broke. With TLS 1.3 a server refuses the device's certificate only now:
-/// that is told apart, at the stage `tls`.
+/// that is distinguished, at the stage `tls`.
 #[must_use]
 pub fn websocket_broke(peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
     let lost = lost(Stage::Websocket, peer, error);
@@ -294,7 +294,7 @@ pub fn broken(stage: Stage, peer: &Peer, error: io::Error) -> Error {
 }
 
 /// An established connection broke. With TLS 1.3 a server refuses the device's certificate only now: that is
-/// told apart, at the stage `tls`.
+/// distinguished, at the stage `tls`.
 #[must_use]
 pub fn lost(stage: Stage, peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
     if let Some(rustls::Error::AlertReceived(alert)) = find(error)

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use support::{
-    Authority, adjusted, config, echo, faults, head, listen, listen_tls, localhost, nobody,
+    Authority, adjusted, closed_address, config, echo, faults, head, listen, listen_tls, localhost,
     open_proxy, proxy, server_config, transport::connection_error,
 };
 
@@ -172,7 +172,7 @@ async fn a_host_that_the_proxy_leaves_out_is_reached_directly() {
     let authority = Authority::new("Test CA");
     let tls = server_config(&authority.server(|_| ()), None, &[&TLS13]);
     let address = listen_tls(tls, echo).await;
-    let dead = proxy("", nobody());
+    let dead = proxy("", closed_address());
     let direct = adjusted(config(&localhost(address), authority.roots()), |config| {
         config.proxy = dead.clone().except("localhost".parse().unwrap()).into()
     });

@@ -371,7 +371,7 @@ async fn another_implementation_understands_ours_and_ours_it() {
         assert_eq!(end.to_string(), "WebSocket close 1001 (going)");
         all
     };
-    let talking = async {
+    let sending = async {
         let mut sent = Vec::new();
         for length in [0, 1, 125, 126, 65_535, 65_536, 200_000] {
             let message: Vec<u8> = (0..length).map(|n: u32| n.to_be_bytes()[3]).collect();
@@ -400,7 +400,7 @@ async fn another_implementation_understands_ours_and_ours_it() {
         assert_eq!(theirs.next().await.unwrap().unwrap(), Message::Close(Some(reason)));
         sent
     };
-    let (received, sent) = tokio::join!(echoing, talking);
+    let (received, sent) = tokio::join!(echoing, sending);
     assert!(received == sent);
 }
 

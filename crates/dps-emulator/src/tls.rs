@@ -184,7 +184,7 @@ impl ClientCertVerifier for AnyClientCertificate {
     }
 }
 
-/// The key of a certificate of any version: `openssl x509 -req` writes version 1 unless told otherwise, which the
+/// The key of a certificate of any version: `openssl x509 -req` writes version 1 by default, which the
 /// usual verifier refuses to read.
 fn public_key(
     certificate: &CertificateDer<'_>,

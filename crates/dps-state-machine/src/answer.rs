@@ -206,7 +206,7 @@ fn status_of(error_code: u32) -> u16 {
     u16::try_from(error_code / 1000).unwrap_or(0)
 }
 
-/// Enough of an unexpected body to recognize a proxy's page by. The status is told beside it.
+/// Enough of an unexpected body to recognize a proxy's page by. The status is given beside it.
 fn describe_body(text: &str) -> String {
     const SHOWN: usize = 120;
     let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -55,7 +55,7 @@ pub enum Step {
         /// What comes after.
         then: Next,
     },
-    /// The question for the operation's status goes out.
+    /// The poll of the operation's status goes out.
     Polling,
     /// Done: the device has a hub.
     Assigned,

@@ -25,7 +25,7 @@
 //!
 //! - The endorsement key is that of the TCG's template L-1, which the manufacturer's certificate is for. It and the
 //!   storage root key are made at [their handles](TpmConfig) when nothing is there, and checked when something is: an ECC
-//!   key, another template and a missing password are told by name.
+//!   key, another template and a missing password are named in the error.
 //! - The TPM has a thread of its own. A command can't be taken back, so a dropped future leaves the thread to finish its
 //!   job; the connection stays in step.
 //! - What a job loads is flushed at its end, however it ends, over a connection that broke too: nothing is left in the

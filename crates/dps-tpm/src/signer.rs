@@ -33,14 +33,14 @@ impl SasSigner for NonceKey {
 
 impl From<TpmError> for CredentialError {
     fn from(error: TpmError) -> Self {
-        let mut told = Self::new(error.to_string());
+        let mut shown = Self::new(error.to_string());
         if let Some(hint) = error.hint() {
-            told = told.hint(hint);
+            shown = shown.hint(hint);
         }
         if error.is_retryable() {
-            told = told.retryable();
+            shown = shown.retryable();
         }
-        told.source(error)
+        shown.source(error)
     }
 }
 

@@ -181,7 +181,7 @@ fn proxies() -> Vec<Row> {
                 Resolve | Connect | Stage::Proxy => return Plan::Not(NO_TUNNEL),
                 Authenticate if column.is_http() => return Plan::Not(WITH_THE_REQUEST),
                 EndSession => Expect::Ends,
-                // The question goes out again, and there is no proxy to go through.
+                // The poll goes out again, and there is no proxy to go through.
                 Query => fails(Connection, Stage::Proxy, true),
                 // As does the step-by-step start that follows a start in one flight that died.
                 Authenticate => fails(Connection, Stage::Proxy, true),

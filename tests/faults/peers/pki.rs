@@ -35,7 +35,7 @@ pub(crate) struct Pki {
 impl Pki {
     pub(crate) fn new() -> Self {
         let (authority, roots_pem) = authority();
-        let (stranger, _) = authority_named("Somebody else");
+        let (foreign, _) = authority_named("Somebody else");
         let acceptors = [
             Credentials::Valid,
             Credentials::Expired,
@@ -45,7 +45,7 @@ impl Pki {
             Credentials::NoCommonCipher,
         ]
         .map(|kind| {
-            let issuer = if kind == Credentials::UnknownAuthority { &stranger } else { &authority };
+            let issuer = if kind == Credentials::UnknownAuthority { &foreign } else { &authority };
             (kind, TlsAcceptor::from(Arc::new(server(kind, issuer))))
         });
         Self { roots_pem, acceptors: acceptors.into() }

@@ -199,7 +199,7 @@ fn fails_now(situation: Situation, outputs: &[Output], wait: Duration) -> Outcom
         return Err(format!("it fails with {error:?}"));
     }
     match error.retry_after() {
-        Some(told) if told == wait => Ok(()),
-        told => Err(format!("it says to come back after {told:?}, not {wait:?}")),
+        Some(waited) if waited == wait => Ok(()),
+        waited => Err(format!("it says to come back after {waited:?}, not {wait:?}")),
     }
 }

@@ -1,4 +1,4 @@
-//! The emulator that targets talk to.
+//! The emulator that targets connect to.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -58,6 +58,6 @@ pub(crate) fn served(data: &[u8], transport: Transport) -> Vec<u8> {
     let serving = emulator.serve(transport, stream, certificates);
     let reason = stream::run(Duration::from_secs(48 * 3600), serving);
     assert!(!reason.expect("the connection of a silent peer is closed").is_empty());
-    let mut written = written.lock().expect("nobody panics with it");
+    let mut written = written.lock().expect("no holder of the lock panics");
     std::mem::take(&mut written)
 }

@@ -21,7 +21,7 @@ static EMULATOR: LazyLock<Unconnected> = LazyLock::new(emulator);
 
 const NOW: u64 = 1_700_000_000;
 
-/// Parts: who signs (`1` and `2`, the device's keys; `g`, the group's for the claimed id; else a stranger), the
+/// Parts: who signs (`1` and `2`, the device's keys; `g`, the group's for the claimed id; else a key that nobody knows), the
 /// resource and the expiry that are signed, what stands before them in the token, and after; the ID scope and the
 /// registration id that are claimed.
 pub fn run(data: &[u8]) {
@@ -33,7 +33,7 @@ pub fn run(data: &[u8]) {
         ("1", _) => KEYS[0].parse().expect("a key"),
         ("2", _) => KEYS[1].parse().expect("a key"),
         ("g", Ok(id)) => group_key(&id),
-        _ => SymmetricKey::from_bytes(b"stranger").expect("a key"),
+        _ => SymmetricKey::from_bytes(b"unknown key").expect("a key"),
     };
     let signed = signature(&key, &resource, &expiry);
     let signed = utf8_percent_encode(&signed, NON_ALPHANUMERIC);

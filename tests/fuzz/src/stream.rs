@@ -73,7 +73,7 @@ impl AsyncWrite for Scripted {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.written.lock().expect("nobody panics with it").extend(bytes);
+        self.written.lock().expect("no holder of the lock panics").extend(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 

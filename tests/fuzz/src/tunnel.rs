@@ -30,7 +30,7 @@ pub fn run(data: &[u8]) {
     let opened = stream::run(Duration::from_secs(20), fuzzing::tunnel(&mut stream, proxy, peer));
     let read = all.len() - stream.rest().len();
     let (head, _) = all.split_at(read);
-    assert!(written.lock().expect("nobody panics with it").starts_with(b"CONNECT "));
+    assert!(written.lock().expect("no holder of the lock panics").starts_with(b"CONNECT "));
     match opened {
         None => assert!(read == all.len(), "it waits although there is more"),
         Some(Ok(())) => {

@@ -38,7 +38,7 @@ def register(wanted):
         result = client(wanted).register()
     except exceptions.CredentialError as error:
         return {"outcome": "refused", "error": str(error)}
-    except Exception as error:  # whatever else it comes to is told
+    except Exception as error:  # whatever else it comes to is printed
         return {"outcome": "failed", "error": f"{type(error).__name__}: {error}: {error.__cause__}"}
     state = result.registration_state
     return {"outcome": result.status, "deviceId": state.device_id, "assignedHub": state.assigned_hub}

@@ -231,7 +231,7 @@ impl Transport {
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
-        self.0.lock().expect("nobody panics with it")
+        self.0.lock().expect("no holder of the lock panics")
     }
 
     fn call_hook(&self, moment: Moment) {

@@ -4,7 +4,7 @@ use dps_client::Transport;
 
 use super::{
     Abuse, FEW, FLOOD,
-    target::{drip, say_and_wait, say_without_end, talk_without_listening},
+    target::{drip, say_and_wait, say_without_end, send_without_reading},
 };
 
 const SASL_HEADER: &[u8] = b"AMQP\x03\x01\x00\x00";
@@ -43,9 +43,7 @@ pub(super) const ABUSES: &[Abuse] = &[
         Box::pin(async move { say_without_end(target, SASL_HEADER, SHORT).await })
     }),
     Abuse::new("AMQP: empty frames without end", FEW, Transport::Amqp, |target| {
-        Box::pin(
-            async move { talk_without_listening(target, SASL_HEADER, &EMPTY.repeat(500)).await },
-        )
+        Box::pin(async move { send_without_reading(target, SASL_HEADER, &EMPTY.repeat(500)).await })
     }),
     Abuse::new("AMQP: descriptors of descriptors", FEW, Transport::Amqp, |target| {
         Box::pin(async move {

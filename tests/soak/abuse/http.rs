@@ -4,7 +4,7 @@ use dps_client::Transport;
 
 use super::{
     Abuse, FEW, FLOOD,
-    target::{drip, say_without_end, talk_without_listening},
+    target::{drip, say_without_end, send_without_reading},
 };
 
 /// A registration's head, up to its last line.
@@ -68,7 +68,7 @@ pub(super) const ABUSES: &[Abuse] = &[
         Box::pin(async move { say_without_end(target, b"", &QUERY.repeat(50)).await })
     }),
     Abuse::new("pipelined requests, answers unread", FEW, Transport::Http, |target| {
-        Box::pin(async move { talk_without_listening(target, b"", &QUERY.repeat(50)).await })
+        Box::pin(async move { send_without_reading(target, b"", &QUERY.repeat(50)).await })
     }),
     Abuse::new("large bodies of many small values", FEW, Transport::Http, |target| {
         Box::pin(async move {

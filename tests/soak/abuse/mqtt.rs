@@ -4,7 +4,7 @@ use dps_client::Transport;
 
 use super::{
     Abuse, FEW, FLOOD,
-    target::{drip, say_and_wait, say_without_end, talk_without_listening},
+    target::{drip, say_and_wait, say_without_end, send_without_reading},
 };
 
 /// CONNECT, clean session, client id `x`, without a user name.
@@ -40,7 +40,7 @@ pub(super) const ABUSES: &[Abuse] = &[
     Abuse::new("MQTT: pings and subscriptions, answers unread", FEW, Transport::Mqtt, |target| {
         Box::pin(async move {
             let many = [PINGREQ, SUBSCRIBE].concat().repeat(200);
-            talk_without_listening(target, CONNECT, &many).await
+            send_without_reading(target, CONNECT, &many).await
         })
     }),
     Abuse::new("MQTT: noise", FEW, Transport::Mqtt, |target| {

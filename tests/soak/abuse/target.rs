@@ -86,7 +86,7 @@ pub(super) async fn say_without_end(target: Target, begin: &[u8], rest: &[u8]) -
 }
 
 /// As [`say_without_end`], but nothing is read.
-pub(super) async fn talk_without_listening(
+pub(super) async fn send_without_reading(
     target: Target,
     begin: &[u8],
     rest: &[u8],

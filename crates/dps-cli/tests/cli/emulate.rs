@@ -125,9 +125,9 @@ fn events_that_can_no_longer_be_written_give_one_warning_and_stop_nothing() {
     run(&mut emulator.register(&device)).assigned();
     emulator.running.signal("-TERM");
     let ended = emulator.running.ended();
-    let told = "warning: --events \"/dev/full\": it can't be written: No space left";
+    let said = "warning: --events \"/dev/full\": it can't be written: No space left";
     assert_eq!((ended.code, ended.stderr.lines().count()), (0, 1), "{ended:?}");
-    assert!(ended.stderr.starts_with(told), "{ended:?}");
+    assert!(ended.stderr.starts_with(said), "{ended:?}");
 }
 
 #[test]

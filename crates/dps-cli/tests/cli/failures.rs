@@ -46,7 +46,7 @@ fn a_refusal_has_the_codes_of_the_service() {
 #[test]
 fn an_unknown_device_is_rejected() {
     let emulator = Emulator::behaving("");
-    let mut command = emulator.register(&["--registration-id", "stranger"]);
+    let mut command = emulator.register(&["--registration-id", "not-enrolled"]);
     let error = run(command.env("DPS_SYMMETRIC_KEY", KEY)).failed("rejected");
     assert!(matches!(error["httpStatus"].as_u64(), Some(401 | 404)), "{error}");
 }

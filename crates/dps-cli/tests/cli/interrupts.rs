@@ -204,6 +204,24 @@ fn standard_error_that_nobody_reads_holds_nothing_up() {
 }
 
 #[test]
+fn events_that_nobody_reads_hold_neither_the_emulator_nor_its_end_up() {
+    let emulator = Emulator::start(Folder::new(), &["-vv", "--group-key", KEY, "--events", "-"]);
+    let group = emulator.folder.file("group.key", KEY);
+    // The pipe of its standard output has one reader, this test, which reads no further than the first line.
+    for device in 0..12 {
+        for transport in TRANSPORTS {
+            let device = format!("dev-{device}");
+            let device = ["--registration-id", &device, "--group-key-file", &group];
+            run(&mut emulator.register_over(transport, &device)).assigned();
+        }
+    }
+    let start = Instant::now();
+    emulator.running.signal("-TERM");
+    assert_eq!(emulator.running.status().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+}
+
+#[test]
 fn two_interrupts_end_it_at_once() {
     let emulator = Emulator::behaving("polls = 1\nretry-after = 30");
     let mut running = Running::start(&mut emulator.register_dev(&["-v"]));

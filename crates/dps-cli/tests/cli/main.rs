@@ -15,6 +15,7 @@ mod bad_input;
 mod canary;
 mod emulate;
 mod failures;
+mod generated;
 mod interrupts;
 mod keys;
 mod register;

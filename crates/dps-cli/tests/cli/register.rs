@@ -242,10 +242,10 @@ fn no_trace_shows_a_secret() {
         let traced = ["-vv", "--poll-floor", "0"];
         let ended = run(&mut emulator.register_dev_over(transport, &traced));
         ended.assigned();
-        let told = ended.stderr;
-        assert!(told.contains("Assigned") && told.contains("rustls"), "{told}");
+        let said = ended.stderr;
+        assert!(said.contains("Assigned") && said.contains("rustls"), "{said}");
         for secret in [KEY, "sig=", "SharedAccessSignature", "authorization"] {
-            assert!(!told.contains(secret), "{secret} in {told}");
+            assert!(!said.contains(secret), "{secret} in {said}");
         }
     }
     let quiet = run(&mut emulator.register_dev(&["-v", "--poll-floor", "0"]));

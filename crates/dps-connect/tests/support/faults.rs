@@ -9,8 +9,8 @@ use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
-    Authority, adjusted, config, head, listen, listen_tls, localhost, nobody, proxy, server_config,
-    swallow,
+    Authority, adjusted, closed_address, config, head, listen, listen_tls, localhost, proxy,
+    server_config, swallow,
 };
 
 /// Short, for those faults that consist in silence.
@@ -36,7 +36,7 @@ pub async fn all() -> Vec<Fault> {
         },
         Fault {
             name: "refused",
-            config: config(&localhost(nobody()), Roots::default()),
+            config: config(&localhost(closed_address()), Roots::default()),
             stage: Stage::Connect,
             says: "refused the connection",
             retryable: true,
@@ -172,7 +172,7 @@ async fn proxies() -> Vec<Fault> {
             adjusted(config("dps.example", Roots::default()), |config| config.proxy = proxy.into());
         faults.push(Fault { name, config, stage: Stage::Proxy, says, retryable });
     };
-    fault("proxy refused", proxy("", nobody()), "refused the connection", true);
+    fault("proxy refused", proxy("", closed_address()), "refused the connection", true);
     let unknown = "http://no-such-proxy.invalid:3128".parse().unwrap();
     fault("proxy not found", unknown, "no-such-proxy.invalid can't be resolved", true);
     let too_long = ["HTTP/1.1 200 OK\r\nA: ", &"a".repeat(20_000), "\r\n\r\n"].concat();
@@ -201,7 +201,7 @@ async fn proxies() -> Vec<Fault> {
             "opened no tunnel to dps.example:443",
             true,
         ),
-        ("proxy talks", &too_long, "its answer is too long", true),
+        ("proxy answers without end", &too_long, "its answer is too long", true),
         ("proxy closes", "", "it closed the connection without an answer", true),
         ("proxy stops", "HTTP/1.1 200 O", "it closed the connection without an answer", true),
     ];

@@ -264,7 +264,7 @@ pub async fn silent(at: SocketAddr) -> (SocketAddr, impl Sized) {
 }
 
 /// An address where nobody listens, nor will before the test is over: it is taken.
-pub fn nobody() -> SocketAddr {
+pub fn closed_address() -> SocketAddr {
     let taken = TcpSocket::new_v4().unwrap();
     taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = taken.local_addr().unwrap();

@@ -185,7 +185,7 @@ impl Service {
             Ok(registration) => self.begin(now, who, registration, &behavior),
             Err(error) => return self.refuse(now, &error),
         };
-        self.spoil(now, reply, fault)
+        self.apply(now, reply, fault)
     }
 
     /// Tells how far an operation is; each call is one poll.
@@ -200,7 +200,7 @@ impl Service {
         };
         let fault = device.query.next(&behavior.query);
         if fault.as_ref().is_some_and(script::takes_the_place) {
-            return self.spoil(now, Reply::empty(200), fault);
+            return self.apply(now, Reply::empty(200), fault);
         }
         let polled = match &mut device.operation {
             Some(operation) if operation.id == operation_id => {
@@ -215,10 +215,10 @@ impl Service {
         };
         if !polled {
             let reply = self.refuse(now, &ServiceError::operation_not_found());
-            return self.spoil(now, reply, fault);
+            return self.apply(now, reply, fault);
         }
         let reply = self.report(now, who, &behavior);
-        self.spoil(now, reply, fault)
+        self.apply(now, reply, fault)
     }
 
     /// The key that a TPM was given for its hub.
@@ -355,13 +355,13 @@ impl Service {
     }
 
     /// Lets the script's fault loose on an answer.
-    fn spoil(&mut self, now: SystemTime, reply: Reply, fault: Option<script::Fault>) -> Reply {
+    fn apply(&mut self, now: SystemTime, reply: Reply, fault: Option<script::Fault>) -> Reply {
         let Some(fault) = fault else { return reply };
         let reply = match &fault.refuse {
             Some(refusal) => self.refuse(now, &ServiceError::from(refusal)),
             None => reply,
         };
-        reply.spoiled(&fault, now)
+        reply.with_fault(&fault, now)
     }
 
     fn behavior_and_device(&mut self, who: &Authenticated) -> (Option<Behavior>, &mut Device) {

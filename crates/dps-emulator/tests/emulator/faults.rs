@@ -303,19 +303,19 @@ async fn the_oldest_stranger_makes_room_and_devices_that_are_known_stay() {
     let mut silent = TcpStream::connect(("127.0.0.1", emulator.https_port())).await.unwrap();
     let connected = |event: &dps_emulator::Event| matches!(event.kind, EventKind::Connected { .. });
     emulator.events().wait_for_since(seen, connected).await.unwrap();
-    let mut stranger = connect(&emulator).await.unwrap();
+    let mut idle = connect(&emulator).await.unwrap();
     let mut device = connect(&emulator).await.unwrap();
     assert_eq!(device.ask(&requests.register()).await.unwrap().status, 200);
     let read = tokio::time::timeout(PATIENCE, silent.read(&mut [0; 16])).await.unwrap();
-    assert!(read.is_ok_and(|count| count == 0), "the oldest stranger is still there");
+    assert!(read.is_ok_and(|count| count == 0), "the oldest idle connection is still open");
     assert_eq!(closed(&emulator).await, "made room for another connection");
-    let nobody = Requests::with_certificate(&emulator, "dev-1");
-    assert_eq!(stranger.ask(&nobody.register()).await.unwrap().status, 401);
+    let anonymous = Requests::with_certificate(&emulator, "dev-1");
+    assert_eq!(idle.ask(&anonymous.register()).await.unwrap().status, 401);
     assert_eq!(known.ask(&requests.register()).await.unwrap().status, 200);
 }
 
 #[tokio::test]
-async fn strangers_without_number_keep_no_device_out() {
+async fn any_number_of_idle_connections_keeps_no_device_out() {
     let (emulator, requests) = small(4).await;
     let address = ("127.0.0.1", emulator.https_port());
     let mut silent = Vec::new();

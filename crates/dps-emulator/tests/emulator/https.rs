@@ -92,14 +92,14 @@ async fn client_certificates_are_taken_with_both_versions_of_tls() {
         assert_eq!(answer.json()["status"], "assigned", "{version:?}");
     }
     let config = tls(&emulator, rustls::DEFAULT_VERSIONS, Some(self_signed("dev-1")));
-    let mut stranger = connect_with(&emulator, config, "localhost").await.unwrap();
-    let answer = stranger.ask(&requests.register()).await.unwrap();
+    let mut foreign = connect_with(&emulator, config, "localhost").await.unwrap();
+    let answer = foreign.ask(&requests.register()).await.unwrap();
     assert_eq!(
         (answer.status, answer.json()["message"].as_str()),
         (401, Some("Invalid certificate"))
     );
-    let mut nobody = connect(&emulator).await.unwrap();
-    let answer = nobody.ask(&requests.register()).await.unwrap();
+    let mut anonymous = connect(&emulator).await.unwrap();
+    let answer = anonymous.ask(&requests.register()).await.unwrap();
     assert_eq!(answer.header("x-ms-error-code"), Some("401000"));
     let methods: Vec<_> = emulator
         .events()
@@ -116,7 +116,7 @@ async fn client_certificates_are_taken_with_both_versions_of_tls() {
     assert_eq!(methods, expected);
 }
 
-/// `openssl x509 -req` makes them unless told otherwise, and devices have them.
+/// `openssl x509 -req` makes them by default, and devices have them.
 #[tokio::test]
 async fn certificates_without_extensions_are_taken_with_both_versions_of_tls() {
     #[derive(Debug)]

@@ -60,7 +60,7 @@ async fn a_flight_of_three_packets_is_answered_and_so_is_each_poll() {
     assert_eq!((*transport, *operation, *force), (Transport::Mqtt, Operation::Register, false));
     assert_eq!(api_version.as_deref(), Some("2021-06-01"));
     assert_eq!(headers["client-version"], "packets/1");
-    assert!(!format!("{events:?}").contains("SharedAccessSignature"), "no secret is told");
+    assert!(!format!("{events:?}").contains("SharedAccessSignature"), "no secret is recorded");
 }
 
 #[tokio::test]

@@ -162,8 +162,8 @@ async fn failed_registrations_leave_no_task_behind() {
 async fn each_step_of_a_new_connection_is_told_and_none_of_a_kept_one() {
     let (mut server, config) = start(std::iter::repeat_n(Answer::ok("{}"), 9)).await;
     let (through, _asked) = open_proxy(server.address).await;
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let tell = Arc::clone(&told);
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&steps);
     let progress = Progress::new(move |step| tell.lock().unwrap().push(step.clone()));
     let host = localhost(server.address);
     let tls = Step::Tls { server_name: "localhost".into() };
@@ -190,14 +190,14 @@ async fn each_step_of_a_new_connection_is_told_and_none_of_a_kept_one() {
         let mut transport = HttpTransport::new(config.clone()).unwrap();
         transport.registration_request(&request(), &progress).await.unwrap();
         let connection = server.request().await.0;
-        assert_eq!(std::mem::take(&mut *told.lock().unwrap()), expected);
+        assert_eq!(std::mem::take(&mut *steps.lock().unwrap()), expected);
         let query = (request(), operation("4.op"));
         transport.query_operation_status(&query.0, &query.1, &progress).await.unwrap();
         assert_eq!(server.request().await.0, connection);
-        assert_eq!(*told.lock().unwrap(), []);
+        assert_eq!(*steps.lock().unwrap(), []);
         // The other transports tell the same.
         Connector::new(config).unwrap().connect(443, &progress).await.unwrap();
-        assert_eq!(std::mem::take(&mut *told.lock().unwrap()), expected);
+        assert_eq!(std::mem::take(&mut *steps.lock().unwrap()), expected);
     }
 }
 
@@ -231,7 +231,7 @@ async fn one_tunnel_through_the_proxy_serves_the_session() {
 #[tokio::test]
 async fn a_host_that_the_proxy_leaves_out_is_reached_directly() {
     let (_server, config) = start([Answer::ok("{}")]).await;
-    let dead = proxy("", nobody());
+    let dead = proxy("", closed_address());
     let direct = adjusted(config.clone(), |config| {
         config.proxy = dead.clone().except("localhost".parse().unwrap()).into()
     });

@@ -30,8 +30,8 @@ async fn a_device_certificate_that_the_server_refuses_is_named() {
 #[tokio::test]
 async fn a_certificate_for_another_device_is_refused_before_any_io() {
     let authority = Authority::new("Test CA");
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let tell = Arc::clone(&told);
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&steps);
     let config = adjusted(config("localhost:1", authority.roots()), |config| {
         config.attestation = authority.device("pump-18").attestation()
     });
@@ -40,12 +40,12 @@ async fn a_certificate_for_another_device_is_refused_before_any_io() {
     let error = transport.registration_request(&request(), &progress).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(error.to_string().contains("pump-17"), "{error}");
-    assert_eq!(*told.lock().unwrap(), [], "nothing was tried");
+    assert_eq!(*steps.lock().unwrap(), [], "nothing was tried");
 }
 
 #[tokio::test]
 async fn no_secret_is_shown() {
-    let address = nobody();
+    let address = closed_address();
     let config = adjusted(config("localhost:1", Roots::default()), |config| {
         config.proxy = proxy("me:hunter2@", address).into()
     });

@@ -21,7 +21,8 @@ use tokio::io::AsyncReadExt;
 
 use server::{Answer, Server};
 use support::{
-    Authority, adjusted, config, cuttable, faults, listen, localhost, nobody, open_proxy, proxy,
+    Authority, adjusted, closed_address, config, cuttable, faults, listen, localhost, open_proxy,
+    proxy,
     refusals::{self, Cut},
     server_config, swallow,
     transport::*,

@@ -20,7 +20,7 @@ use crate::{
 
 type Outcome<V> = Result<V, Error>;
 
-/// The machine and who is to be told.
+/// The machine and who waits for its outcome.
 pub(super) struct Book {
     pub(super) machine: Machine,
     pub(super) observer: Observer,

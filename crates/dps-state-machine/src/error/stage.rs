@@ -22,7 +22,7 @@ pub enum Stage {
     Authenticate,
     /// Sending the registration and waiting for its answer.
     Register,
-    /// Asking for the operation's status, and waiting between two questions.
+    /// Asking for the operation's status, and waiting between two polls.
     Query,
     /// Ending the session.
     EndSession,

@@ -79,7 +79,7 @@ async fn commands(swtpm: &Swtpm, job: &Job, keys: &TpmKeys) -> Vec<u32> {
 }
 
 /// After whatever happened: the TPM works, nothing is loaded, and the key for the hub is the new one if storing it
-/// succeeded, and otherwise the former one or told to be gone.
+/// succeeded, and otherwise the former one or reported to be gone.
 async fn check(swtpm: &Swtpm, keys: &TpmKeys, result: &Result<(), TpmError>, job: &Job, at: &str) {
     assert_eq!(swtpm.in_memory(), Vec::<u32>::new(), "{at}");
     let tpm = swtpm.tpm();

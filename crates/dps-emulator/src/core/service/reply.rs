@@ -94,7 +94,7 @@ impl Reply {
     }
 
     /// The answer with a fault's changes.
-    pub(crate) fn spoiled(mut self, fault: &Fault, now: SystemTime) -> Self {
+    pub(crate) fn with_fault(mut self, fault: &Fault, now: SystemTime) -> Self {
         if let Some(retry_after) = &fault.retry_after {
             self = self.retry_after(retry_after, now);
         }

@@ -88,8 +88,8 @@ pub(crate) fn check_chain(
     }
 }
 
-/// The same for a device's certificate without extensions, as `openssl x509 -req` makes them unless told
-/// otherwise: the library refuses it. The certificates above it must be CAs, in order from below.
+/// The same for a device's certificate without extensions, as `openssl x509 -req` makes them by default: the
+/// library refuses it. The certificates above it must be CAs, in order from below.
 fn check_old_chain(
     leaf: &X509Certificate<'_>,
     above: &[CertificateDer<'_>],

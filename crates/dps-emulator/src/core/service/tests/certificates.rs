@@ -104,7 +104,7 @@ fn dates_and_common_names_count() {
 fn a_group_takes_whom_its_ca_vouches_for() {
     let root = ca(params("root", true), None);
     let middle = ca(params("middle", true), Some(&root));
-    let stranger = ca(params("root", true), None);
+    let foreign = ca(params("root", true), None);
     let of = |ca: &Ca| {
         let attestation = GroupAttestation::X509(CaCertificates::from_pem(&ca.2).unwrap());
         service([Enrollment::group("line", attestation)])
@@ -128,7 +128,7 @@ fn a_group_takes_whom_its_ca_vouches_for() {
     assert_eq!(shown(&by_root, "dev-1", &[&below]), not_found, "the chain was not sent");
     assert_eq!(shown(&by_middle, "dev-1", &[&direct]), not_found);
     assert_eq!(shown(&by_root, "dev-1", &[&self_signed(&good())]), not_found);
-    assert!(shown(&by_root, "dev-1", &[&leaf(good(), &stranger)]).is_err(), "same name, other key");
+    assert!(shown(&by_root, "dev-1", &[&leaf(good(), &foreign)]).is_err(), "same name, other key");
     assert_eq!(shown(&by_root, "dev-2", &[&direct]), invalid, "common name");
     let with = |change: fn(&mut CertificateParams)| {
         let mut params = good();
@@ -236,9 +236,9 @@ fn certificates_without_extensions_are_judged_too() {
 
     // The same names, other keys.
     let root = ca(params("old root", true), None);
-    let stranger = ca(params("old middle", true), Some(&root));
-    assert_eq!(shown(&of("old-root"), "dev-1", &[&device, &stranger.1]), not_found);
-    let attestation = GroupAttestation::X509(CaCertificates::from_pem(&stranger.2).unwrap());
+    let foreign = ca(params("old middle", true), Some(&root));
+    assert_eq!(shown(&of("old-root"), "dev-1", &[&device, &foreign.1]), not_found);
+    let attestation = GroupAttestation::X509(CaCertificates::from_pem(&foreign.2).unwrap());
     let strange = service([Enrollment::group("line", attestation)]);
     assert_eq!(shown(&strange, "dev-1", &[&device]), not_found);
 }

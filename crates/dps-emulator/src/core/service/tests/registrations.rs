@@ -227,7 +227,7 @@ fn a_fault_in_the_place_of_a_request_counts_as_no_poll() {
 }
 
 #[test]
-fn answers_are_spoiled_in_all_ways_at_once() {
+fn faults_change_an_answer_in_all_ways_at_once() {
     let fault = Fault::without("registrationState.assignedHub")
         .and_with("operationId", 7)
         .status(201)

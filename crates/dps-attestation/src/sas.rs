@@ -58,6 +58,26 @@ impl SasToken {
         Ok(unsigned.token(&signature))
     }
 
+    /// A token for the device's hub, which takes it as the password of the device.
+    ///
+    /// See <https://learn.microsoft.com/azure/iot-hub/authenticate-authorize-sas#sas-token-structure>.
+    ///
+    /// # Errors
+    /// The signer's.
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops that of the signer; see [`SasSigner`].
+    pub async fn sign_for_hub(
+        signer: &dyn SasSigner,
+        hub: &str,
+        device_id: &str,
+        expiry: SystemTime,
+    ) -> Result<Self, CredentialError> {
+        let unsigned = Unsigned::of(&format!("{hub}/devices/{device_id}"), None, expiry);
+        let signature = signer.sign(&unsigned.text()).await?;
+        Ok(unsigned.token(&signature))
+    }
+
     /// The token as it is sent. Keep it out of logs.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -77,14 +97,20 @@ struct Unsigned {
     resource: String,
     /// In seconds since 1970.
     expiry: u64,
+    /// The name of the key, where the service wants one.
+    policy: Option<&'static str>,
 }
 
 impl Unsigned {
     fn new(id_scope: &IdScope, registration_id: &RegistrationId, expiry: SystemTime) -> Self {
         let resource = format!("{id_scope}/registrations/{registration_id}");
-        let resource = utf8_percent_encode(&resource, ENCODED).to_string();
+        Self::of(&resource, Some("registration"), expiry)
+    }
+
+    fn of(resource: &str, policy: Option<&'static str>, expiry: SystemTime) -> Self {
+        let resource = utf8_percent_encode(resource, ENCODED).to_string();
         let expiry = expiry.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Self { resource, expiry }
+        Self { resource, expiry, policy }
     }
 
     /// What is signed.
@@ -93,16 +119,16 @@ impl Unsigned {
     }
 
     fn token(&self, signature: &SasSignature) -> SasToken {
-        let Self { resource, expiry } = self;
+        let Self { resource, expiry, policy } = self;
         let signature = Zeroizing::new(BASE64.encode(signature.expose()));
         let signature = utf8_percent_encode(&signature, ENCODED);
         // Room for all at once: growing would leave pieces of the token behind.
         let mut token = Zeroizing::new(String::with_capacity(resource.len() + 256));
         // Writing to a String does not fail.
-        let _ = write!(
-            token,
-            "SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn=registration"
-        );
+        let _ = write!(token, "SharedAccessSignature sr={resource}&sig={signature}&se={expiry}");
+        if let Some(policy) = policy {
+            let _ = write!(token, "&skn={policy}");
+        }
         SasToken(token)
     }
 }

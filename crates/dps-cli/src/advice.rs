@@ -20,6 +20,7 @@ pub(crate) enum CredentialKind {
     SymmetricKey,
     GroupKey,
     X509,
+    Tpm,
 }
 
 impl From<&Credential> for CredentialKind {
@@ -27,7 +28,8 @@ impl From<&Credential> for CredentialKind {
         match credential {
             Credential::SymmetricKey(_) | Credential::SymmetricKeyFile(_) => Self::SymmetricKey,
             Credential::GroupKeyFile(_) => Self::GroupKey,
-            Credential::X509 { .. } => Self::X509,
+            Credential::X509(_) => Self::X509,
+            Credential::Tpm(_) => Self::Tpm,
         }
     }
 }
@@ -76,6 +78,9 @@ impl Advice {
                     Some("a device's own key goes to --symmetric-key-file".to_owned())
                 }
                 CredentialKind::X509 => None,
+                CredentialKind::Tpm => {
+                    Some("dps tpm show prints the endorsement key for the enrollment".to_owned())
+                }
             },
             _ => None,
         }

@@ -5,7 +5,9 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{Parser, Subcommand};
 use dps_client::ConfigurationError;
 
-use crate::{derive_key, emulate, generated, given, output, register, report, sas_token, secret};
+use crate::{
+    derive_key, emulate, generated, given, output, register, report, sas_token, secret, tpm,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -44,6 +46,9 @@ pub(crate) enum Command {
     DeriveKey(derive_key::Arguments),
     /// Signs a SAS token with a device's key
     SasToken(sas_token::Arguments),
+    /// Shows the keys of a TPM, and signs with the one for the hub
+    #[command(subcommand)]
+    Tpm(tpm::Command),
     /// Prints the completions of this command for a shell
     Completions(generated::Completions),
     /// Writes the manual pages of this command into a folder

@@ -2,17 +2,22 @@
 
 use std::time::SystemTime;
 
+use std::sync::Arc;
+
 use dps_client::{
     Attestation, ConfigurationError, Error, GroupKey, RegistrationId, SymmetricKey, X509Identity,
+    parse_certificates,
+    tpm::{KeySource, Password, Tpm},
 };
 use zeroize::Zeroizing;
 
 use crate::{
     files::{Deadline, Source},
     given::{
-        CERT, GROUP_KEY_FILE, KEY, SYMMETRIC_KEY, SYMMETRIC_KEY_FILE, Setting, named, variable,
-        wrong,
+        CERT, GROUP_KEY_FILE, KEY, SYMMETRIC_KEY, SYMMETRIC_KEY_FILE, Setting, TPM,
+        TPM_KEY_PASSWORD_FILE, named, variable, wrong,
     },
+    tpm::{self, TpmFlags},
 };
 
 /// One credential, by a flag or by the environment; a flag wins over the environment.
@@ -30,9 +35,14 @@ pub(crate) struct Flags {
     /// File with the device's certificate, followed by its chain
     #[arg(long, value_name = "PEM")]
     cert: Option<String>,
-    /// File with the certificate's private key, not encrypted
-    #[arg(long, value_name = "PEM")]
+    /// File with the certificate's private key, not encrypted; a TSS2 PRIVATE KEY is used by the TPM, and so is the key at tpm:HANDLE
+    #[arg(long, value_name = "PEM|tpm:HANDLE")]
     key: Option<String>,
+    /// File with the password of the key that --key names, if that is in a TPM
+    #[arg(long, value_name = "FILE")]
+    tpm_key_password_file: Option<String>,
+    #[command(flatten)]
+    tpm: TpmFlags,
 }
 
 /// A credential that was chosen and not read yet.
@@ -41,14 +51,24 @@ pub(crate) enum Credential {
     SymmetricKeyFile(Source),
     SymmetricKey(Zeroizing<String>),
     GroupKeyFile(Source),
-    X509 { certificates: Source, key: Source },
+    X509(Box<Certificate>),
+    Tpm(Tpm),
+}
+
+/// A certificate, and where its key is.
+#[derive(Debug)]
+pub(crate) struct Certificate {
+    certificates: Source,
+    key: Source,
+    password: Password,
+    tpm: TpmFlags,
 }
 
 impl Flags {
     /// The one credential that was given: by flags, or else by variables.
     pub(crate) fn choose(&self) -> Result<Credential, Error> {
-        let Self { symmetric_key_file, group_key_file, cert, key } = self;
-        let flags = [symmetric_key_file, group_key_file, cert, key];
+        let Self { symmetric_key_file, group_key_file, cert, key, tpm, .. } = self;
+        let flags = [symmetric_key_file, group_key_file, cert, key, &tpm.tpm];
         // A variable stands in for a flag, but adds no second credential to one.
         let by_flag = flags.iter().any(|flag| flag.is_some());
         let find = |setting: Setting, flag: &Option<String>| match flag {
@@ -68,9 +88,16 @@ impl Flags {
         if let Some(file) = find(GROUP_KEY_FILE, group_key_file)? {
             given.push((file.from, Credential::GroupKeyFile(file)));
         }
+        // Beside a certificate it says where the TPM is that holds the key.
+        if cert.is_none() && key.is_none() && find(TPM, &tpm.tpm)?.is_some() {
+            given.push((TPM.flag, Credential::Tpm(tpm.open()?)));
+        }
         match (cert, key) {
             (Some(certificates), Some(key)) => {
-                given.push(("--cert with --key", Credential::X509 { certificates, key }));
+                let file = self.tpm_key_password_file.as_ref();
+                let password = tpm::password(TPM_KEY_PASSWORD_FILE, file)?;
+                let of = Certificate { certificates, key, password, tpm: tpm.clone() };
+                given.push(("--cert with --key", Credential::X509(Box::new(of))));
             }
             (Some(cert), None) => return Err(wrong(cert.from, "", "it needs --key too")),
             (None, Some(key)) => return Err(wrong(key.from, "", "it needs --cert too")),
@@ -89,7 +116,7 @@ impl Flags {
             (None, _) => Err(wrong(
                 "credential",
                 "",
-                "none was given; give --symmetric-key-file, DPS_SYMMETRIC_KEY in the environment, --group-key-file, or --cert with --key",
+                "none was given; give --symmetric-key-file, DPS_SYMMETRIC_KEY in the environment, --group-key-file, --cert with --key, or --tpm",
             )),
         }
     }
@@ -100,8 +127,8 @@ impl Credential {
     pub(crate) fn files(&self) -> Vec<&Source> {
         match self {
             Self::SymmetricKeyFile(file) | Self::GroupKeyFile(file) => vec![file],
-            Self::SymmetricKey(_) => vec![],
-            Self::X509 { certificates, key } => vec![certificates, key],
+            Self::SymmetricKey(_) | Self::Tpm(_) => vec![],
+            Self::X509(of) => vec![&of.certificates, &of.key],
         }
     }
 
@@ -124,16 +151,44 @@ impl Credential {
                 let group = group_key(source, &source.text_until(deadline).await?)?;
                 Ok(group.derive(registration_id).into())
             }
-            Self::X509 { certificates, key } => {
+            Self::Tpm(tpm) => Ok(Attestation::from_tpm(tpm.clone())),
+            Self::X509(of) => {
+                let Certificate { certificates, key, password, tpm } = &**of;
                 let chain = certificates.read_until(deadline).await?;
-                let private = key.read_until(deadline).await?;
                 let blame = |error| blamed(error, certificates, key);
-                let identity = X509Identity::from_pem(&chain, &private).map_err(blame)?;
+                let identity = match tpm_key(key, deadline).await? {
+                    PrivateKey::Here(private) => X509Identity::from_pem(&chain, &private),
+                    PrivateKey::InTpm(source) => {
+                        let key = tpm.signing_key(source, password.clone()).await?;
+                        parse_certificates(&chain)
+                            .and_then(|chain| X509Identity::from_signing_key(chain, Arc::new(key)))
+                    }
+                };
+                let identity = identity.map_err(blame)?;
                 // The transport does so too, but does not know the file.
                 identity.preflight(registration_id, SystemTime::now()).map_err(blame)?;
                 Ok(identity.into())
             }
         }
+    }
+}
+
+/// The private key of a certificate.
+enum PrivateKey {
+    Here(Zeroizing<Vec<u8>>),
+    InTpm(KeySource),
+}
+
+/// Reads `--key`: a file, or a handle of the TPM.
+async fn tpm_key(source: &Source, deadline: Deadline) -> Result<PrivateKey, Error> {
+    if source.path.starts_with("tpm:") {
+        let at = source.path.parse().map_err(|error| named(source.from, "", error))?;
+        return Ok(PrivateKey::InTpm(at));
+    }
+    let content = source.read_until(deadline).await?;
+    match KeySource::is_key_file(&content) {
+        true => Ok(PrivateKey::InTpm(KeySource::File(source.text(&content)?.to_string()))),
+        false => Ok(PrivateKey::Here(content)),
     }
 }
 
@@ -162,8 +217,14 @@ fn blamed(error: Error, certificates: &Source, key: &Source) -> Error {
 mod tests {
     use super::*;
 
-    const NONE: Flags =
-        Flags { symmetric_key_file: None, group_key_file: None, cert: None, key: None };
+    const NONE: Flags = Flags {
+        symmetric_key_file: None,
+        group_key_file: None,
+        cert: None,
+        key: None,
+        tpm_key_password_file: None,
+        tpm: TpmFlags::NONE,
+    };
 
     #[test]
     fn several_credentials_are_refused_by_name() {

@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use dps_client::{ConfigurationError, Error, IdScope, RegistrationId};
+use dps_client::{ConfigurationError, Error, IdScope, RegistrationId, tpm::Tpm};
 
 use crate::files::Source;
 
@@ -29,6 +29,7 @@ settings! {
     CA_OUT "--ca-out" "DPS_CA_OUT"
     CERT "--cert" "DPS_CERT"
     CONFIG "--config" "DPS_CONFIG"
+    DEVICE_ID "--device-id" "DPS_DEVICE_ID"
     EMULATOR "--emulator" "DPS_EMULATOR"
     ENDPOINT "--endpoint" "DPS_ENDPOINT"
     EVENTS "--events" "DPS_EVENTS"
@@ -38,6 +39,7 @@ settings! {
     GROUP_CA "--group-ca" "DPS_GROUP_CA"
     GROUP_KEY_FILE "--group-key-file" "DPS_GROUP_KEY_FILE"
     HTTPS_PORT "--https-port" "DPS_HTTPS_PORT"
+    HUB "--hub" "DPS_HUB"
     ID_SCOPE "--id-scope" "DPS_ID_SCOPE"
     JSON "--json" "DPS_JSON"
     KEY "--key" "DPS_KEY"
@@ -54,6 +56,13 @@ settings! {
     STEP_BY_STEP "--step-by-step" "DPS_STEP_BY_STEP"
     SYMMETRIC_KEY_FILE "--symmetric-key-file" "DPS_SYMMETRIC_KEY_FILE"
     TIMEOUT "--timeout" "DPS_TIMEOUT"
+    TPM "--tpm" "DPS_TPM"
+    TPM_ENDORSEMENT_HANDLE "--tpm-endorsement-handle" "DPS_TPM_ENDORSEMENT_HANDLE"
+    TPM_ENDORSEMENT_PASSWORD_FILE "--tpm-endorsement-password-file" "DPS_TPM_ENDORSEMENT_PASSWORD_FILE"
+    TPM_IDENTITY_HANDLE "--tpm-identity-handle" "DPS_TPM_IDENTITY_HANDLE"
+    TPM_KEY_PASSWORD_FILE "--tpm-key-password-file" "DPS_TPM_KEY_PASSWORD_FILE"
+    TPM_OWNER_PASSWORD_FILE "--tpm-owner-password-file" "DPS_TPM_OWNER_PASSWORD_FILE"
+    TPM_STORAGE_HANDLE "--tpm-storage-handle" "DPS_TPM_STORAGE_HANDLE"
     TRANSPORT "--transport" "DPS_TRANSPORT"
     VERBOSE "--verbose" "DPS_VERBOSE"
 }
@@ -141,7 +150,7 @@ pub(crate) struct Device {
     /// The instance of the service, like 0ne00AABBCC
     #[arg(long, value_name = "SCOPE")]
     id_scope: Option<String>,
-    /// The device's name at the service
+    /// The device's name at the service; with --tpm, the one that Microsoft's SDKs make of the endorsement key unless given
     #[arg(long, value_name = "ID")]
     registration_id: Option<String>,
 }
@@ -155,6 +164,19 @@ impl Device {
             id_scope.map(|given| given.parse()).transpose()?,
             id.map(|given| given.parse()).transpose()?,
         ))
+    }
+
+    /// All of it; a device that is not named has the name that its TPM gives it.
+    pub(crate) async fn find_or_name_by(
+        &self,
+        tpm: &Tpm,
+    ) -> Result<(IdScope, RegistrationId), Error> {
+        let id_scope = ID_SCOPE.require(self.id_scope.as_ref())?.parse()?;
+        let id = match REGISTRATION_ID.find(self.registration_id.as_ref())? {
+            Some(given) => given.parse()?,
+            None => tpm.keys().await?.registration_id()?,
+        };
+        Ok((id_scope, id))
     }
 
     /// All of it.

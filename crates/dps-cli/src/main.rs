@@ -21,6 +21,7 @@ mod sas_token;
 mod seconds;
 mod secret;
 mod style;
+mod tpm;
 mod trace;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
             Command::Emulate(arguments) => emulate::run(&arguments),
             Command::DeriveKey(arguments) => derive_key::run(&arguments),
             Command::SasToken(arguments) => sas_token::run(&arguments),
+            Command::Tpm(command) => tpm::run(&command),
             Command::Completions(arguments) => generated::completions(&arguments),
             Command::Man(arguments) => generated::pages(&arguments),
         },

@@ -15,7 +15,8 @@ use dps_emulator::Emulator;
 
 use crate::{
     advice::Advice,
-    credential, embedded,
+    credential::{self, Credential},
+    embedded,
     files::{Deadline, Source},
     given::{self, Given, named, wrong},
     interrupt::Interrupts,
@@ -60,6 +61,9 @@ Examples:
   # A certificate with its chain, a payload, the result as JSON.
   dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
       --cert chain.pem --key key.pem --payload '{\"site\": \"north\"}' --json
+
+  # A TPM, whose endorsement key is in the enrollment (`dps tpm show`).
+  dps register --id-scope 0ne00AABBCC --transport amqp --tpm /dev/tpmrm0
 
   # Against `dps emulate --https-port 8443 --ca-out ca.pem`. The ID scope is
   # in its first line, and the group key, which belongs into group.key.
@@ -114,7 +118,7 @@ pub(crate) struct Arguments {
     poll_floor: Option<String>,
     /// Registers with an emulator of its own on free ports of this machine, needing nothing else
     #[arg(long, conflicts_with_all = [
-        "endpoint", "ca_file", "platform_roots", "proxy", "symmetric_key_file", "group_key_file", "cert", "key",
+        "endpoint", "ca_file", "platform_roots", "proxy", "symmetric_key_file", "group_key_file", "cert", "key", "tpm",
     ])]
     emulator: bool,
     /// Prints one JSON object on one line of standard output, failures included
@@ -277,9 +281,13 @@ impl Arguments {
             let embedded = embedded::start(id_scope, registration_id, transport).await?;
             (embedded.config, embedded.registration_id, Some(embedded.emulator))
         } else {
-            let (id_scope, id) = self.device.require()?;
+            let credential = self.credential.choose()?;
+            let (id_scope, id) = match &credential {
+                Credential::Tpm(tpm) => self.device.find_or_name_by(tpm).await?,
+                _ => self.device.require()?,
+            };
             context.registration_id = Some(id.to_string());
-            (self.config(id_scope, &id, deadline, context).await?, id, None)
+            (self.config(id_scope, &id, credential, deadline, context).await?, id, None)
         };
         config.pipelined = !given::STEP_BY_STEP.is_on(self.step_by_step)?;
         context.registration_id = Some(registration_id.to_string());
@@ -314,10 +322,10 @@ impl Arguments {
         &self,
         id_scope: IdScope,
         registration_id: &RegistrationId,
+        credential: Credential,
         deadline: Deadline,
         context: &mut Context,
     ) -> Result<Config, Error> {
-        let credential = self.credential.choose()?;
         let ca_file = given::CA_FILE.file(self.ca_file.as_ref())?;
         let payload_file = self.payload()?.and_then(|payload| payload_file(&payload));
         let files = credential.files().into_iter().chain(&ca_file).chain(&payload_file);

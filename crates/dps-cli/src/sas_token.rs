@@ -40,6 +40,13 @@ pub(crate) struct Arguments {
     /// key itself
     #[arg(long, value_name = "FILE")]
     symmetric_key_file: Option<String>,
+    #[command(flatten)]
+    expiry: Expiry,
+}
+
+/// When a token expires.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Expiry {
     /// How long the token is good for, from now on; 3600 without it
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     expires_in: Option<String>,
@@ -57,13 +64,13 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 
 fn sign(arguments: &Arguments) -> Result<Zeroizing<String>, Error> {
     let (id_scope, id) = arguments.device.require()?;
-    let expiry = arguments.expiry()?;
+    let expiry = arguments.expiry.find()?;
     let token = SasToken::sign(&arguments.key()?, &id_scope, &id, expiry);
     Ok(Zeroizing::new(format!("{}\n", token.expose())))
 }
 
-impl Arguments {
-    fn expiry(&self) -> Result<SystemTime, Error> {
+impl Expiry {
+    pub(crate) fn find(&self) -> Result<SystemTime, Error> {
         let expiry = given::EXPIRY.find(self.expiry.as_ref())?;
         let (Given { from: flag, text }, from) = match expiry {
             Some(expiry) if self.expires_in.is_none() => (expiry, 0),
@@ -84,7 +91,9 @@ impl Arguments {
                 )
             })
     }
+}
 
+impl Arguments {
     fn key(&self) -> Result<SymmetricKey, Error> {
         let file = given::SYMMETRIC_KEY_FILE.file(self.symmetric_key_file.as_ref())?;
         let key = match self.symmetric_key_file {

@@ -65,6 +65,7 @@ pub use dps_amqp::{AmqpConfig, AmqpTransport};
 pub use dps_attestation::{
     Attestation, GroupKey, SasSignature, SasSigner, SasToken, Signing, SymmetricKey,
     SymmetricKeyFile, TpmAnswer, TpmAttestation, TpmKeys, X509Files, X509Identity,
+    parse_certificates,
 };
 pub use dps_connect::{ApiVersion, Carrier, Config, Endpoint, NoProxy, Proxy, ProxyChoice, Roots};
 #[cfg(feature = "http")]

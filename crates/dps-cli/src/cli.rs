@@ -47,7 +47,7 @@ pub(crate) enum Command {
     /// Signs a SAS token with a device's key
     SasToken(sas_token::Arguments),
     /// Shows the keys of a TPM, and signs with the one for the hub
-    #[command(subcommand)]
+    #[command(subcommand, after_help = tpm::EXAMPLES)]
     Tpm(tpm::Command),
     /// Prints the completions of this command for a shell
     Completions(generated::Completions),

@@ -65,6 +65,11 @@ pub(crate) struct Certificate {
 }
 
 impl Flags {
+    /// Whether a TPM is given, which may name the device.
+    pub(crate) fn has_tpm(&self) -> Result<bool, Error> {
+        Ok(TPM.find(self.tpm.tpm.as_ref())?.is_some())
+    }
+
     /// The one credential that was given: by flags, or else by variables.
     pub(crate) fn choose(&self) -> Result<Credential, Error> {
         let Self { symmetric_key_file, group_key_file, cert, key, tpm, .. } = self;

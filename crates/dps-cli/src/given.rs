@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use dps_client::{ConfigurationError, Error, IdScope, RegistrationId, tpm::Tpm};
+use dps_client::{ConfigurationError, Error, IdScope, RegistrationId};
 
 use crate::files::Source;
 
@@ -166,17 +166,11 @@ impl Device {
         ))
     }
 
-    /// All of it; a device that is not named has the name that its TPM gives it.
-    pub(crate) async fn find_or_name_by(
-        &self,
-        tpm: &Tpm,
-    ) -> Result<(IdScope, RegistrationId), Error> {
+    /// All of it but the registration id, which something else may give.
+    pub(crate) fn require_id_scope(&self) -> Result<(IdScope, Option<RegistrationId>), Error> {
         let id_scope = ID_SCOPE.require(self.id_scope.as_ref())?.parse()?;
-        let id = match REGISTRATION_ID.find(self.registration_id.as_ref())? {
-            Some(given) => given.parse()?,
-            None => tpm.keys().await?.registration_id()?,
-        };
-        Ok((id_scope, id))
+        let id = REGISTRATION_ID.find(self.registration_id.as_ref())?;
+        Ok((id_scope, id.map(|given| given.parse()).transpose()?))
     }
 
     /// All of it.

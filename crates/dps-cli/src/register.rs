@@ -46,6 +46,7 @@ Exit codes:
     5 timeout
     6 protocol: the service's answer makes no sense
     7 rejected for now: the same command can succeed later
+    8 credential: the TPM failed or can't be used
   130 cancelled by SIGINT (Ctrl-C)
   143 cancelled by SIGTERM
     1 anything else, like standard output that can't be written
@@ -281,10 +282,14 @@ impl Arguments {
             let embedded = embedded::start(id_scope, registration_id, transport).await?;
             (embedded.config, embedded.registration_id, Some(embedded.emulator))
         } else {
+            let (id_scope, id) = match self.credential.has_tpm()? {
+                true => self.device.require_id_scope()?,
+                false => self.device.require().map(|(id_scope, id)| (id_scope, Some(id)))?,
+            };
             let credential = self.credential.choose()?;
-            let (id_scope, id) = match &credential {
-                Credential::Tpm(tpm) => self.device.find_or_name_by(tpm).await?,
-                _ => self.device.require()?,
+            let id = match (id, &credential) {
+                (None, Credential::Tpm(tpm)) => tpm.keys().await?.registration_id()?,
+                (id, _) => id.map_or_else(|| self.device.require().map(|(_, id)| id), Ok)?,
             };
             context.registration_id = Some(id.to_string());
             (self.config(id_scope, &id, credential, deadline, context).await?, id, None)

@@ -121,6 +121,7 @@ fn exit_code(error: &Error) -> u8 {
         ErrorKind::Connection => 4,
         ErrorKind::Timeout => 5,
         ErrorKind::Protocol => 6,
+        ErrorKind::Credential => 8,
         ErrorKind::Cancelled => interrupt::exit_code(),
         // The command never registers twice at once.
         _ => 1,

@@ -45,6 +45,13 @@ pub(crate) struct TpmFlags {
     tpm_owner_password_file: Option<String>,
 }
 
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  dps tpm show
+  dps tpm sign --hub my-hub.azure-devices.net --device-id pump-17
+
+`dps tpm COMMAND --help` has more.";
+
 const SHOW_DETAILS: &str = "\
 Both keys are made when the TPM has none yet, which can take it a minute. Put
 the endorsement key and the registration id into an individual enrollment.
@@ -57,7 +64,7 @@ const SIGN_DETAILS: &str = "\
 Only the token is printed: the password of the device at its hub. Until it
 expires it is as good as the key: keep it out of logs.
 
-Example:
+Examples:
   dps tpm sign --hub my-hub.azure-devices.net --device-id pump-17";
 
 #[derive(Debug, clap::Subcommand)]

@@ -22,4 +22,5 @@ mod register;
 mod secrets;
 mod support;
 mod terminal;
+mod tpm;
 mod variables;

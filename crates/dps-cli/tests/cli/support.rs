@@ -109,6 +109,7 @@ impl Ended {
             "connection" => 4,
             "timeout" => 5,
             "protocol" => 6,
+            "credential" => 8,
             "cancelled" => 130,
             other => panic!("{other}?"),
         };

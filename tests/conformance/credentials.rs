@@ -175,7 +175,7 @@ async fn a_registration_id_of_any_shape_registers(cell: Cell) {
     for id in REGISTRATION_IDS {
         let bench = Bench::of_device(cell, id).await;
         let registered = bench.register().await.unwrap_or_else(|error| panic!("{id}: {error}"));
-        assert_eq!(registered.device_id, id);
+        assert_eq!(registered.device_id, id, "{id:?}");
     }
 }
 

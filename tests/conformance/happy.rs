@@ -153,7 +153,7 @@ async fn json_is_carried_to_the_letter_both_ways(cell: Cell) {
     for text in &texts {
         let request = bench.request().payload(text.parse::<Json>().unwrap()).unwrap();
         let registered = client.register(request).await.unwrap();
-        assert_eq!(registered.payload.unwrap().get(), *text);
+        assert_eq!(registered.payload.unwrap().get(), *text, "{text:?}");
     }
     settle(&client).await;
     let arrived: Vec<_> = payloads(&bench).into_iter().flatten().collect();
@@ -169,7 +169,7 @@ async fn a_fixed_payload_comes_back(cell: Cell) {
         let bench =
             Bench::with(cell, |enrollment| enrollment.payload(payload).behavior(behavior)).await;
         let registered = bench.register().await.unwrap();
-        assert_eq!(registered.payload.unwrap().get(), text);
+        assert_eq!(registered.payload.unwrap().get(), text, "{text:?}");
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) async fn run(transport: Transport, identity: Identity) {
     bench.succeed().await;
     bench.be_refused().await;
     bench.be_echoed().await;
-    bench.trust_nobody().await;
+    bench.trust_no_root().await;
     bench.go_through_proxies().await;
     bench.run_out_of_time().await;
     bench.break_off().await;
@@ -159,7 +159,7 @@ impl Bench {
         self.fails(adjusted(self.config.clone(), |config| config.proxy = proxy.choice(""))).await;
     }
 
-    async fn trust_nobody(&self) {
+    async fn trust_no_root(&self) {
         let other = Roots::empty().with_pem(Authority::root("Other").pem.as_bytes()).unwrap();
         self.fails(adjusted(self.config.clone(), |config| config.roots = other)).await;
     }

@@ -82,7 +82,7 @@ impl Environment {
     }
 
     /// The device looks for the service where nobody is.
-    pub(crate) fn at_nobody(&self, mut device: Device) -> Result<Device> {
+    pub(crate) fn at_a_closed_port(&self, mut device: Device) -> Result<Device> {
         device.config.endpoint = endpoint("127.0.0.1", self.refused.local_addr()?.port())?;
         Ok(device)
     }

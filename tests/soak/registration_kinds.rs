@@ -236,7 +236,9 @@ impl Kind {
                 device.config.id_scope = "0ne00000000".parse::<IdScope>()?;
                 Ok(device)
             }
-            Self::Refused => environment.at_nobody(environment.device(self, transport, &name)?),
+            Self::Refused => {
+                environment.at_a_closed_port(environment.device(self, transport, &name)?)
+            }
             Self::Untrusted => {
                 Ok(environment.distrustful(environment.device(self, transport, &name)?))
             }

@@ -206,7 +206,7 @@ fn the_key_of_another_certificate_is_refused() {
 }
 
 #[test]
-fn a_wrong_file_for_the_certificate_is_told_for_what_it_is() {
+fn a_wrong_file_for_the_certificate_is_named_for_what_it_is() {
     let utf16: Vec<u8> =
         [0xff, 0xfe].into_iter().chain(RSA_CERT.iter().flat_map(|b| [*b, 0])).collect();
     let cut_off = &RSA_CERT[..RSA_CERT.len() / 2];
@@ -238,7 +238,7 @@ fn a_wrong_file_for_the_certificate_is_told_for_what_it_is() {
 }
 
 #[test]
-fn a_wrong_file_for_the_key_is_told_for_what_it_is() {
+fn a_wrong_file_for_the_key_is_named_for_what_it_is() {
     let two = [RSA_KEY, P256_KEY].concat();
     let openssh = b"-----BEGIN OPENSSH PRIVATE KEY-----\nc2Vj\n-----END OPENSSH PRIVATE KEY-----\n";
     let cases: Vec<(Vec<u8>, &str)> = vec![

@@ -238,7 +238,7 @@ fn issuer_and_subject_may_be_spelt_in_different_string_types() {
 }
 
 #[test]
-fn a_clock_a_year_off_is_told_with_both_dates() {
+fn a_clock_a_year_off_is_reported_with_both_dates() {
     let factory = Factory::new();
     let (leaf, key) = factory.device(params("pump-17"));
     let identity = X509Identity::from_der(vec![leaf, factory.intermediate()], key).unwrap();

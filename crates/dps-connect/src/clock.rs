@@ -69,7 +69,7 @@ mod tests {
             (now - Duration::from_secs(7200), ", 2 hours ahead of the service's: set the clock"),
             (SystemTime::UNIX_EPOCH, ", 20089 days ahead of the service's: set the clock"),
         ] {
-            assert_eq!(describe(now, Some(service)), format!("{says}{then}"));
+            assert_eq!(describe(now, Some(service)), format!("{says}{then}"), "{service:?}");
         }
     }
 }

@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn an_api_version_is_a_date_or_a_word() {
         for good in ["2021-06-01", "2025-07-01-preview", "v1.0"] {
-            assert_eq!(good.parse::<ApiVersion>().unwrap().as_str(), good);
+            assert_eq!(good.parse::<ApiVersion>().unwrap().as_str(), good, "{good:?}");
         }
         for bad in ["", "2021 06", "1&x=2", "2021-06-01\n"] {
             let message = bad.parse::<ApiVersion>().unwrap_err().to_string();

@@ -171,8 +171,8 @@ mod tests {
         for (text, host, port, shown) in cases {
             let endpoint: Endpoint = text.parse().unwrap();
             assert_eq!((endpoint.host(), endpoint.port()), (host, port), "{text}");
-            assert_eq!(endpoint.to_string(), shown);
-            assert_eq!(shown.parse::<Endpoint>().unwrap(), endpoint);
+            assert_eq!(endpoint.to_string(), shown, "{text:?}");
+            assert_eq!(shown.parse::<Endpoint>().unwrap(), endpoint, "{text:?}");
         }
     }
 

@@ -163,7 +163,11 @@ mod tests {
         ];
         for (answer, line, values) in cases {
             let (head, length) = read(answer);
-            assert_eq!((head.status, head.line.as_str(), length), (429, *line, answer.len()));
+            assert_eq!(
+                (head.status, head.line.as_str(), length),
+                (429, *line, answer.len()),
+                "{answer:?}"
+            );
             assert_eq!(head.values("v").collect::<Vec<_>>(), *values, "{line}");
         }
     }

@@ -217,8 +217,12 @@ mod tests {
         ];
         for (text, address, credentials, shown) in cases {
             let proxy: Proxy = text.parse().unwrap();
-            assert_eq!((proxy.address().as_str(), proxy.credentials()), (address, credentials));
-            assert_eq!(proxy.to_string(), shown);
+            assert_eq!(
+                (proxy.address().as_str(), proxy.credentials()),
+                (address, credentials),
+                "{text:?}"
+            );
+            assert_eq!(proxy.to_string(), shown, "{text:?}");
         }
     }
 

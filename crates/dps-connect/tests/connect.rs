@@ -32,7 +32,7 @@ async fn says_hello(mut stream: Stream) -> bool {
 }
 
 #[tokio::test]
-async fn both_versions_connect_and_every_step_is_told() {
+async fn both_versions_connect_and_every_step_is_reported() {
     let authority = Authority::new("Test CA");
     let server = authority.server(|_| ());
     for (version, expected) in

@@ -192,7 +192,7 @@ async fn a_refusal_is_read_however_odd_its_head_is() {
         let address = refusals::answering(tls, answer.clone(), Cut::Closed).await;
         let response = upgrade_refused(&ca, address).await;
         refusals::is_kept(&response, 429, &answer);
-        assert_eq!(response.body, refusals::JSON.as_bytes());
+        assert_eq!(response.body, refusals::JSON.as_bytes(), "{answer:?}");
     }
 }
 
@@ -333,7 +333,7 @@ async fn a_stream_that_ends_without_a_close_is_at_its_end_too() {
 }
 
 #[tokio::test]
-async fn what_breaks_the_rules_is_told_from_what_breaks_the_connection() {
+async fn what_breaks_the_rules_is_distinguished_from_what_breaks_the_connection() {
     let too_large = u64::try_from(MAX_MESSAGE_BYTES + 1).unwrap().to_be_bytes();
     let cases: [&[u8]; 5] = [
         b"\x81\x02hi",

@@ -245,11 +245,11 @@ mod tests {
         for (payload, with_model_id) in cases {
             let parsed: Json = payload.parse().unwrap();
             let last = request().payload(parsed.clone()).unwrap().model_id("m");
-            assert_eq!(last.payload_json().unwrap().get(), with_model_id);
+            assert_eq!(last.payload_json().unwrap().get(), with_model_id, "{payload:?}");
             let first = request().model_id("m").payload(parsed).unwrap();
             let own = Object::read(payload).unwrap().member("modelId").is_some();
             let kept = if own { payload } else { with_model_id };
-            assert_eq!(first.payload_json().unwrap().get(), kept);
+            assert_eq!(first.payload_json().unwrap().get(), kept, "{payload:?}");
         }
     }
 

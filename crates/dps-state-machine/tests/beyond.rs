@@ -47,7 +47,8 @@ async fn a_throttled_registration_waits_as_asked_and_goes_out_again() {
         assert_eq!(transport.times(), [secs(0), secs(5)], "{code}");
         assert_eq!(
             transport.calls(),
-            [Call::Register("dev-1".into()), Call::Register("dev-1".into())]
+            [Call::Register("dev-1".into()), Call::Register("dev-1".into())],
+            "{code:?}"
         );
     }
 }
@@ -108,15 +109,23 @@ async fn a_wait_past_the_deadline_fails_at_once_and_says_when_to_come_back() {
     for asked in [60, 61, 600, u64::MAX] {
         let transport = Transport::answering([refused(429_001, Some(asked))]);
         let error = transport.machine().register(request()).await.unwrap_err();
-        assert_eq!((error.kind(), error.status()), (ErrorKind::Rejected, Some(429)));
-        assert_eq!((error.retry_after(), error.is_retryable()), (Some(secs(asked)), true));
+        assert_eq!((error.kind(), error.status()), (ErrorKind::Rejected, Some(429)), "{asked:?}");
+        assert_eq!(
+            (error.retry_after(), error.is_retryable()),
+            (Some(secs(asked)), true),
+            "{asked:?}"
+        );
 
         let transport = Transport::answering([assigning_after(asked)]);
         let Err(Error::Timeout(timeout)) = transport.machine().register(request()).await else {
             panic!("a timeout")
         };
-        assert_eq!(timeout.retry_after, Some(secs(asked)));
-        assert_eq!((timeout.scope, timeout.stage), (TimeoutScope::Registration, Stage::Query));
+        assert_eq!(timeout.retry_after, Some(secs(asked)), "{asked:?}");
+        assert_eq!(
+            (timeout.scope, timeout.stage),
+            (TimeoutScope::Registration, Stage::Query),
+            "{asked:?}"
+        );
     }
     assert_eq!(start.elapsed(), Duration::ZERO);
 }
@@ -142,8 +151,12 @@ async fn a_request_without_an_answer_times_out() {
         let Err(Error::Timeout(timeout)) = machine.register(request()).await else {
             panic!("a timeout")
         };
-        assert_eq!((timeout.scope, timeout.stage), (TimeoutScope::Request, stage));
-        assert_eq!(start.elapsed().as_secs() % 7, if stage == Stage::Query { 2 } else { 0 });
+        assert_eq!((timeout.scope, timeout.stage), (TimeoutScope::Request, stage), "{stage:?}");
+        assert_eq!(
+            start.elapsed().as_secs() % 7,
+            if stage == Stage::Query { 2 } else { 0 },
+            "{stage:?}"
+        );
         assert_eq!(transport.under_way(), 0, "the call was dropped");
     }
 }
@@ -241,17 +254,18 @@ async fn cancel_without_a_registration_does_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_registration_that_nobody_polls_can_be_ended() {
     for answers in [vec![], vec![assigning_after(9)]] {
+        let row = format!("{answers:?}");
         let transport = Transport::answering(answers);
         let machine = transport.machine();
         let mut registration = pin!(machine.register(request()));
-        assert!(poll_once(registration.as_mut()).await.is_none());
+        assert!(poll_once(registration.as_mut()).await.is_none(), "{row}");
         machine.end_session().await.unwrap();
-        assert_eq!(transport.calls().last(), Some(&Call::End));
+        assert_eq!(transport.calls().last(), Some(&Call::End), "{row}");
         // A new one may even run before the old one is polled again.
         transport.forget_script();
         transport.then(secs(0), assigned());
         machine.register(request()).await.unwrap();
-        assert_eq!(registration.await.unwrap_err().kind(), ErrorKind::Cancelled);
+        assert_eq!(registration.await.unwrap_err().kind(), ErrorKind::Cancelled, "{row}");
     }
 }
 
@@ -262,8 +276,8 @@ async fn dropping_the_registration_anywhere_leaves_the_machine_usable() {
         transport.then(secs(1), assigning()).then(secs(1), refused(503_000, None)).then_never();
         let machine = transport.machine();
         let dropped = tokio::time::timeout(secs(polled_for), machine.register(request())).await;
-        assert!(dropped.is_err());
-        assert_eq!(transport.under_way(), 0);
+        assert!(dropped.is_err(), "{polled_for:?}");
+        assert_eq!(transport.under_way(), 0, "{polled_for:?}");
         transport.forget_script();
         transport.then(secs(0), assigned());
         machine.register(request()).await.unwrap();
@@ -448,7 +462,7 @@ async fn a_timeout_names_the_stage_of_the_connection_that_it_struck() {
         let resolving = Step::Resolving { host: "dps.example".into() };
         transport.say_steps(vec![resolving, last]);
         let error = transport.machine().register(request()).await.unwrap_err();
-        assert_eq!((error.kind(), error.stage()), (ErrorKind::Timeout, Some(stage)));
+        assert_eq!((error.kind(), error.stage()), (ErrorKind::Timeout, Some(stage)), "{stage:?}");
     }
 }
 

@@ -160,11 +160,12 @@ async fn end_session_while_disconnected_returns_and_calls_nothing() {
 #[tokio::test(start_paused = true)]
 async fn end_session_reaches_the_transport_while_connected_whatever_the_outcome_was() {
     for answer in [assigned(), refused(401_002, None), broken(), status("enchanted")] {
+        let row = format!("{answer:?}");
         let transport = Transport::answering([answer]);
         let machine = transport.machine();
         let _outcome = machine.register(request()).await;
         machine.end_session().await.unwrap();
-        assert_eq!(transport.calls()[1..], [Call::End]);
+        assert_eq!(transport.calls()[1..], [Call::End], "{row}");
     }
 }
 
@@ -183,8 +184,8 @@ async fn end_session_cancels_the_registration_in_progress_from_every_state() {
             tokio::time::sleep(secs(3)).await;
             machine.end_session().await
         });
-        assert_eq!(registered.unwrap_err().kind(), ErrorKind::Cancelled);
+        assert_eq!(registered.unwrap_err().kind(), ErrorKind::Cancelled, "{transport:?}");
         ended.unwrap();
-        assert_eq!(transport.calls().last(), Some(&Call::End));
+        assert_eq!(transport.calls().last(), Some(&Call::End), "{transport:?}");
     }
 }

@@ -46,7 +46,7 @@ fn a_session(data: &[u8], pipelined: bool, offered: bool) {
     if let Some((answers, words)) = stream::run(Duration::from_secs(30), session) {
         assert!(!words.is_empty());
         for answer in answers {
-            assert!(answer.body.len() <= MAX_ANSWER_BYTES && answer.status >= 200);
+            assert!(answer.body.len() <= MAX_ANSWER_BYTES && answer.status >= 200, "{answer:?}");
         }
     }
 }

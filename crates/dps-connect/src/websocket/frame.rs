@@ -134,7 +134,7 @@ mod tests {
             written[1] &= 0x7f;
             let header = &written[..start - 4];
             let (read, size) = Header::parse(header).unwrap().unwrap();
-            assert_eq!((read.length, size), (length, header.len()));
+            assert_eq!((read.length, size), (length, header.len()), "{length:?}");
             for cut in 0..header.len() {
                 assert_eq!(Header::parse(&header[..cut]), Ok(None), "{length}, {cut}");
             }

@@ -84,7 +84,7 @@ async fn an_api_version_is_wanted() {
 }
 
 #[tokio::test]
-async fn a_bad_token_opens_and_closes_with_the_json_or_ends_sasl_if_told_to() {
+async fn a_bad_token_opens_and_closes_with_the_json_or_ends_sasl_where_the_fault_says_so() {
     let emulator = behaving(Behavior::new()).await;
     for token in ["nonsense".to_owned(), right_token(&emulator).replace("se=", "se=1")] {
         let mut device = connect(&emulator).await;

@@ -97,7 +97,7 @@ async fn events_tell_the_story_and_no_secret() {
 }
 
 #[tokio::test]
-async fn the_reason_of_a_refusal_is_told_to_whoever_runs_the_emulator() {
+async fn the_reason_of_a_refusal_is_shown_to_whoever_runs_the_emulator() {
     let emulator = with_one_device().start().await.unwrap();
     let other = SymmetricKey::random().unwrap();
     let requests = Requests::with_key(&emulator, "dev-1", &other);

@@ -69,7 +69,7 @@ async fn other_versions_of_mqtt_are_refused() {
 }
 
 #[tokio::test]
-async fn a_device_that_nobody_knows_hears_so_in_answer_to_its_request() {
+async fn a_device_without_an_enrollment_is_refused_in_answer_to_its_request() {
     let emulator = behaving(Behavior::new()).await;
     let scope = emulator.id_scope().to_string();
     let unknown = connect_as(&emulator, "dev-2", Some(token(&scope, "dev-2", &key())));

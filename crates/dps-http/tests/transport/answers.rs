@@ -54,7 +54,7 @@ async fn an_operation_id_that_no_url_can_carry_is_the_services_fault() {
         let (request, operation, progress) = (request(), operation(id), Progress::default());
         let outcome = transport.query_operation_status(&request, &operation, &progress).await;
         let error = protocol_error(outcome);
-        assert_eq!(error.stage, Stage::Query);
+        assert_eq!(error.stage, Stage::Query, "{id:?}");
         assert!(error.reason.contains("operation id") && error.reason.len() < 300, "{error}");
     }
 }
@@ -111,12 +111,20 @@ async fn an_answer_is_handed_up_as_it_came() {
     ];
     let (mut server, config) = start(cases.iter().map(|(answer, ..)| answer.clone())).await;
     let mut transport = HttpTransport::new(config).unwrap();
-    for (_, status, body, retry_after) in cases {
+    for (row, (_, status, body, retry_after)) in cases.into_iter().enumerate() {
         let answer = register(&mut transport).await.unwrap();
-        assert_eq!((answer.status, answer.body), (status, body));
-        assert_eq!(answer.retry_after, retry_after.map(Duration::from_secs));
-        assert_eq!(answer.hint, None);
-        assert_eq!(answer.protocol_result.get("status"), Some(status.to_string().as_str()));
+        assert_eq!((answer.status, answer.body), (status, body), "row {row}, status {status}");
+        assert_eq!(
+            answer.retry_after,
+            retry_after.map(Duration::from_secs),
+            "row {row}, status {status}"
+        );
+        assert_eq!(answer.hint, None, "row {row}, status {status}");
+        assert_eq!(
+            answer.protocol_result.get("status"),
+            Some(status.to_string().as_str()),
+            "row {row}, status {status}"
+        );
         let (_, head, _) = server.request().await;
         assert!(!head.contains("cookie"), "{head}");
         assert!(head.contains("\r\naccept-encoding: identity\r\n"), "{head}");
@@ -124,7 +132,7 @@ async fn an_answer_is_handed_up_as_it_came() {
 }
 
 #[tokio::test]
-async fn what_came_beside_the_body_is_kept_in_order() {
+async fn result_metadata_is_kept_in_order() {
     let headers = "x-ms-error-code: 401002\r\nX-Odd: caf\u{e9}\r\nx-odd: 2\r\n";
     let (_server, config) = start([Answer::with("401 Unauthorized", headers, "{}")]).await;
     let answer = register(&mut HttpTransport::new(config).unwrap()).await.unwrap();
@@ -161,9 +169,9 @@ async fn an_answer_is_read_up_to_one_mebibyte() {
             _ => query(&mut transport).await,
         };
         let error = protocol_error(outcome);
-        assert_eq!((error.stage, error.status), (stage, Some(200)));
+        assert_eq!((error.stage, error.status), (stage, Some(200)), "{stage:?}");
         assert!(error.reason.contains("larger than 1048576"), "{error}");
-        assert_eq!(error.protocol_result.get("status"), Some("200"));
+        assert_eq!(error.protocol_result.get("status"), Some("200"), "{stage:?}");
     }
     assert_eq!(query(&mut transport).await.unwrap().body, b"{}");
 }
@@ -202,7 +210,7 @@ async fn a_refusal_is_read_however_odd_its_head_is() {
         let mut transport = HttpTransport::new(config(&localhost(address), roots)).unwrap();
         let response = query(&mut transport).await.unwrap();
         refusals::is_kept(&response, 429, &answer);
-        assert_eq!(response.body, refusals::JSON.as_bytes());
+        assert_eq!(response.body, refusals::JSON.as_bytes(), "{answer:?}");
     }
 }
 

@@ -8,10 +8,10 @@ async fn one_connection_serves_register_and_polls_until_the_session_ends() {
     let mut transport = HttpTransport::new(config).unwrap();
     for session in 1..=2 {
         register(&mut transport).await.unwrap();
-        assert_eq!(server.request().await.0, session);
+        assert_eq!(server.request().await.0, session, "{session:?}");
         for _ in 0..10 {
             query(&mut transport).await.unwrap();
-            assert_eq!(server.request().await.0, session);
+            assert_eq!(server.request().await.0, session, "{session:?}");
         }
         transport.end_session().await.unwrap();
         server.closed(session).await;
@@ -41,11 +41,11 @@ async fn a_connection_that_breaks_is_lost_and_the_next_call_makes_a_new_one() {
             };
             let error = connection_error(outcome);
             assert_eq!(error.stage, stage, "{bytes:?}");
-            assert!(error.lost && error.retryable && error.request_may_have_been_sent);
+            assert!(error.lost && error.retryable && error.request_may_have_been_sent, "{stage:?}");
             let host = localhost(server.address);
             assert!(error.message.contains(&format!("{host} closed")), "{error}");
         }
-        assert_eq!(query(&mut transport).await.unwrap().body, b"{}");
+        assert_eq!(query(&mut transport).await.unwrap().body, b"{}", "{bytes:?}");
         for connection in 1..=3 {
             assert_eq!(server.request().await.0, connection, "nothing is sent twice: {bytes:?}");
         }
@@ -159,7 +159,7 @@ async fn failed_registrations_leave_no_task_behind() {
 }
 
 #[tokio::test]
-async fn each_step_of_a_new_connection_is_told_and_none_of_a_kept_one() {
+async fn each_step_of_a_new_connection_is_reported_and_none_of_a_kept_one() {
     let (mut server, config) = start(std::iter::repeat_n(Answer::ok("{}"), 9)).await;
     let (through, _asked) = open_proxy(server.address).await;
     let steps = Arc::new(Mutex::new(Vec::new()));
@@ -193,9 +193,9 @@ async fn each_step_of_a_new_connection_is_told_and_none_of_a_kept_one() {
         assert_eq!(std::mem::take(&mut *steps.lock().unwrap()), expected);
         let query = (request(), operation("4.op"));
         transport.query_operation_status(&query.0, &query.1, &progress).await.unwrap();
-        assert_eq!(server.request().await.0, connection);
-        assert_eq!(*steps.lock().unwrap(), []);
-        // The other transports tell the same.
+        assert_eq!(server.request().await.0, connection, "{expected:?}");
+        assert_eq!(*steps.lock().unwrap(), [], "{expected:?}");
+        // The other transports report the same.
         Connector::new(config).unwrap().connect(443, &progress).await.unwrap();
         assert_eq!(std::mem::take(&mut *steps.lock().unwrap()), expected);
     }
@@ -219,7 +219,7 @@ async fn one_tunnel_through_the_proxy_serves_the_session() {
             let (name, value) = line.split_once(": ")?;
             name.eq_ignore_ascii_case("proxy-authorization").then_some(value)
         });
-        assert_eq!(sent, authorization);
+        assert_eq!(sent, authorization, "{user_info:?}");
         for _ in 0..2 {
             let (_, head, _) = server.request().await;
             assert!(!head.contains("proxy-authorization"), "the service sees none of it: {head}");

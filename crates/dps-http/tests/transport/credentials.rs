@@ -14,7 +14,7 @@ async fn a_device_certificate_goes_out_with_its_chain_and_without_a_token() {
             config.attestation = device.attestation()
         });
         let mut transport = HttpTransport::new(config).unwrap();
-        assert_eq!(register(&mut transport).await.unwrap().hint, None);
+        assert_eq!(register(&mut transport).await.unwrap().hint, None, "{version:?}");
         let (_, head, _) = server.request().await;
         assert!(!head.contains("authorization"), "{head}");
         let hint = register(&mut transport).await.unwrap().hint.unwrap();

@@ -74,10 +74,11 @@ fn time_alone_leads_out_of_every_state() {
 fn an_end_of_session_leads_from_every_state_to_disconnected() {
     for mut driven in every_reachable_machine() {
         let now = driven.now();
+        let before = format!("{:?}", driven.state());
         driven.step(now, Input::EndSession);
         if let Some(exchange) = driven.end_of_session() {
             driven.step(now, Input::SessionEnded(exchange, Ok(())));
         }
-        assert_eq!(*driven.state(), State::Disconnected);
+        assert_eq!(*driven.state(), State::Disconnected, "from {before}");
     }
 }

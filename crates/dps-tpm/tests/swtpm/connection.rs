@@ -221,7 +221,7 @@ async fn a_silent_tpm_is_a_timeout_that_says_what_else_could_have_it() {
 }
 
 #[tokio::test]
-async fn a_tpm_that_is_not_there_is_told_with_its_address() {
+async fn a_missing_tpm_is_reported_with_its_address() {
     for (address, says) in [
         ("/nowhere/tpmrm0", "has a TPM 2.0"),
         ("swtpm:/nowhere/socket", "has a TPM 2.0"),

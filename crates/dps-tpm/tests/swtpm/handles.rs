@@ -11,7 +11,7 @@ pub(crate) const ECC_STORAGE: [u8; 26] = [
 ];
 
 #[tokio::test]
-async fn an_ecc_key_at_the_handle_of_the_storage_root_key_is_told_and_nothing_is_made() {
+async fn an_ecc_key_at_the_handle_of_the_storage_root_key_is_refused_and_nothing_is_made() {
     let swtpm = swtpm!();
     swtpm.keep_primary(&ECC_STORAGE, 0x8100_0001);
     let error = swtpm.tpm().keys().await.unwrap_err();
@@ -29,7 +29,7 @@ async fn an_ecc_key_at_the_handle_of_the_storage_root_key_is_told_and_nothing_is
 }
 
 #[tokio::test]
-async fn another_template_at_the_handle_of_the_endorsement_key_is_told() {
+async fn another_template_at_the_handle_of_the_endorsement_key_is_refused() {
     let swtpm = swtpm!();
     swtpm.tpm().keys().await.unwrap();
     let mut config = swtpm.config();
@@ -61,7 +61,7 @@ fn with_passwords(mut config: TpmConfig, endorsement: &str, owner: &str) -> Tpm 
 }
 
 #[tokio::test]
-async fn hierarchies_with_passwords_are_opened_with_them_and_told_by_name_without() {
+async fn hierarchies_with_passwords_are_opened_with_them_and_named_without() {
     let swtpm = swtpm!();
     swtpm.set_password(OWNER_HIERARCHY, b"of the owner");
     swtpm.set_password(ENDORSEMENT_HIERARCHY, b"of the endorsement");

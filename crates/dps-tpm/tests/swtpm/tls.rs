@@ -291,7 +291,7 @@ async fn keys_that_can_not_sign_handshakes_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_file_of_another_tpm_is_told_when_it_signs() {
+async fn a_file_of_another_tpm_is_refused_when_it_signs() {
     let (swtpm, other) = (swtpm!(), swtpm!());
     let parent = other.make_primary(&ECC_STORAGE);
     let (private, public) = other.make_key(parent, &p256(SIGN), b"");

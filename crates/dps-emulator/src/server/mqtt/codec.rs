@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_packet_is_told_at_once() {
+    fn what_is_no_packet_is_refused_at_once() {
         for (bytes, says) in [
             (&b"\x00"[..], "no packet of this kind"),
             (b"\xf0", "no packet of this kind"),

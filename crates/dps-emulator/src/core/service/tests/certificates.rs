@@ -148,7 +148,7 @@ fn a_group_takes_whom_its_ca_vouches_for() {
 }
 
 #[test]
-fn a_ca_out_of_its_dates_vouches_for_nobody() {
+fn a_ca_out_of_its_dates_signs_for_no_device() {
     let mut old = params("old", true);
     old.not_after = (now() - DAY).into();
     let old = ca(old, None);

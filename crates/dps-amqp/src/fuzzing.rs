@@ -54,6 +54,7 @@ fn words(broken: &Broken) -> String {
         Broken::Lost(error) => error.to_string(),
         Broken::Dismissed(what) => what.clone(),
         Broken::Nonsense(reason) => reason.to_string(),
+        Broken::Credential(error) => error.to_string(),
     }
 }
 

@@ -63,8 +63,8 @@ impl X509Identity {
         Self::with_key(file::parse_certificates(certificates)?, &file::private_key(key)?)
     }
 
-    /// Takes the certificates, the device's own first, and the private key, each as DER. The key's format is told
-    /// by its content.
+    /// Takes the certificates, the device's own first, and the private key, each as DER. The key's format is
+    /// recognized by its content.
     ///
     /// # Errors
     /// As [`from_pem`](Self::from_pem).

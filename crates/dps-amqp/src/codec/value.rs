@@ -51,8 +51,8 @@ pub enum Value<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encoded<'a>(&'a [u8]);
 
-/// The elements of a list, an array or a map, read one by one. They end early where no further one can be told from what
-/// follows, and after 4096.
+/// The elements of a list, an array or a map, read one by one. They end early where no further one can be read
+/// from what follows, and after 4096.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Elements<'a> {
     rest: &'a [u8],

@@ -32,7 +32,7 @@ impl Malformed {
 pub(super) fn read(bytes: &[u8], max: usize) -> Option<Framed> {
     let broken = |reason| Some(Framed { packet: Err(reason), size: bytes.len() });
     let (first, rest) = bytes.split_first()?;
-    // Told at once: there may be no packet of this kind that ever ends.
+    // Refused at once: there may be no packet of this kind that ever ends.
     if !matches!(first >> 4, 1..=14) {
         return broken(Malformed::other("there is no packet of this kind"));
     }

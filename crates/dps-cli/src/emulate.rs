@@ -132,7 +132,9 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<ExitCode, Error> {
     let level = arguments.verbosity.level()?;
     // One line for each registration is what most want to see; the traces are for those who look for more.
-    trace::start(if level > 1 { level } else { 0 });
+    if level > 1 {
+        trace::start(level);
+    }
     let quiet = given::QUIET.is_on(arguments.quiet)?;
     if !quiet {
         given::unknown_variables().iter().for_each(|warning| report::warn(warning));

@@ -243,7 +243,9 @@ impl Arguments {
         let json = given::JSON.is_on(self.json)?;
         let quiet = given::QUIET.is_on(self.quiet)?;
         let level = self.verbosity.level()?;
-        trace::start(level);
+        if !quiet || level > 0 {
+            trace::start(level);
+        }
         if !quiet {
             given::unknown_variables().iter().for_each(|warning| report::warn(warning));
         }

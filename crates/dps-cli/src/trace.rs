@@ -1,11 +1,23 @@
-//! `-v` and `-vv`.
+//! What the library says beside results and errors: its warnings, and all of it by `-v` and `-vv`.
+
+use std::fmt::{Debug, Write as _};
 
 use dps_client::Error;
-use tracing_subscriber::{filter::LevelFilter, filter::Targets, fmt, prelude::*};
+use tracing::{
+    Event, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    Layer,
+    filter::{LevelFilter, Targets},
+    fmt,
+    layer::Context,
+    prelude::*,
+};
 
 use crate::{
     given::{VERBOSE, wrong},
-    output,
+    output, report,
 };
 
 /// Which levels of tracing `-v` prints.
@@ -28,10 +40,14 @@ impl Verbosity {
     }
 }
 
-/// Begins to trace, 1 what is our own, 2 all. Only those are listened to who keep secrets to themselves.
+/// Begins to trace, 0 our own warnings, 1 what is our own, 2 all. Only those are listened to who keep secrets to themselves.
 pub(crate) fn start(level: u8) {
     let targets = match level {
-        0 => return,
+        0 => {
+            let ours = Targets::new().with_target("dps", LevelFilter::WARN);
+            let _ = tracing_subscriber::registry().with(Warnings.with_filter(ours)).try_init();
+            return;
+        }
         1 => Targets::new().with_target("dps", LevelFilter::DEBUG),
         _ => Targets::new()
             .with_target("dps", LevelFilter::TRACE)
@@ -42,4 +58,32 @@ pub(crate) fn start(level: u8) {
     let lines = fmt::layer().with_writer(|| output::Traces).with_ansi(false);
     // An error means that somebody traces already: nobody else does.
     let _ = tracing_subscriber::registry().with(lines).with(targets).try_init();
+}
+
+/// Prints each warning as one of the command's own.
+struct Warnings;
+
+impl<S: Subscriber> Layer<S> for Warnings {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut warning = Warning::default();
+        event.record(&mut warning);
+        report::warn(&format!("{}{}", warning.message, warning.fields));
+    }
+}
+
+/// The words of a warning, and what belongs to them.
+#[derive(Default)]
+struct Warning {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Warning {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // Writing to a String does not fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " ({name}: {value:?})"),
+        };
+    }
 }

@@ -273,3 +273,32 @@ fn a_result_that_can_not_be_written_is_a_failure() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("standard output"));
 }
+
+#[test]
+fn a_certificate_that_is_left_out_of_a_chain_is_warned_of() {
+    let folder = Folder::new();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut leaf = rcgen::CertificateParams::default();
+    leaf.distinguished_name.push(rcgen::DnType::CommonName, "pump-17");
+    let leaf = leaf.self_signed(&key).unwrap().pem();
+    let chain = folder.file("chain.pem", format!("{leaf}{leaf}"));
+    let key = folder.file("key.pem", key.serialize_pem());
+    let arguments = [
+        "register",
+        "--id-scope",
+        "0ne1",
+        "--registration-id",
+        "pump-17",
+        "--endpoint",
+        "localhost:1",
+        "--cert",
+        &chain,
+        "--key",
+        &key,
+    ];
+    let warning = "warning: left certificates out that stand in the chain already (repeated: 1)\n";
+    let ended = run(&mut dps(&arguments));
+    assert_eq!(ended.stderr.matches(warning).count(), 1, "{ended:?}");
+    let quiet = run(dps(&arguments).arg("--quiet"));
+    assert!(!quiet.stderr.contains("warning"), "{quiet:?}");
+}

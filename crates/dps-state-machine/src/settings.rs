@@ -28,8 +28,9 @@ pub struct Settings {
     pub max_backoff: Duration,
     /// The time for ending the session. Default 500 ms.
     pub end_session_timeout: Duration,
-    /// How much is added to a wait at most, in percent of it, at random, so that a fleet spreads out. Default
-    /// and maximum 20; 0 adds nothing.
+    /// How much is added at most, in percent and at random, to a wait after the service throttled or failed (429, 5xx,
+    /// error code 409203), so that a fleet that it turned away at once does not come back at once. Any other wait is as
+    /// long as was asked for. Default and maximum 20; 0 adds nothing.
     pub jitter_percent: u8,
 }
 

@@ -1,4 +1,5 @@
 //! What the requirements don't say and users of such clients have learned the hard way.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
 use std::{
     future::poll_fn,
@@ -86,21 +87,53 @@ async fn never_faster_than_the_floor_and_never_earlier_than_asked() {
     assert_eq!(transport.times(), [secs(0), secs(0)]);
 }
 
+/// How long a machine with the most jitter waits after this answer, whether that comes to the registration or to a poll.
+async fn wait_with_jitter_after(answer: Answer, is_poll: bool) -> Duration {
+    let transport = Transport::answering(is_poll.then(|| assigning_after(10)));
+    transport.then(secs(0), answer).then(secs(0), assigned());
+    let machine = transport.machine_with(settings_with(|settings| settings.jitter_percent = 20));
+    machine.register(request()).await.unwrap();
+    let [.., before, last] = *transport.times() else { panic!("two requests") };
+    last - before
+}
+
 #[tokio::test(start_paused = true)]
-async fn jitter_only_adds_and_at_most_a_fifth() {
-    let mut spread = std::collections::HashSet::new();
-    for _ in 0..50 {
-        let transport = Transport::answering([assigning_after(10), assigned()]);
-        transport
-            .machine_with(settings_with(|settings| settings.jitter_percent = 20))
-            .register(request())
-            .await
-            .unwrap();
-        let waited = transport.times().last().copied().unwrap();
-        assert!(waited >= secs(10) && waited <= secs(12) + Duration::from_millis(1), "{waited:?}");
-        spread.insert(waited);
+async fn a_poll_comes_when_it_was_asked_for_and_only_after_a_refusal_some_time_is_added() {
+    let millisecond = Duration::from_millis(1);
+    let exact = [
+        ("assigning, 10 s", assigning_after(10), secs(10)),
+        ("assigning, less than the floor", assigning_after(1), secs(2)),
+        ("assigning, no time", assigning(), secs(2)),
+        ("unassigned, 10 s", asking(status("unassigned"), Some(10)), secs(10)),
+    ];
+    let refusals = [
+        ("throttled, 10 s", refused(429_001, Some(10)), secs(10)),
+        ("throttled, no time", refused(429_001, None), secs(2)),
+        ("failed, 10 s", refused(500_000, Some(10)), secs(10)),
+        ("unavailable, 10 s", refused(503_000, Some(10)), secs(10)),
+        ("in conflict, 10 s", refused(409_203, Some(10)), secs(10)),
+        ("in conflict, no time", refused(409_203, None), secs(2)),
+    ];
+    for is_poll in [false, true] {
+        for (name, answer, asked) in exact.clone() {
+            for _ in 0..20 {
+                let wait = wait_with_jitter_after(answer.clone(), is_poll).await;
+                assert_eq!(wait, asked, "{name}, {is_poll}");
+            }
+        }
+        for (name, answer, asked) in refusals.clone() {
+            let mut waits = std::collections::HashSet::new();
+            for _ in 0..50 {
+                let wait = wait_with_jitter_after(answer.clone(), is_poll).await;
+                assert!(wait >= asked, "{name}, {is_poll}: {wait:?}");
+                assert!(wait <= asked + asked / 5 + millisecond, "{name}, {is_poll}: {wait:?}");
+                waits.insert(wait);
+            }
+            assert!(waits.len() > 25, "{name}, {is_poll}: {} waits of 50", waits.len());
+        }
     }
-    assert!(spread.len() > 25, "{} different waits of 50", spread.len());
+    let lost_poll = wait_with_jitter_after(lost(), true).await;
+    assert_eq!(lost_poll, secs(2), "the own interval after a lost connection");
 }
 
 #[tokio::test(start_paused = true)]

@@ -155,7 +155,9 @@ fn check(
             _ => None,
         })
         .ok_or_else(|| format!("it does not wait: {outputs:?}"))?;
-    let jitter = wait / 100 * u32::from(settings.jitter_percent);
+    // Only a wait after a refusal is spread.
+    let percent = if situation.throttled { settings.jitter_percent } else { 0 };
+    let jitter = wait / 100 * u32::from(percent);
     if until < now + wait {
         return Err(format!("it waits {:?}, asked for {wait:?}", until - now));
     }

@@ -77,6 +77,7 @@ impl Schedule {
             1 => settings.registration_timeout = secs(10),
             _ => {}
         }
+        settings.jitter_percent = if random.below(2) == 0 { 0 } else { 20 };
         Self { acts, script: script(&mut random), settings }
     }
 }

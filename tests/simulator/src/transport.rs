@@ -189,7 +189,8 @@ impl Transport {
     }
 
     /// What must hold between the calls: one at a time, an end of the session on a connection only, each request within its
-    /// time, none sooner after the one before than its answer asked for, and none after a call that was dropped.
+    /// time, none sooner after the one before than its answer asked for, none later either but for the back-off and the
+    /// jitter after a refusal, and none after a call that was dropped.
     ///
     /// # Errors
     /// What does not hold. `suspended` is the time that the computer slept.
@@ -223,8 +224,10 @@ impl Transport {
             let Some(end) = end else {
                 return Err(format!("asked again although the last call was dropped: {call:?}"));
             };
-            if next.begin - *end < least_wait(answer.as_ref(), settings) {
-                return Err(format!("{:?} after {answer:?}", next.begin - *end));
+            let (wait, least) = (next.begin - *end, least_wait(answer.as_ref(), settings));
+            let most = most_wait(answer.as_ref(), settings) + suspended + Duration::from_millis(1);
+            if wait < least || wait > most {
+                return Err(format!("{wait:?} after {answer:?}"));
             }
         }
         Ok(())
@@ -302,6 +305,20 @@ pub fn settings_with(change: impl FnOnce(&mut Settings)) -> Settings {
 fn least_wait(answer: Option<&Answer>, settings: &Settings) -> Duration {
     let asked = answer.and_then(|answer| answer.as_ref().ok()?.retry_after);
     asked.unwrap_or(settings.poll_interval).max(settings.poll_floor)
+}
+
+/// How long the machine waits at most: longer than asked only after a refusal.
+fn most_wait(answer: Option<&Answer>, settings: &Settings) -> Duration {
+    let least = least_wait(answer, settings);
+    let Some(Ok(response)) = answer else { return least };
+    if response.status < 300 {
+        return least;
+    }
+    let wait = match response.retry_after {
+        Some(_) => least,
+        None => least.max(settings.max_backoff),
+    };
+    wait.saturating_add(wait / 100 * u32::from(settings.jitter_percent))
 }
 
 /// A call until it returns or is dropped.

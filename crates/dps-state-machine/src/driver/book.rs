@@ -5,7 +5,10 @@
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{Mutex as AsyncMutex, mpsc, oneshot},
+    time::Instant,
+};
 use tracing::debug;
 
 use super::events::OperationStatusEvents;
@@ -16,16 +19,23 @@ use crate::{
     progress::{Observer, Progress, Step},
     registration_result::{OperationStatus, RegistrationResult},
     request::RegistrationRequest,
+    transport::TransportHandlers,
 };
+
+/// Far enough for ever, near enough to be an `Instant` everywhere.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 type Outcome<V> = Result<V, Error>;
 
-/// The machine and who waits for its outcome.
-pub(super) struct Book {
+/// The machine, the call to the transport, and who waits for the outcome.
+pub(super) struct Book<T> {
     pub(super) machine: Machine,
+    /// The machine counts its times from here.
+    origin: Instant,
     pub(super) observer: Observer,
+    transport: Arc<AsyncMutex<T>>,
     /// The call to the transport under way, except while it is polled.
-    call: Option<Call>,
+    call: Option<(ExchangeId, Call)>,
     registrant: Option<Registrant>,
     enders: Vec<oneshot::Sender<Outcome<()>>>,
     watchers: Vec<mpsc::Sender<OperationStatus>>,
@@ -33,37 +43,16 @@ pub(super) struct Book {
     settled: u64,
 }
 
-/// The registration in progress and who waits for it.
+/// The registration in progress, how far it has come, and who waits for it.
 struct Registrant {
-    job: Job,
+    request: Arc<RegistrationRequest>,
+    progress: Progress,
     outcome: oneshot::Sender<Outcome<Box<RegistrationResult>>>,
 }
 
-/// What a registration asks for, and how far it has come.
-#[derive(Clone)]
-pub(super) struct Job {
-    pub(super) request: Arc<RegistrationRequest>,
-    pub(super) progress: Progress,
-}
-
-/// A call to the transport. It owns the lock on the transport: dropping it frees the transport.
-pub(super) struct Call {
-    pub(super) exchange: ExchangeId,
-    pub(super) future: Pin<Box<dyn Future<Output = Input> + Send>>,
-}
-
-/// What the one who stepped the machine does next.
-pub(super) enum Task {
-    Call(Exchange, Request),
-    Wait(Duration),
-}
-
-/// What to call the transport for.
-pub(super) enum Request {
-    Register(Job),
-    Query(Job, OperationId),
-    EndSession,
-}
+/// A call to the transport. It takes the lock on the transport when it is polled first, that is when the call before has
+/// returned or has been dropped, and dropping it frees the transport.
+pub(super) type Call = Pin<Box<dyn Future<Output = Input> + Send>>;
 
 /// A registration or an end of a session that has begun, for one who waits for its outcome.
 pub(super) struct Begun<V> {
@@ -88,11 +77,13 @@ pub(super) enum Registering {
     Refused(Error),
 }
 
-impl Book {
-    pub(super) fn new(machine: Machine) -> Self {
+impl<T: TransportHandlers> Book<T> {
+    pub(super) fn new(transport: T, machine: Machine) -> Self {
         Self {
             machine,
+            origin: Instant::now(),
             observer: Observer::default(),
+            transport: Arc::new(AsyncMutex::new(transport)),
             call: None,
             registrant: None,
             enders: Vec::new(),
@@ -108,21 +99,18 @@ impl Book {
         events
     }
 
-    pub(super) fn register(
-        &mut self,
-        now: Duration,
-        request: &Arc<RegistrationRequest>,
-    ) -> Registering {
+    pub(super) fn register(&mut self, request: &Arc<RegistrationRequest>) -> Registering {
+        let now = self.now();
         let outputs = self.machine.step(now, Input::Register);
         match outputs.first() {
             Some(Output::Refuse(error)) => return Registering::Refused(error.clone()),
-            Some(Output::NotYet { .. }) => return Registering::NotYet(self.end_session(now)),
+            Some(Output::NotYet { .. }) => return Registering::NotYet(self.end_session()),
             _ => {}
         }
-        let progress = Progress::shown_to(self.observer.clone());
-        let job = Job { request: Arc::clone(request), progress };
         let (sender, outcome) = oneshot::channel();
-        self.registrant = Some(Registrant { job, outcome: sender });
+        let progress = Progress::shown_to(self.observer.clone());
+        let request = Arc::clone(request);
+        self.registrant = Some(Registrant { request, progress, outcome: sender });
         let turn = self.carry_out(now, outputs);
         let ticket = Ticket { settled: self.settled, drives: true };
         Registering::Begun(Begun { ticket, outcome, turn })
@@ -130,59 +118,74 @@ impl Book {
 
     /// Begins to end the session. One that is being ended already is waited for, and given up in the other's place when
     /// its time is over.
-    pub(super) fn end_session(&mut self, now: Duration) -> Begun<()> {
+    pub(super) fn end_session(&mut self) -> Begun<()> {
+        let now = self.now();
         let (sender, outcome) = oneshot::channel();
         self.enders.push(sender);
         let outputs = self.machine.step(now, Input::EndSession);
-        let drives = !outputs.is_empty();
-        let mut turn = self.carry_out(now, outputs);
-        if !drives {
-            turn.task = self.machine.state().until().map(Task::Wait);
-        }
+        let drives = matches!(outputs.last(), Some(Output::EndSession(_)));
+        let turn = self.carry_out(now, outputs);
         Begun { ticket: Ticket { settled: self.settled, drives }, outcome, turn }
     }
 
-    pub(super) fn step(&mut self, now: Duration, input: Input) -> Turn {
+    pub(super) fn step(&mut self, input: Input) -> Turn {
+        let now = self.now();
         let outputs = self.machine.step(now, input);
         self.carry_out(now, outputs)
     }
 
-    pub(super) fn step_for(&mut self, ticket: Ticket, now: Duration, input: Input) -> Turn {
-        if ticket.settled == self.settled { self.step(now, input) } else { Turn::default() }
+    pub(super) fn step_for(&mut self, ticket: Ticket, input: Input) -> Turn {
+        if ticket.settled == self.settled { self.step(input) } else { Turn::default() }
+    }
+
+    /// What the machine waits for: the call to the transport, if it is for this one to poll, and the time.
+    pub(super) fn awaited(&self, ticket: Ticket) -> Option<(Option<ExchangeId>, Instant)> {
+        let state = self.machine.state();
+        let until = state.until().filter(|_| ticket.settled == self.settled)?;
+        let until = self.origin.checked_add(until).unwrap_or_else(|| self.origin + FAR);
+        Some((state.exchange().filter(|_| ticket.drives), until))
     }
 
     /// Takes the call out, to be polled or dropped.
     pub(super) fn take_call(&mut self, exchange: ExchangeId) -> Option<Call> {
-        self.call.take_if(|call| call.exchange == exchange)
+        self.call.take_if(|(id, _)| *id == exchange).map(|(_, call)| call)
     }
 
-    /// Puts a call in its place, or gives it back when it is stale: it was cancelled or timed out meanwhile.
-    pub(super) fn put_call(&mut self, call: Call) -> Option<Call> {
-        if self.machine.state().exchange() != Some(call.exchange) {
+    /// Puts a call back, or returns it when it is stale: it was cancelled or timed out meanwhile.
+    pub(super) fn put_call(&mut self, exchange: ExchangeId, call: Call) -> Option<Call> {
+        if self.machine.state().exchange() != Some(exchange) {
             return Some(call);
         }
-        self.call.replace(call)
+        self.call.replace((exchange, call)).map(|(_, call)| call)
+    }
+
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
     }
 
     fn carry_out(&mut self, now: Duration, outputs: Vec<Output>) -> Turn {
         let mut turn = Turn::default();
-        let job = self.registrant.as_ref().map(|registrant| registrant.job.clone());
-        let progress = job.as_ref().map(|job| job.progress.clone()).unwrap_or_default();
+        let progress = self.registrant.as_ref().map(|registrant| registrant.progress.clone());
+        let progress = progress.unwrap_or_default();
         for output in outputs {
             match output {
                 Output::RegistrationRequest(exchange) => {
-                    turn.call(exchange, job.clone().map(Request::Register));
+                    self.request(exchange.id, None);
                     turn.show(&progress, Step::Registering);
                 }
                 Output::QueryOperationStatus { exchange, operation_id } => {
-                    turn.call(exchange, job.clone().map(|job| Request::Query(job, operation_id)));
+                    self.request(exchange.id, Some(operation_id));
                     turn.show(&progress, Step::Polling);
                 }
                 Output::Wait { until, then } => {
-                    turn.task = Some(Task::Wait(until));
                     turn.show(&progress, Step::Waiting { wait: until.saturating_sub(now), then });
                 }
-                Output::EndSession(exchange) => turn.call(exchange, Some(Request::EndSession)),
+                Output::EndSession(Exchange { id, .. }) => {
+                    let transport = Arc::clone(&self.transport).lock_owned();
+                    let call =
+                        async move { Input::SessionEnded(id, transport.await.end_session().await) };
+                    self.call = Some((id, Box::pin(call)));
+                }
                 Output::Drop(exchange) => {
                     let dropped = self.take_call(exchange);
                     turn.afterwards(|| drop(dropped));
@@ -216,6 +219,24 @@ impl Book {
         }
         turn
     }
+
+    /// Calls the transport for the registration in progress: to ask about its operation, if it has one.
+    fn request(&mut self, id: ExchangeId, operation: Option<OperationId>) {
+        let Some(Registrant { request, progress, .. }) = &self.registrant else { return };
+        let (request, progress) = (Arc::clone(request), progress.clone());
+        let transport = Arc::clone(&self.transport).lock_owned();
+        let call = async move {
+            let mut transport = transport.await;
+            let answer = match operation {
+                None => transport.registration_request(&request, &progress).await,
+                Some(operation) => {
+                    transport.query_operation_status(&request, &operation, &progress).await
+                }
+            };
+            Input::Answer(id, answer)
+        };
+        self.call = Some((id, Box::pin(call)));
+    }
 }
 
 /// The machine knows which request timed out. The transport has said which stage on the way to the service that was,
@@ -232,24 +253,15 @@ fn name_the_stage(outcome: &mut Outcome<Box<RegistrationResult>>, progress: &Pro
 /// What one step of the machine leaves to be done when the lock is free again.
 #[derive(Default)]
 #[must_use]
-pub(super) struct Turn {
-    task: Option<Task>,
-    afterwards: Vec<Box<dyn FnOnce() + Send>>,
-}
+pub(super) struct Turn(Vec<Box<dyn FnOnce() + Send>>);
 
 impl Turn {
-    /// Does all but the task, which is left to the one who drives.
-    pub(super) fn finish(self) -> Option<Task> {
-        self.afterwards.into_iter().for_each(|act| act());
-        self.task
-    }
-
-    fn call(&mut self, exchange: Exchange, request: Option<Request>) {
-        self.task = request.map(|request| Task::Call(exchange, request));
+    pub(super) fn finish(self) {
+        self.0.into_iter().for_each(|act| act());
     }
 
     fn afterwards(&mut self, act: impl FnOnce() + Send + 'static) {
-        self.afterwards.push(Box::new(act));
+        self.0.push(Box::new(act));
     }
 
     fn show(&mut self, progress: &Progress, step: Step) {

@@ -1,9 +1,7 @@
 //! Those who wait for an outcome: they drive the machine meanwhile, and when they go away, it learns of it.
 
-use tokio::sync::oneshot::error::RecvError;
-
 use super::{
-    book::{Begun, Task, Ticket},
+    book::{Begun, Ticket},
     shared::Shared,
 };
 use crate::{error::Error, machine::Input, transport::TransportHandlers};
@@ -16,40 +14,42 @@ pub(super) async fn drive<T: TransportHandlers, V>(
     Begun { ticket, mut outcome, turn }: Begun<V>,
 ) -> Result<V, Error> {
     let driver = Driver { shared, ticket };
-    let mut task = turn.finish();
-    while let Some(current) = task {
-        let input = tokio::select! {
-            biased;
-            outcome = &mut outcome => return settled(outcome),
-            input = shared.perform(current) => input,
-        };
-        task = driver.step(input);
-    }
-    settled(outcome.await)
+    turn.finish();
+    let outcome = tokio::select! {
+        biased;
+        outcome = &mut outcome => outcome,
+        () = driver.run() => outcome.await,
+    };
+    // The machine always settles what it began; should a bug break that, the caller gets an error and no hang.
+    outcome.unwrap_or(Err(Error::Cancelled))
 }
 
-struct Driver<'a, T> {
+struct Driver<'a, T: TransportHandlers> {
     shared: &'a Shared<T>,
     ticket: Ticket,
 }
 
-impl<T> Driver<'_, T> {
-    fn step(&self, input: Input) -> Option<Task> {
-        let now = self.shared.now();
-        let turn = self.shared.book().step_for(self.ticket, now, input);
-        turn.finish()
+impl<T: TransportHandlers> Driver<'_, T> {
+    /// Brings the machine what it waits for, until what began has its outcome.
+    async fn run(&self) {
+        loop {
+            let awaited = self.shared.book().awaited(self.ticket);
+            let Some((call, until)) = awaited else { return };
+            let input = self.shared.answer_or_tick(call, until).await;
+            self.step(input);
+        }
+    }
+
+    fn step(&self, input: Input) {
+        let turn = self.shared.book().step_for(self.ticket, input);
+        turn.finish();
     }
 }
 
-impl<T> Drop for Driver<'_, T> {
+impl<T: TransportHandlers> Drop for Driver<'_, T> {
     fn drop(&mut self) {
         if self.ticket.drives {
             self.step(Input::Abandon);
         }
     }
-}
-
-/// The machine always settles what it began; should a bug break that, the caller gets an error and no hang.
-fn settled<V>(outcome: Result<Result<V, Error>, RecvError>) -> Result<V, Error> {
-    outcome.unwrap_or(Err(Error::Cancelled))
 }

@@ -4,14 +4,17 @@
 //! transport that is under way is kept beside that future, not in it, so that whoever cancels or ends the session can
 //! drop the call even while nobody polls the registration.
 //!
-//! - `book`: all that is shared under the one lock, and what a step of the machine leaves to be done without it;
-//! - `shared`: the lock, the clock, the transport and the call to it;
+//! - `book`: the machine, the transport and all else that is shared under the one lock, and what a step of the machine
+//!   leaves to be done without it;
+//! - `shared`: the lock, and how the call to the transport is polled without it;
 //! - `drive`: those who wait for an outcome, and drive the machine meanwhile;
-//! - `events`: the stream of `operationStatus` events.
+//! - `events`: the stream of `operationStatus` events;
+//! - `runtime`: an error in place of a panic where tokio can't carry out a call.
 
 mod book;
 mod drive;
 mod events;
+mod runtime;
 mod shared;
 
 use std::{
@@ -21,14 +24,14 @@ use std::{
     sync::Arc,
 };
 
-use book::{Begun, Registering};
+use book::Registering;
 use drive::drive;
 pub use events::OperationStatusEvents;
+use runtime::within_runtime;
 use shared::Shared;
-use tokio::runtime::Handle;
 
 use crate::{
-    error::{ConfigurationError, Error},
+    error::Error,
     machine::{Input, Machine, State},
     progress::{Observer, Step},
     registration_result::RegistrationResult,
@@ -64,18 +67,15 @@ impl<T: TransportHandlers> StateMachine<T> {
     /// While a session is being ended it waits for the end and then starts.
     ///
     /// # Errors
-    /// - [`Error::Configuration`] before any I/O: the request can't be sent, on this transport or at all, or the future is
-    ///   polled outside of a tokio runtime.
+    /// - [`Error::Configuration`] before any I/O: the request can't be sent, on this transport or at all; or, whenever it
+    ///   happens: the future is polled outside of a tokio runtime, or in one that has no timer, has not the I/O that the
+    ///   transport needs, or is shutting down.
     /// - [`Error::InvalidOperation`] at once: another registration is in progress; it is left untouched.
     /// - [`Error::Connection`], [`Error::Rejected`], [`Error::Protocol`]: what the transport or the service made of it.
     /// - [`Error::Timeout`]: one request or the whole registration took too long (see [`Settings`]).
     /// - [`Error::Cancelled`]: [`cancel`](Self::cancel) or [`end_session`](Self::end_session) was called.
     ///
     /// After any of them the machine can register again.
-    ///
-    /// # Panics
-    /// In a tokio runtime that was built without its timer (see
-    /// [`enable_time`](tokio::runtime::Builder::enable_time)).
     ///
     /// # Cancel safety
     /// Dropping the future cancels the registration: the transport drops the exchange under way, nothing is left
@@ -84,21 +84,20 @@ impl<T: TransportHandlers> StateMachine<T> {
         &self,
         request: RegistrationRequest,
     ) -> Result<RegistrationResult, Error> {
-        ensure_runtime()?;
         request.check()?;
         let request = Arc::new(request);
-        loop {
-            let now = self.shared.now();
-            let registering = self.shared.book().register(now, &request);
-            match registering {
-                Registering::Begun(begun) => {
-                    return drive(&self.shared, begun).await.map(|result| *result);
+        within_runtime(async {
+            loop {
+                let registering = self.shared.book().register(&request);
+                match registering {
+                    Registering::Begun(begun) => return Ok(*drive(&self.shared, begun).await?),
+                    // How the end goes is for those who asked for it.
+                    Registering::NotYet(end) => drop(drive(&self.shared, end).await),
+                    Registering::Refused(error) => return Err(error),
                 }
-                // How the end goes is for those who asked for it.
-                Registering::NotYet(end) => drop(drive(&self.shared, end).await),
-                Registering::Refused(error) => return Err(error),
             }
-        }
+        })
+        .await
     }
 
     /// The `operationStatus` events of all registrations from now on: one for each answer that says assigning,
@@ -119,8 +118,7 @@ impl<T: TransportHandlers> StateMachine<T> {
 
     /// Cancels the registration in progress, if any: it fails with [`Error::Cancelled`]. The session stays.
     pub fn cancel(&self) {
-        let now = self.shared.now();
-        let turn = self.shared.book().step(now, Input::Cancel);
+        let turn = self.shared.book().step(Input::Cancel);
         turn.finish();
     }
 
@@ -131,42 +129,29 @@ impl<T: TransportHandlers> StateMachine<T> {
     /// # Errors
     /// - What the transport's end of the session met, or [`Error::Timeout`] when it took longer than
     ///   [`Settings::end_session_timeout`]. The machine is disconnected either way and can register again.
-    /// - [`Error::Configuration`] when the machine is connected and the future is polled outside of a tokio runtime.
-    ///   Nothing has changed then.
-    ///
-    /// # Panics
-    /// As [`register`](Self::register).
+    /// - [`Error::Configuration`] when the machine is connected and the future is polled where
+    ///   [`register`](Self::register) can't be polled either. The machine counts as connected then.
     ///
     /// # Cancel safety
     /// Dropping the future cuts the end of the session short: the machine counts as connected, and ending the session again
     /// reaches the transport again.
     pub async fn end_session(&self) -> Result<(), Error> {
-        loop {
-            let end = self.begin_end()?;
-            let drives = end.ticket.drives;
-            match drive(&self.shared, end).await {
-                // Whoever was ending the session gave up half-way: take over.
-                Err(Error::Cancelled) if !drives => {}
-                outcome => return outcome,
+        if *self.shared.book().machine.state() == State::Disconnected {
+            return Ok(());
+        }
+        within_runtime(async {
+            loop {
+                let end = self.shared.book().end_session();
+                let drives = end.ticket.drives;
+                match drive(&self.shared, end).await {
+                    // Whoever was ending the session gave up half-way: take over.
+                    Err(Error::Cancelled) if !drives => {}
+                    outcome => return outcome,
+                }
             }
-        }
+        })
+        .await
     }
-
-    fn begin_end(&self) -> Result<Begun<()>, Error> {
-        let now = self.shared.now();
-        let mut book = self.shared.book();
-        if *book.machine.state() != State::Disconnected {
-            ensure_runtime()?;
-        }
-        Ok(book.end_session(now))
-    }
-}
-
-fn ensure_runtime() -> Result<(), Error> {
-    Handle::try_current().map(|_| ()).map_err(|_| {
-        let reason = "there is none here; call this from within a tokio runtime";
-        ConfigurationError::new("runtime", "", reason).into()
-    })
 }
 
 impl<T: TransportHandlers> Clone for StateMachine<T> {

@@ -45,7 +45,7 @@
 //! let answer = Response::new(202, body).retry_after(Some(at(3)));
 //! let outputs = machine.step(at(1), Input::Answer(exchange.id, Ok(answer)));
 //! let [Output::Emit(_), Output::Wait { until, .. }] = outputs[..] else { return Err("a wait".into()) };
-//! assert!(until >= at(4), "never earlier than asked; some jitter is added");
+//! assert_eq!(until, at(4), "when it was asked for");
 //!
 //! // The time has come: the status is asked for.
 //! let outputs = machine.step(until, Input::Tick);
@@ -70,7 +70,7 @@ pub use io::{Exchange, ExchangeId, Input, Output};
 pub use state::{Phase, Registration, State};
 
 use alloc::{vec, vec::Vec};
-use core::{mem, time::Duration};
+use core::time::Duration;
 
 use crate::{
     answer::{Verdict, judge},
@@ -114,12 +114,20 @@ impl Machine {
     pub fn step(&mut self, now: Duration, input: Input) -> Vec<Output> {
         match input {
             Input::Register => self.register(now),
-            Input::Answer(exchange, answer) => self.answer(now, exchange, answer),
+            // Too late: that exchange was cancelled or timed out.
+            Input::Answer(exchange, _) | Input::SessionEnded(exchange, _)
+                if self.state.exchange() != Some(exchange) =>
+            {
+                vec![]
+            }
+            Input::Answer(_, answer) => self.answer(now, answer),
             Input::Tick => self.tick(now),
-            Input::Cancel => self.stop(Error::Cancelled),
+            Input::Cancel if matches!(self.state, State::EndingSession(_)) => vec![],
             Input::EndSession => self.end_session(now),
-            Input::SessionEnded(exchange, result) => self.session_ended(exchange, result),
-            Input::Abandon => self.abandon(),
+            Input::SessionEnded(_, result) => self.session_ended(result),
+            // An end of the session that was cut short leaves the machine connected, so that the next one reaches the
+            // transport.
+            Input::Cancel | Input::Abandon => self.give_up(Error::Cancelled),
         }
     }
 
@@ -150,44 +158,14 @@ impl Machine {
         vec![output]
     }
 
-    fn answer(
-        &mut self,
-        now: Duration,
-        exchange: ExchangeId,
-        answer: Result<Response, Error>,
-    ) -> Vec<Output> {
-        let registration = match mem::replace(&mut self.state, State::Idle) {
-            State::Registering(registration)
-                if registration.exchange().is_some_and(|current| current.id == exchange) =>
-            {
-                registration
-            }
-            // Too late: that exchange was cancelled or timed out.
-            other => {
-                self.state = other;
-                return vec![];
-            }
+    fn answer(&mut self, now: Duration, answer: Result<Response, Error>) -> Vec<Output> {
+        let State::Registering(registration) = &self.state else { return vec![] };
+        let mut registration = registration.clone();
+        self.state = State::Idle;
+        let verdict = match answer {
+            Ok(response) => judge(response, registration.stage(), registration.operation.as_ref()),
+            Err(error) => Verdict::Failed(error),
         };
-        match answer {
-            Ok(response) => {
-                let known = registration.operation.as_ref();
-                let verdict = judge(response, registration.stage(), known);
-                self.conclude(now, registration, verdict)
-            }
-            Err(Error::Connection(error)) if error.lost && registration.operation.is_some() => {
-                let wait = self.bounded(self.settings.poll_interval);
-                self.ask_again(now, registration, wait, Error::Connection(error))
-            }
-            Err(error) => vec![Output::Complete(Err(error))],
-        }
-    }
-
-    fn conclude(
-        &mut self,
-        now: Duration,
-        mut registration: Registration,
-        verdict: Verdict,
-    ) -> Vec<Output> {
         match verdict {
             Verdict::Assigned(mut result) => {
                 result.polls = registration.polls;
@@ -201,51 +179,48 @@ impl Machine {
                 registration.operation = Some(operation_id.clone());
                 registration.backoffs = 0;
                 let wait = self.bounded(retry_after.unwrap_or(self.settings.poll_interval));
-                let until = self.wait_until(now, &registration, wait);
-                let next_poll = until.map(|until| until.saturating_sub(now));
+                let mut timeout = self.out_of_time(Stage::Query);
+                timeout.retry_after = Some(wait);
+                timeout.asked_by_service = retry_after == Some(wait);
+                let then = self.wait(now, wait, registration, Next::Poll, timeout.into());
+                let next_poll = matches!(then, Output::Wait { .. }).then_some(wait);
                 let event = OperationStatus::Assigning { operation_id, next_poll, body };
-                let then = if let Some(until) = until {
-                    self.wait(registration, until, Next::Poll)
-                } else {
-                    let mut timeout = self.out_of_time(Stage::Query);
-                    timeout.retry_after = Some(wait);
-                    timeout.asked_by_service = retry_after == Some(wait);
-                    Output::Complete(Err(timeout.into()))
-                };
                 vec![Output::Emit(event), then]
             }
             Verdict::Transient(mut rejection) => {
-                let asked = rejection.retry_after;
-                let wait = self.bounded(asked.unwrap_or_else(|| self.back_off(&registration)));
-                if asked.is_none() {
-                    registration.backoffs = registration.backoffs.saturating_add(1);
-                }
+                let wait =
+                    rejection.retry_after.unwrap_or_else(|| self.back_off(&mut registration));
+                let wait = self.bounded(wait);
                 rejection.retry_after = Some(wait);
-                self.ask_again(now, registration, wait, Error::Rejected(rejection))
+                let jitter = self.jitter.of(wait).min(registration.left_after(now, wait) / 2);
+                let wait = wait.saturating_add(jitter);
+                let is_poll = registration.operation.is_some();
+                let then = if is_poll { Next::PollAgain } else { Next::RegisterAgain };
+                vec![self.wait(now, wait, registration, then, Error::Rejected(rejection))]
+            }
+            Verdict::Failed(Error::Connection(error))
+                if error.lost && registration.operation.is_some() =>
+            {
+                let wait = self.bounded(self.settings.poll_interval);
+                vec![self.wait(now, wait, registration, Next::PollAgain, Error::Connection(error))]
             }
             Verdict::Failed(error) => vec![Output::Complete(Err(error))],
         }
     }
 
-    /// Sends the same request again after a wait, or fails if the wait would pass the deadline.
-    fn ask_again(
+    /// Waits before the next request, or fails with the error if the wait would reach the deadline.
+    fn wait(
         &mut self,
         now: Duration,
-        registration: Registration,
         wait: Duration,
+        mut registration: Registration,
+        then: Next,
         error: Error,
-    ) -> Vec<Output> {
-        let then = match registration.operation {
-            None => Next::RegisterAgain,
-            Some(_) => Next::PollAgain,
-        };
-        vec![match self.wait_until(now, &registration, wait) {
-            Some(until) => self.wait(registration, until, then),
-            None => Output::Complete(Err(error)),
-        }]
-    }
-
-    fn wait(&mut self, mut registration: Registration, until: Duration, then: Next) -> Output {
+    ) -> Output {
+        if registration.left_after(now, wait).is_zero() {
+            return Output::Complete(Err(error));
+        }
+        let until = now.saturating_add(wait);
         registration.phase = Phase::Waiting { until };
         self.state = State::Registering(registration);
         Output::Wait { until, then }
@@ -255,33 +230,40 @@ impl Machine {
         if self.state.until().is_none_or(|until| now < until) {
             return vec![];
         }
+        let Settings { request_timeout, end_session_timeout, .. } = self.settings;
         match &self.state {
             State::Disconnected | State::Idle => vec![],
             // A machine that slept past its deadline (a suspended computer) must not start over.
             State::Registering(registration) if now >= registration.deadline => {
-                self.stop(self.out_of_time(registration.stage()).into())
+                self.give_up(self.out_of_time(registration.stage()).into())
             }
-            State::Registering(registration) => match registration.phase {
-                Phase::Waiting { .. } => self.ask(now, registration.clone()),
-                Phase::Asking(_) => {
-                    let (stage, after) = (registration.stage(), self.settings.request_timeout);
-                    self.stop(TimeoutError::new(stage, TimeoutScope::Request, after).into())
-                }
-            },
-            State::EndingSession(Exchange { id, .. }) => {
-                let outputs = vec![Output::Drop(*id), Output::Ended(Err(self.end_timed_out()))];
+            State::Registering(registration) if registration.exchange().is_none() => {
+                self.ask(now, registration.clone())
+            }
+            State::Registering(registration) => {
+                let scope = TimeoutScope::Request;
+                self.give_up(TimeoutError::new(registration.stage(), scope, request_timeout).into())
+            }
+            State::EndingSession(_) => {
+                let scope = TimeoutScope::EndSession;
+                let timeout = TimeoutError::new(Stage::EndSession, scope, end_session_timeout);
+                let outputs = self.give_up(timeout.into());
                 self.state = State::Disconnected;
                 outputs
             }
         }
     }
 
-    /// Ends the registration, if there is one, and keeps the session.
-    fn stop(&mut self, error: Error) -> Vec<Output> {
-        let State::Registering(registration) = &self.state else { return vec![] };
-        let under_way = registration.exchange().map(|exchange| Output::Drop(exchange.id));
+    /// Gives up the registration or the end of the session, if there is one under way, and keeps the session.
+    fn give_up(&mut self, error: Error) -> Vec<Output> {
+        let outcome = match self.state {
+            State::Disconnected | State::Idle => return vec![],
+            State::Registering(_) => Output::Complete(Err(error)),
+            State::EndingSession(_) => Output::Ended(Err(error)),
+        };
+        let dropped = self.state.exchange().map(Output::Drop);
         self.state = State::Idle;
-        under_way.into_iter().chain([Output::Complete(Err(error))]).collect()
+        dropped.into_iter().chain([outcome]).collect()
     }
 
     fn end_session(&mut self, now: Duration) -> Vec<Output> {
@@ -290,7 +272,7 @@ impl Machine {
             // One end is enough: whoever asks again waits for the same one.
             State::EndingSession(_) => vec![],
             State::Idle | State::Registering(_) => {
-                let mut outputs = self.stop(Error::Cancelled);
+                let mut outputs = self.give_up(Error::Cancelled);
                 let until = now.saturating_add(self.settings.end_session_timeout);
                 let exchange = self.begin_exchange(until);
                 self.state = State::EndingSession(exchange);
@@ -300,24 +282,10 @@ impl Machine {
         }
     }
 
-    fn session_ended(&mut self, exchange: ExchangeId, result: Result<(), Error>) -> Vec<Output> {
-        match self.state {
-            State::EndingSession(current) if current.id == exchange => {
-                self.state = State::Disconnected;
-                vec![Output::Ended(result)]
-            }
-            _ => vec![],
-        }
-    }
-
-    /// Whoever drove the registration or the end of the session is gone.
-    fn abandon(&mut self) -> Vec<Output> {
-        let State::EndingSession(exchange) = self.state else {
-            return self.stop(Error::Cancelled);
-        };
-        // The end of the session was cut short: still connected, so that the next end of session reaches the transport.
-        self.state = State::Idle;
-        vec![Output::Drop(exchange.id), Output::Ended(Err(Error::Cancelled))]
+    fn session_ended(&mut self, result: Result<(), Error>) -> Vec<Output> {
+        let State::EndingSession(_) = self.state else { return vec![] };
+        self.state = State::Disconnected;
+        vec![Output::Ended(result)]
     }
 
     fn begin_exchange(&mut self, until: Duration) -> Exchange {
@@ -330,30 +298,15 @@ impl Machine {
         TimeoutError::new(stage, TimeoutScope::Registration, self.settings.registration_timeout)
     }
 
-    fn end_timed_out(&self) -> Error {
-        let after = self.settings.end_session_timeout;
-        TimeoutError::new(Stage::EndSession, TimeoutScope::EndSession, after).into()
-    }
-
     /// How long to wait before a refused request goes out again when the service doesn't say.
-    fn back_off(&self, registration: &Registration) -> Duration {
+    fn back_off(&self, registration: &mut Registration) -> Duration {
         let Settings { poll_interval, max_backoff, .. } = self.settings;
-        backoff::doubled(poll_interval, registration.backoffs, max_backoff)
+        let times = registration.backoffs;
+        registration.backoffs = times.saturating_add(1);
+        backoff::doubled(poll_interval, times, max_backoff)
     }
 
     fn bounded(&self, wait: Duration) -> Duration {
         wait.max(self.settings.poll_floor)
-    }
-
-    /// The end of a wait, jitter added; `None` when it would pass the deadline. Jitter alone never makes it so.
-    fn wait_until(
-        &mut self,
-        now: Duration,
-        registration: &Registration,
-        wait: Duration,
-    ) -> Option<Duration> {
-        let earliest = now.checked_add(wait).filter(|until| *until < registration.deadline)?;
-        let room = registration.deadline.saturating_sub(earliest) / 2;
-        Some(earliest.saturating_add(self.jitter.of(wait).min(room)))
     }
 }

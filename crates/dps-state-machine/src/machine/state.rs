@@ -64,6 +64,11 @@ impl Registration {
         }
     }
 
+    /// The time that is left when a wait is over; zero when the wait reaches the deadline.
+    pub(super) fn left_after(&self, now: Duration, wait: Duration) -> Duration {
+        self.deadline.saturating_sub(now.saturating_add(wait))
+    }
+
     /// The stage of the request that is out or comes next: [`Stage::Register`] or [`Stage::Query`].
     #[must_use]
     pub fn stage(&self) -> Stage {

@@ -28,13 +28,12 @@ pub(crate) fn run(shell: &Shell, arguments: &[String]) -> Result {
         println!("{line}");
         total.add(line);
     });
-    if let Err(why) = total.verdict(ended) {
-        tell("test", &*why);
-        // What broke without a verdict counts as one.
-        total.failed = total.failed.max(1);
-    }
+    let broke = ended.is_err();
+    let verdict = total.verdict(ended).inspect_err(|why| tell("test", &**why));
+    // What broke without a verdict counts as one.
+    total.failed = total.failed.max(u64::from(broke));
     println!("{}", total.line());
-    if total.failed > 0 { Err(SAID.into()) } else { Ok(()) }
+    verdict.map_err(|_| SAID.into())
 }
 
 /// The tests of all binaries, doctests included.

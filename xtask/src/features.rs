@@ -17,6 +17,7 @@ type Row = (&'static str, &'static str, &'static str, &'static [&'static [&'stat
 const HTTP: &[&str] = &["reqwest", "hyper", "hyper-util"];
 const MQTT: &[&str] = &["rumqttc-v4-next", "mqtt-proto", "dps-mqtt"];
 const AMQP: &[&str] = &["fe2o3-amqp", "fe2o3-amqp-types", "serde_amqp", "dps-amqp"];
+const TPM: &[&str] = &["tpm2-protocol", "dps-tpm"];
 /// It logs every frame with its content, tokens among it; and what only the emulator and the command need.
 const NEVER: &[&str] =
     &["tokio-tungstenite", "tungstenite", "rcgen", "clap", "toml", "dps-emulator"];
@@ -24,14 +25,15 @@ const RUNTIME: &[&str] = &["tokio", "futures-core", "futures-util", "httpdate", 
 const TLS: &[&str] = &["rustls", "ring", "webpki-roots", "rustls-native-certs"];
 
 const TABLE: &[Row] = &[
-    ("dps-state-machine", "", "serde_json", &[RUNTIME, TLS, HTTP, MQTT, AMQP, NEVER]),
-    ("dps-state-machine", "std", "tokio", &[TLS, HTTP, MQTT, AMQP, NEVER]),
-    ("dps-client", "", "dps-state-machine", &[HTTP, MQTT, AMQP, NEVER]),
-    ("dps-client", "http", "reqwest", &[MQTT, AMQP, NEVER]),
-    ("dps-client", "mqtt", "dps-mqtt", &[HTTP, AMQP, NEVER]),
-    ("dps-client", "mqtt,websocket", "dps-mqtt", &[HTTP, AMQP, NEVER]),
-    ("dps-client", "amqp", "dps-amqp", &[HTTP, MQTT, NEVER]),
-    ("dps-client", "amqp,websocket", "dps-amqp", &[HTTP, MQTT, NEVER]),
+    ("dps-state-machine", "", "serde_json", &[RUNTIME, TLS, HTTP, MQTT, AMQP, TPM, NEVER]),
+    ("dps-state-machine", "std", "tokio", &[TLS, HTTP, MQTT, AMQP, TPM, NEVER]),
+    ("dps-client", "", "dps-state-machine", &[HTTP, MQTT, AMQP, TPM, NEVER]),
+    ("dps-client", "http", "reqwest", &[MQTT, AMQP, TPM, NEVER]),
+    ("dps-client", "mqtt", "dps-mqtt", &[HTTP, AMQP, TPM, NEVER]),
+    ("dps-client", "mqtt,websocket", "dps-mqtt", &[HTTP, AMQP, TPM, NEVER]),
+    ("dps-client", "amqp", "dps-amqp", &[HTTP, MQTT, TPM, NEVER]),
+    ("dps-client", "tpm", "dps-tpm", &[HTTP, MQTT, AMQP, NEVER]),
+    ("dps-client", "amqp,websocket", "dps-amqp", &[HTTP, MQTT, TPM, NEVER]),
 ];
 
 /// Holds the table against `cargo tree`, and lints every combination of features of every crate in `crates/`.

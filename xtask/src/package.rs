@@ -10,10 +10,6 @@ use xshell::{Shell, cmd};
 
 use crate::process::{Result, cargo, in_ci, metadata, none_of};
 
-/// Limits of crates.io.
-const MOST_KEYWORDS: usize = 5;
-const LONGEST_KEYWORD: usize = 20;
-
 pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
     let metadata = metadata()?;
     let mut packages = metadata.workspace_packages();
@@ -61,14 +57,15 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
 /// What a reader of crates.io or docs.rs would miss, and what would trouble those who depend on the crate.
 fn metadata_faults(package: &Package) -> Vec<String> {
     let keywords = &package.keywords;
-    let fits = |keyword: &String| (1..=LONGEST_KEYWORD).contains(&keyword.len());
+    // Limits of crates.io.
+    let fits = |keyword: &String| (1..=20).contains(&keyword.len());
     let docs = json!({"all-features": true, "rustdoc-args": ["--cfg", "docsrs"]});
     let for_docs_rs = package.metadata.pointer("/docs/rs") == Some(&docs);
     let checks = [
         (package.description.is_some(), "a description"),
         (package.readme.is_some(), "a readme"),
         (!package.categories.is_empty(), "categories"),
-        ((1..=MOST_KEYWORDS).contains(&keywords.len()), "one to five keywords"),
+        ((1..=5).contains(&keywords.len()), "one to five keywords"),
         (keywords.iter().all(fits), "keywords of at most 20 letters"),
         (for_docs_rs, "the workspace's metadata for docs.rs"),
     ];

@@ -23,6 +23,7 @@ use crate::{
 
 mod allocation;
 mod authenticate;
+mod chain;
 mod error;
 mod guid;
 mod registration;

@@ -15,7 +15,7 @@ use super::{
     Shared,
     peer::{Connection, Peer, STOPS},
     protocol,
-    stream::{Control, Stream, swallow},
+    stream::{Control, Stream, see_out, swallow},
     unauthenticated::Place,
 };
 use crate::{
@@ -26,6 +26,11 @@ use crate::{
     },
     keys::Thumbprint,
 };
+
+/// The type of the record that begins TLS, and the alert that answers any other.
+/// See <https://www.rfc-editor.org/rfc/rfc8446#section-5.1>.
+const HANDSHAKE: u8 = 22;
+const UNEXPECTED_MESSAGE: [u8; 7] = [21, 3, 3, 0, 2, 2, 10];
 
 /// Accepts connections until the emulator stops, brings TLS up, and serves each in the protocol of the port.
 pub(crate) async fn accept(
@@ -128,13 +133,28 @@ async fn connect(
         }
         _ => {}
     }
-    let handshake = tokio::time::timeout(shared.limits.handshake_timeout, shared.tls.accept(tcp));
+    let mut first = [0];
+    let handshake = async {
+        if tcp.peek(&mut first).await? == 1 && first != [HANDSHAKE] {
+            return Ok(Err(tcp));
+        }
+        shared.tls.accept(tcp).await.map(Ok)
+    };
+    let handshake = tokio::time::timeout(shared.limits.handshake_timeout, handshake);
     let tls = tokio::select! {
         handshake = handshake => handshake,
         _ = stopping.wait_for(|stop| *stop) => return STOPS.into(),
     };
     let mut tls = match tls {
-        Ok(Ok(tls)) => tls,
+        Ok(Ok(Ok(tls))) => tls,
+        Ok(Ok(Err(mut tcp))) => {
+            let [first] = first;
+            let closed = tls_failed(shared, id, format!("the first byte is {first:#04x}, not TLS"));
+            // Few bytes: the system has room for them.
+            tcp.try_write(&UNEXPECTED_MESSAGE).ok();
+            see_out(&mut tcp, &mut stopping).await;
+            return closed;
+        }
         Ok(Err(error)) => return tls_failed(shared, id, error.to_string()),
         Err(_) => return tls_failed(shared, id, "the handshake took too long".into()),
     };

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod first_bytes;
+#[cfg(test)]
 mod https;
 #[cfg(test)]
 mod lifecycle;

@@ -67,7 +67,14 @@ pub(crate) async fn connect_with(
     config: ClientConfig,
     name: &str,
 ) -> std::io::Result<Device> {
-    let address: SocketAddr = ([127, 0, 0, 1], emulator.https_port()).into();
+    connect_to(([127, 0, 0, 1], emulator.https_port()).into(), config, name).await
+}
+
+pub(crate) async fn connect_to(
+    address: SocketAddr,
+    config: ClientConfig,
+    name: &str,
+) -> std::io::Result<Device> {
     let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp);

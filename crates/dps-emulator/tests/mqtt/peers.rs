@@ -2,6 +2,7 @@
 
 use dps_emulator::Behavior;
 use mqtt_proto::{QoS, v3::Packet};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::{
     device::*,
@@ -63,4 +64,17 @@ async fn user_names_differ_in_order_and_case() {
             answer.topic
         );
     }
+}
+
+#[tokio::test]
+async fn a_device_may_send_its_session_byte_by_byte() {
+    let emulator = behaving(Behavior::new()).await;
+    let mut device = reach(&emulator).await;
+    for packet in [connect(&emulator).into(), subscribe(ANSWERS, QoS::Level1), register("1")] {
+        for byte in packet.encode().unwrap().as_ref() {
+            device.stream.write_all(&[*byte]).await.unwrap();
+            device.stream.flush().await.unwrap();
+        }
+    }
+    assert_eq!(device.answer().await.unwrap().json()["status"], "assigned");
 }

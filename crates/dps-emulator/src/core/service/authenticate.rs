@@ -6,7 +6,7 @@ use rustls::crypto::CryptoProvider;
 use serde_json::{Value, json};
 
 use super::{
-    Authenticated, CertificateDer, Enrollment, RegistrationId, Service, ServiceError, clock,
+    Authenticated, CertificateDer, Enrollment, RegistrationId, Service, ServiceError, chain, clock,
     sas::SasToken, x509,
 };
 use crate::{
@@ -158,7 +158,7 @@ impl Claim<'_> {
             (GroupAttestation::X509(ca), Credential::Certificates(chain)) => {
                 let leaf = chain.first()?;
                 let provider: Arc<CryptoProvider> = crate::tls::provider();
-                let checked = x509::check_chain(chain, ca, &provider, self.now)
+                let checked = chain::check_chain(chain, ca, &provider, self.now)
                     .and_then(|()| x509::check_leaf(leaf, self.id.as_str(), self.now));
                 Some(checked.map(|()| ("x509", x509::describe(leaf, Some(group)))))
             }

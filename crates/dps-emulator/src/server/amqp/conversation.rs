@@ -142,12 +142,15 @@ impl Conversation {
     fn take_one(&mut self, bytes: &[u8]) -> Option<usize> {
         let taken = match self.phase {
             Phase::Header | Phase::SecondHeader => {
-                let (header, _) = bytes.split_first_chunk()?;
+                let begins = |header: &[u8; 8]| bytes.iter().zip(header).all(|(a, b)| a == b);
+                if bytes.len() < 8 && (begins(&SASL_HEADER) || begins(&AMQP_HEADER)) {
+                    return None;
+                }
                 self.count();
                 if self.over.is_none() {
-                    self.take_header(*header);
+                    self.take_header(bytes.first_chunk());
                 }
-                header.len()
+                bytes.len().min(8)
             }
             Phase::Init | Phase::Tpm(_) | Phase::Frames => match codec::decode(bytes) {
                 Ok(None) => return None,
@@ -174,22 +177,23 @@ impl Conversation {
         }
     }
 
-    fn take_header(&mut self, header: [u8; 8]) {
+    /// `None` for bytes that begin no header of ours, however they go on.
+    fn take_header(&mut self, header: Option<&[u8; 8]>) {
         let insists =
             matches!(self.fault, Some(AmqpFault::InsistOnSasl | AmqpFault::InsistOnAnonymous));
         let trusted = self.peer.caller.has_certificate() && !insists;
         match (&self.phase, header) {
-            (Phase::Header, SASL_HEADER) => {
+            (Phase::Header, Some(&SASL_HEADER)) => {
                 self.out.extend(SASL_HEADER);
                 let names = self.mechanisms();
                 write::mechanisms(&mut self.out, names);
                 self.phase = Phase::Init;
             }
-            (Phase::Header, AMQP_HEADER) if !trusted => {
+            (Phase::Header, Some(&AMQP_HEADER)) if !trusted => {
                 self.out.extend(SASL_HEADER);
                 self.finish("the device did not begin with SASL");
             }
-            (_, AMQP_HEADER) => {
+            (_, Some(&AMQP_HEADER)) => {
                 self.out.extend(AMQP_HEADER);
                 self.phase = Phase::Frames;
             }

@@ -28,6 +28,18 @@ impl Malformed {
     }
 }
 
+/// Whether CONNECT can begin with these bytes, however many have come.
+/// See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html#_Toc398718028>.
+pub(super) fn may_be_connect(bytes: &[u8]) -> bool {
+    let Some((first, rest)) = bytes.split_first() else { return true };
+    let length = rest.iter().take(4).position(|byte| byte & 0x80 == 0);
+    let name = length.and_then(|last| rest.get(last + 1..)).unwrap_or_default();
+    *first == 0x10
+        && [&b"\x00\x04MQTT"[..], b"\x00\x06MQIsdp"]
+            .into_iter()
+            .any(|known| name.iter().zip(known).all(|(byte, known)| byte == known))
+}
+
 /// Reads the packet at the front, of `max` bytes at most; `None` when it is not whole.
 pub(super) fn read(bytes: &[u8], max: usize) -> Option<Framed> {
     let broken = |reason| Some(Framed { packet: Err(reason), size: bytes.len() });

@@ -27,6 +27,8 @@ const ANSWERS: &str = "$dps/registrations/res/#";
 /// the service can refuse it.
 const MAX_PACKET: usize = Registration::MAX_BYTES + 64 * 1024;
 
+const NO_CONNECT: &str = "the first packet is not CONNECT";
+
 /// Return codes of CONNACK.
 mod connack {
     pub(super) const ACCEPTED: u8 = 0;
@@ -79,7 +81,13 @@ impl conversation::Conversation for Conversation {
             Some(_) => MAX_PACKET,
             None => self.peer.limits.max_head_bytes.max(8192),
         };
-        let Some(framed) = codec::read(bytes, max) else { return 0 };
+        let Some(framed) = codec::read(bytes, max) else {
+            if self.device.is_none() && !codec::may_be_connect(bytes) {
+                self.violation(NO_CONNECT);
+                return bytes.len();
+            }
+            return 0;
+        };
         self.taken += 1;
         let alone = framed.size == bytes.len();
         if self.fault == Some(MqttFault::CutAfter { packets: self.taken })
@@ -127,7 +135,7 @@ impl Conversation {
         match (packet, self.device.is_some()) {
             (Packet::Connect(connect), false) => self.take_connect(&connect),
             (Packet::Connect(_), true) => self.violation("CONNECT came twice"),
-            (_, false) => self.violation("the first packet is not CONNECT"),
+            (_, false) => self.violation(NO_CONNECT),
             (Packet::Subscribe(subscribe), true) => self.take_subscribe(&subscribe),
             (Packet::Unsubscribe(unsubscribe), true) => {
                 if unsubscribe.topics.iter().any(|filter| **filter == *ANSWERS) {

@@ -51,19 +51,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 
     /// Takes what is whole from what came.
     fn take_frames(&mut self) -> io::Result<()> {
-        while !self.ended
-            && let Some((header, payload)) = take_frame(&mut self.incoming)?
-        {
+        while !self.ended {
+            check_start(&self.incoming, self.in_message)?;
+            let Some((header, payload)) = take_frame(&mut self.incoming)? else { break };
             match header.opcode {
-                OpCode::Data(data) => {
-                    if self.in_message != (data == Data::Continue) {
-                        return Err(violation(
-                            "a message inside of another one, or a part of none",
-                        ));
-                    }
-                    if data == Data::Text {
-                        return Err(violation("a text message where bytes belong"));
-                    }
+                OpCode::Data(_) => {
                     self.in_message = !header.is_final;
                     self.ready.get_mut().extend(payload);
                 }
@@ -109,6 +101,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     }
 }
 
+/// Refuses what can't begin a frame of ours by its first byte that shows it, however much of the frame is missing.
+/// See <https://www.rfc-editor.org/rfc/rfc6455#section-5.2>.
+fn check_start(incoming: &[u8], in_message: bool) -> io::Result<()> {
+    match incoming {
+        [first, ..] if first & 0x70 != 0 => {
+            Err(violation("a frame of an extension that was not agreed on"))
+        }
+        [first, ..] if matches!(first & 0x0f, 3..=7 | 11..=15) => {
+            Err(violation("a frame of no known opcode"))
+        }
+        [first, ..] if first & 0x0f <= 2 && in_message != (first & 0x0f == 0) => {
+            Err(violation("a message inside of another one, or a part of none"))
+        }
+        [first, ..] if first & 0x0f == 1 => Err(violation("a text message where bytes belong")),
+        [_, second, ..] if second & 0x80 == 0 => {
+            Err(violation("a frame without a mask from a client"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Takes one whole frame from the front, its mask taken off.
 fn take_frame(incoming: &mut Vec<u8>) -> io::Result<Option<(FrameHeader, Vec<u8>)>> {
     let mut cursor = Cursor::new(&*incoming);
@@ -116,13 +129,10 @@ fn take_frame(incoming: &mut Vec<u8>) -> io::Result<Option<(FrameHeader, Vec<u8>
         return Ok(None);
     };
     let is_control = matches!(header.opcode, OpCode::Control(_));
-    if header.rsv1 || header.rsv2 || header.rsv3 {
-        return Err(violation("a frame of an extension that was not agreed on"));
-    }
     if is_control && (length > 125 || !header.is_final) {
         return Err(violation("a control frame that is too long or in pieces"));
     }
-    let mask = header.mask.ok_or_else(|| violation("a frame without a mask from a client"))?;
+    let mask = header.mask.unwrap_or_default();
     let length = usize::try_from(length).ok().filter(|length| *length <= MAX_FRAME);
     let length = length.ok_or_else(|| violation("a frame that is too large"))?;
     let start = usize::try_from(cursor.position()).unwrap_or(usize::MAX);

@@ -1,7 +1,8 @@
 //! Client certificates, judged for real.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SigningKey as _,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
@@ -42,11 +43,10 @@ fn self_signed(params: &CertificateParams) -> CertificateDer<'static> {
     params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
 }
 
-fn shown(
-    service: &Service,
-    id: &str,
-    chain: &[&CertificateDer<'static>],
-) -> Result<String, (u32, String)> {
+/// The enrollment, or the code and the message of the refusal.
+type Shown = Result<String, (u32, String)>;
+
+fn shown(service: &Service, id: &str, chain: &[&CertificateDer<'static>]) -> Shown {
     let chain: Vec<_> = chain.iter().copied().cloned().collect();
     service
         .authenticate(now(), SCOPE, id, Credential::Certificates(&chain))
@@ -54,7 +54,7 @@ fn shown(
         .map_err(|error| (error.error_code, error.message))
 }
 
-fn refused(message: &str) -> Result<String, (u32, String)> {
+fn refused(message: &str) -> Shown {
     Err((401_002, message.to_owned()))
 }
 
@@ -241,4 +241,139 @@ fn certificates_without_extensions_are_judged_too() {
     let attestation = GroupAttestation::X509(CaCertificates::from_pem(&foreign.2).unwrap());
     let strange = service([Enrollment::group("line", attestation)]);
     assert_eq!(shown(&strange, "dev-1", &[&device]), not_found);
+}
+
+/// The same certificate in version 1: without the field that says the version, which is 5 bytes, signed anew.
+fn in_version_1(mut params: CertificateParams, issuer: &Ca) -> CertificateDer<'static> {
+    fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+        [&[tag, 0x82], &length[..], content].concat()
+    }
+    params.use_authority_key_identifier_extension = false;
+    params.extended_key_usages.clear();
+    let der = leaf(params, issuer);
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
+    assert!(parsed.extensions().is_empty());
+    let version = [0xa0, 3, 2, 1, 2];
+    let signed: &[u8] = parsed.tbs_certificate.as_ref();
+    let at = signed.windows(5).position(|bytes| bytes == version).unwrap();
+    let signed = tagged(0x30, &signed[at + 5..]);
+    let signature = tagged(3, &[vec![0], issuer.0.key().sign(&signed).unwrap()].concat());
+    let ecdsa_with_sha256 = b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
+    tagged(0x30, &[&signed, &ecdsa_with_sha256[..], &signature].concat()).into()
+}
+
+#[test]
+fn chains_are_judged_by_the_same_rules_whatever_the_version_of_the_leaf() {
+    let taken = Ok("line".to_owned());
+    let (not_found, invalid) =
+        (refused("CA certificate not found."), refused("Invalid certificate"));
+    type Change = fn(&mut CertificateParams);
+    fn limit(params: &mut CertificateParams, most: u8) {
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(most));
+    }
+    fn constrain(params: &mut CertificateParams, names: NameConstraints) {
+        params.name_constraints = Some(names);
+    }
+    fn names(other: bool) -> Vec<GeneralSubtree> {
+        let mut name = rcgen::DistinguishedName::new();
+        name.push(DnType::OrganizationName, if other { "other" } else { "ours" });
+        vec![GeneralSubtree::DirectoryName(name)]
+    }
+    let as_it_is: Change = |_| ();
+    let no_cert_sign: Change = |ca| ca.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    // What the root and the two CAs below it are, and what comes of a leaf below the last of them.
+    let rows: [(&str, [Change; 3], &Shown); 17] = [
+        ("as it is", [as_it_is; 3], &taken),
+        ("with keyCertSign", [|ca| ca.key_usages = vec![KeyUsagePurpose::KeyCertSign]; 3], &taken),
+        ("the root has no keyCertSign", [no_cert_sign, as_it_is, as_it_is], &invalid),
+        ("the first has no keyCertSign", [as_it_is, no_cert_sign, as_it_is], &invalid),
+        ("the last has no keyCertSign", [as_it_is, as_it_is, no_cert_sign], &invalid),
+        ("path lengths fit", [|ca| limit(ca, 2), |ca| limit(ca, 1), |ca| limit(ca, 0)], &taken),
+        ("the root's path length", [|ca| limit(ca, 1), as_it_is, as_it_is], &invalid),
+        ("a path length of 0", [as_it_is, |ca| limit(ca, 0), as_it_is], &invalid),
+        (
+            "a CA for servers",
+            [as_it_is, as_it_is, |ca| {
+                ca.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            }],
+            &invalid,
+        ),
+        (
+            "a CA for clients",
+            [as_it_is, as_it_is, |ca| {
+                ca.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            }],
+            &taken,
+        ),
+        (
+            "only other names",
+            [as_it_is, as_it_is, |ca| {
+                let names =
+                    NameConstraints { permitted_subtrees: names(true), excluded_subtrees: vec![] };
+                constrain(ca, names);
+            }],
+            &invalid,
+        ),
+        (
+            "no such names",
+            [as_it_is, as_it_is, |ca| {
+                let names =
+                    NameConstraints { permitted_subtrees: vec![], excluded_subtrees: names(false) };
+                constrain(ca, names);
+            }],
+            &invalid,
+        ),
+        ("no CA", [as_it_is, as_it_is, |ca| ca.is_ca = IsCa::ExplicitNoCa], &invalid),
+        ("an old CA", [as_it_is, |ca| ca.not_after = (now() - DAY).into(), as_it_is], &invalid),
+        ("a young CA", [as_it_is, as_it_is, |ca| ca.not_before = (now() + DAY).into()], &invalid),
+        (
+            "a critical extension",
+            [as_it_is, as_it_is, |ca| {
+                let mut odd = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 1], vec![5, 0]);
+                odd.set_criticality(true);
+                ca.custom_extensions = vec![odd];
+            }],
+            &invalid,
+        ),
+        ("an old root", [|ca| ca.not_after = (now() - DAY).into(), as_it_is, as_it_is], &not_found),
+    ];
+    for (kind, [root, first, last], expected) in rows {
+        let made = |name: &str, change: Change, issuer: Option<&Ca>| {
+            let mut params = params(name, true);
+            change(&mut params);
+            ca(params, issuer)
+        };
+        let root = made("root", root, None);
+        let first = made("first", first, Some(&root));
+        let last = made("last", last, Some(&first));
+        let attestation = GroupAttestation::X509(CaCertificates::from_pem(&root.2).unwrap());
+        let service = service([Enrollment::group("line", attestation)]);
+        let leaves =
+            [leaf(params("dev-1", false), &last), in_version_1(params("dev-1", false), &last)];
+        for (version, leaf) in [3, 1].into_iter().zip(&leaves) {
+            let case = format!("{kind}, version {version}");
+            for chain in [[leaf, &last.1, &first.1], [leaf, &first.1, &last.1]] {
+                assert_eq!(&shown(&service, "dev-1", &chain), expected, "{case}");
+            }
+            assert!(shown(&service, "dev-1", &[leaf, &last.1]).is_err(), "{case}, one missing");
+        }
+    }
+}
+
+/// SHA-1 with RSA, in version 3 and in version 1, as `openssl ca -md sha1` makes them.
+#[test]
+fn a_signature_with_sha_1_proves_nothing() {
+    let read = |name: &str| {
+        let path = format!("{}/tests/fixtures/{name}.pem", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    };
+    let root = CaCertificates::from_pem(&read("sha1-root")).unwrap();
+    let service = service([Enrollment::group("line", GroupAttestation::X509(root))]);
+    for (name, version) in [("sha1-device-1", 0), ("sha1-device-3", 2)] {
+        let der = CertificateDer::from_pem_slice(read(name).as_bytes()).unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
+        assert_eq!(parsed.version().0, version);
+        assert_eq!(shown(&service, "dev-1", &[&der]), refused("Invalid certificate"), "{name}");
+    }
 }

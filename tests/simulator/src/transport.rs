@@ -37,7 +37,7 @@ pub struct Script {
 }
 
 /// When code of others runs within the machine's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Moment {
     /// A call to the transport begins: within its future.
     CallBegan,
@@ -47,6 +47,10 @@ pub enum Moment {
     Step,
     /// A waker is woken.
     Woken,
+    /// The waker of one who reads the events is woken.
+    EventCame,
+    /// An observer is dropped that has been replaced.
+    ObserverDropped,
 }
 
 /// Code of others.

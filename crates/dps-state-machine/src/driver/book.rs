@@ -50,6 +50,13 @@ struct Registrant {
     outcome: oneshot::Sender<Outcome<Box<RegistrationResult>>>,
 }
 
+impl Registrant {
+    /// The registrant as a whole goes away here, since it may be the last to hold an observer that has been replaced.
+    fn settle(self, outcome: Outcome<Box<RegistrationResult>>) {
+        drop(self.outcome.send(outcome));
+    }
+}
+
 /// A call to the transport. It takes the lock on the transport when it is polled first, that is when the call before has
 /// returned or has been dropped, and dropping it frees the transport.
 pub(super) type Call = Pin<Box<dyn Future<Output = Input> + Send>>;
@@ -204,7 +211,7 @@ impl<T: TransportHandlers> Book<T> {
                     self.settled += 1;
                     let Some(registrant) = self.registrant.take() else { continue };
                     name_the_stage(&mut outcome, &progress);
-                    turn.afterwards(|| drop(registrant.outcome.send(outcome)));
+                    turn.afterwards(|| registrant.settle(outcome));
                 }
                 Output::Ended(outcome) => {
                     self.settled += 1;

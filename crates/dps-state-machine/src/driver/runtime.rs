@@ -1,7 +1,6 @@
 //! Where tokio can't carry out a call, the call fails with an error.
 
 use std::{
-    any::Any,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::pin,
@@ -27,9 +26,12 @@ pub(super) async fn within_runtime<V>(
         }
         // A future that panicked is dropped, never polled again.
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
-        polled.unwrap_or_else(|panic| match what_is_unfit(&*panic) {
-            Some(reason) => failed(reason),
-            None => resume_unwind(panic),
+        polled.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>();
+            match text.and_then(|text| text.strip_prefix(UNFIT)) {
+                Some(reason) => failed(reason),
+                None => resume_unwind(panic),
+            }
         })
     })
     .await
@@ -37,9 +39,4 @@ pub(super) async fn within_runtime<V>(
 
 fn failed<V>(reason: &str) -> Poll<Result<V, Error>> {
     Poll::Ready(Err(ConfigurationError::new("runtime", "", reason).into()))
-}
-
-fn what_is_unfit(panic: &(dyn Any + Send)) -> Option<&str> {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref().copied())?.strip_prefix(UNFIT)
 }

@@ -23,9 +23,6 @@ impl Jitter {
     }
 
     pub(super) fn of(&mut self, wait: Duration) -> Duration {
-        if self.percent == 0 {
-            return Duration::ZERO;
-        }
         let most = wait / 100 * u32::from(self.percent);
         // 16 random bits are plenty to spread a fleet.
         (most / (1 << 16)).saturating_mul(self.random_u16().into())

@@ -237,7 +237,7 @@ impl Machine {
             State::Registering(registration) if now >= registration.deadline => {
                 self.give_up(self.out_of_time(registration.stage()).into())
             }
-            State::Registering(registration) if registration.exchange().is_none() => {
+            State::Registering(registration) if self.state.exchange().is_none() => {
                 self.ask(now, registration.clone())
             }
             State::Registering(registration) => {

@@ -55,15 +55,6 @@ impl Registration {
         Self { deadline, polls: 0, backoffs: 0, operation: None, phase }
     }
 
-    /// The request under way.
-    #[must_use]
-    pub fn exchange(&self) -> Option<Exchange> {
-        match self.phase {
-            Phase::Asking(exchange) => Some(exchange),
-            Phase::Waiting { .. } => None,
-        }
-    }
-
     /// The time that is left when a wait is over; zero when the wait reaches the deadline.
     pub(super) fn left_after(&self, now: Duration, wait: Duration) -> Duration {
         self.deadline.saturating_sub(now.saturating_add(wait))
@@ -92,9 +83,9 @@ impl State {
     #[must_use]
     pub fn exchange(&self) -> Option<ExchangeId> {
         match self {
-            Self::Disconnected | Self::Idle => None,
-            Self::Registering(registration) => registration.exchange().map(|exchange| exchange.id),
-            Self::EndingSession(exchange) => Some(exchange.id),
+            Self::Registering(Registration { phase: Phase::Asking(exchange), .. })
+            | Self::EndingSession(exchange) => Some(exchange.id),
+            _ => None,
         }
     }
 

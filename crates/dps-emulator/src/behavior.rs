@@ -1,6 +1,6 @@
 //! How the service behaves toward the devices of an enrollment, faults included.
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 mod amqp;
 mod fault;
@@ -83,23 +83,26 @@ impl Behavior {
 }
 
 /// How a registration ends.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 #[non_exhaustive]
 pub enum Outcome {
     /// Status `assigned`.
     #[default]
     Assigned,
-    /// Status `failed`, with the service's code and message.
-    Failed {
-        /// For example 400207.
-        error_code: u32,
-        /// The message beside it.
-        message: String,
-    },
     /// Status `disabled`.
     Disabled,
     /// Any other status word, with the state of an assigned device beside it.
     Status(String),
+    /// Status `failed`, with the service's code and message.
+    #[serde(untagged)]
+    Failed {
+        /// For example 400207.
+        error_code: u32,
+        /// The message beside it.
+        #[serde(default)]
+        message: String,
+    },
 }
 
 impl Outcome {
@@ -117,18 +120,36 @@ impl Outcome {
 }
 
 /// What an answer says of when to come back.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum RetryAfter {
     /// Nothing.
     #[default]
+    #[serde(skip)]
     Absent,
-    /// Whole seconds.
-    Seconds(u64),
     /// An HTTP date, this many seconds after the answer.
     DateIn(u64),
+    /// Whole seconds.
+    #[serde(untagged)]
+    Seconds(u64),
     /// These very values, each on its own: junk, negative, too large, two at once.
-    Raw(Vec<String>),
+    #[serde(untagged)]
+    Raw(#[serde(deserialize_with = "one_or_more")] Vec<String>),
+}
+
+/// A text, or a list of texts.
+fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Texts {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Texts::deserialize(from)? {
+        Texts::One(text) => vec![text],
+        Texts::More(texts) => texts,
+    })
 }
 
 impl RetryAfter {
@@ -141,7 +162,7 @@ impl RetryAfter {
 
 /// What goes wrong with a connection whoever its peer is. Taken from the emulator's script, in order, one
 /// for each connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ConnectionFault {

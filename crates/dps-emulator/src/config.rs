@@ -5,6 +5,7 @@ use std::{fmt, io::Write, net::IpAddr, path::Path, time::Duration};
 use dps_attestation::GroupKey;
 use dps_state_machine::IdScope;
 use rustls_pki_types::ServerName;
+use serde::Deserialize;
 
 use crate::{
     behavior::ConnectionFault,
@@ -23,6 +24,7 @@ pub use limits::Limits;
 ///
 /// Without any setting it has no enrollments, serves each transport on a free port of the loopback addresses, and no
 /// admin port.
+#[derive(Debug)]
 pub struct Config {
     pub(crate) id_scope: Option<IdScope>,
     pub(crate) enrollments: Vec<Enrollment>,
@@ -34,7 +36,7 @@ pub struct Config {
     pub(crate) server_names: Vec<String>,
     pub(crate) server_certificate: ServerCertificate,
     pub(crate) connection_faults: Vec<ConnectionFault>,
-    pub(crate) events: Option<Box<dyn Write + Send>>,
+    pub(crate) events: Option<Sink>,
     pub(crate) limits: Limits,
     pub(crate) group_key: Option<GroupKey>,
     pub(crate) clock_ahead: Duration,
@@ -194,7 +196,7 @@ impl Config {
     /// Writes every event to this sink as a line of JSON, from a thread of its own.
     #[must_use]
     pub fn events_to(mut self, sink: impl Write + Send + 'static) -> Self {
-        self.events = Some(Box::new(sink));
+        self.events = Some(Sink(Box::new(sink)));
         self
     }
 
@@ -256,27 +258,18 @@ impl Default for Config {
     }
 }
 
-impl fmt::Debug for Config {
+/// Where events are written.
+pub(crate) struct Sink(pub(crate) Box<dyn Write + Send>);
+
+impl fmt::Debug for Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("id_scope", &self.id_scope)
-            .field("enrollments", &self.enrollments)
-            .field("bind", &self.bind)
-            .field("https_port", &self.https_port)
-            .field("mqtt_port", &self.mqtt_port)
-            .field("amqp_port", &self.amqp_port)
-            .field("admin_port", &self.admin_port)
-            .field("server_names", &self.server_names)
-            .field("server_certificate", &self.server_certificate)
-            .field("connection_faults", &self.connection_faults)
-            .field("clock_ahead", &self.clock_ahead)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
+        f.write_str("Sink(..)")
     }
 }
 
 /// What is wrong with the server certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ServerCertificate {
     /// Nothing.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::tpm::TpmKeyError;
+
 /// A setting that can't be used: whose, which one, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
@@ -88,5 +90,17 @@ impl fmt::Display for ConfigError {
         } else {
             write!(f, "{field} {value:?}: {reason}")
         }
+    }
+}
+
+impl From<dps_state_machine::Error> for ConfigError {
+    fn from(error: dps_state_machine::Error) -> Self {
+        Self::from_parser("", &error)
+    }
+}
+
+impl From<TpmKeyError> for ConfigError {
+    fn from(error: TpmKeyError) -> Self {
+        Self::new("", &error.to_string())
     }
 }

@@ -83,7 +83,7 @@ impl Emulator {
         let admin = config.admin_port.map(|port| bind("admin-port", &[], port)).transpose()?;
         let (admin_port, admin) = admin.unzip();
         let mut recorder = Recorder::new();
-        let sink = config.events.map(|sink| recorder.copy_to(sink)).transpose();
+        let sink = config.events.map(|sink| recorder.copy_to(sink.0)).transpose();
         let sink = sink.map_err(StartError::Events)?;
         let core = Core::new(service, recorder);
         core.clock().set_ahead(config.clock_ahead);

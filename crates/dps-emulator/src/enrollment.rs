@@ -2,6 +2,7 @@
 
 use dps_attestation::{GroupKey, SymmetricKey};
 use dps_state_machine::{Json, RegistrationId};
+use serde::Deserialize;
 
 use crate::{
     behavior::Behavior,
@@ -231,7 +232,8 @@ pub enum ReturnedPayload {
 /// What a device that is assigned already gets when it registers again.
 ///
 /// See <https://learn.microsoft.com/azure/iot-dps/concepts-device-reprovision>.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Reprovisioning {
     /// The allocation runs again; a device that moves takes its data along: `deviceDataMigrated`.

@@ -1,6 +1,6 @@
 //! What can go wrong on an AMQP connection and on no other.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// What goes wrong with one AMQP connection, over TLS or WebSocket. Other connections take no notice of it.
 ///
@@ -48,6 +48,7 @@ pub enum AmqpFault {
     /// Rejects the request with a bare condition, one of [`AmqpFault::CONDITIONS`], and no JSON.
     Reject {
         /// Its place in the list.
+        #[serde(deserialize_with = "condition")]
         condition: u8,
         /// What the rejection's info map says of when to come back.
         retry_after: InfoRetryAfter,
@@ -73,6 +74,15 @@ pub enum AmqpFault {
         /// In milliseconds.
         millis: u32,
     },
+}
+
+/// The place of a condition in [`AmqpFault::CONDITIONS`].
+fn condition<'de, D: Deserializer<'de>>(from: D) -> Result<u8, D::Error> {
+    let place = u8::deserialize(from)?;
+    match usize::from(place) < AmqpFault::CONDITIONS.len() {
+        true => Ok(place),
+        false => Err(D::Error::custom("it must be one of the conditions 0 to 5")),
+    }
 }
 
 /// How a rejection's info map says when to come back.

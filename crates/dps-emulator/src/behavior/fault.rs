@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value;
 
 use super::RetryAfter;
@@ -26,10 +26,12 @@ pub struct Fault {
 }
 
 /// For how many requests a fault holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Times {
-    Count(u32),
     Forever,
+    #[serde(untagged)]
+    Count(u32),
 }
 
 /// A refusal of the service, in place of an answer.
@@ -180,7 +182,8 @@ impl Fault {
 }
 
 /// A body in place of the service's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Body {
     /// No bytes at all.
@@ -195,12 +198,20 @@ pub enum Body {
     Cut(usize),
     /// The service's own body, blown up to this many bytes, at most [`Body::MAX_OVERSIZED`]; still right
     /// otherwise.
-    Oversized(usize),
+    Oversized(#[serde(deserialize_with = "at_most_64_mib")] usize),
 }
 
 impl Body {
     /// The largest body that [`Body::Oversized`] makes, in bytes (64 MiB).
     pub const MAX_OVERSIZED: usize = 64 * 1024 * 1024;
+}
+
+fn at_most_64_mib<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let bytes = usize::deserialize(from)?;
+    match bytes <= Body::MAX_OVERSIZED {
+        true => Ok(bytes),
+        false => Err(D::Error::custom("it must be 67108864 at most")),
+    }
 }
 
 /// How an answer is delivered. Each transport carries it out in its own manner.

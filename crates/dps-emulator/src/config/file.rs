@@ -2,7 +2,7 @@
 
 use std::{io, net::IpAddr, path::Path, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use toml::{Table, Value};
 
 use super::{Config, Limits, ServerCertificate};
@@ -12,35 +12,22 @@ mod enrollment;
 mod fault;
 
 #[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Default)]
 struct File {
     id_scope: Option<String>,
-    https_port: Option<u16>,
-    mqtt_port: Option<u16>,
-    amqp_port: Option<u16>,
+    https_port: u16,
+    mqtt_port: u16,
+    amqp_port: u16,
     admin_port: Option<u16>,
-    bind: Option<Vec<IpAddr>>,
-    #[serde(default)]
+    bind: Vec<IpAddr>,
     server_names: Vec<String>,
-    server_certificate: Option<String>,
-    #[serde(default)]
+    server_certificate: ServerCertificate,
     connections: Vec<Value>,
-    clock_ahead: Option<f64>,
-    #[serde(default)]
-    limits: RawLimits,
-    #[serde(default)]
+    #[serde(deserialize_with = "seconds")]
+    clock_ahead: Duration,
+    limits: Limits,
     enrollment: Vec<Table>,
-}
-
-/// Times are in seconds.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RawLimits {
-    max_connections: Option<usize>,
-    handshake_timeout: Option<f64>,
-    idle_timeout: Option<f64>,
-    body_timeout: Option<f64>,
-    max_head_bytes: Option<usize>,
 }
 
 pub(super) fn read(path: &Path, what: &str) -> Result<String, ConfigError> {
@@ -55,48 +42,36 @@ fn unopened(path: &Path, what: &str, error: &io::Error) -> ConfigError {
 /// Reads a configuration; files that it names are looked up from `folder`.
 pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
     let file: File = toml::from_str(text).map_err(|error| unreadable(text, &error))?;
-    let mut config = Config::new().server_names(file.server_names);
-    if let Some(id_scope) = file.id_scope {
-        let parsed = id_scope.parse();
-        let parsed = parsed.map_err(|error| ConfigError::from_parser("id-scope", &error))?;
-        config = config.id_scope(parsed);
-    }
-    if let Some(port) = file.https_port {
-        config = config.https_port(port);
-    }
-    if let Some(port) = file.mqtt_port {
-        config = config.mqtt_port(port);
-    }
-    if let Some(port) = file.amqp_port {
-        config = config.amqp_port(port);
-    }
-    if let Some(port) = file.admin_port {
-        config = config.admin_port(port);
-    }
-    if let Some(addresses) = file.bind {
-        config = config.bind(addresses);
-    }
-    if let Some(given) = file.server_certificate {
-        let choices = [
-            ("valid", ServerCertificate::Valid),
-            ("expired", ServerCertificate::Expired),
-            ("not-yet-valid", ServerCertificate::NotYetValid),
-            ("wrong-name", ServerCertificate::WrongName),
-            ("wrong-ca", ServerCertificate::WrongCa),
-        ];
-        config = config.server_certificate(choose("server-certificate", &given, &choices)?);
-    }
-    let faults = file.connections.into_iter().map(fault::connection);
-    config = config.connection_faults(faults.collect::<Result<Vec<_>, _>>()?);
-    if let Some(seconds) = file.clock_ahead {
-        config = config.clock_ahead(duration("clock-ahead", seconds)?);
-    }
-    config = config.limits(limits(file.limits)?);
-    for (index, table) in file.enrollment.into_iter().enumerate() {
-        config = config.enrollment(enrollment::read(table, index, folder)?);
-    }
+    let id_scope = file.id_scope.map(|id_scope| id_scope.parse()).transpose();
+    let id_scope = id_scope.map_err(|error| ConfigError::from_parser("id-scope", &error))?;
+    let connection_faults = file.connections.into_iter().map(fault::connection);
+    let enrollments = file.enrollment.into_iter().zip(1..);
+    let enrollments = enrollments.map(|(table, number)| enrollment::read(table, number, folder));
+    let config = Config {
+        id_scope,
+        https_port: file.https_port,
+        mqtt_port: file.mqtt_port,
+        amqp_port: file.amqp_port,
+        admin_port: file.admin_port,
+        server_names: file.server_names,
+        server_certificate: file.server_certificate,
+        connection_faults: connection_faults.collect::<Result<_, _>>()?,
+        clock_ahead: file.clock_ahead,
+        limits: file.limits,
+        enrollments: enrollments.collect::<Result<_, _>>()?,
+        ..Config::new()
+    };
+    let config = config.bind(file.bind);
     config.check()?;
     Ok(config)
+}
+
+/// A number of seconds; fractions are fine.
+pub(super) fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let seconds = f64::deserialize(from)?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        D::Error::custom(format!("\"{seconds}\" must be a number of seconds, 0 or more"))
+    })
 }
 
 /// The line and its key, but never the value, which may be a secret.
@@ -116,10 +91,34 @@ fn unreadable(text: &str, error: &toml::de::Error) -> ConfigError {
 /// The parser's message, without its words for types. A key that was written where a name belongs is not repeated:
 /// no name is that long.
 fn in_plain_words(message: &str) -> String {
-    const WORDS: [(&str, &str); 9] = [
+    const WORDS: [(&str, &str); 15] = [
+        (
+            "data did not match any variant of untagged enum Times",
+            "it must be a number, 0 or more, or \"forever\"",
+        ),
+        (
+            "data did not match any variant of untagged enum RetryAfter",
+            "it must be a number of seconds, a text, a list of texts or { date-in = SECONDS }",
+        ),
+        (
+            "data did not match any variant of untagged enum Outcome",
+            "it must be \"assigned\", \"disabled\", { error-code = N, message = TEXT } or { status = WORD }",
+        ),
+        (
+            "data did not match any variant of untagged enum RawDelivery",
+            "it must be \"whole\", \"never\", \"close-before\", \"close-after\", { close-mid = BYTES } or { drip = BYTES, every-ms = MILLISECONDS }",
+        ),
+        (
+            "data did not match any variant of untagged enum RawPayload",
+            "it must be \"echo\", a table, or a JSON object as text",
+        ),
         (
             "invalid type: map, expected a sequence",
             "it must be a list, as in [[enrollment]] or [{ .. }]",
+        ),
+        (
+            "invalid type: unit variant, expected string only",
+            "it must be a word, or a table with one",
         ),
         ("expected a sequence", "expected a list, as in [..]"),
         ("expected a map", "expected a table, as in { .. }"),
@@ -137,50 +136,18 @@ fn in_plain_words(message: &str) -> String {
     WORDS.iter().fold(message.to_owned(), |text, (theirs, ours)| text.replace(theirs, ours))
 }
 
-fn limits(raw: RawLimits) -> Result<Limits, ConfigError> {
-    let Limits { max_connections, max_head_bytes, handshake_timeout, idle_timeout, body_timeout } =
-        Limits::default();
-    let or = |given: Option<f64>, field: &str, default: Duration| {
-        given.map_or(Ok(default), |seconds| duration(field, seconds))
-    };
-    Ok(Limits {
-        max_connections: raw.max_connections.unwrap_or(max_connections),
-        max_head_bytes: raw.max_head_bytes.unwrap_or(max_head_bytes),
-        handshake_timeout: or(raw.handshake_timeout, "handshake-timeout", handshake_timeout)?,
-        idle_timeout: or(raw.idle_timeout, "idle-timeout", idle_timeout)?,
-        body_timeout: or(raw.body_timeout, "body-timeout", body_timeout)?,
-    })
-}
-
-fn duration(field: &str, seconds: f64) -> Result<Duration, ConfigError> {
-    Duration::try_from_secs_f64(seconds).map_err(|_| {
-        ConfigError::new(field, "it must be a number of seconds, 0 or more")
-            .value(seconds.to_string().chars())
-    })
-}
-
-/// One of a few words.
-fn choose<T: Copy>(field: &str, given: &str, choices: &[(&str, T)]) -> Result<T, ConfigError> {
-    choices.iter().find(|(word, _)| *word == given).map(|(_, choice)| *choice).ok_or_else(|| {
-        let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
-        ConfigError::new(field, &format!("it must be one of {}", words.join(", ")))
-            .value(given.chars())
-    })
-}
-
-/// A value that should have been another one.
-fn wrong(field: &str, value: &Value, wanted: &str) -> ConfigError {
-    ConfigError::new(field, &format!("it must be {wanted}"))
-        .value(json(value.clone()).to_string().chars())
-}
-
-/// Like `Value::try_into`, with an error of one line.
+/// Like `Value::try_into`, with an error of one line that shows what was given, unless it is a key.
 fn fields<T: serde::de::DeserializeOwned>(table: Table) -> Result<T, ConfigError> {
-    Value::Table(table).try_into().map_err(|error: toml::de::Error| {
+    Value::Table(table.clone()).try_into().map_err(|error: toml::de::Error| {
         // Where it knows the key, its second line has it.
         let text = error.to_string();
         let key = text.trim().strip_suffix('`').and_then(|text| text.rsplit_once("\nin `"));
-        ConfigError::new(key.map_or("keys", |(_, key)| key), &in_plain_words(error.message()))
+        let key = key.map(|(_, key)| key);
+        let words = in_plain_words(error.message());
+        let given = key.filter(|key| !key.ends_with("-key") && words.starts_with("it must be"));
+        let given = given.and_then(|key| table.get(key)).map(|given| json(given.clone()));
+        let given = given.map(|given| given.to_string()).unwrap_or_default();
+        ConfigError::new(key.unwrap_or("keys"), &words).value(given.chars())
     })
 }
 

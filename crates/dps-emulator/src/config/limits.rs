@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
+use super::file::seconds;
 use crate::config_error::ConfigError;
 
 /// The bounds that keep a hostile or forgotten peer from using the emulator up.
@@ -12,7 +15,8 @@ use crate::config_error::ConfigError;
 /// let service = dps_emulator::Emulator::builder().limits(limits);
 /// # assert!(service.check().is_ok());
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Limits {
     /// How many connections are open at once. When there are more, each that has shown no valid credential for a
@@ -20,11 +24,14 @@ pub struct Limits {
     /// have shown one, those that come are closed on arrival. Default 1024.
     pub max_connections: usize,
     /// The time for the TLS handshake. Default 10 s.
+    #[serde(deserialize_with = "seconds")]
     pub handshake_timeout: Duration,
     /// The time for a request to begin and for its head to arrive, and for which a peer may leave an answer
     /// unread. Default 60 s.
+    #[serde(deserialize_with = "seconds")]
     pub idle_timeout: Duration,
     /// The time for a request's body to arrive. Default 30 s.
+    #[serde(deserialize_with = "seconds")]
     pub body_timeout: Duration,
     /// The largest request head, in bytes. Default and least 8192.
     pub max_head_bytes: usize,

@@ -3,15 +3,17 @@
 use std::{path::Path, str::FromStr};
 
 use dps_attestation::SymmetricKey;
+use dps_state_machine::Json;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{choose, fault, fields, json, unopened, wrong};
+use super::{fault, fields, json, unopened};
 use crate::{
-    behavior::{Behavior, Outcome},
+    behavior::{Behavior, Outcome, RetryAfter, Times},
     config_error::ConfigError,
     enrollment::{Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload},
     keys::{CaCertificates, Thumbprint},
+    tpm::TpmStorageKey,
 };
 
 #[derive(Deserialize)]
@@ -21,6 +23,7 @@ struct Raw {
     group: Option<String>,
     symmetric_key: Option<String>,
     secondary_key: Option<String>,
+    endorsement_key: Option<String>,
     thumbprint: Option<String>,
     secondary_thumbprint: Option<String>,
     certificate: Option<String>,
@@ -31,22 +34,36 @@ struct Raw {
     hub: Option<String>,
     hubs: Option<Vec<String>>,
     device_id: Option<String>,
-    payload: Option<Value>,
-    reprovisioning: Option<String>,
+    payload: Option<RawPayload>,
+    #[serde(default)]
+    reprovisioning: Reprovisioning,
     substatus: Option<String>,
-    polls: Option<Value>,
-    retry_after: Option<Value>,
-    outcome: Option<Value>,
+    polls: Option<Times>,
+    #[serde(default)]
+    retry_after: RetryAfter,
+    #[serde(default)]
+    outcome: Outcome,
     #[serde(default)]
     register: Vec<Table>,
     #[serde(default)]
     query: Vec<Table>,
 }
 
+/// [`ReturnedPayload`] as the file has it.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RawPayload {
+    Echo,
+    #[serde(untagged)]
+    Text(String),
+    #[serde(untagged)]
+    Table(Table),
+}
+
 /// Reads an enrollment; every error names it.
-pub(super) fn read(table: Table, index: usize, folder: &Path) -> Result<Enrollment, ConfigError> {
+pub(super) fn read(table: Table, number: usize, folder: &Path) -> Result<Enrollment, ConfigError> {
     let name = ["registration-id", "group"].iter().find_map(|key| table.get(*key)?.as_str());
-    let name = name.map_or_else(|| format!("number {}", index + 1), str::to_owned);
+    let name = name.map_or_else(|| format!("number {number}"), str::to_owned);
     fields(table).and_then(|raw| build(raw, folder)).map_err(|error| error.of(&name))
 }
 
@@ -57,22 +74,18 @@ fn build(raw: Raw, folder: &Path) -> Result<Enrollment, ConfigError> {
     let enrollment = match (&raw.registration_id, &raw.group) {
         (Some(id), None) => {
             if ca.is_some() {
-                return Err(ConfigError::new(
-                    "ca",
-                    "only a group has one; use thumbprint or certificate",
-                ));
+                let reason = "only a group has one; use thumbprint or certificate";
+                return Err(ConfigError::new("ca", reason));
             }
             let id = id.parse();
             let id = id.map_err(|error| ConfigError::from_parser("registration-id", &error))?;
             Enrollment::individual(id, individual(certificate, &raw)?)
         }
         (None, Some(name)) => {
-            let other = raw.thumbprint.is_some() || raw.secondary_thumbprint.is_some();
-            if other || certificate.is_some() {
-                return Err(ConfigError::new(
-                    "group",
-                    "a group is known by symmetric-key or by ca",
-                ));
+            let other = [&raw.thumbprint, &raw.secondary_thumbprint, &raw.endorsement_key];
+            if other.iter().any(|key| key.is_some()) || certificate.is_some() {
+                let reason = "a group is known by symmetric-key or by ca";
+                return Err(ConfigError::new("group", reason));
             }
             Enrollment::group(name.clone(), group(ca, &raw)?)
         }
@@ -112,12 +125,8 @@ fn load<T>(
 fn keys<K: FromStr<Err = dps_state_machine::Error>>(
     raw: &Raw,
 ) -> Result<Option<(K, Option<K>)>, ConfigError> {
-    let parse = |field: &str, key: &Option<String>| {
-        let key = key.as_ref().map(|key| key.parse());
-        key.transpose().map_err(|error| ConfigError::from_parser(field, &error))
-    };
-    let primary = parse("symmetric-key", &raw.symmetric_key)?;
-    match (primary, parse("secondary-key", &raw.secondary_key)?) {
+    let primary = parsed("symmetric-key", &raw.symmetric_key)?;
+    match (primary, parsed("secondary-key", &raw.secondary_key)?) {
         (None, Some(_)) => {
             Err(ConfigError::new("secondary-key", "it needs symmetric-key beside it"))
         }
@@ -125,31 +134,39 @@ fn keys<K: FromStr<Err = dps_state_machine::Error>>(
     }
 }
 
+/// What a text means, if it was given.
+fn parsed<T>(field: &str, text: &Option<String>) -> Result<Option<T>, ConfigError>
+where
+    T: FromStr<Err: Into<ConfigError>>,
+{
+    let parsed = text.as_ref().map(|text| text.parse()).transpose();
+    parsed.map_err(|error: T::Err| error.into().field_named(field))
+}
+
 fn individual(certificate: Option<Thumbprint>, raw: &Raw) -> Result<Attestation, ConfigError> {
     let keys: Option<(SymmetricKey, _)> = keys(raw)?;
-    let thumbprint = |field: &str, text: &Option<String>| {
-        text.as_ref().map(|t| t.parse().map_err(|e: ConfigError| e.field_named(field))).transpose()
-    };
-    let given: Option<Thumbprint> = thumbprint("thumbprint", &raw.thumbprint)?;
-    let secondary = thumbprint("secondary-thumbprint", &raw.secondary_thumbprint)?;
+    let given: Option<Thumbprint> = parsed("thumbprint", &raw.thumbprint)?;
+    let secondary = parsed("secondary-thumbprint", &raw.secondary_thumbprint)?;
     let primary = match (given, certificate) {
         (Some(_), Some(_)) => {
             return Err(ConfigError::new("thumbprint", "give thumbprint or certificate, not both"));
         }
         (given, certificate) => given.or(certificate),
     };
-    match (keys, primary) {
-        (Some((primary, key)), None) if secondary.is_none() => {
+    let tpm: Option<TpmStorageKey> = parsed("endorsement-key", &raw.endorsement_key)?;
+    match (keys, primary, tpm) {
+        (Some((primary, key)), None, None) if secondary.is_none() => {
             Ok(Attestation::SymmetricKey { primary, secondary: key })
         }
-        (None, Some(primary)) => Ok(Attestation::X509 { primary, secondary }),
-        (None, None) => Err(ConfigError::new(
+        (None, Some(primary), None) => Ok(Attestation::X509 { primary, secondary }),
+        (None, None, Some(endorsement_key)) => Ok(Attestation::Tpm { endorsement_key }),
+        (None, None, None) => Err(ConfigError::new(
             "symmetric-key",
-            "give symmetric-key, thumbprint, certificate or certificate-file",
+            "give symmetric-key, thumbprint, certificate, certificate-file or endorsement-key",
         )),
         _ => Err(ConfigError::new(
             "symmetric-key",
-            "give a symmetric key or a certificate, not both",
+            "give a symmetric key, a certificate or an endorsement key, and nothing beside it",
         )),
     }
 }
@@ -165,96 +182,50 @@ fn group(ca: Option<CaCertificates>, raw: &Raw) -> Result<GroupAttestation, Conf
     }
 }
 
-fn settings(mut enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError> {
-    enrollment = match (raw.hub, raw.hubs) {
+fn settings(enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError> {
+    let hubs = match (raw.hub, raw.hubs) {
         (Some(_), Some(_)) => return Err(ConfigError::new("hubs", "give hub or hubs, not both")),
-        (Some(hub), None) => enrollment.assign_to(hub),
-        (None, Some(hubs)) => enrollment.assign_to_each(hubs),
-        (None, None) => enrollment,
+        (Some(hub), None) => vec![hub],
+        (None, hubs) => hubs.unwrap_or(enrollment.hubs),
     };
-    if raw.enabled == Some(false) {
-        enrollment = enrollment.disabled();
-    }
-    if let Some(device_id) = raw.device_id {
-        enrollment = enrollment.device_id(device_id);
-    }
-    if let Some(substatus) = raw.substatus {
-        enrollment = enrollment.substatus(substatus);
-    }
-    if let Some(given) = raw.reprovisioning {
-        let choices = [
-            ("migrate-data", Reprovisioning::MigrateData),
-            ("reset-data", Reprovisioning::ResetData),
-            ("never", Reprovisioning::Never),
-        ];
-        enrollment = enrollment.reprovisioning(choose("reprovisioning", &given, &choices)?);
-    }
-    enrollment = match raw.payload {
-        None => enrollment,
-        Some(Value::String(word)) if word == "echo" => enrollment.payload(ReturnedPayload::Echo),
-        Some(value @ Value::Table(_)) => {
-            enrollment.payload(ReturnedPayload::Fixed(json(value).into()))
-        }
-        Some(Value::String(text)) if text.trim_start().starts_with('{') => {
-            let payload =
-                text.parse().map_err(|error| ConfigError::from_parser("payload", &error))?;
-            enrollment.payload(ReturnedPayload::Fixed(payload))
-        }
-        Some(other) => {
-            return Err(wrong("payload", &other, "\"echo\", a table, or a JSON object as text"));
-        }
+    let payload = match raw.payload {
+        None => ReturnedPayload::None,
+        Some(RawPayload::Echo) => ReturnedPayload::Echo,
+        Some(RawPayload::Table(table)) => ReturnedPayload::Fixed(json(Value::Table(table)).into()),
+        Some(RawPayload::Text(text)) => ReturnedPayload::Fixed(payload(&text)?),
     };
-    let mut behavior = Behavior::new();
-    if let Some(value) = raw.polls {
-        behavior = behavior.polls(polls(&value)?);
-    }
-    if let Some(value) = raw.retry_after {
-        behavior = behavior.retry_after(fault::retry_after(value)?);
-    }
-    if let Some(value) = raw.outcome {
-        behavior = behavior.outcome(outcome(value)?);
-    }
-    for table in raw.register {
-        behavior = behavior.on_register(fault::read(table).map_err(|e| e.within("register"))?);
-    }
-    for table in raw.query {
-        behavior = behavior.on_query(fault::read(table).map_err(|e| e.within("query"))?);
-    }
-    Ok(enrollment.behavior(behavior))
+    let faults = |list: &str, tables: Vec<Table>| -> Result<Vec<_>, _> {
+        let faults = tables.into_iter().map(fault::read);
+        faults.collect::<Result<_, _>>().map_err(|error: ConfigError| error.within(list))
+    };
+    let behavior = Behavior {
+        polls: match raw.polls {
+            None => 0,
+            Some(Times::Count(polls)) => polls,
+            Some(Times::Forever) => u32::MAX,
+        },
+        retry_after: raw.retry_after,
+        outcome: raw.outcome,
+        register: faults("register", raw.register)?,
+        query: faults("query", raw.query)?,
+    };
+    Ok(Enrollment {
+        enabled: raw.enabled.unwrap_or(true),
+        hubs,
+        device_id: raw.device_id,
+        payload,
+        reprovisioning: raw.reprovisioning,
+        substatus: raw.substatus,
+        behavior,
+        ..enrollment
+    })
 }
 
-fn polls(value: &Value) -> Result<u32, ConfigError> {
-    match value {
-        Value::String(word) if word == "forever" => Some(u32::MAX),
-        Value::Integer(polls) => u32::try_from(*polls).ok(),
-        _ => None,
+/// A JSON object that was written as text, so that it comes back to the letter.
+fn payload(text: &str) -> Result<Json, ConfigError> {
+    if !text.trim_start().starts_with('{') {
+        let reason = "it must be \"echo\", a table, or a JSON object as text";
+        return Err(ConfigError::new("payload", reason).value(text.chars()));
     }
-    .ok_or_else(|| wrong("polls", value, "a number of polls or \"forever\""))
-}
-
-fn outcome(value: Value) -> Result<Outcome, ConfigError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-    struct Raw {
-        status: Option<String>,
-        error_code: Option<u32>,
-        #[serde(default)]
-        message: String,
-    }
-    let wanted =
-        "\"assigned\", \"disabled\", { error-code = N, message = TEXT } or { status = WORD }";
-    match value {
-        Value::String(word) if word == "assigned" => Ok(Outcome::Assigned),
-        Value::String(word) if word == "disabled" => Ok(Outcome::Disabled),
-        Value::Table(table) => {
-            let shown = Value::Table(table.clone());
-            let raw: Raw = fields(table).map_err(|error| error.within("outcome"))?;
-            match (raw.status, raw.error_code) {
-                (Some(word), None) if raw.message.is_empty() => Ok(Outcome::Status(word)),
-                (None, Some(code)) => Ok(Outcome::failed(code, raw.message)),
-                _ => Err(wrong("outcome", &shown, wanted)),
-            }
-        }
-        other => Err(wrong("outcome", &other, wanted)),
-    }
+    text.parse().map_err(|error| ConfigError::from_parser("payload", &error))
 }

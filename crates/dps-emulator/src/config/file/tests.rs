@@ -26,7 +26,7 @@ fn the_documented_example_is_read_and_means_what_it_says() {
     assert_eq!((config.mqtt_port, config.amqp_port), (0, 0));
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.connection_faults, [ConnectionFault::Pass]);
-    let [pump, valve, factory] = &config.enrollments[..] else { panic!("three enrollments") };
+    let [pump, valve, meter, factory] = &config.enrollments[..] else { panic!("four enrollments") };
 
     assert!(matches!(
         &pump.members,
@@ -43,6 +43,8 @@ fn the_documented_example_is_read_and_means_what_it_says() {
         .retry_after(RetryAfter::Seconds(1))
         .outcome(Outcome::failed(400_207, "Custom allocation failed"));
     assert_eq!(valve.behavior, expected);
+
+    assert!(matches!(&meter.members, Members::One(Attestation::Tpm { .. })));
 
     assert!(matches!(&factory.members, Members::Group(_)));
     let expected = Behavior::new()
@@ -142,7 +144,7 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
         ),
         ("https-port = 70000", &["https-port", "70000", "from 0 to 65535"]),
         ("bind = [\"here\"]", &["bind", "address"]),
-        ("server-certificate = \"bad\"", &["server-certificate", "\"bad\"", "wrong-name"]),
+        ("server-certificate = \"bad\"", &["line 1, server-certificate", "`bad`", "wrong-name"]),
         ("server-names = [\"a b\"]", &["server-names", "\"a b\"", "host name"]),
         ("server-names = [\"\"]", &["server-names", "host name"]),
         (
@@ -150,7 +152,7 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
             &["line 1, enrollment: it must be a list, as in [[enrollment]]"],
         ),
         ("bind = \"::1\"", &["bind", "\"::1\"", "a list"]),
-        ("clock-ahead = -1", &["clock-ahead \"-1\"", "0 or more"]),
+        ("clock-ahead = -1", &["line 1, clock-ahead: \"-1\"", "0 or more"]),
         ("clock-ahead = 1e18", &["clock-ahead \"1000000000000000000\"", "100 years"]),
         ("limits = { max-connections = 0 }", &["max-connections \"0\"", "more than 0"]),
         ("[limits]\nmax-connections = -1", &["line 2, max-connections", "`-1`", "0 or more"]),
@@ -163,9 +165,9 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
             &["\"G\"", "name", "case does not count", "rename"],
         ),
         ("[[enrollment]]\ngroup = \"\"\nsymmetric-key = \"a2V5\"", &["\"\"", "group", "no name"]),
-        ("connections = [\"bad\"]", &["connections", "\"bad\"", "hang-after-tls"]),
-        ("connections = [7]", &["connections", "7", "{ mqtt = FAULT }"]),
-        ("connections = [{ http = \"x\" }]", &["connections", "http", "{ amqp = FAULT }"]),
+        ("connections = [\"bad\"]", &["connections", "bad", "hang-after-tls"]),
+        ("connections = [7]", &["connections", "7", "a word, or a table"]),
+        ("connections = [{ http = \"x\" }]", &["connections", "http", "`amqp`"]),
         ("connections = [{ mqtt = \"x\" }]", &["connections", "unknown variant", "wrong-topic"]),
         ("connections = [{ mqtt = { cut-after = {} } }]", &["connections", "packets"]),
         (
@@ -179,7 +181,7 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
             "connections = [{ amqp = { reject = { condition = 6, retry-after = \"absent\" } } }]",
             &["connections", "6", "conditions 0 to 5"],
         ),
-        ("limits = { idle-timeout = -1 }", &["idle-timeout", "-1"]),
+        ("limits = { idle-timeout = -1 }", &["line 1, limits: ", "-1", "seconds"]),
         ("[[enrollment]]\nsymmetric-key = \"a2V5\"", &["number 1", "registration-id", "group"]),
         (
             "[[enrollment]]\nregistration-id = \"a b\"\nsymmetric-key = \"a2V5\"",
@@ -221,7 +223,7 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
         ("polls = \"some\"", &["polls", "some"]),
         ("hub = \"a\"\nhubs = [\"b\"]", &["hubs", "not both"]),
         ("payload = 3", &["payload", "echo"]),
-        ("reprovisioning = \"no\"", &["reprovisioning", "\"no\"", "never"]),
+        ("reprovisioning = \"no\"", &["reprovisioning", "`no`", "never"]),
         ("retry-after = -3", &["retry-after", "-3", "date-in"]),
         ("outcome = \"lost\"", &["outcome", "lost", "assigned"]),
         ("outcome = { stat = \"x\" }", &["outcome", "stat"]),
@@ -231,13 +233,14 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
         ("register = [{ refuse = 99999 }]", &["register, refuse: ", "`99999`", "65535"]),
         ("register = [{ error-code = 7 }]", &["register, error-code \"7\"", "200 and 999"]),
         ("register = [5]", &["register: ", "`5`", "a table, as in { .. }"]),
-        ("register = { refuse = 400 }", &["register: it must be a list", "[{ .. }]"]),
+        ("register = { refuse = 400 }", &["register", "it must be a list", "[{ .. }]"]),
         ("query = [{ body = { oversized = 67108865 } }]", &["query, body", "67108864 at most"]),
         ("enabled = \"no\"", &["enabled: ", "\"no\"", "true or false"]),
-        ("outcome = { error-code = \"x\" }", &["outcome, error-code: ", "\"x\"", "a number"]),
+        ("outcome = { error-code = \"x\" }", &["outcome", r#"\"x\""#, "error-code = N"]),
         ("register = [{ message = \"x\" }]", &["register", "message", "refuse"]),
         ("query = [{ body = \"bad\" }]", &["query", "body", "bad", "oversized"]),
         ("query = [{ deliver = { drip = 1 } }]", &["query", "deliver", "drip", "every-ms"]),
+        ("endorsement-key = \"AToA\"", &["endorsement-key", "TPM2B_PUBLIC"]),
     ] {
         let message = one(keys).unwrap_err().to_string();
         assert!(message.starts_with("enrollment \"d\": "), "{message}");

@@ -16,6 +16,7 @@ use crate::process::{Result, deny_toml, metadata, none_of};
 /// Which others of ours a crate may use, and which its tests may use besides. The root's manifest has an entry for each
 /// crate in its metadata; a crate that isn't there fails the check.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct MayUse {
     uses: BTreeSet<String>,
     #[serde(default)]

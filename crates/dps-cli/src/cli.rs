@@ -121,6 +121,8 @@ mod tests {
     use clap::CommandFactory;
     use dps_client::Transport;
 
+    use crate::generated::with_subcommands;
+
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
@@ -138,9 +140,7 @@ mod tests {
     fn help_is_as_it_was_written_whatever_the_terminal() {
         let mut cli = Cli::command();
         cli.build();
-        let commands: Vec<&clap::Command> =
-            std::iter::once(&cli).chain(cli.get_subcommands()).collect();
-        for command in commands {
+        for command in with_subcommands(&cli) {
             let Some(details) = command.get_after_help() else { continue };
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains(&details.to_string()), "{} wraps:\n{help}", command.get_name());
@@ -165,7 +165,7 @@ mod tests {
         let readme = std::fs::read_to_string(readme).unwrap();
         let mut cli = Cli::command();
         cli.build();
-        let commands: Vec<_> = std::iter::once(&cli).chain(cli.get_subcommands()).collect();
+        let commands = with_subcommands(&cli);
         let ours = commands.iter().flat_map(|command| command.get_arguments());
         let ours: Vec<String> =
             ours.filter_map(|flag| Some(format!("--{}", flag.get_long()?))).collect();

@@ -60,11 +60,17 @@ fn write_pages(folder: &Path) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
     let mut cli = Cli::command().disable_help_subcommand(true);
     cli.build();
-    for command in std::iter::once(&cli).chain(cli.get_subcommands()) {
+    for command in with_subcommands(&cli) {
         let name = command.get_display_name().unwrap_or_else(|| command.get_name());
         fs::write(folder.join(format!("{name}.1")), page(command)?)?;
     }
     Ok(())
+}
+
+/// A command, those below it, and those below them.
+pub(crate) fn with_subcommands(command: &Command) -> Vec<&Command> {
+    let below = command.get_subcommands().flat_map(with_subcommands);
+    std::iter::once(command).chain(below).collect()
 }
 
 /// The page of one command. What stands below its help keeps its lines, which are examples for the most part.

@@ -1,6 +1,6 @@
 //! Values that can't be used: nothing is sent, and the message names the value and where it came from.
 
-use crate::generated::commands;
+use crate::generated::{command_of, commands};
 use crate::support::{Ended, Folder, KEY, closed_endpoint, dps, run, run_with_stdin, text};
 
 /// A complete registration, then these arguments; the environment holds the key.
@@ -220,7 +220,7 @@ fn usage_errors_are_for_people_unless_json_is_asked_for() {
 #[test]
 fn the_help_of_each_command_has_examples() {
     for command in commands() {
-        let ended = run(&mut dps(&[&command, "--help"]));
+        let ended = run(command_of(&command).arg("--help"));
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{command:?}");
         assert!(ended.stdout.contains("Examples:\n"), "{}", ended.stdout);
         assert!(ended.stdout.contains(&format!("dps {command} ")), "{}", ended.stdout);

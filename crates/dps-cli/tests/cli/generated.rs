@@ -4,13 +4,24 @@ use std::{fs, process::Command};
 
 use crate::support::{Folder, dps, run};
 
-/// The commands by the help, but `help` itself.
+/// The commands by the help, but `help` itself, like `register` and `tpm show`.
 pub(crate) fn commands() -> Vec<String> {
-    let help = run(&mut dps(&["--help"])).stdout;
-    let listed = help.split("Commands:\n").nth(1).unwrap().lines();
+    below("")
+}
+
+fn below(command: &str) -> Vec<String> {
+    let help = run(command_of(command).arg("--help")).stdout;
+    let listed = help.split("Commands:\n").nth(1).unwrap_or_default().lines();
     let listed = listed.take_while(|line| line.starts_with(' '));
     let names = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
-    names.filter(|name| !["", "help"].contains(name)).map(str::to_owned).collect()
+    let names = names.filter(|name| !["", "help"].contains(name));
+    let names = names.map(|name| format!("{command} {name}").trim().to_owned());
+    names.flat_map(|name| [vec![name.clone()], below(&name)].concat()).collect()
+}
+
+/// The command of one of these names, without arguments.
+pub(crate) fn command_of(name: &str) -> Command {
+    dps(&name.split_whitespace().collect::<Vec<_>>())
 }
 
 #[test]
@@ -40,15 +51,18 @@ fn completions_load_in_bash_and_know_every_command() {
     assert_eq!((script.code, script.stderr.as_str()), (0, ""));
     let file = folder.file("dps.bash", &script.stdout);
     // As bash does when a person types `dps reg` and asks for what may follow.
-    let ask = "source \"$0\" && complete -p dps && COMP_WORDS=(dps \"$1\") COMP_CWORD=1 && \
-        _dps dps \"$1\" dps && echo \"${COMPREPLY[@]}\"";
+    let ask = "source \"$0\" && complete -p dps && COMP_WORDS=(dps \"$@\") COMP_CWORD=$# && \
+        _dps dps \"${@: -1}\" \"${COMP_WORDS[$# - 1]}\" && echo \"${COMPREPLY[@]}\"";
     for command in commands() {
-        let half = &command[..command.len() - 1];
-        let output = Command::new("bash").args(["-c", ask, &file, half]).output().unwrap();
+        let half = command[..command.len() - 1].split(' ');
+        let output = Command::new("bash").args(["-c", ask, &file]).args(half).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success() && said.contains(" -F _dps dps\n"), "{command}: {said}");
         let offered = said.lines().last().unwrap();
-        assert!(offered.split(' ').any(|word| word == command), "{command}: {said}");
+        assert!(
+            offered.split(' ').any(|word| command.rsplit(' ').next() == Some(word)),
+            "{command}: {said}"
+        );
     }
 }
 
@@ -72,10 +86,12 @@ fn each_command_has_a_manual_page_that_renders_with_each_flag_and_its_examples()
     let pages = folder.path("man/man1");
     let ended = run(&mut dps(&["man", &pages]));
     assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (0, "", ""));
-    let of = |command: &str| fs::read_to_string(format!("{pages}/dps-{command}.1")).unwrap();
+    let of = |command: &str| {
+        fs::read_to_string(format!("{pages}/dps-{}.1", command.replace(' ', "-"))).unwrap()
+    };
     assert_eq!(fs::read_dir(&pages).unwrap().count(), commands().len() + 1);
     for command in commands() {
-        let help = run(&mut dps(&[&command, "--help"])).stdout;
+        let help = run(command_of(&command).arg("--help")).stdout;
         let flags = help.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2);
         let page = of(&command).replace("\\-", "-");
         for flag in flags {

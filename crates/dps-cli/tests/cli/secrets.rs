@@ -15,7 +15,7 @@ use rcgen::KeyPair;
 
 use crate::{
     canary::Canaries,
-    generated::commands,
+    generated::{command_of, commands},
     support::{Emulator, Ended, Folder, closed_endpoint, dps, run, run_with_stdin},
 };
 
@@ -247,7 +247,7 @@ fn assert_not_repeated(what: &str, secret: &str, ended: &Ended) {
 
 /// The long options of a command, by its help.
 fn options(command: &str) -> Vec<String> {
-    let help = run(&mut dps(&[command, "--help"])).stdout;
+    let help = run(command_of(command).arg("--help")).stdout;
     let named = |line: &str| {
         let line = line.trim_start();
         let flag = line.strip_prefix("-v, ").unwrap_or(line).split([' ', '=']).next()?;
@@ -283,7 +283,7 @@ fn a_secret_in_any_option_of_any_command_is_not_repeated() {
                     None => rest.to_vec(),
                 };
                 for joined in [true, false] {
-                    let mut command = dps(&[command]);
+                    let mut command = command_of(command);
                     command.args(&rest).current_dir(folder.path("."));
                     command.env("DPS_ID_SCOPE", "0ne1").env("DPS_REGISTRATION_ID", "dev");
                     command.env("DPS_SYMMETRIC_KEY", DEVICE_KEY);
@@ -313,7 +313,7 @@ fn a_secret_in_any_variable_is_not_repeated() {
         let variable = option.replace("--", "DPS_").replace('-', "_").to_ascii_uppercase();
         for (what, secret, part) in misplaced() {
             for (name, own) in &commands {
-                let mut command = dps(&[name]);
+                let mut command = command_of(name);
                 if name == "emulate" {
                     // It takes a tenth of a second to start, so it is tried with what it reads alone.
                     if !own.contains(option) {

@@ -1,6 +1,11 @@
 //! A timeout names the stage of its own registration, whatever else runs beside it.
 
-use std::{sync::mpsc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    thread,
+    time::Duration,
+};
 
 use dps_client::{
     Attestation, Client, Config, Endpoint, ErrorKind, RegistrationRequest, Roots, Settings, Stage,
@@ -9,10 +14,14 @@ use dps_client::{
 use dps_conformance::{
     Bench, Cell, OutsideSigner, ProxyScript, SignerConduct, TestProxy, adjusted, fast, settle,
 };
+use dps_connect::internal::LOOKUP;
 use dps_emulator::{Behavior, ConnectionFault, Delivery, Fault};
 use tokio::{net::TcpSocket, task::JoinSet};
 
 use crate::{Case, case};
+
+/// The host whose lookup never ends.
+const NEVER_FOUND: &str = "never-found.example";
 
 /// How many clients hang at each stage.
 const AT_EACH: usize = 3;
@@ -37,7 +46,6 @@ async fn clients_of_one_configuration_each_name_their_own_stage(cell: Cell) {
     let roots = Roots::empty()
         .with_pem(silent_service.emulator.ca_pem().as_bytes())
         .and_then(|roots| roots.with_pem(silent_server.emulator.ca_pem().as_bytes()));
-    // By address: names are not looked up here, see `hang`.
     let service = silent_service.config.endpoint.port_or(0);
     let config = adjusted(silent_service.config.clone(), |config| {
         config.roots = roots.unwrap();
@@ -51,7 +59,7 @@ async fn clients_of_one_configuration_each_name_their_own_stage(cell: Cell) {
         (if is_websocket { Stage::Websocket } else { Stage::Register }, at(&config, server)),
         (Stage::Tls, at(&config, endpoint(no_tls.local_addr().unwrap().port()))),
         (Stage::Proxy, adjusted(config.clone(), |config| config.proxy = silent_proxy.choice(""))),
-        (Stage::Resolve, at(&config, "dps.example".parse().unwrap())),
+        (Stage::Resolve, at(&config, NEVER_FOUND.parse().unwrap())),
     ];
     if cfg!(target_os = "linux") {
         hanging.push((Stage::Connect, at(&config, full_endpoint)));
@@ -69,7 +77,8 @@ async fn clients_of_one_configuration_each_name_their_own_stage(cell: Cell) {
     });
     let clients: Vec<_> = clients.collect();
     let request = silent_service.request();
-    tokio::task::spawn_blocking(|| hang(clients, request)).await.unwrap();
+    *LOOKUP.write().unwrap() = look_up;
+    hang(clients, request).await;
 }
 
 fn bounds() -> Settings {
@@ -101,32 +110,28 @@ async fn fill(full: &tokio::net::TcpListener) -> Vec<tokio::net::TcpStream> {
     queued
 }
 
-/// Registers all at once, in a runtime whose only thread for lookups is taken: so a lookup never ends.
-fn hang(clients: Vec<(Stage, Client)>, request: RegistrationRequest) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(1)
-        .build()
-        .unwrap();
-    let (release, released) = mpsc::channel::<()>();
-    runtime.spawn_blocking(move || released.recv());
-    runtime.block_on(async {
-        let mut registrations = JoinSet::new();
-        for (stage, client) in clients {
-            let request = request.clone();
-            registrations.spawn(async move {
-                let error = client.register(request).await.unwrap_err();
-                settle(&client).await;
-                assert_eq!(
-                    (error.kind(), error.stage()),
-                    (ErrorKind::Timeout, Some(stage)),
-                    "{error}"
-                );
-            });
+/// Registers all at once.
+async fn hang(clients: Vec<(Stage, Client)>, request: RegistrationRequest) {
+    let mut registrations = JoinSet::new();
+    for (stage, client) in clients {
+        let request = request.clone();
+        registrations.spawn(async move {
+            let error = client.register(request).await.unwrap_err();
+            settle(&client).await;
+            assert_eq!((error.kind(), error.stage()), (ErrorKind::Timeout, Some(stage)), "{error}");
+        });
+    }
+    while let Some(registration) = registrations.join_next().await {
+        registration.unwrap();
+    }
+}
+
+/// The system's lookup, but for one name: that one's never ends.
+fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if host == NEVER_FOUND {
+        loop {
+            thread::park();
         }
-        while let Some(registration) = registrations.join_next().await {
-            registration.unwrap();
-        }
-    });
-    drop(release);
+    }
+    Ok((host, port).to_socket_addrs()?.collect())
 }

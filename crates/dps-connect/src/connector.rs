@@ -20,6 +20,7 @@ use crate::{
     carrier::{Carrier, Io, Protocol},
     config::Config,
     failure::{self, Peer, because},
+    lookup::resolve,
     proxy::Proxy,
     tls::tls_config,
     tunnel,
@@ -236,32 +237,6 @@ impl<'a> Attempt<'a> {
             Err(_) => Err(failure::timed_out(stage, self.peer, self.timeout)),
         }
     }
-}
-
-/// Looks up a host; an IP address stands for itself.
-///
-/// # Errors
-/// [`ConnectionError`] with the stage `resolve`.
-///
-/// # Cancel safety
-/// Safe to drop; the system's resolver may finish its lookup on a thread of its own.
-pub async fn resolve(
-    host: &str,
-    port: u16,
-    progress: &Progress,
-) -> Result<Vec<SocketAddr>, ConnectionError> {
-    if let Ok(address) = host.parse() {
-        return Ok(vec![SocketAddr::new(address, port)]);
-    }
-    progress.enter(&Step::Resolving { host: host.to_owned() });
-    let addresses: Vec<_> = match tokio::net::lookup_host((host, port)).await {
-        Ok(addresses) => addresses.collect(),
-        Err(error) => return Err(failure::resolve(host, &error)),
-    };
-    if addresses.is_empty() {
-        return Err(failure::resolve(host, &"it has no address"));
-    }
-    Ok(addresses)
 }
 
 /// Whether a request for a tunnel carries the proxy's user and password, if it has any.

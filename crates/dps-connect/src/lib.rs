@@ -35,6 +35,7 @@ mod failure;
 #[cfg(all(fuzzing, feature = "websocket"))]
 pub mod fuzzing;
 mod head;
+mod lookup;
 mod no_proxy;
 mod proxy;
 mod roots;
@@ -58,7 +59,8 @@ pub mod internal {
     use std::time::Duration;
 
     pub use crate::{
-        connector::{ProxyCredentials, STAGGER, Stream, catch_up, dial, probe_proxy, resolve},
+        connector::{ProxyCredentials, STAGGER, Stream, catch_up, dial, probe_proxy},
+        lookup::{LOOKUP, Lookup, resolve},
         tls::{resumes_sessions, tls_config},
         tpm::{TpmLogin, from_base64},
     };

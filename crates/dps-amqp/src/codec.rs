@@ -179,6 +179,27 @@ pub enum Body {
     },
 }
 
+impl Body {
+    /// What the standard calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Heartbeat => "an empty frame",
+            Self::Open { .. } => "open",
+            Self::Begin { .. } => "begin",
+            Self::Attach { .. } => "attach",
+            Self::Flow { .. } => "flow",
+            Self::Transfer { .. } => "transfer",
+            Self::Disposition { .. } => "disposition",
+            Self::Detach { .. } => "detach",
+            Self::End { .. } => "end",
+            Self::Close { .. } => "close",
+            Self::Mechanisms(_) => "sasl-mechanisms",
+            Self::Challenge(_) => "sasl-challenge",
+            Self::SaslOutcome { .. } => "sasl-outcome",
+        }
+    }
+}
+
 /// What became of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

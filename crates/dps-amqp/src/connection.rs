@@ -9,10 +9,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use dps_connect::{Config, Io, internal::catch_up};
+use dps_connect::{
+    Config, Io,
+    internal::{Flood, catch_up},
+};
 use dps_state_machine::{Error, PeerActivity, Printable, Progress, RegistrationId, Response};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
+    task::coop::consume_budget,
     time::{Instant, sleep_until},
 };
 use zeroize::Zeroize;
@@ -39,6 +43,8 @@ pub(crate) struct Connection {
     last_sent: Instant,
     /// Why writing failed. What the service sent before it stopped reading is still read.
     unsent: Option<io::Error>,
+    /// The frames since the last request.
+    idle: Flood,
 }
 
 /// Why a connection can't go on.
@@ -63,7 +69,7 @@ impl From<Malformed> for Broken {
 /// The result of a start.
 pub(crate) enum Started {
     /// Requests can be sent.
-    Ready(Connection),
+    Ready(Box<Connection>),
     /// The service refused.
     Refused(Response),
     /// The service wants SASL first.
@@ -91,6 +97,7 @@ impl Connection {
             session: Session::default(),
             last_sent: Instant::now(),
             unsent: None,
+            idle: Flood::default(),
         };
         if let Some(refusal) = this.log_in(login, config.endpoint.host(), pipelined).await? {
             return Ok(Started::Refused(refusal));
@@ -119,7 +126,7 @@ impl Connection {
                 return Ok(Started::Refused(failure.into_response(SystemTime::now())));
             }
         }
-        Ok(Started::Ready(this))
+        Ok(Started::Ready(Box::new(this)))
     }
 
     /// Sends a request and waits for its answer. Other messages are accepted and dropped.
@@ -130,6 +137,7 @@ impl Connection {
         progress: &Progress,
     ) -> Result<Asked, Broken> {
         self.session.send(message);
+        self.idle = Flood::default();
         let refused = |response| Ok(Asked::Refused(response));
         let (mut acknowledged, mut unmatched) = (false, 0);
         loop {
@@ -170,8 +178,9 @@ impl Connection {
             return false;
         }
         loop {
-            match self.understood() {
-                Ok(Some(Event::Gone(..))) | Err(_) => return false,
+            consume_budget().await;
+            match self.buffered().map(|frame| frame.map(|frame| self.session.handle(frame))) {
+                Ok(Some(Ok(Some(Event::Gone(..))) | Err(_))) | Err(_) => return false,
                 Ok(Some(_)) => continue,
                 Ok(None) => {}
             }
@@ -217,19 +226,11 @@ impl Connection {
         Ok(self.session.handle(frame)?)
     }
 
-    /// Takes in what has come already.
-    fn understood(&mut self) -> Result<Option<Event>, Malformed> {
-        while let Some(frame) = self.buffered()? {
-            if let Some(event) = self.session.handle(frame)? {
-                return Ok(Some(event));
-            }
-        }
-        Ok(None)
-    }
-
     async fn frame(&mut self) -> Result<Frame, Broken> {
         self.flush().await;
         loop {
+            // A flood of frames leaves other tasks their turns.
+            consume_budget().await;
             if let Some(frame) = self.buffered()? {
                 return Ok(frame);
             }
@@ -240,6 +241,16 @@ impl Connection {
     fn buffered(&mut self) -> Result<Option<Frame>, Malformed> {
         let Some((frame, size)) = codec::decode(&self.buffer)? else { return Ok(None) };
         self.buffer.drain(..size);
+        // The parts of one message are bounded by its size.
+        let is_part = matches!(
+            &frame.body,
+            Body::Transfer { more: true, aborted: false, payload, .. } if !payload.is_empty()
+        );
+        if !is_part {
+            self.idle
+                .note(frame.body.name())
+                .map_err(|flooded| Malformed::new(flooded.to_string()))?;
+        }
         tracing::trace!(channel = frame.channel, body = ?Briefly(&frame.body), "a frame");
         Ok(Some(frame))
     }

@@ -140,7 +140,7 @@ impl AmqpTransport {
                 Ok(Started::Ready(connection)) => {
                     // This way works: the transport keeps to it.
                     self.pipelined = pipelined;
-                    return Ok(Ok(connection));
+                    return Ok(Ok(*connection));
                 }
                 Ok(Started::Refused(response)) => return Ok(Err(response)),
                 Ok(Started::WantsSasl) if is_bare => self.wants_sasl = true,

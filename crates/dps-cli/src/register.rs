@@ -197,13 +197,15 @@ async fn session(
     let registration_id = request.registration_id().clone();
     let mut registering = pin!(client.register(request));
     let outcome = tokio::select! {
+        // Interrupts come first: a service that sends without end does not hide them.
         biased;
-        outcome = &mut registering => outcome,
         () = interrupts.next() => tokio::select! {
-            (outcome, _) = async { tokio::join!(registering, client.end_session()) } => outcome,
+            biased;
             // Twice: at once, without an end of the session.
             () = interrupts.next() => return reporter.failed(&Error::Cancelled, &context),
+            (outcome, _) = async { tokio::join!(registering, client.end_session()) } => outcome,
         },
+        outcome = &mut registering => outcome,
     };
     let elapsed = progress.elapsed();
     let code = match outcome {
@@ -216,10 +218,11 @@ async fn session(
         }
     };
     tokio::select! {
+        biased;
+        () = interrupts.next() => {}
         ended = client.end_session() => if let Err(error) = ended {
             tracing::debug!(%error, "the session did not end well");
         },
-        () = interrupts.next() => {}
     }
     code
 }

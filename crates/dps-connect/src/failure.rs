@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt, io, iter, sync::Arc, time::Duration};
 use dps_state_machine::{ConnectionError, CredentialError, Error, ProtocolError, Stage};
 use rustls::{AlertDescription, OtherError, PeerIncompatible};
 
-use crate::{config::Config, endpoint::host_and_port, proxy::Proxy};
+use crate::{config::Config, endpoint::host_and_port, flood::Flooded, proxy::Proxy};
 
 mod certificate;
 pub(crate) use certificate::roughly;
@@ -283,12 +283,15 @@ pub fn websocket_broke(peer: &Peer, error: &(dyn StdError + 'static)) -> Connect
     }
 }
 
-/// Reading from an established connection, or writing to it, failed: what came makes no sense as WebSocket, or the
-/// connection is [`lost`].
+/// Reading from an established connection, or writing to it, failed: what came makes no sense as WebSocket, or is a
+/// flood, or the connection is [`lost`].
 #[must_use]
 pub fn broken(stage: Stage, peer: &Peer, error: io::Error) -> Error {
     if let Some(violation) = find::<Violation>(&error) {
         return ProtocolError::unreadable(stage, violation.to_string()).into();
+    }
+    if let Some(flooded) = find::<Flooded>(&error) {
+        return ProtocolError::unreadable(stage, flooded.to_string()).into();
     }
     because(lost(stage, peer, &error), error).into()
 }

@@ -13,6 +13,9 @@ use httparse::{EMPTY_HEADER, Error, ParserConfig, Status};
 /// A head with more fields is not read; hyper has the same limit.
 const MAX_FIELDS: usize = 100;
 
+/// So many interim answers may come before the final one.
+const MAX_INTERIM: usize = 100;
+
 /// The head of the final answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Head {
@@ -28,6 +31,7 @@ pub(crate) struct Head {
 pub(crate) enum Unreadable {
     NotHttp,
     TooLong,
+    OnlyInterim,
 }
 
 impl fmt::Display for Unreadable {
@@ -35,6 +39,7 @@ impl fmt::Display for Unreadable {
         f.write_str(match self {
             Self::NotHttp => "its answer is not HTTP",
             Self::TooLong => "its answer is too long",
+            Self::OnlyInterim => "100 interim answers (1xx) came and no final one",
         })
     }
 }
@@ -44,7 +49,7 @@ impl Head {
     /// more is to come. What can't become HTTP any more is refused at once, and so is a head of more than `limit` bytes.
     pub(crate) fn parse(answer: &[u8], limit: usize) -> Result<Option<(Self, usize)>, Unreadable> {
         let mut start = 0;
-        loop {
+        for _ in 0..MAX_INTERIM {
             let rest = answer.get(start..).unwrap_or_default();
             match Self::parse_one(rest)? {
                 Some((head, length)) if head.is_interim() => start += length,
@@ -53,6 +58,7 @@ impl Head {
                 None => return Ok(None),
             }
         }
+        Err(Unreadable::OnlyInterim)
     }
 
     fn parse_one(bytes: &[u8]) -> Result<Option<(Self, usize)>, Unreadable> {
@@ -192,7 +198,9 @@ mod tests {
             assert_eq!(Head::parse(answer, 1024), Err(Unreadable::NotHttp), "{shown}");
         }
         let endless = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1024);
-        assert_eq!(Head::parse(endless.as_bytes(), endless.len()), Err(Unreadable::TooLong));
+        assert_eq!(Head::parse(endless.as_bytes(), endless.len()), Err(Unreadable::OnlyInterim));
+        let few = "HTTP/1.1 100 Continue\r\n\r\n".repeat(50);
+        assert_eq!(Head::parse(few.as_bytes(), few.len()), Err(Unreadable::TooLong));
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(MAX_FIELDS + 1));
         assert_eq!(Head::parse(many.as_bytes(), 10_000), Err(Unreadable::TooLong));
     }

@@ -32,6 +32,7 @@ mod config;
 mod connector;
 mod endpoint;
 mod failure;
+mod flood;
 #[cfg(all(fuzzing, feature = "websocket"))]
 pub mod fuzzing;
 mod head;
@@ -60,6 +61,7 @@ pub mod internal {
 
     pub use crate::{
         connector::{ProxyCredentials, STAGGER, Stream, catch_up, dial, probe_proxy},
+        flood::{Flood, Flooded},
         lookup::{LOOKUP, Lookup, resolve},
         tls::{resumes_sessions, tls_config},
         tpm::{TpmLogin, from_base64},

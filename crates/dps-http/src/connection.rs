@@ -16,7 +16,10 @@ use dps_state_machine::{ConnectionError, Error, Progress, ProtocolError, Respons
 use http::StatusCode;
 use reqwest::{Client, Request};
 use rustls::ClientConfig;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::coop::consume_budget,
+    time::{Instant, timeout},
+};
 
 use crate::{
     codec::{self, DEFAULT_PORT, MAX_ANSWER_BYTES},
@@ -97,6 +100,8 @@ fn is_refusal(status: StatusCode) -> bool {
 /// Reads to the body's end, and says whether that was it: what is longer than [`MAX_ANSWER_BYTES`] is left.
 async fn read_body(mut answer: reqwest::Response, body: &mut Vec<u8>) -> reqwest::Result<bool> {
     while let Some(chunk) = answer.chunk().await? {
+        // A body in a million chunks leaves other tasks their turns.
+        consume_budget().await;
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {
             return Ok(false);
         }

@@ -205,6 +205,23 @@ pub enum Incoming {
     Other,
 }
 
+impl Incoming {
+    /// What the standard calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Accepted | Self::Refused(_) => "CONNACK",
+            Self::Subscribed | Self::SubscriptionRefused(_) => "SUBACK",
+            Self::Delivery(_) => "PUBLISH",
+            Self::Pong => "PINGRESP",
+            Self::Disconnected(_) => "DISCONNECT",
+            Self::Acknowledged { .. } => "PUBACK",
+            Self::Received { .. } => "PUBREC",
+            Self::Released { .. } => "PUBREL",
+            Self::Other => "PUBCOMP or UNSUBACK",
+        }
+    }
+}
+
 /// Why there is no session: the return codes of CONNACK but 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

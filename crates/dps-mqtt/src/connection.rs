@@ -9,13 +9,16 @@ use std::{
 };
 
 use bytes::BytesMut;
-use dps_connect::{Io, internal::catch_up};
+use dps_connect::{
+    Io,
+    internal::{Flood, catch_up},
+};
 use dps_state_machine::{PeerActivity, RegistrationId};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     select,
     sync::oneshot,
-    task::JoinHandle,
+    task::{JoinHandle, coop::consume_budget},
     time::{Instant, sleep_until},
 };
 
@@ -65,6 +68,8 @@ pub(crate) struct Connection {
     ping_every: Duration,
     ping_due: Instant,
     ping_unanswered: bool,
+    /// The packets since the last request.
+    idle: Flood,
 }
 
 impl Connection {
@@ -93,6 +98,7 @@ impl Connection {
             ping_every,
             ping_due: Instant::now() + ping_every,
             ping_unanswered: false,
+            idle: Flood::default(),
         }
     }
 
@@ -108,6 +114,7 @@ impl Connection {
     /// A request with this packet id is to be sent.
     pub(crate) fn note_request(&mut self, packet_id: u16) {
         self.request = Some(Sent { packet_id, acknowledged: false, unmatched: 0 });
+        self.idle = Flood::default();
     }
 
     pub(crate) fn note_acknowledgement(&mut self, packet_id: u16) {
@@ -151,6 +158,8 @@ impl Connection {
     /// is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Result<Incoming, Fault> {
         loop {
+            // A flood of packets leaves other tasks their turns.
+            consume_budget().await;
             // This is an error at once: what is no MQTT may look like a long packet that never ends.
             let first = self.incoming.first();
             if !self.accepted && first.is_some_and(|first| *first != codec::CONNACK) {
@@ -160,6 +169,9 @@ impl Connection {
             if let Some(packet) = codec::read(&mut self.incoming)
                 .map_err(|error| Fault::Unreadable(error.to_string()))?
             {
+                self.idle
+                    .note(packet.name())
+                    .map_err(|flooded| Fault::Unreadable(flooded.to_string()))?;
                 match &packet {
                     Incoming::Accepted => self.accepted = true,
                     Incoming::Subscribed => self.subscribed = true,
@@ -187,6 +199,7 @@ impl Connection {
                     }
                     tracing::debug!("keeping MQTT alive");
                     codec::ping(&mut self.outgoing);
+                    self.idle.expect_one();
                     self.ping_unanswered = true;
                 }
             }

@@ -263,9 +263,10 @@ impl Exchange<'_> {
         loop {
             let acknowledged = connection.acknowledged();
             let received = select! {
+                // Patience comes first: a peer that sends without end does not hide its end.
                 biased;
-                received = self.listen(connection) => received,
                 () = &mut patience, if !acknowledged => return Ok(None),
+                received = self.listen(connection) => received,
             };
             match received {
                 Ok(Received::GoAhead) => {}

@@ -38,7 +38,7 @@ async fn started() -> (Connection, DuplexStream) {
     // What it said to start.
     let mut said = [0; 1024];
     let _ = service.read(&mut said).await.unwrap();
-    (connection, service)
+    (*connection, service)
 }
 
 fn request() -> Vec<u8> {

@@ -6,13 +6,16 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    task::coop::poll_proceed,
+};
 
 use super::{
     MAX_MESSAGE_BYTES,
     frame::{self, Header, Opcode},
 };
-use crate::failure::Violation;
+use crate::{failure::Violation, flood::Flood};
 
 /// How much is read at once when it is not known what comes, in bytes (4 KiB).
 const CHUNK: usize = 4 * 1024;
@@ -25,6 +28,8 @@ pub(super) struct Incoming {
     left: usize,
     /// Whether the message goes on after the frame, and how long it is so far.
     message: Option<usize>,
+    /// The frames since the last that had a part of a message in it.
+    idle: Flood,
 }
 
 /// What came next.
@@ -39,7 +44,7 @@ pub(super) enum Next {
 
 impl Incoming {
     pub(super) fn new(ahead: Vec<u8>) -> Self {
-        Self { ahead, left: 0, message: None }
+        Self { ahead, left: 0, message: None, idle: Flood::default() }
     }
 
     /// `buffer` must have room.
@@ -58,7 +63,14 @@ impl Incoming {
                 };
                 return Poll::Ready(Ok(if read == 0 { Next::End } else { Next::Read }));
             }
-            match self.control_or_header()? {
+            // Each frame costs a piece of the task's turn: a flood of them leaves the others theirs.
+            let turn = ready!(poll_proceed(cx));
+            let frame = self.control_or_header()?;
+            if frame.is_some() {
+                turn.made_progress();
+            }
+            drop(turn);
+            match frame {
                 Some(Some(next)) => return Poll::Ready(Ok(next)),
                 Some(None) => {}
                 None => {
@@ -72,17 +84,17 @@ impl Incoming {
 
     /// Takes a whole control frame or the header of another one from what came; `None` when that is not enough,
     /// `Some(None)` when there is nothing to tell of it.
-    fn control_or_header(&mut self) -> Result<Option<Option<Next>>, Violation> {
+    fn control_or_header(&mut self) -> io::Result<Option<Option<Next>>> {
         let Some((header, start)) = Header::parse(&self.ahead)? else { return Ok(None) };
         let Header { is_last, opcode, length } = header;
         let in_message = match (opcode, self.message) {
             (Opcode::Binary, None) => 0,
             (Opcode::Continuation, Some(so_far)) => so_far,
             (Opcode::Binary, Some(_)) => {
-                return Err(Violation::new("a message inside of another one"));
+                return Err(Violation::new("a message inside of another one").into());
             }
             (Opcode::Continuation, None) => {
-                return Err(Violation::new("the rest of a message that was never begun"));
+                return Err(Violation::new("the rest of a message that was never begun").into());
             }
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => {
                 let Some(payload) = self.ahead.get(start..start + length) else {
@@ -92,16 +104,26 @@ impl Incoming {
                 self.ahead.drain(..start + length);
                 return Ok(Some(match opcode {
                     Opcode::Close => Some(Next::Close(payload)),
-                    Opcode::Ping => Some(Next::Ping(payload)),
-                    _ => None,
+                    Opcode::Ping => {
+                        self.idle.note("a WebSocket ping")?;
+                        Some(Next::Ping(payload))
+                    }
+                    _ => {
+                        self.idle.note("a WebSocket pong")?;
+                        None
+                    }
                 }));
             }
         };
         let so_far = in_message + length;
         if so_far > MAX_MESSAGE_BYTES {
-            return Err(frame::too_large());
+            return Err(frame::too_large().into());
         }
         self.ahead.drain(..start);
+        match length {
+            0 => self.idle.note("an empty WebSocket frame")?,
+            _ => self.idle = Flood::default(),
+        }
         self.message = (!is_last).then_some(so_far);
         self.left = length;
         Ok(Some(None))

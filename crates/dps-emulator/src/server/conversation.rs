@@ -14,6 +14,9 @@ use super::{
     stream::see_out,
 };
 
+/// So many packets, or frames, may come in a row without a request among them.
+pub(super) const MAX_IDLE: u32 = 10_000;
+
 /// One connection as a protocol sees it: bytes in, bytes out.
 pub(super) trait Conversation {
     /// The name of the protocol in the reason for an end.
@@ -96,7 +99,11 @@ impl<C: Conversation, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
                     return Ok(reason);
                 }
                 Some(Over::Cut) => return Ok("scripted".into()),
-                None if taken > 0 => continue,
+                None if taken > 0 => {
+                    // A device that sends without end leaves the others their turns.
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 None => {}
             }
             let patience = heard + self.conversation.patience();

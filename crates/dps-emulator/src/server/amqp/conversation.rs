@@ -15,7 +15,7 @@ use crate::{
     behavior::{AmqpFault, ConnectionFault},
     core::ServiceError,
     server::{
-        conversation::{self, Conversation as _, Over},
+        conversation::{self, Conversation as _, MAX_IDLE, Over},
         peer::Peer,
     },
 };
@@ -50,6 +50,8 @@ pub(crate) struct Conversation {
     fault: Option<AmqpFault>,
     /// Frames and headers that have come in.
     taken: u32,
+    /// How many of them since the last transfer.
+    idle: u32,
     /// Who the device said it is, and whether it is.
     claim: Option<Claim>,
     /// The device's, as it opened the connection.
@@ -73,6 +75,7 @@ impl conversation::Conversation for Conversation {
             phase: Phase::Header,
             fault,
             taken: 0,
+            idle: 0,
             claim: None,
             max_frame_size: 512,
             idle_time_out: None,
@@ -172,6 +175,11 @@ impl Conversation {
 
     fn count(&mut self) {
         self.taken += 1;
+        self.idle += 1;
+        if self.idle > MAX_IDLE {
+            let reason = format!("{MAX_IDLE} frames came without a transfer among them");
+            self.close("amqp:resource-limit-exceeded", &reason);
+        }
         if self.fault == Some(AmqpFault::CutAfter { frames: self.taken }) {
             self.over = Some(Over::Cut);
         }
@@ -225,7 +233,12 @@ impl Conversation {
                 write::close(&mut self.out, None);
                 self.finish("the peer closed");
             }
-            (Phase::Frames, false, Some(code)) => self.take_session_frame(&frame, code),
+            (Phase::Frames, false, Some(code)) => {
+                if !frame.payload.is_empty() {
+                    self.idle = 0;
+                }
+                self.take_session_frame(&frame, code);
+            }
             _ => self.close("amqp:not-allowed", "a frame that has no place here"),
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     behavior::{ConnectionFault, Delivery, MqttFault},
     core::{Registration, Reply},
     server::{
-        conversation::{self, Over},
+        conversation::{self, MAX_IDLE, Over},
         peer::Peer,
     },
 };
@@ -46,6 +46,8 @@ pub(crate) struct Conversation {
     over: Option<Over>,
     /// How many packets have come in.
     taken: u32,
+    /// How many of them since the last request.
+    idle: u32,
     /// The device, once CONNECT was accepted.
     device: Option<Device>,
     /// At most this often each answer is to be delivered; `None` without a subscription.
@@ -68,6 +70,7 @@ impl conversation::Conversation for Conversation {
             out: Vec::new(),
             over: None,
             taken: 0,
+            idle: 0,
             device: None,
             subscribed: None,
             keep_alive: Duration::ZERO,
@@ -89,6 +92,11 @@ impl conversation::Conversation for Conversation {
             return 0;
         };
         self.taken += 1;
+        self.idle += 1;
+        if self.idle > MAX_IDLE {
+            self.violation(&format!("{MAX_IDLE} packets came without a request among them"));
+            return framed.size;
+        }
         let alone = framed.size == bytes.len();
         if self.fault == Some(MqttFault::CutAfter { packets: self.taken })
             || self.fault == Some(MqttFault::RefusePipelining) && self.device.is_none() && !alone
@@ -221,6 +229,7 @@ impl Conversation {
             let reason = format!("no publication to {:.128?} is taken", &*publish.topic_name);
             return self.violation(&reason);
         };
+        self.idle = 0;
         let reply = self.peer.caller.ask(request);
         if reply.delivery == Delivery::CloseBefore {
             self.over = Some(Over::Cut);

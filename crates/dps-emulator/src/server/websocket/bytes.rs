@@ -17,6 +17,9 @@ const MAX_FRAME: usize = 256 * 1024;
 /// How much goes into one message, and how much may wait to be sent, in bytes.
 const MAX_WAITING: usize = 64 * 1024;
 
+/// So many frames may come in a row with no part of a message.
+const MAX_IDLE: u32 = 10_000;
+
 /// What is written goes out in binary messages, and what binary messages bring is read. Pings are answered while
 /// somebody reads or writes; a close is answered and is the end of the stream.
 pub(crate) struct WebSocket<S> {
@@ -27,6 +30,8 @@ pub(crate) struct WebSocket<S> {
     ready: Cursor<Vec<u8>>,
     /// Whether a message goes on with the next data frame.
     in_message: bool,
+    /// How many frames have come since the last with a part of a message in it.
+    idle: u32,
     outgoing: Vec<u8>,
     /// How much of it has gone out.
     sent: usize,
@@ -42,6 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             incoming: Vec::new(),
             ready: Cursor::default(),
             in_message: false,
+            idle: 0,
             outgoing: Vec::new(),
             sent: 0,
             is_close_sent: false,
@@ -54,9 +60,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         while !self.ended {
             check_start(&self.incoming, self.in_message)?;
             let Some((header, payload)) = take_frame(&mut self.incoming)? else { break };
+            self.idle += 1;
+            if self.idle > MAX_IDLE {
+                return Err(violation(format!("{MAX_IDLE} frames came with no part of a message")));
+            }
             match header.opcode {
                 OpCode::Data(_) => {
                     self.in_message = !header.is_final;
+                    if !payload.is_empty() {
+                        self.idle = 0;
+                    }
                     self.ready.get_mut().extend(payload);
                 }
                 // While others wait to be sent, a newer ping may take its place.
@@ -172,6 +185,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocket<S> {
             this.incoming.extend(chunk.filled());
             // What comes after a broken rule means nothing.
             this.take_frames().inspect_err(|_| this.ended = true)?;
+            if this.ready.get_ref().is_empty() && !this.ended {
+                // A device that sends frames with nothing in them leaves the others their turns.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
     }
 }

@@ -86,7 +86,7 @@ impl Limited {
         let runtime = builder.worker_threads(2).enable_all().build().unwrap();
         let key = Attestation::SymmetricKey(SymmetricKey::from_bytes(&[7; 32]).unwrap());
         let mut config = Config::new("0ne00AABBCC".parse().unwrap(), key);
-        let host = if self.scarce == "descriptor" { "127.0.0.1:9" } else { "localhost:9" };
+        let host = if self.scarce == "descriptor" { "127.0.0.1:9" } else { "dps.example:9" };
         config.endpoint = host.parse().unwrap();
         let client = client(self.transport, config, Settings::default()).unwrap();
         // From here on there is none.

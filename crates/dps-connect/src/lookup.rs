@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     sync::{PoisonError, RwLock},
     thread,
 };
@@ -21,7 +21,11 @@ pub static LOOKUP: RwLock<Lookup> = RwLock::new(by_the_system);
 /// As many lookups run at once as tokio has threads that may block. Others wait for their turn.
 static TURNS: Semaphore = Semaphore::const_new(512);
 
-/// Looks up a host; an IP address stands for itself.
+/// What `localhost` is, without a lookup: see <https://www.rfc-editor.org/rfc/rfc6761#section-6.3>. The runtime waits for no
+/// thread then, so that a test may pause its clock.
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+/// Looks up a host; an IP address stands for itself, and `localhost` is the loopback addresses.
 ///
 /// # Errors
 /// [`ConnectionError`] with the stage `resolve`, also when the system has no thread left to look it up on.
@@ -37,6 +41,9 @@ pub async fn resolve(
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     progress.enter(&Step::Resolving { host: host.to_owned() });
+    if host.eq_ignore_ascii_case("localhost") {
+        return Ok(LOOPBACK.map(|address| SocketAddr::new(address, port)).to_vec());
+    }
     match on_a_thread(host, port).await {
         Ok(addresses) if addresses.is_empty() => Err(failure::resolve(host, &"it has no address")),
         Ok(addresses) => Ok(addresses),

@@ -15,6 +15,10 @@ use zeroize::Zeroizing;
 /// The longest text that is read as a key, in bytes: far longer than a key of the service, which makes 88.
 const LONGEST_TEXT: usize = 1024;
 
+/// The shortest key, in bytes.
+/// See <https://learn.microsoft.com/azure/iot-dps/concepts-symmetric-key-attestation#symmetric-key-creation>.
+const SHORTEST: usize = 16;
+
 /// As the service reads base64: with padding, and whatever the unused bits of the last character are.
 pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -24,8 +28,8 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// The device's own symmetric key: from its individual enrollment, or derived from a [`GroupKey`].
 ///
 /// It parses from base64, as the service shows it; white space around it is ignored. The service takes keys of
-/// 16 to 64 bytes and makes keys of 64; any length but 0 is taken here, and the service decides. The key is
-/// wiped from memory when it is dropped and never printed.
+/// 16 to 64 bytes and makes keys of 64; a shorter one is refused here, and of a longer one the service decides. The
+/// key is wiped from memory when it is dropped and never printed.
 ///
 /// See <https://learn.microsoft.com/azure/iot-dps/concepts-symmetric-key-attestation>.
 ///
@@ -52,7 +56,7 @@ impl SymmetricKey {
     /// Takes the key's bytes, as they are after base64 was decoded.
     ///
     /// # Errors
-    /// [`Error::Configuration`] when there are none.
+    /// [`Error::Configuration`] when there are fewer than 16.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         Secret::from_bytes("symmetric key", Zeroizing::new(bytes.to_vec())).map(Self)
     }
@@ -124,7 +128,7 @@ impl GroupKey {
     /// Takes the key's bytes, as they are after base64 was decoded.
     ///
     /// # Errors
-    /// [`Error::Configuration`] when there are none.
+    /// [`Error::Configuration`] when there are fewer than 16.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         Secret::from_bytes("group key", Zeroizing::new(bytes.to_vec())).map(Self)
     }
@@ -159,7 +163,7 @@ impl fmt::Debug for GroupKey {
     }
 }
 
-/// The bytes of a key, never none.
+/// The bytes of a key, never fewer than [`SHORTEST`].
 #[derive(Clone)]
 struct Secret {
     bytes: Zeroizing<Vec<u8>>,
@@ -170,6 +174,13 @@ impl Secret {
         if bytes.is_empty() {
             let reason = "it is empty; give the base64 text of the enrollment's key";
             return Err(ConfigurationError::new(field, "", reason).into());
+        }
+        if bytes.len() < SHORTEST {
+            let reason = format!(
+                "it has {} bytes, and the service's keys have {SHORTEST} to 64; {WHOLE_KEY}",
+                bytes.len()
+            );
+            return Err(ConfigurationError::new(field, "", &reason).into());
         }
         Ok(Self { bytes })
     }
@@ -216,6 +227,8 @@ fn fill(block: &mut [u8], bytes: &[u8]) {
     block.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
 }
 
+const WHOLE_KEY: &str = "give the base64 text of the enrollment's primary or secondary key";
+
 /// What else people have at hand that they take for the key. Nothing of it is repeated.
 fn no_key(text: &str) -> Option<String> {
     let is_digest = matches!(text.len(), 32 | 40 | 64 | 128);
@@ -237,7 +250,7 @@ fn no_key(text: &str) -> Option<String> {
     } else {
         return None;
     };
-    Some(format!("{what}; give the base64 text of the enrollment's primary or secondary key"))
+    Some(format!("{what}; {WHOLE_KEY}"))
 }
 
 /// Where the text stops being base64, without a character of it.
@@ -266,6 +279,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const KEY: &str = "c2VjcmV0IGtleSBvZiBwdW1wLTE3";
+
     fn device(id: &str) -> RegistrationId {
         id.parse().unwrap()
     }
@@ -282,7 +297,6 @@ mod tests {
     #[test]
     fn keys_of_every_length_derive_as_elsewhere() {
         let known = [
-            (1, "8H0xtGRFNTGr1lCm2bvmXGIhyl0iB31uCEe6tuHeQrc="),
             (16, "cSoGNaLG8uuDc0fh4K4gZnh3jJExq462q9c9VV0ZW60="),
             (32, "rQmhp2oy56oBzLpPc7Qn/dg2zGMjNqmapt32YsHmaVM="),
             (64, "1T8Wq+VJBVLICyTnGArAIAZDTt809JtrhWUivDLkkPc="),
@@ -311,16 +325,16 @@ mod tests {
 
     #[test]
     fn the_registration_id_is_taken_as_written() {
-        let group = GroupKey::from_bytes(b"a group key").unwrap();
+        let group = GroupKey::from_bytes(b"the key of a group").unwrap();
         let lower = group.derive(&device("pump-17")).expose_base64();
         assert_ne!(lower, group.derive(&device("Pump-17")).expose_base64());
     }
 
     #[test]
     fn what_surrounds_a_key_in_a_file_is_ignored() {
-        for text in ["c2VjcmV0", " c2VjcmV0\r\n", "\u{feff}c2VjcmV0\n\n", "\tc2VjcmV0 "] {
-            let key: SymmetricKey = text.parse().unwrap();
-            assert_eq!(*key.expose_base64(), "c2VjcmV0", "{text:?}");
+        for (before, after) in [("", ""), (" ", "\r\n"), ("\u{feff}", "\n\n"), ("\t", " ")] {
+            let key: SymmetricKey = format!("{before}{KEY}{after}").parse().unwrap();
+            assert_eq!(*key.expose_base64(), KEY, "{before:?} {after:?}");
         }
     }
 
@@ -369,29 +383,49 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_taken_from_16_bytes_on() {
+        for length in 1..=80 {
+            let text = BASE64.encode(vec![7; length]);
+            let (device, group) = (text.parse::<SymmetricKey>(), text.parse::<GroupKey>());
+            if length >= 16 {
+                assert!(device.is_ok() && group.is_ok(), "{length}");
+                continue;
+            }
+            let says = format!("it has {length} bytes, and the service's keys have 16 to 64; give");
+            for error in
+                [device.err(), group.err(), SymmetricKey::from_bytes(&vec![7; length]).err()]
+            {
+                let message = error.unwrap().to_string();
+                assert!(message.contains(&says) && !message.contains(&text), "{message}");
+            }
+        }
+    }
+
+    #[test]
     fn unused_bits_of_the_last_character_are_ignored_as_the_service_does() {
-        let key: SymmetricKey = "c2VjcmV0c2V=".parse().unwrap();
-        assert_eq!(*key.expose_base64(), "c2VjcmV0c2U=");
+        let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBhIHB1bXA=".parse().unwrap();
+        let odd: SymmetricKey = "c2VjcmV0IGtleSBvZiBhIHB1bXB=".parse().unwrap();
+        assert_eq!(key.expose_base64(), odd.expose_base64());
     }
 
     #[test]
     fn keys_are_wiped_when_dropped() {
         fn wiped(_: &impl zeroize::ZeroizeOnDrop) {}
-        let SymmetricKey(Secret { bytes }) = "c2VjcmV0".parse().unwrap();
+        let SymmetricKey(Secret { bytes }) = KEY.parse().unwrap();
         wiped(&bytes);
-        assert_eq!(*bytes, b"secret");
+        assert_eq!(*bytes, b"secret key of pump-17");
     }
 
     #[test]
     fn keys_print_as_stars() {
-        let key: SymmetricKey = "c2VjcmV0".parse().unwrap();
-        let group: GroupKey = "c2VjcmV0".parse().unwrap();
+        let key: SymmetricKey = KEY.parse().unwrap();
+        let group: GroupKey = KEY.parse().unwrap();
         assert_eq!(format!("{key:?} {group:#?}"), "SymmetricKey(***) GroupKey(***)");
     }
 
     proptest! {
         #[test]
-        fn bytes_survive_base64(bytes in prop::collection::vec(any::<u8>(), 1..200)) {
+        fn bytes_survive_base64(bytes in prop::collection::vec(any::<u8>(), 16..200)) {
             let key = SymmetricKey::from_bytes(&bytes).unwrap();
             let again: SymmetricKey = key.expose_base64().parse().unwrap();
             prop_assert_eq!(&*again.0.bytes, &bytes);

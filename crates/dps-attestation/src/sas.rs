@@ -140,6 +140,8 @@ mod tests {
     use proptest::prelude::*;
     use std::time::Duration;
 
+    const KEY: &str = "c2VjcmV0IGtleSBvZiBwdW1wLTE3";
+
     fn key(text: &str) -> SymmetricKey {
         text.parse().unwrap()
     }
@@ -163,7 +165,6 @@ mod tests {
     #[test]
     fn keys_of_every_length_sign_as_elsewhere() {
         let known = [
-            (1, "FaGfWoTYb12ltXtzJQ/hKHjCiFio8dZOnUYyKfJemP8="),
             (16, "57JfW5O4KVWfHkJNuER3VC/M9tGo1IL6OMc0vCx7Lwc="),
             (32, "3L7ksM4MS/TI7+ZRXV7n6DrYAZwF4nAXrIdjZVknvz8="),
             (64, "YigIpDaz4B8CaC0uULfATAWm5yQRX538UzhddR00dQY="),
@@ -186,14 +187,14 @@ mod tests {
 
     #[test]
     fn a_colon_in_the_registration_id_is_encoded() {
-        let token = token(&key("c2VjcmV0"), "0ne1", "urn:dev.1_a-b", UNIX_EPOCH);
+        let token = token(&key(KEY), "0ne1", "urn:dev.1_a-b", UNIX_EPOCH);
         assert!(token.contains("sr=0ne1%2Fregistrations%2Furn%3Adev.1_a-b&"), "{token}");
     }
 
     #[test]
     fn an_expiry_before_1970_is_the_start_of_1970() {
         let before = UNIX_EPOCH - Duration::from_secs(86_400);
-        let key = key("c2VjcmV0");
+        let key = key(KEY);
         let early = token(&key, "0ne1", "d", before);
         assert!(early.contains("&se=0&"), "{early}");
         assert_eq!(early, token(&key, "0ne1", "d", UNIX_EPOCH));
@@ -201,20 +202,25 @@ mod tests {
 
     #[test]
     fn only_the_very_signature_verifies() {
-        let key = key("c2VjcmV0");
+        let key = key(KEY);
         let right = signature(&key, "r", "1");
         let cut = right.get(..right.len() - 4).unwrap();
         for wrong in ["", "AAAA", "not base64", cut, &signature(&key, "r", "2")] {
             assert!(!verify_signature(&key, "r", "1", wrong), "{wrong}");
         }
-        assert!(!verify_signature(&SymmetricKey::from_bytes(b"other").unwrap(), "r", "1", &right));
+        assert!(!verify_signature(
+            &SymmetricKey::from_bytes(b"the key of another").unwrap(),
+            "r",
+            "1",
+            &right
+        ));
         assert!(verify_signature(&key, "r", "1", &right));
     }
 
     #[test]
     fn a_token_prints_as_stars() {
         let (scope, id) = ("0ne1".parse().unwrap(), "d".parse().unwrap());
-        let token = SasToken::sign(&key("c2VjcmV0"), &scope, &id, UNIX_EPOCH);
+        let token = SasToken::sign(&key(KEY), &scope, &id, UNIX_EPOCH);
         assert_eq!(format!("{token:?}"), "SasToken(***)");
     }
 
@@ -222,7 +228,7 @@ mod tests {
         /// What a server does: split, decode, sign again, compare.
         #[test]
         fn any_token_can_be_taken_apart_and_verifies(
-            bytes in prop::collection::vec(any::<u8>(), 1..100),
+            bytes in prop::collection::vec(any::<u8>(), 16..100),
             scope in "[0-9A-Za-z]{1,20}",
             id in "[0-9A-Za-z][-._:0-9A-Za-z]{0,60}[0-9A-Za-z]",
             seconds in 0..u64::from(u32::MAX),

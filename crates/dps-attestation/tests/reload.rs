@@ -329,16 +329,17 @@ fn what_is_wrong_at_first_is_an_error_that_names_the_file() {
 fn a_replaced_symmetric_key_signs_the_next_token() {
     let (trace, _tracing) = Trace::start();
     let path = folder("symmetric").join("device.key");
-    fs::write(&path, "b2xkIGtleSBvZiBwdW1wLTE3\n").unwrap();
+    fs::write(&path, "b2xkIGtleSBvZiBwdW1wLTE3LCB3aGljaCBpcyBhcyBsb25n\n").unwrap();
     let file = SymmetricKeyFile::open(&path).unwrap();
     let attestation = Attestation::from(file.clone());
     let now = || file.current().expose_base64().to_string();
-    let old = "b2xkIGtleSBvZiBwdW1wLTE3";
+    let old = "b2xkIGtleSBvZiBwdW1wLTE3LCB3aGljaCBpcyBhcyBsb25n";
     assert_eq!(now(), old);
 
     for (damaged, says) in [
         (&b""[..], "it is empty"),
-        (b"bmV3IGtl", "it is shorter than the key before"),
+        (b"bmV3IGtleSBvZiBwdW1wLTE3", "it is shorter than the key before"),
+        (b"bmV3IGtl", "it has 6 bytes"),
         (b"bmV3IGtle", "it has 9 characters"),
         (b"\xff\xfeb\0", "UTF-16"),
         (b"\x80\x81", "it is not text"),
@@ -352,13 +353,13 @@ fn a_replaced_symmetric_key_signs_the_next_token() {
     fs::remove_file(&path).unwrap();
     assert_eq!(now(), old);
 
-    fs::write(&path, "bmV3IGtleSBvZiBwdW1wLTE3").unwrap();
-    assert_eq!(now(), "bmV3IGtleSBvZiBwdW1wLTE3");
+    fs::write(&path, "bmV3IGtleSBvZiBwdW1wLTE3LCB3aGljaCBpcyBhcyBsb25n").unwrap();
+    assert_eq!(now(), "bmV3IGtleSBvZiBwdW1wLTE3LCB3aGljaCBpcyBhcyBsb25n");
     // A shorter key is taken too, when nobody writes any more.
-    fs::write(&path, "c2hvcnQ=").unwrap();
+    fs::write(&path, "YSBzaG9ydGVyIGtleSBvZiAx").unwrap();
     age(&path, 11);
-    assert_eq!(now(), "c2hvcnQ=");
-    assert_eq!(*file.in_use().expose_base64(), "c2hvcnQ=");
+    assert_eq!(now(), "YSBzaG9ydGVyIGtleSBvZiAx");
+    assert_eq!(*file.in_use().expose_base64(), "YSBzaG9ydGVyIGtleSBvZiAx");
     assert!(format!("{attestation:?}").ends_with("device.key; ***))"), "{attestation:?}");
-    assert!(!trace.take().contains("c2hvcnQ="));
+    assert!(!trace.take().contains("YSBzaG9ydGVyIGtleSBvZiAx"));
 }

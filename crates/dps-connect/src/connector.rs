@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(tcp.peer_addr().unwrap(), good);
 
         let roots = crate::roots::Roots::default();
-        let key = dps_attestation::SymmetricKey::from_bytes(b"key").unwrap();
+        let key = dps_attestation::SymmetricKey::from_bytes(b"the key of a device").unwrap();
         let attestation = dps_attestation::Attestation::SymmetricKey(key);
         let mut config = Config::new("0ne00AABBCC".parse().unwrap(), attestation);
         config.endpoint = silent.to_string().parse().unwrap();

@@ -76,8 +76,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WsBytes<S> {
                     None
                 }
                 Next::Close(payload) => {
-                    let reason = frame::close_reason(&payload)?;
-                    self.outgoing.close(&payload)?;
+                    let reason = frame::close_reason(&payload);
+                    self.outgoing.close(frame::close_reply(&payload))?;
                     Some(reason.map_or(Ok(()), |reason| Err(Closed::new(reason).into())))
                 }
                 Next::End => Some(Ok(())),

@@ -19,7 +19,7 @@ use dps_state_machine::{OperationId, RegistrationRequest};
 use crate::stream::{self, Scripted};
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
-    let key = SymmetricKey::from_bytes(b"key").expect("a key");
+    let key = SymmetricKey::from_bytes(b"the key of a device").expect("a key");
     Config::new("0ne00AABBCC".parse().expect("a scope"), Attestation::from(key))
 });
 

@@ -8,7 +8,8 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use crate::stream::{self, Scripted};
 
 /// The key of the device `pump-17`, then its second one, then the key of the group.
-pub(crate) const KEYS: [&str; 3] = ["ZGV2aWNlIGtleQ==", "c2Vjb25kIGtleQ==", "Z3JvdXAga2V5"];
+pub(crate) const KEYS: [&str; 3] =
+    ["dGhlIGRldmljZSdzIGtleQ==", "dGhlIHNlY29uZCBrZXkgb2YgaXQ=", "dGhlIGtleSBvZiB0aGUgZ3JvdXA="];
 
 /// The ID scope.
 pub(crate) const SCOPE: &str = "0ne00AABBCC";

@@ -15,7 +15,7 @@ use percent_encoding::percent_decode_str;
 use crate::input::{parts, text};
 
 static CONFIG: LazyLock<Config> = LazyLock::new(|| {
-    let key = SymmetricKey::from_bytes(b"key").expect("a key");
+    let key = SymmetricKey::from_bytes(b"the key of a device").expect("a key");
     Config::new("0ne00AABBCC".parse().expect("a scope"), Attestation::from(key))
 });
 

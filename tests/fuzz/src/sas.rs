@@ -33,7 +33,7 @@ pub fn run(data: &[u8]) {
         ("1", _) => KEYS[0].parse().expect("a key"),
         ("2", _) => KEYS[1].parse().expect("a key"),
         ("g", Ok(id)) => group_key(&id),
-        _ => SymmetricKey::from_bytes(b"unknown key").expect("a key"),
+        _ => SymmetricKey::from_bytes(b"a key that nobody enrolled").expect("a key"),
     };
     let signed = signature(&key, &resource, &expiry);
     let signed = utf8_percent_encode(&signed, NON_ALPHANUMERIC);

@@ -15,7 +15,7 @@ const PASSWORD: &str = "kQzVxJwPyGhLmTrB";
 
 static PEER: LazyLock<(Proxy, Peer)> = LazyLock::new(|| {
     let proxy: Proxy = format!("http://me:{PASSWORD}@proxy.example:3128").parse().expect("a proxy");
-    let key = SymmetricKey::from_bytes(b"key").expect("a key");
+    let key = SymmetricKey::from_bytes(b"the key of a device").expect("a key");
     let mut config = Config::new("0ne00AABBCC".parse().expect("a scope"), Attestation::from(key));
     config.proxy = proxy.clone().into();
     let peer = Peer::of(&config, 443).expect("a peer");

@@ -23,7 +23,7 @@ use tungstenite::{Message, WebSocket, protocol::Role};
 use crate::stream::{self, Scripted};
 
 static PEER: LazyLock<Peer> = LazyLock::new(|| {
-    let key = SymmetricKey::from_bytes(b"key").expect("a key");
+    let key = SymmetricKey::from_bytes(b"the key of a device").expect("a key");
     let config = Config::new("0ne00AABBCC".parse().expect("a scope"), Attestation::from(key));
     Peer::of(&config, 443).expect("a peer")
 });

@@ -16,7 +16,7 @@ const STARTED: &str = "0000002202000000005311d0000000120000000460000043700000080
      0000002b02000000005312d00000001b0000000aa10b6470732d616e737765727352014240404040404043";
 
 fn device() -> (Config, RegistrationId) {
-    let key: SymmetricKey = "c2VjcmV0".parse().unwrap();
+    let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse().unwrap();
     (Config::new("0ne00AABBCC".parse().unwrap(), key.into()), "pump-17".parse().unwrap())
 }
 

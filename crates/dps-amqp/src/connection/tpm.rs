@@ -125,7 +125,7 @@ mod tests {
         }
 
         fn activate<'a>(&'a self, key: &'a [u8]) -> TpmAnswer<'a, Arc<dyn SasSigner>> {
-            let signer: SymmetricKey = "c2VjcmV0".parse().unwrap();
+            let signer: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse().unwrap();
             let known = key == self.0;
             let foreign = || CredentialError::new("the key is of another TPM");
             Box::pin(ready(match known {

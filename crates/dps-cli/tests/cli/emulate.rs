@@ -148,7 +148,7 @@ fn with_v_it_prints_a_line_for_each_registration_and_each_refusal() {
             run(&mut command).code
         };
         assert_eq!(register("dev", KEY), 0, "{transport:?}");
-        assert_eq!(register("dev", "d3Jvbmc="), 3, "{transport:?}");
+        assert_eq!(register("dev", "d3Jvbmcga2V5IG9mIGEgZGV2aWNl"), 3, "{transport:?}");
         assert_eq!(register("off", KEY), 3, "{transport:?}");
         expected.push(format!(" {transport} dev assigned"));
         let by = if transport.ends_with("-ws") { "websocket" } else { transport };

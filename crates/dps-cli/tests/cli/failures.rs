@@ -24,7 +24,8 @@ fn a_wrong_key_is_rejected_on_every_transport() {
     let emulator = Emulator::behaving("");
     for transport in TRANSPORTS {
         let mut command = emulator.register_dev_over(transport, &[]);
-        let error = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmc=")).failed("rejected");
+        let error = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmcga2V5IG9mIGEgZGV2aWNl"))
+            .failed("rejected");
         assert_eq!(error["stage"], "authenticate", "{transport:?}");
         assert_eq!(error["transport"], transport, "{transport:?}");
         assert_eq!(error["httpStatus"], 401, "{transport:?}");
@@ -38,7 +39,8 @@ fn a_wrong_key_is_rejected_on_every_transport() {
 fn a_refusal_has_the_codes_of_the_service() {
     let emulator = Emulator::behaving("");
     let mut command = emulator.register_dev(&[]);
-    let error = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmc=")).failed("rejected");
+    let error =
+        run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmcga2V5IG9mIGEgZGV2aWNl")).failed("rejected");
     assert_eq!(error["errorCode"], 401_002);
     assert!(!text(&error, "trackingId").is_empty());
 }
@@ -101,7 +103,8 @@ fn a_refused_token_says_what_the_clock_says() {
         let same = if over_http { ", as the service's does" } else { ": a token holds only if" };
         for (emulator, says) in [(&ahead, behind), (&right, same)] {
             let mut command = emulator.register_dev_over(transport, &[]);
-            let error = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmc=")).failed("rejected");
+            let error = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmcga2V5IG9mIGEgZGV2aWNl"))
+                .failed("rejected");
             let hint = text(&error, "hint");
             assert!(hint.contains("this machine's clock says 20"), "{transport}: {hint}");
             assert!(hint.contains(&format!("Z{says}")), "{transport}: {hint}");
@@ -122,7 +125,8 @@ fn a_failure_names_its_device_operation_endpoint_and_time() {
     assert!(text(&error, "timestamp").starts_with("20"), "{error}");
     // What the service says of the time comes first.
     let mut command = emulator.register_dev(&[]);
-    let error = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmc=")).failed("rejected");
+    let error =
+        run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmcga2V5IG9mIGEgZGV2aWNl")).failed("rejected");
     assert!(text(&error, "timestamp").ends_with('Z'), "{error}");
     assert_eq!(error["operationId"], Value::Null);
     // What is not known is null.
@@ -261,7 +265,7 @@ fn people_get_the_facts_and_a_hint_on_standard_error() {
     command.args(["--ca-file", &folder.file("ca.pem", ca), "--registration-id", "dev"]);
     command
         .args(["--id-scope", text(&emulator.ready, "idScope")])
-        .env("DPS_SYMMETRIC_KEY", "d3Jvbmc=");
+        .env("DPS_SYMMETRIC_KEY", "d3Jvbmcga2V5IG9mIGEgZGV2aWNl");
     let ended = run(&mut command);
     assert_eq!((ended.code, ended.stdout.as_str()), (3, ""));
     let tail: Vec<&str> = ended.stderr.lines().rev().take(3).collect();

@@ -156,7 +156,8 @@ fn hints_name_the_flags_that_do_what_they_say() {
     assert!(text(&error, "hint").contains("--timeout SECONDS"), "{error}");
     let emulator = Emulator::behaving("");
     let mut command = emulator.register_dev(&[]);
-    let error = run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmc=")).failed("rejected");
+    let error =
+        run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmcga2V5IG9mIGEgZGV2aWNl")).failed("rejected");
     assert!(text(&error, "hint").contains("--group-key-file"), "{error}");
     let group = emulator.folder.file("group.key", KEY);
     let by_group = ["--registration-id", "dev", "--group-key-file", &group];

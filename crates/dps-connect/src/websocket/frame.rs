@@ -91,21 +91,29 @@ pub(super) fn append(to: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: [u8
     to.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
 }
 
-/// What a close frame's payload says: nothing, or a code and perhaps words.
-pub(super) fn close_reason(payload: &[u8]) -> Result<Option<String>, Violation> {
-    let (code, words) = match payload {
-        [] => return Ok(None),
-        [high, low, words @ ..] => (u16::from_be_bytes([*high, *low]), words),
-        _ => return Err(Violation::new("a close frame with half a code")),
-    };
-    // The others are never sent: <https://www.rfc-editor.org/rfc/rfc6455#section-7.4>.
-    if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
-        return Err(Violation::new(format!("a close frame with the code {code}")));
+/// What a close frame is answered with: the same, or nothing where that must not be sent.
+pub(super) fn close_reply(payload: &[u8]) -> &[u8] {
+    let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+    match code {
+        Some(1000..=1003 | 1007..=1014 | 3000..=4999) => payload,
+        _ => &[],
     }
-    match str::from_utf8(words) {
-        Ok("") => Ok(Some(code.to_string())),
-        Ok(words) => Ok(Some(format!("{code} ({words:.128})"))),
-        Err(_) => Err(Violation::new("a close frame with words that are not UTF-8")),
+}
+
+/// What a close frame's payload says: nothing, or a code and perhaps words. Whatever it is, the connection is lost:
+/// codes that are never to be sent, and damaged ones, are shown as they are
+/// (<https://www.rfc-editor.org/rfc/rfc6455#section-7.4>).
+pub(super) fn close_reason(payload: &[u8]) -> Option<String> {
+    match payload {
+        [] => None,
+        [half] => Some(format!("half a code, 0x{half:02x}")),
+        [high, low, words @ ..] => {
+            let code = u16::from_be_bytes([*high, *low]);
+            match &*String::from_utf8_lossy(words) {
+                "" => Some(code.to_string()),
+                words => Some(format!("{code} ({words:.128})")),
+            }
+        }
     }
 }
 
@@ -163,14 +171,18 @@ mod tests {
 
     #[test]
     fn a_close_says_its_code_and_words() {
-        let said = |payload| close_reason(payload).map_err(|violation| violation.to_string());
-        assert_eq!(said(b""), Ok(None));
-        assert_eq!(said(b"\x03\xe8"), Ok(Some("1000".into())));
-        assert_eq!(said(b"\x03\xf0busy"), Ok(Some("1008 (busy)".into())));
-        for (wrong, says) in
-            [(&b"\x03"[..], "half"), (b"\x03\xed", "1005"), (b"\x03\xe8\xff", "UTF-8")]
-        {
-            assert!(said(wrong).unwrap_err().contains(says), "{wrong:x?}");
+        for (payload, says) in [
+            (&b""[..], None),
+            (b"\x03\xe8", Some("1000")),
+            (b"\x03\xf0busy", Some("1008 (busy)")),
+            (b"\x03", Some("half a code, 0x03")),
+            (b"\0\0", Some("0")),
+            (b"\x03\xed", Some("1005")),
+            (b"\x03\xee", Some("1006")),
+            (b"\xff\xff", Some("65535")),
+            (b"\x03\xe8\xff", Some("1000 (\u{fffd})")),
+        ] {
+            assert_eq!(close_reason(payload).as_deref(), says, "{payload:x?}");
         }
     }
 }

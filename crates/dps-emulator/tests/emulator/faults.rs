@@ -13,7 +13,7 @@ use tokio::{
 };
 
 fn key() -> SymmetricKey {
-    "c29tZSBkZXZpY2Uga2V5".parse().unwrap()
+    "c29tZSBkZXZpY2UncyBrZXk=".parse().unwrap()
 }
 
 async fn behaving(behavior: Behavior) -> (Emulator, Requests) {

@@ -17,7 +17,7 @@ use rustls::{
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 fn key() -> SymmetricKey {
-    "c29tZSBkZXZpY2Uga2V5".parse().unwrap()
+    "c29tZSBkZXZpY2UncyBrZXk=".parse().unwrap()
 }
 
 fn one_device() -> Enrollment {

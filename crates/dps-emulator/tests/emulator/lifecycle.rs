@@ -15,7 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-const KEY: &str = "c29tZSBkZXZpY2Uga2V5";
+const KEY: &str = "c29tZSBkZXZpY2UncyBrZXk=";
 
 fn key() -> SymmetricKey {
     KEY.parse().unwrap()

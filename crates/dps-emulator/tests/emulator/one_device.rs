@@ -12,7 +12,7 @@ pub(crate) const BODY: &str = r#"{"registrationId":"dev-1"}"#;
 pub(crate) const CARRIERS: [Carrier; 2] = [Carrier::Tls, Carrier::WebSocket];
 
 pub(crate) fn key() -> SymmetricKey {
-    "c29tZSBkZXZpY2Uga2V5".parse().unwrap()
+    "c29tZSBkZXZpY2UncyBrZXk=".parse().unwrap()
 }
 
 /// The same key as the client takes it.

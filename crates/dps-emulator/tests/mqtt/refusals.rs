@@ -21,7 +21,7 @@ async fn connack(change: impl FnOnce(&mut Connect)) -> (Vec<u8>, String, Vec<Str
 
 #[tokio::test]
 async fn credentials_are_checked_for_real() {
-    let wrong: SymmetricKey = "YW5vdGhlciBrZXk=".parse().unwrap();
+    let wrong: SymmetricKey = "YW5vdGhlciBkZXZpY2UncyBrZXk=".parse().unwrap();
     let passwords = [
         Some(token(dps_emulator::Config::DEFAULT_ID_SCOPE, "dev-1", &wrong)),
         Some(token(dps_emulator::Config::DEFAULT_ID_SCOPE, "dev-2", &key())),

@@ -26,7 +26,7 @@ async fn sent_in_one_flight(
     then: Then,
 ) -> (Option<Result<Option<Response>, Error>>, u64, Option<PeerActivity>) {
     let (client, mut server) = duplex(64 * 1024);
-    let key: SymmetricKey = "c2VjcmV0".parse().unwrap();
+    let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse().unwrap();
     let config = dps_connect::Config::new("0ne00AABBCC".parse().unwrap(), key.into());
     let request = RegistrationRequest::new("pump-17".parse().unwrap());
     let progress = Progress::default();

@@ -14,7 +14,9 @@ fn message(text: &str) -> String {
 }
 
 fn one(keys: &str) -> Result<Enrollment, ConfigError> {
-    let text = format!("[[enrollment]]\nregistration-id = \"d\"\nsymmetric-key = \"a2V5\"\n{keys}");
+    let text = format!(
+        "[[enrollment]]\nregistration-id = \"d\"\nsymmetric-key = \"c2VjcmV0IGtleSBvZiBwdW1wLTE3\"\n{keys}"
+    );
     parse(&text, Path::new("")).map(|mut config| config.enrollments.remove(0))
 }
 
@@ -139,7 +141,7 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
             &["\"g\"", "unknown field, expected", "symmetric-key"],
         ),
         (
-            "[[enrollment]]\ngroup = \"g\"\nsymmetric-key = \"a2V5\"\nhub = 7",
+            "[[enrollment]]\ngroup = \"g\"\nsymmetric-key = \"c2VjcmV0IGtleSBvZiBwdW1wLTE3\"\nhub = 7",
             &["\"g\"", "hub", "7"],
         ),
         ("https-port = 70000", &["https-port", "70000", "from 0 to 65535"]),
@@ -160,11 +162,14 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
         ("limits = { body-timeout = 1e19 }", &["body-timeout", "a year"]),
         ("server-names = [7]", &["server-names", "7", "string"]),
         (
-            "[[enrollment]]\ngroup = \"g\"\nsymmetric-key = \"a2V5\"\n\
-             [[enrollment]]\ngroup = \"G\"\nsymmetric-key = \"a2V5\"",
+            "[[enrollment]]\ngroup = \"g\"\nsymmetric-key = \"c2VjcmV0IGtleSBvZiBwdW1wLTE3\"\n\
+             [[enrollment]]\ngroup = \"G\"\nsymmetric-key = \"c2VjcmV0IGtleSBvZiBwdW1wLTE3\"",
             &["\"G\"", "name", "case does not count", "rename"],
         ),
-        ("[[enrollment]]\ngroup = \"\"\nsymmetric-key = \"a2V5\"", &["\"\"", "group", "no name"]),
+        (
+            "[[enrollment]]\ngroup = \"\"\nsymmetric-key = \"c2VjcmV0IGtleSBvZiBwdW1wLTE3\"",
+            &["\"\"", "group", "no name"],
+        ),
         ("connections = [\"bad\"]", &["connections", "bad", "hang-after-tls"]),
         ("connections = [7]", &["connections", "7", "a word, or a table"]),
         ("connections = [{ http = \"x\" }]", &["connections", "http", "`amqp`"]),
@@ -182,15 +187,18 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
             &["connections", "6", "conditions 0 to 5"],
         ),
         ("limits = { idle-timeout = -1 }", &["line 1, limits: ", "-1", "seconds"]),
-        ("[[enrollment]]\nsymmetric-key = \"a2V5\"", &["number 1", "registration-id", "group"]),
         (
-            "[[enrollment]]\nregistration-id = \"a b\"\nsymmetric-key = \"a2V5\"",
+            "[[enrollment]]\nsymmetric-key = \"c2VjcmV0IGtleSBvZiBwdW1wLTE3\"",
+            &["number 1", "registration-id", "group"],
+        ),
+        (
+            "[[enrollment]]\nregistration-id = \"a b\"\nsymmetric-key = \"c2VjcmV0IGtleSBvZiBwdW1wLTE3\"",
             &["\"a b\"", "registration-id", "' '"],
         ),
         ("[[enrollment]]\nregistration-id = \"d\"", &["\"d\"", "symmetric-key", "thumbprint"]),
         ("[[enrollment]]\nregistration-id = \"d\"\nca = \"x\"", &["\"d\"", "ca"]),
         (
-            "[[enrollment]]\nregistration-id = \"d\"\ngroup = \"g\"\nsymmetric-key = \"a2V5\"",
+            "[[enrollment]]\nregistration-id = \"d\"\ngroup = \"g\"\nsymmetric-key = \"c2VjcmV0IGtleSBvZiBwdW1wLTE3\"",
             &["\"d\"", "group"],
         ),
         (

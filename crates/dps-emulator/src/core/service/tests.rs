@@ -30,7 +30,7 @@ fn service(enrollments: impl IntoIterator<Item = Enrollment>) -> Service {
 
 fn key(text: &str) -> SymmetricKey {
     use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode(text).parse().unwrap()
+    base64::engine::general_purpose::STANDARD.encode(format!("{text:.<16}")).parse().unwrap()
 }
 
 fn group_key(text: &str) -> GroupKey {

@@ -119,6 +119,7 @@ struct Ready<'a> {
     group_key: Option<&'a str>,
 }
 
+mod outputs;
 mod registrations;
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
@@ -173,7 +174,11 @@ async fn start(
     arguments: &Arguments,
 ) -> Result<(Emulator, mpsc::Sender<()>, Option<String>), Error> {
     let aside = arguments.clone();
-    let (config, ready) = blocking(move || aside.events(aside.config()?)).await?;
+    let (config, ready) = blocking(move || {
+        aside.files()?.check()?;
+        aside.events(aside.config()?)
+    })
+    .await?;
     let started = config.start().await;
     let emulator = started.map_err(|error| wrong("emulator", "", &error.to_string()))?;
     let ca_file = CA_OUT.find(arguments.ca_out.as_ref())?;
@@ -201,6 +206,14 @@ fn clock_warning(now: SystemTime) -> Option<&'static str> {
 }
 
 impl Arguments {
+    /// The files that flags or their variables name.
+    fn files(&self) -> Result<outputs::Files, Error> {
+        let written = [EVENTS.find(self.events.as_ref())?, CA_OUT.find(self.ca_out.as_ref())?];
+        let read = [CONFIG.find(self.config.as_ref())?, GROUP_CA.find(self.group_ca.as_ref())?];
+        let [written, read] = [written, read].map(|all| all.into_iter().flatten().collect());
+        Ok(outputs::Files { written, read })
+    }
+
     fn config(&self) -> Result<Config, Error> {
         let group_key = match &self.group_key {
             Some(text) => {

@@ -234,3 +234,38 @@ fn what_is_not_found_names_the_path() {
     let answer = get(&emulator.ready["adminPort"], "/nope");
     assert!(answer.contains("\"/nope\" is not served; there are /health"), "{answer}");
 }
+
+#[test]
+#[cfg(unix)]
+fn no_file_is_overwritten_that_another_flag_names() {
+    let folder = Folder::new();
+    let config = folder.file("emulator.toml", "admin-port = 0\n");
+    let group_ca = folder.file("group.pem", "not looked at");
+    let [hard, soft, dangling] = ["hard", "soft", "dangling"].map(|name| folder.path(name));
+    fs::hard_link(&config, &hard).unwrap();
+    std::os::unix::fs::symlink(&config, &soft).unwrap();
+    std::os::unix::fs::symlink(folder.path("new"), &dangling).unwrap();
+    let new = folder.path("new");
+    let dotted = |name: &str| folder.path(&format!("./{name}"));
+    let cases = [
+        (["--ca-out", &config, "--config", &config], ["--ca-out", "--config"]),
+        (["--ca-out", &dotted("emulator.toml"), "--config", &config], ["--ca-out", "--config"]),
+        (["--ca-out", &hard, "--config", &config], ["--ca-out", "--config"]),
+        (["--ca-out", &soft, "--config", &config], ["--ca-out", "--config"]),
+        (["--ca-out", &group_ca, "--group-ca", &group_ca], ["--ca-out", "--group-ca"]),
+        (["--events", &soft, "--config", &config], ["--events", "--config"]),
+        (["--events", &group_ca, "--group-ca", &group_ca], ["--events", "--group-ca"]),
+        (["--ca-out", &new, "--events", &new], ["--ca-out", "--events"]),
+        (["--ca-out", &dotted("new"), "--events", &new], ["--ca-out", "--events"]),
+        (["--ca-out", &dangling, "--events", &new], ["--ca-out", "--events"]),
+    ];
+    for (arguments, [named, other]) in cases {
+        let ended = run(dps(&["emulate"]).args(arguments));
+        assert_eq!(ended.code, 2, "{arguments:?}: {ended:?}");
+        let says = format!("{other} names the same file; name another");
+        assert!(ended.stderr.contains(named) && ended.stderr.contains(&says), "{ended:?}");
+    }
+    assert_eq!(fs::read_to_string(config).unwrap(), "admin-port = 0\n");
+    assert_eq!(fs::read_to_string(group_ca).unwrap(), "not looked at");
+    assert!(!std::path::Path::new(&new).exists());
+}

@@ -12,10 +12,11 @@ use dps_client::{
     Transport,
 };
 use dps_conformance::{
-    Bench, Cell, OutsideSigner, ProxyScript, SignerConduct, TestProxy, adjusted, fast, settle,
+    Bench, Cell, OutsideSigner, ProxyScript, SignerConduct, TestProxy, adjusted, config_for, fast,
+    settle,
 };
 use dps_connect::internal::LOOKUP;
-use dps_emulator::{Behavior, ConnectionFault, Delivery, Fault};
+use dps_emulator::{Behavior, ConnectionFault, Delivery, Emulator, Fault};
 use tokio::{net::TcpSocket, task::JoinSet};
 
 use crate::{Case, case};
@@ -34,7 +35,19 @@ pub(crate) fn cases() -> Vec<Case> {
 /// somewhere else.
 async fn clients_of_one_configuration_each_name_their_own_stage(cell: Cell) {
     let never = Fault::deliver(Delivery::Never).forever();
-    let silent_service = Bench::new(cell, Behavior::new().on_register(never)).await;
+    let mut enrolled = None;
+    let silent_service = Bench::with(cell, |enrollment| {
+        enrolled.insert(enrollment.behavior(Behavior::new().on_register(never))).clone()
+    })
+    .await;
+    // A device has one session of MQTT at a service, so each client that gets as far has a service of its own.
+    let mut silent_services = Vec::new();
+    for _ in 1..AT_EACH {
+        let service = Emulator::builder().enrollment(enrolled.clone().unwrap()).start();
+        silent_services.push(service.await.unwrap());
+    }
+    let (request, attestation) = (silent_service.request(), silent_service.config.attestation);
+    silent_services.push(silent_service.emulator);
     let silent_server = Bench::healthy(cell).await;
     silent_server.emulator.set_connection_faults([ConnectionFault::HangAfterTls; AT_EACH]);
     let silent_proxy = TestProxy::start(ProxyScript::Silent).await;
@@ -43,19 +56,18 @@ async fn clients_of_one_configuration_each_name_their_own_stage(cell: Cell) {
     let full_endpoint = endpoint(full.local_addr().unwrap().port());
     let _queued = fill(&full).await;
 
-    let roots = Roots::empty()
-        .with_pem(silent_service.emulator.ca_pem().as_bytes())
-        .and_then(|roots| roots.with_pem(silent_server.emulator.ca_pem().as_bytes()));
-    let service = silent_service.config.endpoint.port_or(0);
-    let config = adjusted(silent_service.config.clone(), |config| {
-        config.roots = roots.unwrap();
-        config.endpoint = endpoint(service);
+    let emulators = silent_services.iter().chain([&silent_server.emulator]);
+    let roots = emulators.fold(Roots::empty(), |roots, emulator| {
+        roots.with_pem(emulator.ca_pem().as_bytes()).unwrap()
+    });
+    let config = adjusted(silent_server.config.clone(), |config| {
+        config.roots = roots;
+        config.attestation = attestation.clone();
     });
     let server = endpoint(silent_server.config.endpoint.port_or(0));
     let is_websocket = matches!(cell.transport, Transport::MqttWs | Transport::AmqpWs);
-    let signer = OutsideSigner::that(config.attestation.clone(), SignerConduct::KeepSilent);
+    let signer = OutsideSigner::that(attestation.clone(), SignerConduct::KeepSilent);
     let mut hanging = vec![
-        (Stage::Register, config.clone()),
         (if is_websocket { Stage::Websocket } else { Stage::Register }, at(&config, server)),
         (Stage::Tls, at(&config, endpoint(no_tls.local_addr().unwrap().port()))),
         (Stage::Proxy, adjusted(config.clone(), |config| config.proxy = silent_proxy.choice(""))),
@@ -71,12 +83,13 @@ async fn clients_of_one_configuration_each_name_their_own_stage(cell: Cell) {
             adjusted(config.clone(), |config| config.attestation = attestation),
         ));
     }
-    let clients = hanging.into_iter().flat_map(|(stage, config)| {
-        let client = |config: &Config| silent_service.client_with(config.clone(), bounds());
-        [(); AT_EACH].map(|()| (stage, client(&config)))
+    let registering = silent_services.iter().map(|service| {
+        let port = config_for(service, cell.transport, attestation.clone()).endpoint.port_or(0);
+        (Stage::Register, at(&config, endpoint(port)))
     });
-    let clients: Vec<_> = clients.collect();
-    let request = silent_service.request();
+    let clients = hanging.into_iter().flat_map(|hanging| vec![hanging; AT_EACH]).chain(registering);
+    let client = |(stage, config)| (stage, silent_server.client_with(config, bounds()));
+    let clients: Vec<_> = clients.map(client).collect();
     *LOOKUP.write().unwrap() = look_up;
     hang(clients, request).await;
 }

@@ -10,6 +10,7 @@ mod caller;
 pub(crate) mod clock;
 pub(crate) mod events;
 mod service;
+mod sessions;
 
 pub(crate) use caller::{Caller, DeviceRequest, Proof};
 use clock::Clock;
@@ -19,17 +20,25 @@ pub(crate) use service::Credential;
 pub(crate) use service::{
     Authenticated, Registration, Reply, Service, ServiceError, TpmKeys, http_date,
 };
+pub(crate) use sessions::Session;
+use sessions::Sessions;
 
 /// One emulated service: its rules and its state, its clock, and the log of what happened.
 pub(crate) struct Core {
     service: Mutex<Service>,
     clock: Clock,
     recorder: Recorder,
+    sessions: Sessions,
 }
 
 impl Core {
     pub(crate) fn new(service: Service, recorder: Recorder) -> Self {
-        Self { service: Mutex::new(service), clock: Clock::default(), recorder }
+        Self {
+            service: Mutex::new(service),
+            clock: Clock::default(),
+            recorder,
+            sessions: Sessions::default(),
+        }
     }
 
     /// The service; a panic elsewhere does not take it away.

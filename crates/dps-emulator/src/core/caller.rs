@@ -12,7 +12,7 @@ use std::{
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    Core,
+    Core, Session,
     events::{EventKind, Method, Operation, Transport},
     service::{
         Authenticated, Credential, Registration, Reply, ServiceError, TpmKeys, challenge_reply,
@@ -119,6 +119,11 @@ impl Caller {
             self.record_failure(registration_id, Method::Tpm, error);
         }
         challenge
+    }
+
+    /// Begins the only session of this device; the one that it had is over.
+    pub(crate) fn begin_session(&self, registration_id: &str) -> Session {
+        self.core.sessions.begin(registration_id.to_ascii_lowercase())
     }
 
     fn record_failure(&self, registration_id: &str, method: Method, error: &ServiceError) {

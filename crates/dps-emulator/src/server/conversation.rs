@@ -17,6 +17,9 @@ use super::{
 /// So many packets, or frames, may come in a row without a request among them.
 pub(super) const MAX_IDLE: u32 = 10_000;
 
+/// Why a session is over that another one took the place of.
+const TAKEN_OVER: &str = "the device connected again";
+
 /// One connection as a protocol sees it: bytes in, bytes out.
 pub(super) trait Conversation {
     /// The name of the protocol in the reason for an end.
@@ -43,6 +46,11 @@ pub(super) trait Conversation {
     }
 
     fn put_heartbeat(&mut self) {}
+
+    /// Waits until the device has begun another session in the place of this one.
+    async fn is_taken_over(&self) {
+        std::future::pending().await
+    }
 
     /// Lets the device go, through no fault of its own.
     fn dismiss(&mut self, reason: &str);
@@ -116,6 +124,7 @@ impl<C: Conversation, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
                 () = sleep_until(due.unwrap_or(patience)), if due.is_some() => {
                     self.conversation.put_heartbeat();
                 }
+                () = self.conversation.is_taken_over() => self.conversation.dismiss(TAKEN_OVER),
                 () = sleep_until(patience) => self.conversation.dismiss("idle for too long"),
                 _ = self.stopping.wait_for(|stop| *stop) => self.conversation.dismiss(STOPS),
             }

@@ -191,15 +191,94 @@ async fn stopping_closes_sessions() {
 }
 
 #[tokio::test]
-async fn each_connection_has_its_own_session() {
+async fn the_answers_of_two_devices_never_cross() {
+    let emulator = behaving(Behavior::new().polls(2)).await;
+    let second = dps_emulator::Attestation::symmetric_key(key());
+    let second = Enrollment::individual("dev-2".parse().unwrap(), second);
+    emulator.add_enrollment(second.behavior(Behavior::new().polls(2))).unwrap();
+    let names = ["dev-1", "dev-2"];
+    let mut devices = Vec::new();
+    for name in names {
+        let mut device = reach(&emulator).await;
+        let password = token(emulator.id_scope().as_str(), name, &key());
+        let connect = connect_as(&emulator, name, Some(password));
+        device.send([connect.into(), subscribe(ANSWERS, QoS::Level1)]).await;
+        assert_eq!(device.bytes(9).await, b"\x20\x02\x00\x00\x90\x03\x00\x01\x01");
+        devices.push(device);
+    }
+    let body = |name| format!("{{\"registrationId\":\"{name}\"}}");
+    // Both use the same ids for their requests, and each sends before the other's answer is read.
+    for (device, name) in devices.iter_mut().zip(names) {
+        device.send([publish(&format!("{REGISTER}1"), &body(name), Some(2))]).await;
+    }
+    let mut operations = Vec::new();
+    for device in &mut devices {
+        operations.push(device.answer().await.unwrap().json()["operationId"].clone());
+    }
+    assert_ne!(operations[0], operations[1]);
+    for rid in ["2", "3"] {
+        for (device, operation) in devices.iter_mut().zip(&operations) {
+            device.send([query(rid, operation.as_str().unwrap())]).await;
+        }
+        for ((device, operation), name) in devices.iter_mut().zip(&operations).zip(names) {
+            let answer = device.answer().await.unwrap();
+            assert!(answer.topic.contains(&format!("$rid={rid}")), "{}", answer.topic);
+            assert_eq!(answer.json()["operationId"], *operation);
+            if rid == "3" {
+                assert_eq!(answer.json()["registrationState"]["deviceId"], name);
+            }
+        }
+    }
+    // Nobody is told of the other's operation, and nothing more comes to anyone.
+    devices[0].send([query("4", operations[1].as_str().unwrap())]).await;
+    assert!(devices[0].answer().await.unwrap().topic.contains("/404/"));
+    for device in &mut devices {
+        device.send([Packet::Disconnect]).await;
+        assert!(device.is_closed().await);
+    }
+}
+
+#[tokio::test]
+async fn an_operation_goes_on_in_a_later_session_of_the_device() {
     let emulator = behaving(Behavior::new().polls(1)).await;
     let mut first = ready(&emulator).await;
-    let mut second = ready(&emulator).await;
     first.send([register("a")]).await;
     let operation = first.answer().await.unwrap().json()["operationId"].to_string();
+    let mut second = ready(&emulator).await;
     second.send([query("b", operation.trim_matches('"'))]).await;
     assert!(second.answer().await.unwrap().topic.ends_with("$rid=b"));
-    first.send([Packet::Pingreq]).await;
-    assert_eq!(first.bytes(2).await, b"\xd0\x00", "the other's answer did not come here");
+    assert!(first.is_closed().await);
     assert!(token("0ne1", "dev-1", &key()).contains("dev%2D1"));
+}
+
+#[tokio::test]
+async fn of_two_connections_with_one_client_id_the_first_is_closed() {
+    let emulator = behaving(Behavior::new()).await;
+    let mut first = reach(&emulator).await;
+    first.begin(&emulator).await;
+    // Whoever can't show the credential takes nobody's place.
+    let mut stranger = reach(&emulator).await;
+    stranger.send([connect_as(&emulator, "dev-1", Some("wrong".into())).into()]).await;
+    assert_eq!(stranger.bytes(4).await, b"\x20\x02\x00\x05");
+    first.send([register("1")]).await;
+    assert_eq!(first.answer().await.unwrap().json()["status"], "assigned");
+
+    let mut second = reach(&emulator).await;
+    let mut same = connect(&emulator);
+    same.client_id = "DEV-1".into();
+    second.send([same.into(), subscribe(ANSWERS, QoS::Level1)]).await;
+    assert_eq!(second.bytes(4).await, b"\x20\x02\x00\x00");
+    assert!(first.is_closed().await);
+    second.send([register("2")]).await;
+    assert_eq!(second.answer().await.unwrap().json()["status"], "assigned");
+    let is_first = |event: &dps_emulator::Event| {
+        event.connection == 1 && matches!(event.kind, EventKind::Closed { .. })
+    };
+    let over = emulator.events().wait_for(is_first).await.unwrap();
+    let EventKind::Closed { reason, .. } = over.kind else { unreachable!() };
+    assert_eq!(reason, "the device connected again");
+    // The end of the first one leaves the second its place.
+    let mut third = reach(&emulator).await;
+    third.begin(&emulator).await;
+    assert!(second.is_closed().await);
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     behavior::{ConnectionFault, Delivery, MqttFault},
-    core::{Registration, Reply},
+    core::{Registration, Reply, Session},
     server::{
         conversation::{self, MAX_IDLE, Over},
         peer::Peer,
@@ -50,6 +50,8 @@ pub(crate) struct Conversation {
     idle: u32,
     /// The device, once CONNECT was accepted.
     device: Option<Device>,
+    /// Its session. See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html#_Toc398718032>, MQTT-3.1.4-2.
+    session: Option<Session>,
     /// At most this often each answer is to be delivered; `None` without a subscription.
     subscribed: Option<QoS>,
     keep_alive: Duration,
@@ -72,6 +74,7 @@ impl conversation::Conversation for Conversation {
             taken: 0,
             idle: 0,
             device: None,
+            session: None,
             subscribed: None,
             keep_alive: Duration::ZERO,
             last_id: 0,
@@ -129,6 +132,13 @@ impl conversation::Conversation for Conversation {
         match self.keep_alive {
             Duration::ZERO => self.peer.limits.idle_timeout,
             keep_alive => keep_alive * 3 / 2,
+        }
+    }
+
+    async fn is_taken_over(&self) {
+        match &self.session {
+            Some(session) => session.is_taken_over().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -197,6 +207,9 @@ impl Conversation {
             return self.refuse(connack::NOT_AUTHORIZED, "the credential was refused");
         }
         self.keep_alive = Duration::from_secs(connect.keep_alive.into());
+        if device.checked.is_ok() {
+            self.session = Some(self.peer.caller.begin_session(user_name.registration_id));
+        }
         self.device = Some(device);
         codec::put_connack(&mut self.out, connack::ACCEPTED);
     }

@@ -163,3 +163,34 @@ impl<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Device<S> {
         }
     }
 }
+
+#[tokio::test]
+async fn the_links_of_one_connection_may_stand_in_different_sessions() {
+    /// The same frame in another session.
+    fn on(channel: u16, mut frame: Vec<u8>) -> Vec<u8> {
+        frame[6..8].copy_from_slice(&channel.to_be_bytes());
+        frame
+    }
+    let emulator = behaving(Behavior::new()).await;
+    let address = format!("{}/registrations/dev-1", emulator.id_scope());
+    for (sends, receives) in [(0, 1), (1, 0), (5, 0), (0, 0)] {
+        let mut device = connect(&emulator).await;
+        let mut frames = vec![
+            plain(&emulator, &right_token(&emulator)),
+            AMQP.to_vec(),
+            frame(&open()),
+            on(sends, begin()),
+        ];
+        if receives != sends {
+            frames.push(on(receives, begin()));
+        }
+        frames.extend([
+            on(sends, attach(Role::Sender, &address, VERSION)),
+            on(receives, attach(Role::Receiver, &address, VERSION)),
+            on(receives, credit(10)),
+            on(sends, register(0, "id-1")),
+        ]);
+        device.send(frames.concat()).await;
+        assert_eq!(device.answer().await.0["status"], "assigned", "{sends} {receives}");
+    }
+}

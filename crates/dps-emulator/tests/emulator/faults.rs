@@ -342,7 +342,7 @@ async fn dripping_a_frame_of_amqp_wins_no_time() {
     let stream = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.unwrap();
     let (mut reader, mut writer) = tokio::io::split(stream);
     // The head of a large frame, and then a byte of it now and then for as long as it is taken.
-    writer.write_all(b"AMQP\x03\x01\x00\x00\x00\x00\x40\x00\x02\x01\x00\x00").await.unwrap();
+    writer.write_all(b"AMQP\x03\x01\x00\x00\x00\x00\x10\x00\x02\x01\x00\x00").await.unwrap();
     let drip = async {
         while writer.write_all(b"\0").await.is_ok() && writer.flush().await.is_ok() {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -80,13 +80,13 @@ fn named(map: &Value) -> Vec<(&str, &Value)> {
     }
 }
 
-/// Takes one frame from the front: the frame and its size in bytes. `None` while it is not whole.
-pub(super) fn decode(bytes: &[u8]) -> Result<Option<(Frame, usize)>, &'static str> {
+/// Takes one frame from the front, of `max` bytes at most: the frame and its size in bytes. `None` while it is not whole.
+pub(super) fn decode(bytes: &[u8], max: u32) -> Result<Option<(Frame, usize)>, &'static str> {
     // What can be no frame is refused by its first byte that shows it.
     let mut least = [0; 4];
     least.iter_mut().zip(bytes).for_each(|(least, byte)| *least = *byte);
     let size = u32::from_be_bytes(least);
-    if size > MAX_FRAME_SIZE || size < 8 && bytes.len() >= 4 {
+    if size > max || size < 8 && bytes.len() >= 4 {
         return Err("a frame is too small or too large");
     }
     if bytes.get(4).is_some_and(|offset| *offset < 2) || bytes.get(5).is_some_and(|kind| *kind > 1)

@@ -1,6 +1,8 @@
 //! What a session needs from its connection.
 
-use super::claim::Claim;
+use std::collections::VecDeque;
+
+use super::{answer::Answer, claim::Claim};
 use crate::{
     behavior::AmqpFault,
     server::{conversation::Over, peer::Peer},
@@ -13,5 +15,7 @@ pub(super) struct Context<'a> {
     pub(super) over: &'a mut Option<Over>,
     pub(super) claim: &'a mut Option<Claim>,
     pub(super) fault: &'a mut Option<AmqpFault>,
+    /// Answers that wait for a link with credit, in whichever session.
+    pub(super) waiting: &'a mut VecDeque<Answer>,
     pub(super) channel: u16,
 }

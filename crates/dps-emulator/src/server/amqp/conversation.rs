@@ -1,8 +1,12 @@
 //! One connection: headers, SASL, open and close. Sessions and links are in [`session`](super::session).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use super::{
+    answer::Answer,
     claim::Claim,
     codec::{self, Frame},
     context::Context,
@@ -58,6 +62,8 @@ pub(crate) struct Conversation {
     max_frame_size: u32,
     idle_time_out: Option<Duration>,
     sessions: BTreeMap<u16, Session>,
+    /// Answers that wait for a link with credit. It may stand in another session than the one of the request.
+    waiting: VecDeque<Answer>,
 }
 
 impl conversation::Conversation for Conversation {
@@ -80,6 +86,7 @@ impl conversation::Conversation for Conversation {
             max_frame_size: 512,
             idle_time_out: None,
             sessions: BTreeMap::new(),
+            waiting: VecDeque::new(),
         }
     }
 
@@ -96,9 +103,9 @@ impl conversation::Conversation for Conversation {
 
     /// What the devices' credit and windows allow goes with it, about as much at once as fits the buffer.
     fn take_out(&mut self) -> Vec<u8> {
-        let Self { sessions, out, over, max_frame_size, .. } = self;
+        let Self { sessions, out, over, max_frame_size, waiting, .. } = self;
         for (channel, session) in sessions {
-            session.pump(out, *channel, *max_frame_size, HIGH_WATER, over);
+            session.pump(out, *channel, *max_frame_size, HIGH_WATER, waiting, over);
         }
         std::mem::take(out)
     }
@@ -155,22 +162,32 @@ impl Conversation {
                 }
                 bytes.len().min(8)
             }
-            Phase::Init | Phase::Tpm(_) | Phase::Frames => match codec::decode(bytes) {
-                Ok(None) => return None,
-                Ok(Some((frame, size))) => {
-                    self.count();
-                    if self.over.is_none() {
-                        self.take_frame(frame);
+            Phase::Init | Phase::Tpm(_) | Phase::Frames => {
+                match codec::decode(bytes, self.max_frame()) {
+                    Ok(None) => return None,
+                    Ok(Some((frame, size))) => {
+                        self.count();
+                        if self.over.is_none() {
+                            self.take_frame(frame);
+                        }
+                        size
                     }
-                    size
+                    Err(reason) => {
+                        self.close("amqp:decode-error", reason);
+                        bytes.len()
+                    }
                 }
-                Err(reason) => {
-                    self.close("amqp:decode-error", reason);
-                    bytes.len()
-                }
-            },
+            }
         };
         Some(taken)
+    }
+
+    /// The largest frame that is taken, in bytes. Nothing that comes before the credential is large.
+    fn max_frame(&self) -> u32 {
+        match &self.claim {
+            Some(claim) if claim.checked.is_ok() => codec::MAX_FRAME_SIZE,
+            _ => 8192,
+        }
     }
 
     fn count(&mut self) {
@@ -348,6 +365,7 @@ impl Conversation {
                     over: &mut self.over,
                     claim: &mut self.claim,
                     fault: &mut self.fault,
+                    waiting: &mut self.waiting,
                     channel,
                 };
                 if let Err(reason) = session.take(&mut context, frame, code) {

@@ -20,7 +20,7 @@ use crate::{
     server::conversation::Over,
 };
 
-/// How many links a session may have, and how many answers may wait for credit.
+/// How many links a session may have, and how many answers of a connection may wait for credit.
 const MAX_LINKS: usize = 16;
 /// How many requests a device may send before it is given more credit.
 const CREDIT: u32 = 50;
@@ -38,7 +38,6 @@ pub(super) struct Session {
     outgoing_window: u32,
     links: BTreeMap<u32, Link>,
     deliveries: u32,
-    waiting: VecDeque<Answer>,
     sending: Option<(u32, Sending)>,
 }
 
@@ -69,7 +68,6 @@ impl Session {
             outgoing_window: begin.fields.u32(2).unwrap_or(0),
             links: BTreeMap::new(),
             deliveries: 0,
-            waiting: VecDeque::new(),
             sending: None,
         }
     }
@@ -196,7 +194,7 @@ impl Session {
             if !link.receives {
                 let in_flight = link.delivery_count.wrapping_sub(fields.u32(5).unwrap_or(0));
                 link.credit = fields.u32(6).unwrap_or(0).saturating_sub(in_flight);
-                if fields.flag(8) && self.waiting.is_empty() {
+                if fields.flag(8) && context.waiting.is_empty() {
                     // Nothing waits for the credit that the device wants used up.
                     link.delivery_count = link.delivery_count.wrapping_add(link.credit);
                     link.credit = 0;
@@ -312,14 +310,15 @@ impl Session {
             delivery,
             body_bytes: reply.body.len(),
         };
-        if reply.twice && self.waiting.len() < MAX_LINKS {
-            self.waiting.push_back(answer(Delivery::Whole));
+        if reply.twice && context.waiting.len() < MAX_LINKS {
+            context.waiting.push_back(answer(Delivery::Whole));
         }
-        if self.waiting.len() < MAX_LINKS {
-            self.waiting.push_back(answer(reply.delivery));
+        if context.waiting.len() < MAX_LINKS {
+            context.waiting.push_back(answer(reply.delivery));
         }
         if answer_first {
-            self.pump(context.out, context.channel, 512, usize::MAX, context.over);
+            let Context { out, channel, waiting, over, .. } = context;
+            self.pump(out, *channel, 512, usize::MAX, waiting, over);
         }
         context.out.extend(accepted);
     }
@@ -331,11 +330,12 @@ impl Session {
         channel: u16,
         max_frame_size: u32,
         high_water: usize,
+        waiting: &mut VecDeque<Answer>,
         over: &mut Option<Over>,
     ) {
         while over.is_none() && self.outgoing_window > 0 && out.len() < high_water {
             if self.sending.is_none() {
-                self.sending = self.next_answer();
+                self.sending = self.next_answer(waiting);
             }
             let Some((handle, sending)) = &mut self.sending else { return };
             let done = sending.put_part(out, channel, *handle, max_frame_size, over);
@@ -347,14 +347,14 @@ impl Session {
         }
     }
 
-    fn next_answer(&mut self) -> Option<(u32, Sending)> {
-        let answer = self.waiting.front()?;
+    fn next_answer(&mut self, waiting: &mut VecDeque<Answer>) -> Option<(u32, Sending)> {
+        let answer = waiting.front()?;
         let (handle, link) = self.links.iter_mut().find(|(_, link)| {
             !link.receives
                 && link.credit > 0
                 && link.device.registration_id.eq_ignore_ascii_case(&answer.registration_id)
         })?;
-        let answer = self.waiting.pop_front()?;
+        let answer = waiting.pop_front()?;
         link.credit -= 1;
         link.delivery_count = link.delivery_count.wrapping_add(1);
         let delivery_id = self.deliveries;

@@ -241,6 +241,10 @@ impl Service {
         behavior: &Behavior,
     ) -> Reply {
         let id = self.guids.next_operation();
+        // Nothing else is done with it, and it may be large.
+        let echoes = self
+            .enrollment(&who.enrollment)
+            .is_some_and(|enrollment| matches!(enrollment.payload, ReturnedPayload::Echo));
         let device = self.device(who);
         let under_way =
             matches!(&device.operation, Some(Operation { progress: Progress::PollsLeft(_), .. }));
@@ -248,7 +252,7 @@ impl Service {
             device.operation = Some(Operation {
                 id,
                 progress: Progress::PollsLeft(behavior.polls),
-                payload: registration.payload,
+                payload: registration.payload.filter(|_| echoes),
                 force: registration.force,
             });
         }
@@ -268,6 +272,7 @@ impl Service {
             let done = self.end(now, who, behavior, payload, force);
             if let Some(operation) = &mut self.device(who).operation {
                 operation.progress = done;
+                operation.payload = None;
             }
         }
         let Some(operation) = &self.device(who).operation else {

@@ -27,7 +27,7 @@ pub(crate) type Line = Arc<str>;
 #[derive(Default)]
 struct Ring {
     lines: VecDeque<Line>,
-    /// The length of all lines.
+    /// What all lines take of memory, about.
     bytes: usize,
     /// The sequence number of the next event.
     next: u64,
@@ -35,14 +35,14 @@ struct Ring {
 
 impl Ring {
     fn push(&mut self, line: Line) {
-        self.bytes = self.bytes.saturating_add(line.len());
+        self.bytes = self.bytes.saturating_add(size(&line));
         self.lines.push_back(line);
         self.next += 1;
         while self.lines.len() > EventLog::CAPACITY
             || (self.bytes > EventLog::CAPACITY_BYTES && self.lines.len() > 1)
         {
             let Some(oldest) = self.lines.pop_front() else { break };
-            self.bytes = self.bytes.saturating_sub(oldest.len());
+            self.bytes = self.bytes.saturating_sub(size(&oldest));
         }
     }
 
@@ -52,12 +52,19 @@ impl Ring {
     }
 }
 
+/// What a line takes of memory beside its text: its two counts, and its place in a list that may be half empty.
+const OVERHEAD: usize = 48;
+
+fn size(line: &Line) -> usize {
+    line.len() + OVERHEAD
+}
+
 impl EventLog {
     /// How many events are kept; older ones are dropped.
     pub const CAPACITY: usize = 100_000;
 
-    /// How many bytes of JSON the events that are kept may have (64 MiB); older ones are dropped.
-    pub const CAPACITY_BYTES: usize = 64 * 1024 * 1024;
+    /// How many bytes of memory the events that are kept may take, about (24 MiB); older ones are dropped.
+    pub const CAPACITY_BYTES: usize = 24 * 1024 * 1024;
 
     /// All events that are kept, the oldest first.
     #[must_use]
@@ -209,7 +216,7 @@ mod tests {
     #[test]
     fn the_oldest_events_are_dropped_when_the_log_has_its_bytes() {
         let mut ring = Ring::default();
-        let large: Line = "x".repeat(EventLog::CAPACITY_BYTES / 4).into();
+        let large: Line = "x".repeat(EventLog::CAPACITY_BYTES / 4 - OVERHEAD).into();
         (0..6).for_each(|_| ring.push(large.clone()));
         assert_eq!((ring.next, ring.first(), ring.bytes), (6, 2, EventLog::CAPACITY_BYTES));
         ring.push("y".into());
@@ -231,7 +238,7 @@ mod tests {
             }
         }
         let mut recorder = Recorder::new();
-        let large: Line = "x".repeat(EventLog::CAPACITY_BYTES / 2).into();
+        let large: Line = "x".repeat(EventLog::CAPACITY_BYTES / 2 - OVERHEAD).into();
         (0..4).for_each(|_| lock(&recorder.log.ring).push(large.clone()));
         lock(&recorder.log.ring).push("last\n".into());
         let written = Written::default();

@@ -79,27 +79,22 @@ fn main() -> ExitCode {
     .into_iter()
     .flatten()
     .collect();
-    let mut trials: Vec<Trial> = cases.iter().flat_map(trials_of).collect();
+    // Cell by cell, so that cases that wait run beside those that compute.
+    let trials = Cell::all().flat_map(|cell| cases.iter().map(move |case| trial(case, cell)));
+    let mut trials: Vec<Trial> = trials.collect();
     trials.push(Trial::test("the_suite_is_whole", move || check_suite(&cases)));
     let mut arguments = Arguments::from_args();
     // Most of a case's time is waiting.
-    arguments.test_threads.get_or_insert(8);
+    arguments.test_threads.get_or_insert(16);
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn trials_of(case: &Case) -> Vec<Trial> {
-    let run = case.run;
-    Cell::all()
-        .map(|cell| {
-            let name = format!("{}::{cell}", case.name);
-            match case.skips.iter().find(|skip| (skip.cells)(cell)) {
-                Some(skip) => {
-                    Trial::test(name, || Ok(())).with_kind(skip.reason).with_ignored_flag(true)
-                }
-                None => Trial::test(name, move || run_in(cell, run)),
-            }
-        })
-        .collect()
+fn trial(case: &Case, cell: Cell) -> Trial {
+    let (name, run) = (format!("{}::{cell}", case.name), case.run);
+    match case.skips.iter().find(|skip| (skip.cells)(cell)) {
+        Some(skip) => Trial::test(name, || Ok(())).with_kind(skip.reason).with_ignored_flag(true),
+        None => Trial::test(name, move || run_in(cell, run)),
+    }
 }
 
 fn run_in(cell: Cell, run: Run) -> Result<(), Failed> {

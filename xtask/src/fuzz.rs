@@ -1,7 +1,7 @@
 //! `cargo xtask fuzz [--minutes N] [TARGET..]`: whatever comes in from a peer, a file or a person, by coverage.
 //!
 //! Builds every target of `tests/fuzz`, replays its checked-in corpus and goes on from there: for some seconds, or
-//! for N minutes each. What is found is kept in the target folder and built upon by the next run.
+//! for N minutes each, and then optimized, which takes longer to build. What is found is kept in the target folder and built upon by the next run.
 
 use std::{
     error::Error,
@@ -32,7 +32,7 @@ pub(crate) fn run(shell: &Shell, arguments: &[String]) -> Result {
         return if in_ci() { Err(why.into()) } else { Ok(()) };
     }
     cargo(shell, &format!("fmt --check --manifest-path {MANIFEST}")).run()?;
-    let programs = &build(shell)?;
+    let programs = &build(shell, time > SHORT)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut faults = Vec::new();
     for group in targets.chunks(cores) {
@@ -91,10 +91,12 @@ fn folder() -> PathBuf {
 
 /// Builds the targets, and says in which folder they are. What is fuzzed is what is shipped, so the lock file is the
 /// workspace's, to which cargo adds the engine.
-fn build(shell: &Shell) -> Result<PathBuf> {
+fn build(shell: &Shell, optimized: bool) -> Result<PathBuf> {
     shell.copy_file("Cargo.lock", "tests/fuzz/Cargo.lock")?;
     let words = format!("build --release --bins --manifest-path {MANIFEST} --config");
     let build = cargo(shell, &words).arg("tests/fuzz/coverage.toml");
+    let level = if optimized { "1" } else { "0" };
+    let build = build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", level);
     build.env("CARGO_TARGET_DIR", folder()).run()?;
     Ok(folder().join(cmd!(shell, "rustc --print host-tuple").read()?).join("release"))
 }

@@ -37,7 +37,7 @@ const TASKS: &[(&str, &str, Run)] = &[
     ("deps", "who depends on whom, one TLS stack, banned crates", deps::run),
     ("licenses", "every crate's license is on the list", licenses::run),
     ("public-api", "public-api.txt is up to date; --bless rewrites it", public_api::run),
-    ("clippy", "no warning, together and crate by crate", style::clippy),
+    ("clippy", "no warning, with every feature", style::clippy),
     ("docs", "the documentation builds without a warning", style::docs),
     ("package", "each crate is packaged whole, with its metadata", package::run),
     ("requirements", "which tests hold which requirement; none is without", requirements::run),

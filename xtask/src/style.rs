@@ -2,22 +2,19 @@
 
 use xshell::Shell;
 
-use crate::process::{Result, all_of, cargo, metadata};
+use crate::process::{Result, all_of, cargo};
 
 /// The code is formatted as rustfmt.toml says.
 pub(crate) fn fmt(shell: &Shell, _: &[String]) -> Result {
     Ok(cargo(shell, "fmt --all --check").run()?)
 }
 
-/// No warning: all together with every feature; each crate by itself with its default ones, so that none lives on a
-/// feature that only its neighbors ask for; and the modules by which fuzz targets look into a crate.
+/// No warning with every feature, and none in the modules by which fuzz targets look into a crate. What a crate is by
+/// itself, with each combination of its features, `cargo xtask features` lints.
 pub(crate) fn clippy(shell: &Shell, _: &[String]) -> Result {
-    let metadata = metadata()?;
-    let alone = metadata.workspace_packages().into_iter();
-    let alone = alone.map(|package| format!("--all-targets --package {} --", package.name));
-    let together = "--workspace --all-targets --all-features --".to_owned();
-    let fuzzed = "--workspace --lib --all-features -- --cfg=fuzzing".to_owned();
-    all_of([together, fuzzed].into_iter().chain(alone).map(|scope| lint(shell, &scope)))
+    let together = "--workspace --all-targets --all-features --";
+    let fuzzed = "--workspace --lib --all-features -- --cfg=fuzzing";
+    all_of([together, fuzzed].map(|scope| lint(shell, scope)))
 }
 
 /// Lints what these words of Clippy's command line choose.

@@ -12,6 +12,9 @@ use crate::{
 /// A build on a slow machine says nothing on stdout for minutes; a test that hangs says nothing for ever.
 const SILENCE: Duration = Duration::from_secs(15 * 60);
 
+/// How many tests of one binary run at once, unless the variable says otherwise: most of a test's time is waiting.
+const THREADS: &str = "6";
+
 /// Runs the workspace's tests. Arguments go to `cargo test`: a filter, `-p CRATE`, `-- --nocapture`.
 ///
 /// The last line is `N passed, M failed`, with `, K skipped` when tests are ignored. A run in which no test ran
@@ -22,7 +25,9 @@ pub(crate) fn run(shell: &Shell, arguments: &[String]) -> Result {
     }
     let one_crate = arguments.iter().any(|a| a == "-p" || a.starts_with("--package"));
     let scope = if one_crate { None } else { Some("--workspace") };
+    let threads = std::env::var("RUST_TEST_THREADS").unwrap_or_else(|_| THREADS.to_owned());
     let tests = cargo(shell, "test --locked --no-fail-fast --all-features").args(scope);
+    let tests = tests.env("RUST_TEST_THREADS", threads);
     let mut total = Total::default();
     let ended = Running::start(tests.args(arguments))?.each_line(SILENCE, |line| {
         println!("{line}");

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dps_client::{
     Client, Config, Printable, Proxy, RegistrationRequest, Roots, SasToken, Settings, Step,
     Transport, client,
@@ -133,7 +134,26 @@ impl Bench {
         let token =
             SasToken::sign(&key, self.emulator.id_scope(), &device(), SystemTime::now() + LIFETIME);
         let (token, shown) = (token.expose(), token.expose().replace("%3D", "\\u003d"));
-        for fault in [
+        let encode = |text: &str| STANDARD.encode(text);
+        let (_, signature) = token.split_once("&sig=").unwrap();
+        let (signature, _) = signature.split_once('&').unwrap();
+        let bare = signature.replace("%2B", "+").replace("%2F", "/").replace("%3D", "=");
+        // What is secret is known without a word before it, and in other encodings.
+        let bare = [
+            signature.replace('%', "%25"),
+            encode(&bare),
+            encode(token),
+            bare.replace('/', "\\/"),
+            signature.to_owned(),
+            bare,
+            DEVICE_KEY.to_owned(),
+            encode(DEVICE_KEY),
+        ];
+        let bare = bare.into_iter().flat_map(|text| {
+            let trace = Fault::error(400_001, &text).and_with("trackingId", &*text);
+            [trace, Fault::refuse(403).body(Body::Text(format!("wrong: {text}.")))]
+        });
+        for fault in bare.chain([
             Fault::error(400_001, token).and_with("trackingId", token),
             Fault::error(503_001, token).and_with("timestampUtc", token).forever(),
             Fault::refuse(400).body(Body::Text(token.to_owned())),
@@ -144,7 +164,7 @@ impl Bench {
             Fault::with("operationId", token)
                 .and_with("status", "assigning")
                 .retry_after(RetryAfter::raw("3600")),
-        ] {
+        ]) {
             self.behaving(Behavior::new().on_register(fault));
             // What is asked again and again is asked until the time is over.
             let soon = adjusted(fast(), |settings| {

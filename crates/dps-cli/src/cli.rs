@@ -3,11 +3,9 @@
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use dps_client::ConfigurationError;
+use dps_client::{ConfigurationError, internal as secret};
 
-use crate::{
-    derive_key, emulate, generated, given, output, register, report, sas_token, secret, tpm,
-};
+use crate::{derive_key, emulate, generated, given, output, register, report, sas_token, tpm};
 
 const EXAMPLES: &str = "\
 Examples:

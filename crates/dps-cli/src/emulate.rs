@@ -11,7 +11,7 @@ use std::{
     time::SystemTime,
 };
 
-use dps_client::{Error, Printable};
+use dps_client::{Error, Printable, internal as secret};
 use dps_emulator::{
     CaCertificates, Config, ConfigError, Emulator, Enrollment, GroupAttestation, GroupKey,
 };
@@ -26,7 +26,7 @@ use crate::{
     interrupt::{self, Interrupts},
     output::{self, print},
     report::{self, Context, Reporter},
-    runtime, secret,
+    runtime,
     trace::{self, Verbosity},
 };
 

@@ -19,7 +19,6 @@ mod report;
 mod runtime;
 mod sas_token;
 mod seconds;
-mod secret;
 mod style;
 mod tpm;
 mod trace;

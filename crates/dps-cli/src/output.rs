@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use dps_client::internal::masked;
+
 /// What may wait for a slow reader of standard error, in bytes; of what comes then only the count is kept.
 const BACKLOG: usize = 1024 * 1024;
 /// So much is written at once.
@@ -88,16 +90,18 @@ pub(crate) fn changing_line(text: &str) {
     put(waiting, format!("{LINE_ANEW}{NO_WRAP}{text}{WRAP}").as_bytes());
 }
 
-/// Standard error for traces: what its reader does not take in time is dropped.
+/// Standard error for traces: what its reader does not take in time is dropped, and no secret is shown that a peer wrote.
 pub(crate) struct Traces;
 
 impl Write for Traces {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let shown = masked(&text);
         let mut waiting = lock();
-        if waiting.bytes.len() + line.len() > BACKLOG {
+        if waiting.bytes.len() + shown.len() > BACKLOG {
             waiting.dropped += 1;
         } else {
-            put(waiting, line);
+            put(waiting, shown.as_bytes());
         }
         Ok(line.len())
     }

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dps_client::{Next, OperationId, Printable, Step};
+use dps_client::{Next, OperationId, Printable, Step, internal as secret};
 
-use crate::{output, secret};
+use crate::output;
 
 /// What is shown of it.
 #[derive(Clone, Copy, Debug, PartialEq)]

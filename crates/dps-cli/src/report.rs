@@ -9,6 +9,7 @@ use std::{
 
 use dps_client::{
     ConfigurationError, Error, ErrorKind, Printable, RegistrationId, RegistrationResult, Transport,
+    internal as secret,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -17,7 +18,6 @@ use crate::{
     advice::Advice,
     clock, interrupt,
     output::{self, print},
-    secret,
     style::{Color, Style},
 };
 

@@ -72,6 +72,8 @@ pub use dps_connect::{ApiVersion, Carrier, Config, Endpoint, NoProxy, Proxy, Pro
 pub use dps_http::HttpTransport;
 #[cfg(feature = "mqtt")]
 pub use dps_mqtt::{MqttConfig, MqttTransport};
+#[doc(hidden)]
+pub use dps_state_machine::internal;
 pub use dps_state_machine::{
     BoxTransport, ConfigurationError, ConnectionError, CredentialError, Error, ErrorKind, IdScope,
     Json, Next, OperationId, OperationStatus, OperationStatusEvents, PeerActivity, Printable,

@@ -54,6 +54,11 @@ impl Core {
         self.recorder.record(connection, event);
     }
 
+    /// Keeps what a connection shows as its credential out of all its events.
+    pub(crate) fn conceal(&self, connection: u64, credential: &str) {
+        self.recorder.conceal(connection, credential);
+    }
+
     pub(crate) fn log(&self) -> EventLog {
         self.recorder.log()
     }

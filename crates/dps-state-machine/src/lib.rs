@@ -81,6 +81,7 @@ mod request;
 mod response;
 #[cfg(feature = "std")]
 pub mod retry_after;
+mod secret;
 mod settings;
 mod transport;
 
@@ -102,3 +103,9 @@ pub use response::{ProtocolResult, Response};
 pub use serde_json;
 pub use settings::Settings;
 pub use transport::{BoxTransport, TransportHandlers};
+
+/// What the emulator and the command need of the inside. It may change in any version.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::secret::{kind, masked, masked_but};
+}

@@ -1,13 +1,19 @@
 //! What somebody else wrote, as it can stand in a line.
 
-use core::fmt::{self, Write as _};
+use core::{
+    fmt::{self, Write as _},
+    ops::Range,
+};
+
+use crate::secret::{self, MASK, TOKEN};
 
 /// A text that somebody else wrote, as it can stand in one line of a log or of a terminal.
 ///
 /// What would break the line, move the cursor, change colors or turn the direction of reading is shown as an
 /// escape like `\n` or `\u{1b}`; bytes that are no UTF-8 as U+FFFD. The signature of a SAS token, which a peer may
-/// repeat to us, is shown as `sig=***`, and nothing of what follows it up to a space or a quote. Errors show in this
-/// way whatever a peer wrote, as `Debug` too; their fields have it as it came.
+/// repeat to us, is shown as `***`, and nothing of what follows it up to a space or a quote; [`Self::brief`] shows so
+/// whatever has the form of a secret, like a key in base64, however it is encoded. Errors show in this way whatever a
+/// peer wrote, as `Debug` too; their fields have it as it came.
 ///
 /// As `Debug` it is the same between quotes.
 #[derive(Clone, Copy)]
@@ -35,11 +41,16 @@ impl<'a> Printable<'a> {
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mut left, mut rest) = (self.at_most, self.text);
-        while !rest.is_empty() {
-            let (open, after) = rest.split_at_checked(before_signature(rest)).unwrap_or_default();
-            let hidden = after.iter().position(|byte| ends_token(*byte)).unwrap_or(after.len());
-            let mask = if hidden > 0 { "***" } else { "" };
+        let (text, is_brief) = (self.text, self.at_most != usize::MAX);
+        let text = if is_brief { begin(text) } else { text };
+        let mut left = self.at_most;
+        let mut next = 0;
+        // All of a text may be shown to whom it belongs: only tokens are hidden in it.
+        let secrets = secret::find(text).into_iter().filter(|(_, what)| is_brief || *what == TOKEN);
+        let ranges = secrets.map(|(range, _)| (range, MASK)).chain([(text.len()..text.len(), "")]);
+        for (Range { start, end }, mask) in ranges {
+            let open = text.get(next..start).unwrap_or_default();
+            next = end;
             for c in lossy(open).chain(mask.chars()) {
                 let escape = is_unfit(c).then(|| c.escape_default());
                 let length = escape.as_ref().map_or(1, ExactSizeIterator::len);
@@ -52,10 +63,25 @@ impl fmt::Display for Printable<'_> {
                     None => f.write_char(c)?,
                 }
             }
-            rest = after.get(hidden..).unwrap_or_default();
+        }
+        if text.len() < self.text.len() {
+            return write!(f, "... ({} bytes in all)", self.text.len());
         }
         Ok(())
     }
+}
+
+/// As much of a text as is looked at when little of it is shown: more than that, since secrets are hidden.
+fn begin(text: &[u8]) -> &[u8] {
+    const MOST: usize = 64 * 1024;
+    const SHORTEST_KEY: usize = 22;
+    let Some(begin) = text.get(..MOST).filter(|begin| begin.len() < text.len()) else {
+        return text;
+    };
+    // A part of a secret may be too short to be known for one.
+    let word = begin.iter().rev().take_while(|byte| byte.is_ascii_graphic()).count();
+    let cut = if word < SHORTEST_KEY { MOST - word } else { MOST };
+    text.get(..cut).unwrap_or_default()
 }
 
 impl fmt::Debug for Printable<'_> {
@@ -69,26 +95,6 @@ fn lossy(text: &[u8]) -> impl Iterator<Item = char> {
         let odd = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
         chunk.valid().chars().chain(odd)
     })
-}
-
-/// How much stands before the value of a token's signature: all of the text when there is none. A token goes through
-/// URLs and JSON, so that its `=` is written in several ways.
-fn before_signature(text: &[u8]) -> usize {
-    const NAME: &[u8] = b"sig";
-    const EQUALS: [&[u8]; 5] = [b"=", b"%3d", b"%253d", b"\\u003d", b"\":\""];
-    fn after<'a>(text: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
-        let (first, rest) = text.split_at_checked(start.len())?;
-        first.eq_ignore_ascii_case(start).then_some(rest)
-    }
-    (0..text.len())
-        .filter_map(|at| after(text.get(at..)?, NAME))
-        .find_map(|rest| EQUALS.into_iter().find_map(|equals| after(rest, equals)))
-        .map_or(text.len(), |value| text.len() - value.len())
-}
-
-/// No byte of a token is one of these, however it is encoded.
-fn ends_token(byte: u8) -> bool {
-    byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'<' | b'>')
 }
 
 /// Control characters, separators of lines and paragraphs, and what turns the direction of reading

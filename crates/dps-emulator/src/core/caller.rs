@@ -85,6 +85,7 @@ impl Caller {
         registration_id: &str,
         token: Option<&str>,
     ) -> Result<Authenticated, ServiceError> {
+        self.conceal(token);
         let credential = match token {
             Some(token) => Credential::Sas(token),
             None if self.has_certificate() => Credential::Certificates(&self.certificates),
@@ -104,6 +105,11 @@ impl Caller {
             Err(error) => self.record_failure(registration_id, credential.method(), error),
         }
         checked
+    }
+
+    /// What stands in the place of a token or a password is in no event of this connection.
+    fn conceal(&self, token: Option<&str>) {
+        token.into_iter().for_each(|token| self.core.conceal(self.connection, token));
     }
 
     /// Challenges the device's TPM, and records it if that is refused.
@@ -138,6 +144,9 @@ impl Caller {
 
     /// Answers a request, and records both.
     pub(crate) fn ask(&self, request: DeviceRequest<'_>) -> Reply {
+        if let Proof::Shown { token, .. } = &request.proof {
+            self.conceal(*token);
+        }
         let event = EventKind::Request {
             transport: self.transport,
             operation: request.operation,

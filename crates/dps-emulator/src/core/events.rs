@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use crate::behavior::Delivery;
 
 mod log;
+mod shown;
 mod sink;
 
 pub use log::EventLog;

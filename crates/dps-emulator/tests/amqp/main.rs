@@ -7,10 +7,15 @@ mod device;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+#[path = "../emulator/misplaced.rs"]
+mod misplaced;
+#[cfg(test)]
 #[path = "../emulator/one_device.rs"]
 mod one_device;
 #[cfg(test)]
 mod peers;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 #[path = "../emulator/support.rs"]
 #[expect(dead_code, reason = "the other tests use the rest")]

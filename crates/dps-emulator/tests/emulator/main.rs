@@ -9,4 +9,8 @@ mod https;
 #[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
+mod misplaced;
+#[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod support;

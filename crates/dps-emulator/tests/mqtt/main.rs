@@ -7,12 +7,17 @@ mod device;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+#[path = "../emulator/misplaced.rs"]
+mod misplaced;
+#[cfg(test)]
 #[path = "../emulator/one_device.rs"]
 mod one_device;
 #[cfg(test)]
 mod peers;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use dps_emulator::{Behavior, Delivery, EventKind, Fault, Transport};
 
 use crate::{device::*, support};
 
-fn upgrade(path: &str, subprotocol: &str) -> String {
+pub(crate) fn upgrade(path: &str, subprotocol: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\

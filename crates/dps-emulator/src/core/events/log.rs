@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Event, EventKind, SinkEnd, sink};
+use super::{Event, EventKind, SinkEnd, shown::Shown, sink};
 use crate::core::clock;
 
 /// The events of one emulator. It stays readable after the emulator is gone.
@@ -162,6 +162,7 @@ pub(crate) struct Recorder {
     log: EventLog,
     count: watch::Sender<u64>,
     started: Instant,
+    shown: Shown,
     /// Wakes the thread that copies the log to a sink.
     wake: Option<SyncSender<()>>,
 }
@@ -170,7 +171,7 @@ impl Recorder {
     pub(crate) fn new() -> Self {
         let (count, receiver) = watch::channel(0);
         let log = EventLog { ring: Arc::default(), count: receiver };
-        Self { log, count, started: Instant::now(), wake: None }
+        Self { log, count, started: Instant::now(), shown: Shown::default(), wake: None }
     }
 
     /// Copies every event to this sink, from a thread of its own.
@@ -184,6 +185,13 @@ impl Recorder {
         self.log.clone()
     }
 
+    /// Keeps what a connection shows as its credential out of all its events.
+    pub(crate) fn conceal(&self, connection: u64, credential: &str) {
+        self.shown.add(connection, credential);
+    }
+
+    /// Records an event. Whatever in it has the form of a secret, or is one that the connection has shown, is masked
+    /// here, in whatever field it stands.
     pub(crate) fn record(&self, connection: u64, kind: EventKind) {
         let mut ring = lock(&self.log.ring);
         let event = Event {
@@ -196,7 +204,7 @@ impl Recorder {
         // Its keys are texts and its values are JSON's: there is nothing that can fail to serialize.
         let mut line = serde_json::to_string(&event).unwrap_or_default();
         line.push('\n');
-        ring.push(line.into());
+        ring.push(self.shown.mask(connection, &event.kind, &line).into());
         self.count.send_replace(ring.next);
         if let Some(wake) = &self.wake {
             // A wake-up that waits already does for this event too.

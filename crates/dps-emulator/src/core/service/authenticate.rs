@@ -13,7 +13,7 @@ use crate::{
     core::events::Method,
     enrollment::{Attestation, GroupAttestation, Members},
 };
-use dps_attestation::SymmetricKey;
+use dps_attestation::{Error, SymmetricKey};
 
 /// What a peer showed to say who it is.
 #[derive(Clone, Copy)]
@@ -66,9 +66,11 @@ impl Service {
         if !id_scope.eq_ignore_ascii_case(self.id_scope.as_str()) {
             return Err(ServiceError::scope_not_found());
         }
-        registration_id
-            .parse()
-            .map_err(|error| ServiceError::bad_registration_id(format!("{error}")))
+        registration_id.parse().map_err(|error| match error {
+            // The event has the id beside it; a part of one could be a part of a secret, which nobody knows for one.
+            Error::Configuration(error) => ServiceError::bad_registration_id(error.reason),
+            error => ServiceError::bad_registration_id(error.to_string()),
+        })
     }
 
     fn find_group(&self, claim: &Claim<'_>) -> Result<(&String, Attested), ServiceError> {

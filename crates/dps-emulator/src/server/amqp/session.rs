@@ -42,7 +42,6 @@ pub(super) struct Session {
 }
 
 struct Link {
-    name: String,
     device: Device,
     /// Requests come by it; answers go by the others.
     receives: bool,
@@ -148,7 +147,7 @@ impl Session {
             api_version: property("com.microsoft:api-version"),
             client_version: property("com.microsoft:client-version"),
         };
-        let link = Link { name, device, receives, delivery_count: 0, credit: 0, partial: None };
+        let link = Link { device, receives, delivery_count: 0, credit: 0, partial: None };
         if receives {
             // The sender's own count is where ours begins.
             let delivery_count = fields.u32(9).unwrap_or(0);
@@ -359,7 +358,7 @@ impl Session {
         link.delivery_count = link.delivery_count.wrapping_add(1);
         let delivery_id = self.deliveries;
         self.deliveries = self.deliveries.wrapping_add(1);
-        tracing::trace!(link = link.name, delivery_id, "an answer");
+        tracing::trace!(delivery_id, "an answer");
         Some((*handle, answer.begin(delivery_id)))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dps_state_machine::Printable;
 use mqtt_proto::{
     Pid, QoS, QosPid,
     v3::{Connect, Packet, Publish, Subscribe},
@@ -239,7 +240,8 @@ impl Conversation {
         };
         let Some(device) = &self.device else { return };
         let Some((request, request_id)) = device.request(publish) else {
-            let reason = format!("no publication to {:.128?} is taken", &*publish.topic_name);
+            let reason =
+                format!("no publication to {:?} is taken", Printable::brief(&*publish.topic_name));
             return self.violation(&reason);
         };
         self.idle = 0;

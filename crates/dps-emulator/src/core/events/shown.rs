@@ -1,0 +1,118 @@
+//! What peers have shown as their credentials, so that no event repeats it, whatever field it stands in.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use dps_state_machine::internal::masked_but;
+use percent_encoding::percent_decode_str;
+
+use super::EventKind;
+
+/// Of each open connection its secrets, and the registration id that it has proved to be its own.
+#[derive(Default)]
+pub(super) struct Shown(Mutex<HashMap<u64, (Vec<String>, String)>>);
+
+/// So many secrets are remembered of a connection: each of its requests may have another.
+const SECRETS: usize = 16;
+/// What is shorter stands in many texts by chance.
+const SHORTEST: usize = 8;
+
+impl Shown {
+    /// Remembers what stood in the place of a token or a password, until the connection is over.
+    pub(super) fn add(&self, connection: u64, credential: &str) {
+        let new = secrets(credential);
+        let mut shown = self.lock();
+        let (secrets, _) = shown.entry(connection).or_default();
+        secrets.retain(|secret| !new.contains(secret));
+        secrets.extend(new);
+        secrets.drain(..secrets.len().saturating_sub(SECRETS));
+    }
+
+    /// The line of an event, without a secret.
+    pub(super) fn mask<'a>(
+        &self,
+        connection: u64,
+        kind: &EventKind,
+        line: &'a str,
+    ) -> Cow<'a, str> {
+        let mut shown = self.lock();
+        if let EventKind::Authenticated { registration_id, .. } = kind {
+            shown.entry(connection).or_default().1.clone_from(registration_id);
+        }
+        let masked = match shown.get(&connection) {
+            Some((secrets, name)) => masked_but(line, secrets, name),
+            None => masked_but(line, &[], ""),
+        };
+        if let EventKind::Closed { .. } = kind {
+            shown.remove(&connection);
+        }
+        masked
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, (Vec<String>, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The parts of a credential that are no part of every token: its fields may be swapped, and it may be no token at all.
+fn secrets(credential: &str) -> Vec<String> {
+    let values = credential.split([' ', '&']).map(|field| match field.split_once('=') {
+        Some(("sr" | "sig" | "se" | "skn", value)) => value,
+        _ => field,
+    });
+    let decoded = values.map(|value| percent_decode_str(value).decode_utf8_lossy().into_owned());
+    let is_common = |value: &String| {
+        value.bytes().all(|byte| byte.is_ascii_digit())
+            || value.contains("/registrations/")
+            || ["registration", "SharedAccessSignature"].contains(&&**value)
+    };
+    decoded.filter(|value| value.len() >= SHORTEST && !is_common(value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_shown_is_masked_until_the_connection_is_over() {
+        let closed = EventKind::Closed { reason: String::new(), received: 0, sent: 0 };
+        let failed = EventKind::TlsFailed { reason: String::new() };
+        let shown = Shown::default();
+        let right = "SharedAccessSignature sr=0ne1%2Fregistrations%2Fdev-1&sig=c2lnbmF0%3D&se=1999999999&skn=registration";
+        let swapped =
+            "SharedAccessSignature sr=a%20password&sig=bb&se=another%2Fone&skn=registrations";
+        shown.add(1, right);
+        let line = "0ne1/registrations/dev-1 c2lnbmF0= c2lnbmF0%3D 1999999999 registration";
+        assert_eq!(
+            shown.mask(1, &failed, line),
+            "0ne1/registrations/dev-1 *** *** 1999999999 registration"
+        );
+        for number in 0..100 {
+            shown.add(1, &format!("password-{number}"));
+        }
+        shown.add(1, swapped);
+        let line = "a password another/one registrations bb password-99 password-0";
+        assert_eq!(shown.mask(1, &failed, line), "*** *** *** bb *** password-0");
+        assert_eq!(shown.mask(2, &failed, line), line);
+        assert_eq!(shown.mask(1, &closed, "password-99"), "***");
+        assert_eq!(shown.mask(1, &failed, "password-99"), "password-99");
+        assert!(shown.lock().is_empty());
+    }
+
+    #[test]
+    fn a_proven_name_stays_though_it_looks_like_a_key() {
+        let name = "hwgBlMB6G2Zg5ZcYtwmtLVKRbifiSCPf";
+        let shown = Shown::default();
+        let (registration_id, enrollment) = (name.to_owned(), "factory".to_owned());
+        let method = crate::core::events::Method::SymmetricKey;
+        let proven = EventKind::Authenticated { registration_id, enrollment, method };
+        let failed = EventKind::TlsFailed { reason: String::new() };
+        assert_eq!(shown.mask(1, &failed, name), "***");
+        assert_eq!(shown.mask(1, &proven, name), name);
+        assert_eq!(shown.mask(1, &failed, name), name);
+        assert_eq!(shown.mask(2, &failed, name), "***");
+    }
+}

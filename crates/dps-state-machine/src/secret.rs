@@ -1,0 +1,436 @@
+//! Secrets in the wrong place: in what a peer says back, or where somebody pasted them. They are told by their form,
+//! however the text around them is encoded.
+
+use alloc::{borrow::Cow, string::String, vec::Vec};
+use core::ops::Range;
+
+/// What stands in place of a secret.
+pub(crate) const MASK: &str = "***";
+/// The kind of a text with the signature of a SAS token.
+pub(crate) const TOKEN: &str = "a SAS token";
+/// So many characters of base64 are 16 bytes or more.
+const SHORTEST: usize = 22;
+/// So many characters of base64 have each line of a file of it, at least, but the last.
+const LINE: usize = 64;
+/// Names whose values are secrets, and what kind of a text has them.
+const NAMES: [(&[u8], &str); 5] = [
+    (b"sharedaccesskey", "a connection string"),
+    (b"sig", TOKEN),
+    (b"sharedaccesssignature", "a connection string"),
+    (b"accountkey", "a connection string"),
+    (b"password", "a password"),
+];
+/// What stands between a name and its value.
+const EQUALS: [&[u8]; 2] = [b"=", b"\":\""];
+const PEM: &[u8] = b"-----begin ";
+const PEM_END: &[u8] = b"-----end ";
+/// A user and a password in a URL have at most so many bytes together.
+const USER_INFO: usize = 512;
+/// Texts are encoded at most so often, one encoding in another.
+const ENCODINGS: usize = 3;
+
+/// A part of a text that is a secret, and what kind of a text has it.
+pub(crate) type Secret = (Range<usize>, &'static str);
+
+/// What kind of a secret the text holds, in words; `None` when it looks like none.
+#[must_use]
+pub fn kind(text: &str) -> Option<&'static str> {
+    find(text.as_bytes()).first().map(|(_, what)| *what)
+}
+
+/// The text with `***` in place of each secret.
+#[must_use]
+pub fn masked(text: &str) -> Cow<'_, str> {
+    masked_but(text, &[], "")
+}
+
+/// As [`masked`], with what is known to be secret beside what looks like it; a name that is known to be none stays.
+#[must_use]
+pub fn masked_but<'a>(text: &'a str, known: &[String], name: &str) -> Cow<'a, str> {
+    let mut secrets = find(text.as_bytes());
+    let is_name = |range: &Range<usize>| name.contains(text.get(range.clone()).unwrap_or_default());
+    secrets.retain(|(range, _)| name.is_empty() || !is_name(range));
+    if !known.is_empty() {
+        let view = View::new(text.as_bytes());
+        secrets.extend(known.iter().flat_map(|known| view.places(known.as_bytes())));
+        secrets.sort_by_key(|(range, _)| range.start);
+    }
+    if secrets.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    let (mut shown, mut next) = (String::new(), 0);
+    for (Range { start, end }, _) in secrets {
+        if start >= next {
+            shown.push_str(text.get(next..start).unwrap_or_default());
+            shown.push_str(MASK);
+        }
+        next = next.max(end);
+    }
+    shown.push_str(text.get(next..).unwrap_or_default());
+    Cow::Owned(shown)
+}
+
+/// All secrets in the text, the first one first. The time that it takes grows as the text does.
+pub(crate) fn find(text: &[u8]) -> Vec<Secret> {
+    let view = View::new(text);
+    let mut secrets = Vec::new();
+    let (mut at, mut is_within_run) = (0, false);
+    while let Some(rest) = view.bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let begins_run =
+            !core::mem::replace(&mut is_within_run, rest.first().is_some_and(is_base64));
+        let marked = named(rest).or_else(|| pem(rest)).or_else(|| password(rest));
+        let secret = if begins_run { marked.or_else(|| key(rest)) } else { marked };
+        at += match secret {
+            Some((Range { start, end }, what)) => {
+                secrets.push((view.range(at + start..at + end), what));
+                is_within_run = false;
+                end.max(1)
+            }
+            None => 1,
+        };
+    }
+    secrets
+}
+
+/// A text without the encodings of URLs, of JSON and of Rust's texts, and where each byte stood.
+struct View {
+    bytes: Vec<u8>,
+    at: Vec<usize>,
+}
+
+impl View {
+    fn new(text: &[u8]) -> Self {
+        let mut view = Self { bytes: text.to_vec(), at: (0..=text.len()).collect() };
+        for _ in 0..ENCODINGS {
+            if !view.bytes.iter().any(|byte| matches!(byte, b'%' | b'\\')) {
+                break;
+            }
+            view = view.decoded();
+        }
+        view
+    }
+
+    fn decoded(&self) -> Self {
+        let mut decoded = Self { bytes: Vec::new(), at: Vec::new() };
+        let mut next = 0;
+        while let Some((rest, at)) = self.bytes.get(next..).zip(self.at.get(next)) {
+            decoded.at.push(*at);
+            let Some(first) = rest.first() else { break };
+            let (byte, used) = unescaped(rest).unwrap_or((*first, 1));
+            decoded.bytes.push(byte);
+            next += used;
+        }
+        decoded
+    }
+
+    /// Where this part stands in the text.
+    fn range(&self, part: Range<usize>) -> Range<usize> {
+        let at = |place| self.at.get(place).or(self.at.last()).copied().unwrap_or_default();
+        at(part.start)..at(part.end)
+    }
+
+    fn places(&self, known: &[u8]) -> impl Iterator<Item = Secret> {
+        let places = self.bytes.windows(known.len().max(1)).enumerate();
+        let places = places.filter(move |(_, window)| *window == known).map(|(at, _)| at);
+        places.map(move |at| (self.range(at..at + known.len()), "a secret"))
+    }
+}
+
+/// The byte that an escape stands for, and how many bytes the escape has.
+fn unescaped(text: &[u8]) -> Option<(u8, usize)> {
+    let hex = |digits: &[u8]| u8::from_str_radix(core::str::from_utf8(digits).ok()?, 16).ok();
+    match text {
+        [b'%', digits @ ..] => Some((hex(digits.get(..2)?)?, 3)),
+        [b'\\', b'u', b'0', b'0', digits @ ..] => Some((hex(digits.get(..2)?)?, 6)),
+        [b'\\', b'x', digits @ ..] => Some((hex(digits.get(..2)?)?, 4)),
+        [b'\\', b'n' | b'r', ..] => Some((b'\n', 2)),
+        [b'\\', escaped @ (b'/' | b'"' | b'\\'), ..] => Some((*escaped, 2)),
+        _ => None,
+    }
+}
+
+fn strip<'a>(text: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
+    let (first, rest) = text.split_at_checked(start.len())?;
+    first.eq_ignore_ascii_case(start).then_some(rest)
+}
+
+/// The value behind a name, up to where the text ends that has it.
+fn named(text: &[u8]) -> Option<Secret> {
+    NAMES.into_iter().find_map(|(name, what)| {
+        let rest = strip(text, name)?;
+        let value = EQUALS.into_iter().find_map(|equals| strip(rest, equals))?;
+        let start = text.len() - value.len();
+        if value.starts_with(MASK.as_bytes()) {
+            return None;
+        }
+        let end = start + pem(value).map_or_else(|| length_of_value(value), |(range, _)| range.end);
+        (end > start).then_some((start..end, what))
+    })
+}
+
+fn length_of_value(value: &[u8]) -> usize {
+    let ends = |byte: &u8| {
+        byte.is_ascii_whitespace()
+            || matches!(byte, b';' | b'"' | b'\'' | b'`' | b',' | b'<' | b'>')
+    };
+    value.iter().position(ends).unwrap_or(value.len())
+}
+
+/// Up to the last end of PEM, or else to the end of the text, which quotes may end.
+fn pem(text: &[u8]) -> Option<Secret> {
+    strip(text, PEM)?;
+    let quote = text.iter().position(|byte| *byte == b'"').unwrap_or(text.len());
+    let text = text.get(..quote)?;
+    let end = (0..quote).rev().find_map(|at| strip(text.get(at..)?, PEM_END));
+    Some((0..end.map_or(quote, |rest| quote - rest.len()), "PEM text"))
+}
+
+/// What stands between `://USER:` and `@`.
+fn password(text: &[u8]) -> Option<Secret> {
+    let rest = strip(text, b"://")?;
+    let rest = rest.get(..USER_INFO).unwrap_or(rest);
+    let authority = rest.get(..length_of_value(rest))?;
+    let at = authority.iter().rposition(|byte| *byte == b'@')?;
+    let colon = authority.get(..at)?.iter().position(|byte| *byte == b':')?;
+    let secret = authority.get(colon + 1..at).filter(|secret| !secret.is_empty())?;
+    (secret != MASK.as_bytes()).then_some((3 + colon + 1..3 + at, "a URL with a password"))
+}
+
+/// A run of base64 that is random enough to be a key, and no path and no word, with the lines of base64 that follow it.
+fn key(text: &[u8]) -> Option<Secret> {
+    let run = |text: &[u8]| text.iter().take_while(|byte| is_base64(byte)).count();
+    let letters = run(text);
+    let padding = |rest: &[u8]| rest.iter().take_while(|byte| **byte == b'=').count();
+    let pads = padding(text.get(letters..)?);
+    // `name=value` is no padding.
+    let is_padded = pads > 0 && !text.get(letters + pads).is_some_and(u8::is_ascii_alphanumeric);
+    if !is_key(text.get(..letters)?, is_padded) {
+        return None;
+    }
+    let mut end = if is_padded { letters + pads } else { letters };
+    if letters >= LINE {
+        while let Some(rest) = text.get(end..) {
+            let breaks = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let line = run(rest.get(breaks..).unwrap_or_default());
+            if breaks == 0 || line == 0 {
+                break;
+            }
+            end += breaks + line + padding(rest.get(breaks + line..).unwrap_or_default());
+        }
+    }
+    Some((0..end, "a key in base64"))
+}
+
+fn is_base64(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_')
+}
+
+/// Capitals, small letters and digits alternate far more often in what is random than in words, even in words that are
+/// written together like `MyDevice`; those rarely hold digits. What is padded as base64 is need not be as random.
+fn is_key(letters: &[u8], is_padded: bool) -> bool {
+    let (mut pairs, mut changes) = (0_usize, 0_usize);
+    for pair in letters.windows(2) {
+        let [Some(first), Some(second)] = [pair.first(), pair.last()].map(|b| class(*b?)) else {
+            continue;
+        };
+        pairs += 1;
+        changes += usize::from(first != second);
+    }
+    let has = |wanted| letters.iter().any(|byte| class(*byte) == Some(wanted));
+    let percent = match (is_padded, has(Class::Digit)) {
+        (true, _) => 20,
+        (false, true) => 37,
+        (false, false) => 50,
+    };
+    letters.len() >= SHORTEST
+        && has(Class::Capital)
+        && has(Class::Small)
+        && changes * 100 >= pairs * percent
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Class {
+    Capital,
+    Small,
+    Digit,
+}
+
+fn class(byte: u8) -> Option<Class> {
+    match byte {
+        b'A'..=b'Z' => Some(Class::Capital),
+        b'a'..=b'z' => Some(Class::Small),
+        b'0'..=b'9' => Some(Class::Digit),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::{borrow::ToOwned as _, format, string::ToString as _};
+
+    use base64::{
+        Engine as _,
+        engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD},
+    };
+
+    use super::*;
+
+    fn random(seed: u64, length: usize) -> Vec<u8> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        core::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        })
+        .take(length)
+        .collect()
+    }
+
+    #[test]
+    fn keys_of_every_length_are_masked_in_every_alphabet() {
+        let mut missed = 0;
+        for seed in 1..200 {
+            for length in [32, 33, 48, 64, 100] {
+                let bytes = random(seed, length);
+                for text in [STANDARD.encode(&bytes), URL_SAFE.encode(&bytes)] {
+                    if text.ends_with('=') {
+                        assert!(!masked(&format!("x {text:?} y")).contains(&text), "{text}");
+                        let whole = masked(&text);
+                        assert_eq!(whole, MASK, "{text}");
+                    }
+                }
+                for text in [STANDARD_NO_PAD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes)] {
+                    missed += usize::from(kind(&text).is_none());
+                }
+            }
+        }
+        // Without the padding chance decides, and rarely for a word.
+        assert!(missed <= 10, "{missed} of 1990");
+    }
+
+    #[test]
+    fn every_kind_is_recognized_and_masked() {
+        let key = STANDARD.encode(random(7, 32));
+        for (text, what, shown) in [
+            (
+                format!("HostName=h;SharedAccessKeyName=owner;SharedAccessKey={key}"),
+                "a connection string",
+                "HostName=h;SharedAccessKeyName=owner;SharedAccessKey=***".to_owned(),
+            ),
+            (
+                "SharedAccessSignature sr=a%2Fb&sig=Ab%3D&se=1&skn=r".to_owned(),
+                "a SAS token",
+                "SharedAccessSignature sr=a%2Fb&sig=***".to_owned(),
+            ),
+            ("sr=a&sig=Ab%3D&se=1".to_owned(), "a SAS token", "sr=a&sig=***".to_owned()),
+            (
+                "http://me:secret@proxy:1 is".to_owned(),
+                "a URL with a password",
+                "http://me:***@proxy:1 is".to_owned(),
+            ),
+            (format!("'{key}'"), "a key in base64", "'***'".to_owned()),
+            (
+                "a -----BEGIN PRIVATE KEY-----\\nMIG\\n-----END PRIVATE KEY----- b".to_owned(),
+                "PEM text",
+                "a ***PRIVATE KEY----- b".to_owned(),
+            ),
+        ] {
+            assert_eq!(
+                (kind(&text), masked(&text).as_ref()),
+                (Some(what), shown.as_str()),
+                "{text:?}"
+            );
+            assert_eq!(masked(&shown), shown, "once is enough");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_masked_however_the_text_is_encoded() {
+        let percent = |text: &str| {
+            let escaped = text.bytes().map(|byte| match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+                _ => format!("%{byte:02X}"),
+            });
+            escaped.collect::<String>()
+        };
+        for seed in 1..100 {
+            let key = STANDARD.encode(random(seed, 32));
+            let token = format!("SharedAccessSignature sr=a%2Fb&sig={}&se=1", percent(&key));
+            let pem = format!("-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n");
+            let bare = STANDARD.encode(random(seed, 121));
+            let lines = format!("{}\n{}\n{}", &bare[..64], &bare[64..128], &bare[128..]);
+            let url = format!("http://me:{seed}-pass@proxy:1");
+            for (secret, text) in
+                [(&*key, &*key), (&key, &token), (&key, &pem), (&bare, &lines), ("-pass", &url)]
+            {
+                for text in [
+                    text.to_owned(),
+                    percent(text),
+                    percent(&percent(text)),
+                    serde_json::to_string(text).unwrap(),
+                    serde_json::to_string(&serde_json::to_string(text).unwrap()).unwrap(),
+                    text.replace('/', "\\/").replace('=', "\\u003d"),
+                    format!("{text:?}"),
+                    STANDARD.encode(format!("user:{text}")),
+                ] {
+                    let shown = format!("before {text}, after");
+                    let shown = masked(&shown);
+                    let encoded = secret.as_bytes().windows(8).map(|part| {
+                        let part = core::str::from_utf8(part).unwrap();
+                        [part.to_owned(), percent(part), percent(&percent(part))]
+                    });
+                    for part in encoded.flatten() {
+                        assert!(!shown.contains(&part), "{text}: {shown}");
+                    }
+                    assert!(shown.contains(MASK), "{text}: {shown}");
+                    assert!(shown.starts_with("before ") && shown.ends_with(" after"), "{shown}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_known_to_be_secret_is_masked_and_a_known_name_is_not() {
+        let known = ["p4ss word".to_owned(), "aa".to_owned()];
+        assert_eq!(masked_but("xp4ss%20word baa", &known, ""), "x*** b***");
+        let name = STANDARD.encode(random(3, 32));
+        let text = format!("{name} {}", STANDARD.encode(random(4, 32)));
+        assert_eq!(masked_but(&text, &[], &name), format!("{name} ***"));
+    }
+
+    #[test]
+    fn the_time_grows_as_the_text_does() {
+        for part in
+            ["sig=***", "sig=", "://", "-----BEGIN ", "%25", "\\\\", "Aa1", "\n", "password=a "]
+        {
+            let text = part.repeat((1 << 18) / part.len());
+            assert!(masked(&text).len() <= 2 * text.len(), "{part}");
+        }
+    }
+
+    #[test]
+    fn words_paths_and_ids_stay() {
+        for text in [
+            "",
+            "--symmetric-key-file",
+            "--a-very-long-name-of-an-option=",
+            "/home/user/devices/pump-17/Keys/DeviceKey2024.key",
+            "/Users/Peter/Documents/Provisioning/Keys2024/DeviceKey",
+            "/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T/tmp.AbC123",
+            "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6",
+            "4.550cb20c3349a409.390d2957-7b58-4701-b4f9-7fe848348f4a",
+            "9C4A1B2D9C4A1B2D9C4A1B2D9C4A1B2D9C4A1B2D",
+            "0ne00AABBCC",
+            "MyVeryLongDeviceNameForTheNorthernFactory",
+            "global.azure-devices-provisioning.net",
+            "SharedAccessKeyName=registration",
+            "http://me:***@proxy:1",
+            "https://me@host:443/path",
+            "sig=*** and SharedAccessKey=***",
+            "größe 表 🙂",
+        ] {
+            assert_eq!(masked(text), text, "{text:?}");
+        }
+    }
+}

@@ -29,6 +29,9 @@ pub const PROTOCOL: dps_connect::Protocol =
 /// The largest frame that is read, in bytes (64 KiB). Our `open` announces it.
 pub const MAX_FRAME_SIZE: u32 = 64 * 1024;
 
+/// How every header begins.
+pub const AMQP: &[u8] = b"AMQP";
+
 /// What both sides send first on a connection without SASL.
 pub const AMQP_HEADER: [u8; 8] = *b"AMQP\x00\x01\x00\x00";
 
@@ -58,10 +61,7 @@ impl Protocol {
                     "it speaks AMQP {major}.{minor}.{revision} with protocol id {protocol}, not 1.0.0"
                 )))
             }
-            other => Err(Malformed::new(format!(
-                "it does not speak AMQP: it begins {:?}",
-                String::from_utf8_lossy(&other)
-            ))),
+            _ => Err(Malformed::new("it does not speak AMQP")),
         }
     }
 }

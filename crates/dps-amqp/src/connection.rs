@@ -11,7 +11,7 @@ use std::{
 
 use dps_connect::{
     Config, Io,
-    internal::{Flood, catch_up},
+    internal::{Flood, catch_up, greeting},
 };
 use dps_state_machine::{Error, PeerActivity, Printable, Progress, RegistrationId, Response};
 use tokio::{
@@ -56,6 +56,8 @@ pub(crate) enum Broken {
     Dismissed(String),
     /// What came makes no sense.
     Nonsense(Malformed),
+    /// Another protocol than AMQP came first, which began so.
+    AnotherProtocol(Vec<u8>),
     /// The device can't answer a challenge.
     Credential(Error),
 }
@@ -258,6 +260,13 @@ impl Connection {
     async fn header(&mut self) -> Result<Protocol, Broken> {
         self.flush().await;
         loop {
+            let is_short = self.buffer.len() < codec::AMQP.len();
+            if !self.buffer.starts_with(codec::AMQP)
+                && !(is_short && codec::AMQP.starts_with(&self.buffer))
+            {
+                let heard = greeting(&mut self.io, &self.buffer).await;
+                return Err(Broken::AnotherProtocol(heard));
+            }
             if let Some((header, _)) = self.buffer.split_first_chunk() {
                 let protocol = Protocol::read(*header)?;
                 self.buffer.drain(..header.len());

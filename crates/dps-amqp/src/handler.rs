@@ -149,7 +149,7 @@ impl AmqpTransport {
                     return Err(ProtocolError::unreadable(stage, reason).into());
                 }
                 Err(broken) => {
-                    let dead = !matches!(broken, Broken::Nonsense(_));
+                    let dead = !matches!(broken, Broken::Nonsense(_) | Broken::AnotherProtocol(_));
                     let mut error = explain(stage, peer, broken);
                     if let Error::Connection(lost) = &mut error {
                         lost.request_may_have_been_sent = false;
@@ -233,6 +233,7 @@ fn explain(stage: Stage, peer: &Peer, broken: Broken) -> Error {
             ConnectionError::lost(stage, format!("{peer} ended {what}")).into()
         }
         Broken::Nonsense(reason) => ProtocolError::unreadable(stage, reason.to_string()).into(),
+        Broken::AnotherProtocol(heard) => failure::another_protocol(stage, peer, "AMQP", &heard),
         Broken::Credential(error) => error,
     }
 }

@@ -34,6 +34,9 @@ impl From<&Credential> for CredentialKind {
     }
 }
 
+/// Where to say that something else is to be reached.
+const OTHER_END: &str = "--endpoint HOST:PORT and --transport NAME choose what is reached";
+
 impl Advice {
     /// In a line; `None` when there is none.
     pub(crate) fn hint(&self, error: &Error) -> Option<String> {
@@ -52,9 +55,16 @@ impl Advice {
                     Some(self.roots())
                 }
                 Stage::Resolve | Stage::Connect => self.way_out(),
+                Stage::Tls | Stage::Websocket | Stage::Register
+                    if hint.is_some_and(|hint| hint.contains("port")) =>
+                {
+                    Some(OTHER_END.to_owned())
+                }
                 Stage::Proxy => Some("--proxy http://USER:PASSWORD@HOST:PORT".to_owned()),
                 _ => None,
             },
+            // Nothing of what came could be read: it may be another protocol's.
+            Error::Protocol(protocol) if protocol.status.is_none() => Some(OTHER_END.to_owned()),
             Error::Timeout(timeout) => {
                 let more = "--timeout SECONDS allows more time";
                 match timeout.stage {

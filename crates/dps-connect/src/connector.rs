@@ -6,6 +6,7 @@ use dps_state_machine::{ConnectionError, Error, Progress, Response, Stage, Step}
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
@@ -20,6 +21,7 @@ use crate::{
     carrier::{Carrier, Io, Protocol},
     config::Config,
     failure::{self, Peer, because},
+    first_bytes::{self, Listening, greeting},
     lookup::resolve,
     proxy::Proxy,
     tls::tls_config,
@@ -27,7 +29,7 @@ use crate::{
 };
 
 /// The TLS stream that a transport speaks over.
-pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+pub type Stream = tokio_rustls::client::TlsStream<Listening<TcpStream>>;
 
 /// Each address that doesn't answer delays the next one by this much.
 /// See <https://www.rfc-editor.org/rfc/rfc8305#section-5>.
@@ -185,15 +187,19 @@ impl<'a> Attempt<'a> {
     }
 
     async fn open(&self, connector: &Connector) -> Result<Stream, ConnectionError> {
-        let tcp = match self.peer.proxy() {
-            None => self.direct().await?,
-            Some(proxy) => self.through(proxy).await?,
-        };
+        let tcp = self.tcp().await?;
         let stream = self.tls(connector, tcp).await?;
         let (_, session) = stream.get_ref();
         let (version, suite) = (session.protocol_version(), session.negotiated_cipher_suite());
         tracing::debug!(peer = %self.peer, ?version, ?suite, "TLS stands");
         Ok(stream)
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, ConnectionError> {
+        match self.peer.proxy() {
+            None => self.direct().await,
+            Some(proxy) => self.through(proxy).await,
+        }
     }
 
     async fn direct(&self) -> Result<TcpStream, ConnectionError> {
@@ -220,7 +226,7 @@ impl<'a> Attempt<'a> {
         self.progress.enter(&Step::Tls { server_name: server_name.to_str().into_owned() });
         let handshake = async {
             TlsConnector::from(Arc::clone(tls))
-                .connect(server_name.clone(), tcp)
+                .connect(server_name.clone(), Listening::new(tcp))
                 .await
                 .map_err(|e| because(failure::tls(self.peer, &e), e))
         };
@@ -280,6 +286,39 @@ pub async fn probe_proxy(
     credentials: ProxyCredentials,
 ) -> Result<(), ConnectionError> {
     open_tunnel(proxy, peer, user_agent, credentials).await.map(drop)
+}
+
+/// What a peer that does not speak TLS sends to one that begins with it; `None` when it sends nothing, or TLS. It is for
+/// the HTTP transport, whose client keeps that to itself. No handshake is carried out, and nothing is signed.
+///
+/// # Cancel safety
+/// Safe to drop.
+pub async fn greeting_instead_of_tls(config: &Config, default_port: u16) -> Option<Vec<u8>> {
+    let Connector { server_name, tls, .. } = Connector::new(config.clone()).ok()?;
+    let peer = Peer::of(config, default_port).ok()?;
+    let mut tcp = Attempt::new(config, &peer, &Progress::default()).tcp().await.ok()?;
+    let mut hello = Vec::new();
+    rustls::ClientConnection::new(tls, server_name).ok()?.write_tls(&mut hello).ok()?;
+    tcp.write_all(&hello).await.ok()?;
+    let first = tcp.read_u8().await.ok()?;
+    if first_bytes::begins_tls(first) {
+        return None;
+    }
+    Some(greeting(&mut tcp, &[first]).await)
+}
+
+/// What a peer sends within TLS to one that asks nothing, but begins with `words`; `None` when it sends nothing. It is for
+/// the HTTP transport too.
+///
+/// # Cancel safety
+/// Safe to drop.
+pub async fn greeting_in_tls(config: &Config, default_port: u16, words: &[u8]) -> Option<Vec<u8>> {
+    let connector = Connector::new(config.clone()).ok()?;
+    let mut stream = connector.connect(default_port, &Progress::default()).await.ok()?;
+    stream.write_all(words).await.ok()?;
+    stream.flush().await.ok()?;
+    let first = stream.read_u8().await.ok()?;
+    Some(greeting(&mut stream, &[first]).await)
 }
 
 /// Lets the runtime take in what has come to its sockets. A stream knows no more than the runtime does: until then,

@@ -5,7 +5,13 @@ use std::{error::Error as StdError, fmt, io, iter, sync::Arc, time::Duration};
 use dps_state_machine::{ConnectionError, CredentialError, Error, ProtocolError, Stage};
 use rustls::{AlertDescription, OtherError, PeerIncompatible};
 
-use crate::{config::Config, endpoint::host_and_port, flood::Flooded, proxy::Proxy};
+use crate::{
+    config::Config,
+    endpoint::host_and_port,
+    first_bytes::{NotTls, describe},
+    flood::Flooded,
+    proxy::Proxy,
+};
 
 mod certificate;
 pub(crate) use certificate::roughly;
@@ -18,6 +24,8 @@ pub use websocket::{Closed, Violation};
 pub struct Peer {
     host: String,
     port: u16,
+    /// The port that the transport has where the endpoint names none.
+    own_port: u16,
     proxy: Option<Proxy>,
 }
 
@@ -29,7 +37,7 @@ impl Peer {
     pub fn of(config: &Config, default_port: u16) -> Result<Self, Error> {
         let endpoint = &config.endpoint;
         let (host, port) = (endpoint.host().to_owned(), endpoint.port_or(default_port));
-        Ok(Self { host, port, proxy: config.chosen_proxy(default_port)? })
+        Ok(Self { host, port, own_port: default_port, proxy: config.chosen_proxy(default_port)? })
     }
 
     /// The service's host; an IPv6 address without brackets.
@@ -48,6 +56,14 @@ impl Peer {
     #[must_use]
     pub fn proxy(&self) -> Option<&Proxy> {
         self.proxy.as_ref()
+    }
+
+    /// Which port is right for the transport, as a message ends with it.
+    fn own_port(&self) -> String {
+        match self.own_port {
+            own if own == self.port => format!("although {own} is this transport's own port"),
+            own => format!("this transport's own port is {own}"),
+        }
     }
 
     /// Host and port of the service.
@@ -200,7 +216,10 @@ pub fn timed_out(stage: Stage, peer: &Peer, after: Duration) -> ConnectionError 
             ("tunnel", format!("the proxy {proxy}"), "check the proxy's host and port".to_owned())
         }
         Stage::Tls => {
-            let hint = "something in between may let TCP through and swallow TLS".to_owned();
+            let hint = format!(
+                "something in between may let TCP through and swallow TLS, or the port is wrong: {}",
+                peer.own_port()
+            );
             ("TLS handshake", peer.to_string(), hint)
         }
         Stage::Websocket => ("WebSocket upgrade", peer.to_string(), WEBSOCKET_HINT.to_owned()),
@@ -214,6 +233,9 @@ pub fn timed_out(stage: Stage, peer: &Peer, after: Duration) -> ConnectionError 
 #[must_use]
 pub fn tls(peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
     let new = |message: String| ConnectionError::new(Stage::Tls, message);
+    if let Some(NotTls(heard)) = find(error) {
+        return not_tls(peer, heard);
+    }
     match find::<rustls::Error>(error) {
         Some(rustls::Error::InvalidCertificate(reason)) => certificate::refused(peer, reason),
         Some(rustls::Error::NoCertificatesPresented) => certificate::missing(peer),
@@ -228,22 +250,48 @@ pub fn tls(peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
         })
         .permanent(),
         Some(rustls::Error::InvalidMessage(_)) => {
-            new(format!("{peer} does not speak TLS on this port"))
-                .hint("check the port, and that nothing in between answers instead of the service")
+            new(format!("{peer} does not speak TLS; {}", peer.own_port())).hint(PORT_HINT)
         }
         // Its words are those of the error below.
         Some(rustls::Error::Other(_)) => new(format!("the TLS handshake with {peer} failed")),
         Some(other) => new(format!("the TLS handshake with {peer} failed: {other}")),
         None => match innermost_io(error) {
             Some(io) if is_close(io.kind()) => {
-                new(format!("{peer} closed the connection during the TLS handshake"))
-                    .hint("a firewall that inspects TLS may be in the way, or the port is wrong")
+                new(format!("{peer} closed the connection during the TLS handshake")).hint(format!(
+                    "a firewall that inspects TLS may be in the way, or the port is wrong: {}",
+                    peer.own_port()
+                ))
             }
             Some(io) => new(format!("the TLS handshake with {peer} failed: {io}")),
             None => new(format!("the TLS handshake with {peer} failed: {error}")),
         },
     }
 }
+
+/// Another protocol came where TLS should have begun: these are its first bytes.
+#[must_use]
+pub fn not_tls(peer: &Peer, heard: &[u8]) -> ConnectionError {
+    let message = format!("{peer} does not speak TLS: {}; {}", describe(heard), peer.own_port());
+    ConnectionError::new(Stage::Tls, message).hint(PORT_HINT)
+}
+
+/// Another protocol than the transport's came within TLS: these are its first bytes.
+#[must_use]
+pub fn another_protocol(stage: Stage, peer: &Peer, ours: &str, heard: &[u8]) -> Error {
+    ProtocolError::unreadable(stage, not_ours(peer, ours, heard)).into()
+}
+
+#[cfg(feature = "websocket")]
+pub(crate) fn websocket_not_http(peer: &Peer, heard: &[u8]) -> ConnectionError {
+    websocket(peer, &not_ours(peer, "HTTP", heard)).permanent()
+}
+
+fn not_ours(peer: &Peer, ours: &str, heard: &[u8]) -> String {
+    format!("it does not speak {ours}: {}; {}", describe(heard), peer.own_port())
+}
+
+const PORT_HINT: &str =
+    "check the endpoint's port, and that nothing in between answers instead of the service";
 
 const WEBSOCKET_HINT: &str =
     "check the host and the port, and that nothing in between answers instead of the service";
@@ -269,6 +317,13 @@ pub fn websocket(peer: &Peer, reason: &str) -> ConnectionError {
     ConnectionError::new(Stage::Websocket, message).hint(WEBSOCKET_HINT)
 }
 
+/// No WebSocket, because the server would speak another protocol over it.
+#[cfg(feature = "websocket")]
+pub(crate) fn websocket_speaks(peer: &Peer, spoken: &str, ours: &str) -> ConnectionError {
+    let reason = format!("it speaks {spoken:?}, not {ours:?}; {}", peer.own_port());
+    websocket(peer, &reason).permanent()
+}
+
 /// No WebSocket, because the connection broke. With TLS 1.3 a server refuses the device's certificate only now:
 /// that is distinguished, at the stage `tls`.
 #[must_use]
@@ -279,7 +334,13 @@ pub fn websocket_broke(peer: &Peer, error: &(dyn StdError + 'static)) -> Connect
     }
     match innermost_io(error) {
         Some(io) if !is_close(io.kind()) => websocket(peer, &io.to_string()),
-        _ => websocket(peer, "it closed the connection during the upgrade"),
+        _ => {
+            let closed = websocket(peer, "it closed the connection during the upgrade");
+            match lost.hint {
+                Some(hint) => closed.hint(hint),
+                None => closed,
+            }
+        }
     }
 }
 
@@ -311,10 +372,16 @@ pub fn lost(stage: Stage, peer: &Peer, error: &(dyn StdError + 'static)) -> Conn
         (.., Some(error)) if !is_close(error.kind()) => format!(": {error}"),
         _ => String::new(),
     };
-    ConnectionError::lost(
+    let lost = ConnectionError::lost(
         stage,
         format!("{peer} closed the connection before it had answered{reason}"),
-    )
+    );
+    match stage {
+        Stage::Register | Stage::Websocket if peer.port != peer.own_port => {
+            lost.hint(format!("if it always does, check the endpoint's port: {}", peer.own_port()))
+        }
+        _ => lost,
+    }
 }
 
 fn is_close(kind: io::ErrorKind) -> bool {
@@ -389,6 +456,12 @@ fn alert_received(peer: &Peer, alert: AlertDescription) -> ConnectionError {
                 .hint("check the endpoint")
                 .permanent()
         }
+        AlertDescription::NoApplicationProtocol => new(format!(
+            "{peer} wants a protocol to be named by ALPN, which the service does not: it is another server; {}",
+            peer.own_port()
+        ))
+        .hint(PORT_HINT)
+        .permanent(),
         _ => new(format!("{peer} broke the TLS handshake off (alert {alert:?})")),
     }
 }

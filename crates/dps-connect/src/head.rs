@@ -106,6 +106,11 @@ impl Head {
     }
 }
 
+/// Whether an answer begins as HTTP does, whatever follows.
+pub(crate) fn begins_http(answer: &[u8]) -> bool {
+    answer.trim_ascii_start().starts_with(b"HTTP/")
+}
+
 /// The parser keeps no reason phrase that has other bytes than ASCII, so the line is taken from what it has accepted.
 fn status_line(head: &[u8]) -> String {
     let line = head.trim_ascii_start().split(|byte| *byte == b'\n').next().unwrap_or_default();

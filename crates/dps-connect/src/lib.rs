@@ -32,6 +32,7 @@ mod config;
 mod connector;
 mod endpoint;
 mod failure;
+mod first_bytes;
 mod flood;
 #[cfg(all(fuzzing, feature = "websocket"))]
 pub mod fuzzing;
@@ -60,7 +61,11 @@ pub mod internal {
     use std::time::Duration;
 
     pub use crate::{
-        connector::{ProxyCredentials, STAGGER, Stream, catch_up, dial, probe_proxy},
+        connector::{
+            ProxyCredentials, STAGGER, Stream, catch_up, dial, greeting_in_tls,
+            greeting_instead_of_tls, probe_proxy,
+        },
+        first_bytes::{begins_mqtt, greeting},
         flood::{Flood, Flooded},
         lookup::{LOOKUP, Lookup, resolve},
         tls::{resumes_sessions, tls_config},

@@ -8,7 +8,8 @@ use zeroize::Zeroizing;
 
 use crate::{
     failure::{self, Peer},
-    head::Head,
+    first_bytes::{describe, greeting},
+    head::{Head, begins_http},
     proxy::Proxy,
 };
 
@@ -44,7 +45,14 @@ pub(crate) async fn open(
             }
             Err(error) => return Err(broke(error)),
         }
-        let head = Head::parse(&answer, MAX_HEAD).map_err(|error| refused(&error.to_string()))?;
+        let head = match Head::parse(&answer, MAX_HEAD) {
+            Ok(head) => head,
+            Err(_) if !begins_http(&answer) => {
+                let heard = describe(&greeting(stream, &answer).await);
+                return Err(refused(&format!("its answer is not HTTP: {heard}")));
+            }
+            Err(error) => return Err(refused(&error.to_string())),
+        };
         let Some((head, _)) = head else { continue };
         return match head.status {
             200..=299 => Ok(()),

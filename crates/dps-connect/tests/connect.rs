@@ -47,7 +47,7 @@ async fn both_versions_connect_and_every_step_is_reported() {
         let (tcp, tls) = stream.get_ref();
         assert_eq!(tls.protocol_version(), Some(expected));
         assert_eq!(tls.alpn_protocol(), None);
-        assert!(tcp.nodelay().unwrap(), "no delay");
+        assert!(tcp.get_ref().nodelay().unwrap(), "no delay");
         assert!(says_hello(stream).await);
         let steps = std::mem::take(&mut *steps.lock().unwrap());
         let expected = [

@@ -112,7 +112,7 @@ async fn every_refusal_says_what_the_server_answered() {
         (|_| answered("302 Found", ""), "302 Found", false),
         (|_| answered("408 Slow", ""), "408 Slow", true),
         (|_| answered("200 OK", r#"{"errorCode":401002}"#), "200 OK", false),
-        (|_| "SSH-2.0-server\r\n".into(), "not HTTP", true),
+        (|_| "SSH-2.0-server\r\n".into(), "it does not speak HTTP: it is an SSH server", false),
         (|_| format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(70_000)), "too long", true),
         (
             |key| switching(key, "Sec-WebSocket-Protocol: stomp\r\n"),

@@ -61,7 +61,21 @@ impl Connection {
         }
         self.watch.follow(progress);
         let broken = |error| failed(stage, &self.watch, error);
-        let mut answer = self.execute(request).await.map_err(broken)?;
+        let mut answer = match self.execute(request).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let failed = broken(error);
+                // The client underneath does not say what came.
+                let heard = match &failed {
+                    // So it says of an answer that does not begin as HTTP does.
+                    Error::Protocol(e) if e.reason.contains("HTTP version") => {
+                        self.watch.not_http(stage).await
+                    }
+                    _ => None,
+                };
+                return Err(heard.unwrap_or(failed));
+            }
+        };
         let (status, version) = (answer.status(), answer.version());
         let headers = std::mem::take(answer.headers_mut());
         let mut body = Vec::new();

@@ -19,10 +19,10 @@ use dps_connect::{
     internal::{
         ProxyCredentials, STAGGER, dial,
         failure::{self, Peer},
-        probe_proxy, resolve, resumes_sessions,
+        greeting_in_tls, greeting_instead_of_tls, probe_proxy, resolve, resumes_sessions,
     },
 };
-use dps_state_machine::{ConnectionError, Progress, Stage, Step};
+use dps_state_machine::{ConnectionError, Error, Progress, Stage, Step};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rustls::{
     NamedGroup,
@@ -40,6 +40,8 @@ use tokio::{
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::codec::DEFAULT_PORT;
+
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// How many TLS sessions are remembered: there is one server.
@@ -47,6 +49,8 @@ const SESSIONS: usize = 8;
 
 /// A look at a proxy, to learn what it answered, takes no longer.
 const LOOK_TIME: Duration = Duration::from_secs(5);
+/// A handshake that takes longer may be none. A look at what came instead of HTTP takes no longer.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Longer times for one connection mean this.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -57,7 +61,7 @@ pub(crate) struct Watch(Arc<Inner>);
 
 struct Inner {
     peer: Peer,
-    user_agent: String,
+    config: Config,
     connect_timeout: Duration,
     attempt: Mutex<Attempt>,
     /// The resolver has put the addresses into the attempt.
@@ -98,7 +102,7 @@ impl Watch {
     pub(crate) fn new(peer: Peer, config: &Config) -> Self {
         Self(Arc::new(Inner {
             peer,
-            user_agent: config.user_agent.clone(),
+            config: config.clone(),
             connect_timeout: config.connect_timeout.unwrap_or(LONGEST).min(LONGEST),
             attempt: Mutex::new(Attempt {
                 progress: Progress::default(),
@@ -251,7 +255,15 @@ impl Watch {
         let explained = match (failure::find::<ConnectionError>(&*error), peer.proxy()) {
             (Some(known), Some(proxy)) => return failure::proxy_unresolved(proxy, known.clone()),
             (Some(known), None) => return known.clone(),
-            _ if self.stage() == Stage::Tls => failure::tls(peer, &*error),
+            _ if self.stage() == Stage::Tls => {
+                let explained = failure::tls(peer, &*error);
+                // Bytes that are no TLS are kept by the client underneath, and of a few that come before the end it
+                // says only that it was the end.
+                match explained.retryable {
+                    true => self.not_tls().await.unwrap_or(explained),
+                    false => explained,
+                }
+            }
             (None, Some(proxy)) => self.no_tunnel(proxy, &*error).await,
             (None, None) => failure::connect(peer, &*error),
         };
@@ -301,8 +313,37 @@ impl Watch {
         proxy: &Proxy,
         credentials: ProxyCredentials,
     ) -> Option<Result<(), ConnectionError>> {
-        let look = probe_proxy(proxy, self.peer(), &self.0.user_agent, credentials);
+        let look = probe_proxy(proxy, self.peer(), &self.0.config.user_agent, credentials);
         tokio::time::timeout(LOOK_TIME, look).await.ok()
+    }
+
+    /// What the peer says instead of TLS, if it says anything else.
+    async fn not_tls(&self) -> Option<ConnectionError> {
+        let heard = greeting_instead_of_tls(&self.0.config, DEFAULT_PORT);
+        let heard = tokio::time::timeout(LOOK_TIME, heard).await.ok()??;
+        Some(failure::not_tls(self.peer(), &heard))
+    }
+
+    /// Comes to an end when a handshake takes long because something else than TLS has come, and too little of it for the
+    /// client underneath to see that.
+    async fn another_protocol_answers(&self) -> ConnectionError {
+        while self.stage() != Stage::Tls {
+            tokio::time::sleep(STAGGER).await;
+        }
+        tokio::time::sleep(PATIENCE).await;
+        match self.not_tls().await {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What is heard where no HTTP answer came, if it is heard once more. What is sent for it is no whole request: to an
+    /// HTTP server it means nothing.
+    pub(crate) async fn not_http(&self, stage: Stage) -> Option<Error> {
+        let heard = greeting_in_tls(&self.0.config, DEFAULT_PORT, b"OPTIONS * HTTP/1.1\r\n");
+        let heard = tokio::time::timeout(PATIENCE, heard).await.ok()??;
+        let is_http = heard.trim_ascii_start().starts_with(b"HTTP/");
+        (!is_http).then(|| failure::another_protocol(stage, self.peer(), "HTTP", &heard))
     }
 
     fn timed_out(&self) -> ConnectionError {
@@ -375,6 +416,7 @@ where
                     Ok(connection)
                 }
                 () = watch.another_address_answers() => Err(AnotherAddress.into()),
+                error = watch.another_protocol_answers() => Err(error.into()),
             }
         })
     }

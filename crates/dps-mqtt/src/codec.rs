@@ -27,10 +27,6 @@ pub const PROTOCOL: Protocol = Protocol { tls_port: 8883, subprotocol: "mqtt" };
 /// The largest body of an answer that is read, in bytes (1 MiB).
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
-/// The first byte of what a server sends first.
-/// See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html#_Toc398718033>.
-pub const CONNACK: u8 = 0x20;
-
 /// The largest packet that is read, in bytes: the largest body and its topic.
 const MAX_PACKET_BYTES: usize = MAX_ANSWER_BYTES + 64 * 1024;
 

@@ -11,7 +11,7 @@ use std::{
 use bytes::BytesMut;
 use dps_connect::{
     Io,
-    internal::{Flood, catch_up},
+    internal::{Flood, begins_mqtt, catch_up, greeting},
 };
 use dps_state_machine::{PeerActivity, RegistrationId};
 use tokio::{
@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     Lost(io::Error),
     /// What came is no MQTT.
     Unreadable(String),
+    /// Another protocol than MQTT came first, which began so.
+    AnotherProtocol(Vec<u8>),
 }
 
 /// A request that was sent.
@@ -161,10 +163,9 @@ impl Connection {
             // A flood of packets leaves other tasks their turns.
             consume_budget().await;
             // This is an error at once: what is no MQTT may look like a long packet that never ends.
-            let first = self.incoming.first();
-            if !self.accepted && first.is_some_and(|first| *first != codec::CONNACK) {
-                let what = "it is not MQTT, which begins with CONNACK";
-                return Err(Fault::Unreadable(what.to_owned()));
+            if !self.accepted && !begins_mqtt(&self.incoming) {
+                let heard = greeting(&mut self.io, &self.incoming).await;
+                return Err(Fault::AnotherProtocol(heard));
             }
             if let Some(packet) = codec::read(&mut self.incoming)
                 .map_err(|error| Fault::Unreadable(error.to_string()))?

@@ -333,6 +333,10 @@ impl Exchange<'_> {
         let stage = self.request.stage();
         match fault {
             Fault::Unreadable(what) => ProtocolError::unreadable(stage, what).into(),
+            Fault::AnotherProtocol(heard) => {
+                let ours = "MQTT, which begins with CONNACK";
+                failure::another_protocol(stage, self.peer, ours, &heard)
+            }
             Fault::Lost(error) => {
                 let mut error = failure::broken(stage, self.peer, error);
                 if let Error::Connection(lost) = &mut error {

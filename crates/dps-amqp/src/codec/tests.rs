@@ -312,7 +312,7 @@ fn headers_tell_who_speaks() {
     for (header, says) in [
         (b"AMQP\x00\x00\x09\x01", "AMQP 0.9.1"),
         (b"AMQP\x02\x01\x00\x00", "protocol id 2"),
-        (b"HTTP/1.1", "HTTP/1.1"),
+        (b"HTTP/1.1", "does not speak AMQP"),
     ] {
         let reason = Protocol::read(*header).unwrap_err().to_string();
         assert!(reason.contains(says), "{reason}");

@@ -151,7 +151,7 @@ async fn malformed_frames_are_a_protocol_error_and_the_next_request_connects_aga
 #[tokio::test]
 async fn a_server_that_speaks_something_else_is_named() {
     for (header, says) in [
-        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "HTTP/1.1"),
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "it is an HTTP server"),
         (b"AMQP\x00\x00\x09\x01", "AMQP 0.9.1"),
     ] {
         let (_peer, config) =

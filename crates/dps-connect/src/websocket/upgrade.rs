@@ -16,7 +16,8 @@ use crate::{
     connector::Opened,
     endpoint::host_and_port,
     failure::{self, Peer},
-    head::Head,
+    first_bytes::greeting,
+    head::{Head, begins_http},
 };
 
 /// The largest head of an answer to the upgrade, in bytes.
@@ -42,8 +43,14 @@ pub(crate) async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
         if stream.read_buf(&mut answer).await.map_err(broke)? == 0 {
             return Err(broke(io::ErrorKind::UnexpectedEof.into()));
         }
-        let head = Head::parse(&answer, MAX_HEAD)
-            .map_err(|error| failure::websocket(peer, &error.to_string()))?;
+        let head = match Head::parse(&answer, MAX_HEAD) {
+            Ok(head) => head,
+            Err(_) if !begins_http(&answer) => {
+                let heard = greeting(&mut stream, &answer).await;
+                return Err(failure::websocket_not_http(peer, &heard));
+            }
+            Err(error) => return Err(failure::websocket(peer, &error.to_string())),
+        };
         let Some((head, length)) = head else { continue };
         let read_ahead = answer.get(length..).unwrap_or_default().to_vec();
         if head.status != 101 {
@@ -105,8 +112,7 @@ fn check(head: &Head, peer: &Peer, key: &str, subprotocol: &str) -> Result<(), C
         }
         spoken => {
             let spoken = spoken.join(", ");
-            let reason = format!("it speaks {spoken:?}, not {subprotocol:?}");
-            Err(failure::websocket(peer, &reason).permanent())
+            Err(failure::websocket_speaks(peer, &spoken, subprotocol))
         }
     }
 }

@@ -138,7 +138,7 @@ async fn a_call_dropped_while_connecting_leaves_no_socket() {
 #[tokio::test]
 async fn failed_registrations_leave_no_task_behind() {
     let broken = Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{").then_close();
-    let answers = [broken, Answer::ok("{}"), Answer::raw("junk\r\n\r\n")];
+    let answers = [broken, Answer::ok("{}"), Answer::raw("HTTP/1.1 junk\r\n\r\n")];
     let (_server, config) = start(answers.into_iter().cycle().take(300)).await;
     let metrics = tokio::runtime::Handle::current().metrics();
     let before = metrics.num_alive_tasks();

@@ -105,7 +105,8 @@ async fn serve(
 ) {
     loop {
         let head = head(&mut tls).await;
-        if head.is_empty() {
+        // What is cut short is no request.
+        if !head.ends_with("\r\n\r\n") {
             return;
         }
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));

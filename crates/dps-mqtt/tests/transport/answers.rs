@@ -120,9 +120,9 @@ async fn a_malformed_answer_is_a_protocol_error_of_its_request() {
 #[tokio::test]
 async fn a_server_of_something_else_is_named() {
     let cases: [(&[u8], &str); 4] = [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not MQTT"),
-        (b"\xd0\x00", "not MQTT"),
-        (b"\x90\x03\x00\x01\x01", "not MQTT"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak MQTT"),
+        (b"\xd0\x00", "does not speak MQTT"),
+        (b"\x90\x03\x00\x01\x01", "does not speak MQTT"),
         (b"\x20\x02\x00\x01", "CONNACK 1"),
     ];
     for (bytes, says) in cases {

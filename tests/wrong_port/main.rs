@@ -144,7 +144,9 @@ async fn in_tls(transport: Transport, (_, sends, manner, says): &'static Row) {
     let server = Server::start(Layer::Tls, *sends, *manner).await;
     let error = heard(transport, &server, says).await;
     assert!(error.to_string().contains("does not speak"), "{error}");
-    assert!(!error.is_retryable(), "the server's certificate was the service's: {error}");
+    // The server's certificate was the service's. What nobody knows may be damage before the service itself answers.
+    let may_pass = is_websocket(transport) && says.contains("begins");
+    assert_eq!(error.is_retryable(), may_pass, "{error}");
     if is_websocket(transport) {
         assert_eq!(error.stage(), Some(Stage::Websocket), "{error}");
     } else {

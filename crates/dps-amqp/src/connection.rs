@@ -260,10 +260,8 @@ impl Connection {
     async fn header(&mut self) -> Result<Protocol, Broken> {
         self.flush().await;
         loop {
-            let is_short = self.buffer.len() < codec::AMQP.len();
-            if !self.buffer.starts_with(codec::AMQP)
-                && !(is_short && codec::AMQP.starts_with(&self.buffer))
-            {
+            let start = self.buffer.get(..codec::AMQP.len()).unwrap_or(&self.buffer);
+            if !codec::AMQP.starts_with(start) {
                 let heard = greeting(&mut self.io, &self.buffer).await;
                 return Err(Broken::AnotherProtocol(heard));
             }

@@ -8,7 +8,7 @@ use rustls::{AlertDescription, OtherError, PeerIncompatible};
 use crate::{
     config::Config,
     endpoint::host_and_port,
-    first_bytes::{NotTls, describe},
+    first_bytes::{NotTls, describe, is_known},
     flood::Flooded,
     proxy::Proxy,
 };
@@ -283,7 +283,9 @@ pub fn another_protocol(stage: Stage, peer: &Peer, ours: &str, heard: &[u8]) -> 
 
 #[cfg(feature = "websocket")]
 pub(crate) fn websocket_not_http(peer: &Peer, heard: &[u8]) -> ConnectionError {
-    websocket(peer, &not_ours(peer, "HTTP", heard)).permanent()
+    let error = websocket(peer, &not_ours(peer, "HTTP", heard));
+    // What no protocol begins with may have been damaged on the way.
+    if crate::first_bytes::is_known(heard) { error.permanent() } else { error }
 }
 
 fn not_ours(peer: &Peer, ours: &str, heard: &[u8]) -> String {

@@ -56,6 +56,12 @@ pub(crate) fn describe(bytes: &[u8]) -> String {
     }
 }
 
+/// Whether they are those of a protocol that has a name here.
+#[cfg(feature = "websocket")]
+pub(crate) fn is_known(bytes: &[u8]) -> bool {
+    name(bytes).is_some()
+}
+
 fn name(bytes: &[u8]) -> Option<&'static str> {
     if let Some((_, name)) = KNOWN.iter().find(|(start, _)| bytes.starts_with(start)) {
         return Some(name);

@@ -8,7 +8,7 @@ use rustls::{AlertDescription, OtherError, PeerIncompatible};
 use crate::{
     config::Config,
     endpoint::host_and_port,
-    first_bytes::{NotTls, describe, is_known},
+    first_bytes::{NotTls, describe},
     flood::Flooded,
     proxy::Proxy,
 };

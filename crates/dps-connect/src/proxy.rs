@@ -104,6 +104,9 @@ impl FromStr for Proxy {
     /// # Errors
     /// [`Error::Configuration`] that names the value (its password hidden) and what is wrong with it.
     fn from_str(text: &str) -> Result<Self, Error> {
+        if let Some(reason) = surroundings(text) {
+            return Err(ConfigurationError::new("proxy", shown_in_part(text), &reason).into());
+        }
         let (scheme, rest) = text
             .split_once("://")
             .filter(|(scheme, _)| scheme.chars().all(|c| c.is_ascii_alphanumeric()))
@@ -142,6 +145,83 @@ impl FromStr for Proxy {
         }
         let credentials = user_info.map(credentials).transpose().map_err(|e| wrong(&e))?;
         Ok(Self { host, port: port.unwrap_or(80), credentials, except: NoProxy::default() })
+    }
+}
+
+fn is_space(c: char) -> bool {
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+}
+
+fn is_quote(c: char) -> bool {
+    matches!(c, '"' | '\'' | '`' | '\u{2018}'..='\u{201f}' | '«' | '»')
+}
+
+/// What stands around the URL or behind it, as in a line that was copied from a file of settings.
+fn surroundings(text: &str) -> Option<String> {
+    let bare = text.trim_matches(is_space);
+    let is_in_quotes = bare.starts_with(is_quote) || bare.ends_with(is_quote);
+    let (at, first) = match text.char_indices().find(|(_, c)| is_space(*c)) {
+        _ if is_in_quotes => (0, '"'),
+        Some(found) => found,
+        None => {
+            // A password may have such characters, unless another URL follows.
+            let is_before_url =
+                |at: &usize| text.get(*at..).is_some_and(|rest| rest.contains("://"));
+            let lists = text.match_indices([';', ',']).map(|(at, _)| at).find(is_before_url);
+            let end = lists.or_else(|| {
+                let start = text.rfind('@').unwrap_or_default();
+                Some(start + text.get(start..)?.find([';', ',', '#'])?)
+            })?;
+            (end, text.get(end..)?.chars().next()?)
+        }
+    };
+    let rest = text.get(at..)?.trim_start_matches(is_space);
+    let what = match first {
+        _ if is_in_quotes => "quotes stand around it".to_owned(),
+        ';' | ',' | '#' => format!("{first:?} follows it"),
+        _ if at == 0 && !bare.is_empty() => format!("{} stands before it", name(first)),
+        _ if rest.is_empty() => format!("{} follows it", name(first)),
+        _ if rest.starts_with(['#', ';']) || rest.starts_with("//") => {
+            format!(
+                "{} and a comment or {:?} follow it",
+                name(first),
+                rest.get(..1).unwrap_or_default()
+            )
+        }
+        _ => format!(
+            "{} stands in it; in a password that is written in percent-encoding",
+            name(first)
+        ),
+    };
+    Some(format!("{what}; give the URL and nothing else"))
+}
+
+fn name(space: char) -> String {
+    match space {
+        ' ' => "a space".to_owned(),
+        '\t' => "a tab".to_owned(),
+        '\r' => "a carriage return".to_owned(),
+        '\n' => "a line feed".to_owned(),
+        '\u{a0}' => "a no-break space".to_owned(),
+        other => format!("the invisible character U+{:04X}", u32::from(other)),
+    }
+}
+
+/// Scheme, host and port, if it is sure that they are nothing else.
+fn shown_in_part(text: &str) -> String {
+    let ends = |c: char| is_space(c) || is_quote(c) || matches!(c, ';' | ',' | '#');
+    let (scheme, rest) = text.trim_start_matches(ends).split_once("://").unwrap_or(("", text));
+    let authority = rest.rsplit('@').next().unwrap_or_default().trim_start_matches(ends);
+    let authority = authority.split(ends).next().unwrap_or_default();
+    let is_address = endpoint::parse(authority).is_ok();
+    match (scheme, rest.contains('@')) {
+        _ if !is_address || scheme.contains(ends) => String::new(),
+        ("", false) => authority.to_owned(),
+        ("", true) => format!("***@{authority}"),
+        (_, false) => format!("{scheme}://{authority}"),
+        (_, true) => format!("{scheme}://***@{authority}"),
     }
 }
 
@@ -190,10 +270,19 @@ impl ProxyChoice {
             Self::None => return Ok(None),
             Self::Url(proxy) => proxy.clone(),
             Self::Environment => {
-                let set = |name: &&str| variable(name).filter(|value| !value.is_empty());
+                let set = |name: &'static str| {
+                    let value = variable(name).filter(|value| !value.is_empty())?;
+                    Some((name, value))
+                };
                 let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
-                let Some(url) = names.iter().find_map(set) else { return Ok(None) };
-                url.parse::<Proxy>()?.except(NoProxy::from_variables(variable))
+                let Some((name, url)) = names.into_iter().find_map(set) else { return Ok(None) };
+                let proxy = url.parse::<Proxy>().map_err(|mut error| {
+                    if let Error::Configuration(wrong) = &mut error {
+                        wrong.field = name;
+                    }
+                    error
+                })?;
+                proxy.except(NoProxy::from_variables(variable))
             }
         };
         Ok((!proxy.except.matches(host, port)).then_some(proxy))
@@ -251,6 +340,75 @@ mod tests {
             let message = text.parse::<Proxy>().unwrap_err().to_string();
             assert!(message.starts_with("proxy") && message.contains(says), "{text}: {message}");
             assert!(!message.contains("secret"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_stands_around_a_url_is_named_and_a_password_is_not() {
+        let cases = [
+            ("URL ", "a space follows it"),
+            (" URL", "a space stands before it"),
+            ("URL\t", "a tab follows it"),
+            ("\tURL", "a tab stands before it"),
+            ("URL\r", "a carriage return follows it"),
+            ("URL\r\n", "a carriage return follows it"),
+            ("URL\n", "a line feed follows it"),
+            ("URL\u{a0}", "a no-break space follows it"),
+            ("URL\u{200b}", "the invisible character U+200B follows it"),
+            ("\u{feff}URL", "the invisible character U+FEFF stands before it"),
+            ("URL\0", "the invisible character U+0000 follows it"),
+            ("URL;", "';' follows it"),
+            ("URL ;", "a space and a comment or \";\" follow it"),
+            ("URL,", "',' follows it"),
+            ("URL#office", "'#' follows it"),
+            ("URL # office", "a space and a comment or \"#\" follow it"),
+            ("URL\t# was me:secret@old", "a tab and a comment or \"#\" follow it"),
+            ("URL # secret", "a space and a comment or \"#\" follow it"),
+            ("URL // secret", "a space and a comment or \"/\" follow it"),
+            ("URL ; secret", "a space and a comment or \";\" follow it"),
+            ("URL;http://me:secret@other:1", "';' follows it"),
+            ("URL other", "a space stands in it"),
+            ("URL bob@office", "a space stands in it"),
+            ("\"URL\"", "quotes stand around it"),
+            ("'URL'", "quotes stand around it"),
+            ("`URL`", "quotes stand around it"),
+            ("\u{201c}URL\u{201d}", "quotes stand around it"),
+            ("\u{2018}URL\u{2019}", "quotes stand around it"),
+            ("\"URL", "quotes stand around it"),
+            ("URL\"", "quotes stand around it"),
+            (" \"URL\" ", "quotes stand around it"),
+        ];
+        for url in [
+            "http://proxy:3128",
+            "proxy:3128",
+            "http://me:secret@proxy:3128",
+            "http://me:my secret@proxy",
+        ] {
+            for (text, says) in cases {
+                let text = text.replace("URL", url);
+                let message = text.parse::<Proxy>().unwrap_err().to_string();
+                let says = if url.contains("my secret")
+                    && !says.contains("before")
+                    && !says.contains("quotes")
+                {
+                    "a space stands in it"
+                } else {
+                    says
+                };
+                assert!(message.contains(says), "{text:?}: {message}");
+                assert!(
+                    !message.contains("secret") && !message.contains("me:"),
+                    "{text:?}: {message}"
+                );
+                let from_environment = ProxyChoice::Environment
+                    .on_the_way_to("h", 443, &|name| (name == "HTTPS_PROXY").then(|| text.clone()));
+                let message = from_environment.unwrap_err().to_string();
+                assert!(
+                    message.starts_with("HTTPS_PROXY") && message.contains(says),
+                    "{text:?}: {message}"
+                );
+                assert!(!message.contains("secret"), "{text:?}: {message}");
+            }
         }
     }
 

@@ -41,6 +41,18 @@ fn each_flag_is_checked_and_named() {
         (&["--timeout", "1e9"], &["--timeout \"1e9\"", "86400"]),
         (&["--poll-floor", "-0.1"], &["--poll-floor \"-0.1\""]),
         (&["--poll-floor", "nan"], &["--poll-floor \"nan\""]),
+        (
+            &["--proxy", "http://proxy:3128 ;"],
+            &["--proxy \"http://proxy:3128\"", "a space and a comment"],
+        ),
+        (
+            &["--proxy", "http://me:hidden@proxy:3128\r"],
+            &["***@proxy:3128", "a carriage return follows"],
+        ),
+        (
+            &["--proxy", "'http://proxy:3128'"],
+            &["--proxy \"http://proxy:3128\"", "quotes stand around"],
+        ),
         (&["--proxy", "socks5://h:1"], &["--proxy \"socks5://h:1\"", "http://"]),
         (&["--ca-file", &missing], &["--ca-file", &missing, "No such file"]),
         (&["--ca-file", &text_file], &["--ca-file", &text_file, "no certificate"]),

@@ -125,7 +125,18 @@ fn the_proxy_of_the_environment_is_used_when_asked_for_and_named_when_not() {
     run(command.env("HTTPS_PROXY", "")).assigned();
     let error = run(command.env("HTTPS_PROXY", format!("http://{closed}"))).failed("connection");
     assert_eq!(error["stage"], "proxy");
-    run(command.env("NO_PROXY", "localhost")).assigned();
+    let commented = "http://me:hidden@proxy:3128\u{a0}# office";
+    let error = run(command.env("HTTPS_PROXY", commented)).failed("configuration");
+    let message = text(&error, "message");
+    assert!(message.starts_with("HTTPS_PROXY") && message.contains("a comment"), "{message}");
+    assert!(!message.contains("hidden"), "{message}");
+    let mut other = crate::support::register_at(&closed, &[]);
+    let error = run(other.env("DPS_PROXY", commented)).failed("configuration");
+    let message = text(&error, "message");
+    assert!(message.starts_with("DPS_PROXY") && message.contains("a comment"), "{message}");
+    assert!(!message.contains("hidden"), "{message}");
+    run(command.env("HTTPS_PROXY", format!("http://{closed}")).env("NO_PROXY", "localhost"))
+        .assigned();
 
     let mut command = crate::support::register_at(&closed, &[]);
     let error = run(&mut command).failed("connection");

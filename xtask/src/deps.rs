@@ -159,13 +159,13 @@ mod tests {
     #[test]
     fn arrows_that_run_up_or_across_fail() {
         let wrong = [
-            "dps-state-machine dps-client dev",
+            "dps-state-machine dps-emulator dev",
             "dps-http dps-mqtt",
             "dps-mqtt dps-http dev",
             "dps-emulator dps-connect",
         ];
         let faults = [
-            "dps-state-machine must not use dps-client in its tests",
+            "dps-state-machine must not use dps-emulator in its tests",
             "dps-http must not use dps-mqtt",
             "dps-mqtt must not use dps-http in its tests",
             "dps-emulator must not use dps-connect",

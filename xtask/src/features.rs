@@ -36,6 +36,9 @@ const TABLE: &[Row] = &[
     ("dps-client", "amqp,websocket", "dps-amqp", &[HTTP, MQTT, TPM, NEVER]),
 ];
 
+/// They add modules that look at no other feature: each is linted by itself and together with all others.
+const APART: &[&str] = &["emulator"];
+
 /// Holds the table against `cargo tree`, and lints every combination of features of every crate in `crates/`.
 pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
     let mut faults = Vec::new();
@@ -52,7 +55,11 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
     all_of(of_crates.flat_map(|package| {
         let features = package.features.keys().map(String::as_str);
         let features: Vec<&str> = features.filter(|name| *name != "default").collect();
-        let sets = powerset(&features).into_iter();
+        let (apart, features): (Vec<&str>, Vec<&str>) =
+            features.into_iter().partition(|name| APART.contains(name));
+        let with_all = [features.as_slice(), &apart].concat();
+        let alone = apart.iter().map(|name| vec![*name]);
+        let sets = powerset(&features).into_iter().chain(alone).chain([with_all]);
         sets.map(|set| lint(shell, &scope(&package.name, &set))).collect::<Vec<_>>()
     }))
 }

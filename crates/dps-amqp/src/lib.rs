@@ -9,10 +9,8 @@
 //! [`Config::pipelined`](dps_connect::Config::pipelined) turns this off for a server or a middlebox that can't take it.
 //!
 //! ```
-//! # fn main() -> Result<(), dps_state_machine::Error> {
-//! use dps_amqp::{AmqpConfig, AmqpTransport};
-//! use dps_attestation::{Attestation, SymmetricKey};
-//! use dps_connect::{Carrier, Config};
+//! # fn main() -> Result<(), dps_client::Error> {
+//! use dps_client::{AmqpConfig, AmqpTransport, Attestation, Carrier, Config, SymmetricKey};
 //!
 //! let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse()?;
 //! let config = Config::new("0ne00AABBCC".parse()?, Attestation::SymmetricKey(key));

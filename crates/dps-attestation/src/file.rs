@@ -25,7 +25,7 @@ use crate::{
 /// bundle, or a certificate under another label.
 ///
 /// ```
-/// let error = dps_attestation::parse_certificates(b"-----BEGIN CERTIFICATE-----\nMIIB").unwrap_err();
+/// let error = dps_client::parse_certificates(b"-----BEGIN CERTIFICATE-----\nMIIB").unwrap_err();
 /// assert_eq!(error.to_string(), "certificate: block 1 (CERTIFICATE) has no END line; it was cut off");
 /// ```
 pub fn parse_certificates(contents: &[u8]) -> Result<Vec<Vec<u8>>, Error> {

@@ -34,7 +34,7 @@ pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// See <https://learn.microsoft.com/azure/iot-dps/concepts-symmetric-key-attestation>.
 ///
 /// ```
-/// use dps_attestation::SymmetricKey;
+/// use dps_client::SymmetricKey;
 /// let key: SymmetricKey = " c2VjcmV0IGtleSBvZiBwdW1wLTE3\n".parse().unwrap();
 /// assert_eq!(format!("{key:?}"), "SymmetricKey(***)");
 ///
@@ -100,7 +100,7 @@ impl fmt::Debug for SymmetricKey {
 /// See <https://learn.microsoft.com/azure/iot-dps/concepts-symmetric-key-attestation#group-enrollments>.
 ///
 /// ```
-/// use dps_attestation::GroupKey;
+/// use dps_client::GroupKey;
 /// let group: GroupKey = "a2V5IG9mIHRoZSB3aG9sZSBncm91cA==".parse().unwrap();
 /// let key = group.derive(&"pump-17".parse().unwrap());
 /// println!("{}", *key.expose_base64()); // goes onto pump-17 only
@@ -108,7 +108,7 @@ impl fmt::Debug for SymmetricKey {
 ///
 /// A group key can't be passed where a device key is wanted:
 /// ```compile_fail,E0308
-/// use dps_attestation::{GroupKey, IdScope, RegistrationId, SasToken};
+/// use dps_client::{GroupKey, IdScope, RegistrationId, SasToken};
 /// fn sign(key: &GroupKey, scope: &IdScope, id: &RegistrationId) {
 ///     SasToken::sign(key, scope, id, std::time::SystemTime::now());
 /// }

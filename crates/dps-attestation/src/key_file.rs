@@ -22,8 +22,8 @@ use crate::{
 /// printed.
 ///
 /// ```no_run
-/// # fn main() -> Result<(), dps_state_machine::Error> {
-/// use dps_attestation::{Attestation, SymmetricKeyFile};
+/// # fn main() -> Result<(), dps_client::Error> {
+/// use dps_client::{Attestation, SymmetricKeyFile};
 /// let attestation = Attestation::from(SymmetricKeyFile::open("/etc/pump/device.key")?);
 /// # Ok(())
 /// # }

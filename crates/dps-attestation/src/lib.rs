@@ -18,9 +18,9 @@
 //! leave them ([`parse_certificates`]), secrets are wiped from memory when they are dropped, and none is ever printed.
 //!
 //! ```
-//! # fn main() -> Result<(), dps_attestation::Error> {
+//! # fn main() -> Result<(), dps_client::Error> {
 //! use std::time::{Duration, SystemTime};
-//! use dps_attestation::{Attestation, GroupKey, IdScope, RegistrationId, SasToken};
+//! use dps_client::{Attestation, GroupKey, IdScope, RegistrationId, SasToken};
 //!
 //! // At the factory: each device gets its own key. The group key stays there.
 //! let group: GroupKey = "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==".parse()?;

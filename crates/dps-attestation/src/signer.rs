@@ -33,7 +33,7 @@ pub type Signing<'a> =
 /// does, lets a task of its own finish the exchange.
 ///
 /// ```
-/// use dps_attestation::{Attestation, CredentialError, SasSignature, SasSigner, Signing};
+/// use dps_client::{Attestation, CredentialError, SasSignature, SasSigner, Signing};
 /// # struct Channel;
 /// # impl Channel {
 /// #     async fn hmac_sha256(&self, _: &[u8]) -> Result<[u8; 32], std::io::Error> { Ok([7; 32]) }

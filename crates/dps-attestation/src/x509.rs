@@ -34,7 +34,7 @@ use crate::{
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use dps_attestation::X509Identity;
+/// use dps_client::X509Identity;
 /// let identity = X509Identity::from_pem(&std::fs::read("chain.pem")?, &std::fs::read("key.pem")?)?;
 /// identity.preflight(&"pump-17".parse()?, std::time::SystemTime::now())?;
 /// println!("{}", identity.describe_chain());

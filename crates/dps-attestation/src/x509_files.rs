@@ -24,8 +24,8 @@ use crate::{
 /// the identity that it belongs to, and never printed.
 ///
 /// ```no_run
-/// # fn main() -> Result<(), dps_state_machine::Error> {
-/// use dps_attestation::{Attestation, X509Files};
+/// # fn main() -> Result<(), dps_client::Error> {
+/// use dps_client::{Attestation, X509Files};
 /// let files = X509Files::open("/etc/pump/chain.pem", "/etc/pump/key.pem")?;
 /// let attestation = Attestation::from(files);
 /// # Ok(())

@@ -41,9 +41,16 @@
 //! | `mqtt`, `websocket` | [`Transport::MqttWs`]: the same over WebSocket | 443 |
 //! | `amqp` | [`Transport::Amqp`]: AMQP 1.0 over TLS | 5671 |
 //! | `amqp`, `websocket` | [`Transport::AmqpWs`]: the same over WebSocket | 443 |
+//! | `tpm` | an identity in a TPM 2.0 | |
+//! | `emulator` | the service on loopback, for the tests of an application | |
 //!
 //! None is there by default. A feature only adds; to ask for a transport that is not compiled in is a configuration
 //! error that names those that are.
+//!
+//! # More examples
+//!
+//! The [`guide`] has errors and a loop that tries again, events, cancel, a certificate, a payload, a proxy, and tests with
+//! a fake transport and with the emulator.
 //!
 //! # How to choose a transport
 //!
@@ -58,6 +65,10 @@
 //! tests: it implements [`TransportHandlers`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "emulator")]
+pub mod emulator;
+#[cfg(all(feature = "amqp", feature = "emulator", feature = "http", feature = "mqtt"))]
+pub mod guide;
 mod transport;
 
 #[cfg(feature = "amqp")]

@@ -22,9 +22,8 @@ const LONGEST_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Where the service is, who the device is, whom to trust and how to get out. Cheap to clone.
 ///
 /// ```
-/// # fn main() -> Result<(), dps_state_machine::Error> {
-/// use dps_attestation::SymmetricKey;
-/// use dps_connect::{Config, Proxy};
+/// # fn main() -> Result<(), dps_client::Error> {
+/// use dps_client::{Config, Proxy, SymmetricKey};
 /// let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse()?;
 /// let mut config = Config::new("0ne00AABBCC".parse()?, key.into());
 /// config.proxy = "http://proxy.example:3128".parse::<Proxy>()?.into();

@@ -8,8 +8,8 @@ use rustls::pki_types::ServerName;
 /// The service's host, and its port when it isn't the transport's own.
 ///
 /// ```
-/// # fn main() -> Result<(), dps_state_machine::Error> {
-/// use dps_connect::Endpoint;
+/// # fn main() -> Result<(), dps_client::Error> {
+/// use dps_client::Endpoint;
 /// let endpoint: Endpoint = "[::1]:8443".parse()?;
 /// assert_eq!((endpoint.host(), endpoint.port_or(443)), ("::1", 8443));
 /// assert_eq!(Endpoint::default().host(), "global.azure-devices-provisioning.net");

@@ -37,8 +37,8 @@ impl From<Proxy> for ProxyChoice {
 /// See <https://www.rfc-editor.org/rfc/rfc9110#name-connect>. Neither `Debug` nor `Display` shows the password.
 ///
 /// ```
-/// # fn main() -> Result<(), dps_state_machine::Error> {
-/// use dps_connect::Proxy;
+/// # fn main() -> Result<(), dps_client::Error> {
+/// use dps_client::Proxy;
 /// let proxy: Proxy = "http://me:p%40ss@proxy.example:3128".parse()?;
 /// assert_eq!(proxy.to_string(), "http://me:***@proxy.example:3128");
 /// assert_eq!(proxy.credentials(), Some(("me", "p@ss")));

@@ -7,11 +7,11 @@
 //! See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>.
 //!
 //! ```
-//! # fn main() -> Result<(), dps_state_machine::Error> {
-//! use dps_attestation::{Attestation, SymmetricKey};
+//! # fn main() -> Result<(), dps_client::Error> {
+//! use dps_client::{Attestation, SymmetricKey};
 //! let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse()?;
-//! let config = dps_connect::Config::new("0ne00AABBCC".parse()?, Attestation::SymmetricKey(key));
-//! let transport = dps_http::HttpTransport::new(config)?; // nothing is sent before the first registration
+//! let config = dps_client::Config::new("0ne00AABBCC".parse()?, Attestation::SymmetricKey(key));
+//! let transport = dps_client::HttpTransport::new(config)?; // nothing is sent before the first registration
 //! # let _ = transport;
 //! # Ok(())
 //! # }

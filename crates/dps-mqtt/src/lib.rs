@@ -9,12 +9,10 @@
 //! [`Config::pipelined`](dps_connect::Config::pipelined) turns this off for a broker that can't take it.
 //!
 //! ```
-//! # fn main() -> Result<(), dps_state_machine::Error> {
+//! # fn main() -> Result<(), dps_client::Error> {
 //! use std::time::Duration;
 //!
-//! use dps_attestation::{Attestation, SymmetricKey};
-//! use dps_connect::Config;
-//! use dps_mqtt::{MqttConfig, MqttTransport};
+//! use dps_client::{Attestation, Config, MqttConfig, MqttTransport, SymmetricKey};
 //!
 //! let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse()?;
 //! let config = Config::new("0ne00AABBCC".parse()?, Attestation::SymmetricKey(key));

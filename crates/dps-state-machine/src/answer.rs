@@ -126,14 +126,12 @@ fn assigned(
     let given = |field: Option<String>| field.filter(|text| !text.is_empty());
     match (given(state.assigned_hub), given(state.device_id)) {
         (Some(assigned_hub), Some(device_id)) => Verdict::Assigned(Box::new(RegistrationResult {
-            assigned_hub,
-            device_id,
             operation_id,
             substatus: state.substatus.map(Substatus::from),
             payload: state.payload,
-            polls: 0,
             body: response.body,
             protocol_result: response.protocol_result,
+            ..RegistrationResult::new(assigned_hub, device_id)
         })),
         (hub, _) => {
             let missing = if hub.is_none() { "assignedHub" } else { "deviceId" };
@@ -151,16 +149,13 @@ fn ended(response: Response, stage: Stage, state: State, cause: RejectionCause) 
         RejectionError {
             stage,
             cause,
-            status: response.status,
             error_code,
-            tracking_id: None,
-            message,
-            timestamp: None,
             retry_after: response.retry_after,
             hint: response.hint,
             retryable: error_code.is_some_and(|code| is_transient(status_of(code), Some(code))),
             body: response.body,
             protocol_result: response.protocol_result,
+            ..RejectionError::new(response.status, message)
         }
         .into(),
     )
@@ -178,17 +173,15 @@ fn judge_refusal(response: Response, stage: Stage) -> Verdict {
         .unwrap_or_else(|| describe_body(&text));
     let rejection = Box::new(RejectionError {
         stage: if response.status == 401 { Stage::Authenticate } else { stage },
-        cause: RejectionCause::Refused,
-        status: response.status,
         error_code,
         tracking_id: body.text("trackingId").filter(|id| !id.is_empty()),
-        message,
         timestamp: body.text("timestampUtc"),
         retry_after: response.retry_after,
         hint: response.hint,
         retryable,
         body: response.body,
         protocol_result: response.protocol_result,
+        ..RejectionError::new(response.status, message)
     });
     if retryable {
         Verdict::Transient(rejection)
@@ -197,7 +190,8 @@ fn judge_refusal(response: Response, stage: Stage) -> Verdict {
     }
 }
 
-fn is_transient(status: u16, error_code: Option<u32>) -> bool {
+/// Whether the same request can succeed later, by itself.
+pub(crate) fn is_transient(status: u16, error_code: Option<u32>) -> bool {
     status == 429 || status >= 500 || error_code == Some(CONFLICT)
 }
 

@@ -7,6 +7,8 @@ use alloc::{
 };
 use core::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     error::{ConfigurationError, Error},
     printable::Printable,
@@ -104,7 +106,8 @@ impl FromStr for IdScope {
 }
 
 /// The service's handle for one registration in progress: any non-empty text that it sent.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct OperationId(String);
 
 impl OperationId {
@@ -119,6 +122,20 @@ impl OperationId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for OperationId {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        Self::new(text).ok_or("an operation id is not empty")
+    }
+}
+
+impl From<OperationId> for String {
+    fn from(id: OperationId) -> Self {
+        id.0
     }
 }
 

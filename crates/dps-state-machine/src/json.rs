@@ -22,7 +22,7 @@ use crate::{
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use dps_state_machine::{Json, serde_json::{Value, json}};
+/// use dps_client::{Json, serde_json::{Value, json}};
 /// let text: Json = r#"{"serial": 12345678901234567890, "rate": 1.50}"#.parse()?;
 /// assert_eq!(text.get(), r#"{"serial": 12345678901234567890, "rate": 1.50}"#);
 /// assert_eq!(Json::from(json!({"site": "north"})).get(), r#"{"site":"north"}"#);

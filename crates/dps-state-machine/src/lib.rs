@@ -13,7 +13,7 @@
 //! An application usually wants the crate `dps-client`, which brings the transports. With a transport of your own:
 //!
 //! ```
-//! use dps_state_machine::{
+//! use dps_client::{
 //!     Error, OperationId, Progress, RegistrationRequest, Response, Settings, StateMachine, TransportHandlers,
 //! };
 //!
@@ -83,6 +83,7 @@ mod response;
 pub mod retry_after;
 mod secret;
 mod settings;
+mod stored;
 mod transport;
 
 #[cfg(feature = "std")]

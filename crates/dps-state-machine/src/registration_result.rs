@@ -1,13 +1,32 @@
 //! What a device gets: its hub, its name there, and all else the service said.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{borrow::ToOwned, string::String, vec::Vec};
 use core::{fmt, time::Duration};
 
-use crate::{ids::OperationId, json::Json, printable::Printable, response::ProtocolResult};
+use serde::{Deserialize, Serialize};
+
+use crate::{ids::OperationId, json::Json, printable::Printable, response::ProtocolResult, stored};
 
 /// A device's assignment. Keep it: a device need not register at each boot, only when its hub refuses it
 /// (401, 403, 404) or it is to move.
-#[derive(Clone)]
+///
+/// It is stored by serde, in any format, and read back as it was. `assignedHub` and `deviceId` must be there; what else
+/// is missing in a stored one is as in a [new](Self::new) one, and what this version doesn't know is left out. The payload
+/// is stored as its text, so that no format rewrites its numbers.
+///
+/// ```
+/// use dps_client::{RegistrationResult, serde_json};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut result = RegistrationResult::new("contoso.azure-devices.net", "pump-17");
+/// result.payload = Some(r#"{"rate": 1.50}"#.parse()?);
+/// let stored = serde_json::to_string(&result)?;
+/// assert!(stored.starts_with(r#"{"assignedHub":"contoso.azure-devices.net","deviceId":"pump-17","#));
+/// assert_eq!(serde_json::from_str::<RegistrationResult>(&stored)?, result);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct RegistrationResult {
     /// The host name of the hub, for example `contoso.azure-devices.net`.
@@ -15,18 +34,42 @@ pub struct RegistrationResult {
     /// The device's id at the hub.
     pub device_id: String,
     /// The service's handle for this registration, when it named one.
+    #[serde(default)]
     pub operation_id: Option<OperationId>,
     /// How the assignment came about, when the service says so.
+    #[serde(default)]
     pub substatus: Option<Substatus>,
     /// What a custom allocation webhook or the enrollment returns, to the letter; bytes that are no UTF-8 are
     /// U+FFFD here.
+    #[serde(default, with = "stored::json")]
     pub payload: Option<Json>,
     /// How many times the operation's status was asked for.
+    #[serde(default)]
     pub polls: u32,
     /// The whole answer as it came: fields that this type doesn't know are in it.
+    #[serde(default, with = "stored::body")]
     pub body: Vec<u8>,
     /// The result metadata.
+    #[serde(default)]
     pub protocol_result: ProtocolResult,
+}
+
+impl RegistrationResult {
+    /// An assignment with nothing besides: for a fake transport, an application's own tests, or what another program
+    /// stored. The other fields can be set.
+    #[must_use]
+    pub fn new(assigned_hub: impl Into<String>, device_id: impl Into<String>) -> Self {
+        Self {
+            assigned_hub: assigned_hub.into(),
+            device_id: device_id.into(),
+            operation_id: None,
+            substatus: None,
+            payload: None,
+            polls: 0,
+            body: Vec::new(),
+            protocol_result: ProtocolResult::default(),
+        }
+    }
 }
 
 impl fmt::Debug for RegistrationResult {
@@ -45,7 +88,8 @@ impl fmt::Debug for RegistrationResult {
 }
 
 /// How an assignment came about. New words may appear.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 #[non_exhaustive]
 pub enum Substatus {
     /// `initialAssignment`
@@ -85,6 +129,12 @@ impl From<String> for Substatus {
     fn from(word: String) -> Self {
         let known = Self::KNOWN.into_iter().find(|known| word.eq_ignore_ascii_case(known.as_str()));
         known.unwrap_or(Self::Other(word))
+    }
+}
+
+impl From<Substatus> for String {
+    fn from(substatus: Substatus) -> Self {
+        substatus.as_str().to_owned()
     }
 }
 

@@ -16,8 +16,8 @@ use crate::{
 /// One registration: which device, with what payload, and whether its assignment is to be made anew.
 ///
 /// ```
-/// # fn main() -> Result<(), dps_state_machine::Error> {
-/// use dps_state_machine::RegistrationRequest;
+/// # fn main() -> Result<(), dps_client::Error> {
+/// use dps_client::RegistrationRequest;
 /// let request = RegistrationRequest::new("pump-17".parse()?).model_id("dtmi:example:Pump;1");
 /// assert_eq!(
 ///     request.body(),

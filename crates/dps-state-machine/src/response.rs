@@ -6,6 +6,8 @@ use alloc::{
 };
 use core::{fmt, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     body::{self, Object},
     printable::Printable,
@@ -114,7 +116,7 @@ impl fmt::Debug for Response {
 ///
 /// It is one type for every transport, so that errors and results need no type parameter and a transport can be chosen
 /// at run time.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProtocolResult(Vec<(String, String)>);
 
 impl ProtocolResult {

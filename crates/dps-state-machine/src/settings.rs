@@ -6,7 +6,7 @@ use core::time::Duration;
 ///
 /// ```
 /// # use std::time::Duration;
-/// use dps_state_machine::Settings;
+/// use dps_client::Settings;
 /// let mut settings = Settings::default();
 /// settings.registration_timeout = Duration::from_secs(120);
 /// ```

@@ -18,7 +18,7 @@ const SOFTWARE: &str = "swtpm:";
 /// See <https://docs.kernel.org/security/tpm/index.html> and <https://github.com/stefanberger/swtpm/wiki>.
 ///
 /// ```
-/// use dps_tpm::TpmAddress;
+/// use dps_client::tpm::TpmAddress;
 /// let address: TpmAddress = "/dev/tpmrm0".parse().unwrap();
 /// assert_eq!(address, TpmAddress::Device("/dev/tpmrm0".into()));
 /// let error = "tpmrm0".parse::<TpmAddress>().unwrap_err();

@@ -16,7 +16,7 @@ const LONGEST_PASSWORD: usize = 32;
 /// Which TPM, which of its handles, and the passwords of its hierarchies.
 ///
 /// ```
-/// use dps_tpm::{Tpm, TpmConfig};
+/// use dps_client::tpm::{Tpm, TpmConfig};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let mut config = TpmConfig::new("/dev/tpmrm0".parse()?);
 /// config.owner_password = "secret of the owner".parse()?;

@@ -11,7 +11,7 @@
 //!
 //! ```no_run
 //! # async fn show() -> Result<(), Box<dyn std::error::Error>> {
-//! use dps_tpm::{Tpm, TpmConfig};
+//! use dps_client::tpm::{Tpm, TpmConfig};
 //! let tpm = Tpm::new(TpmConfig::new("/dev/tpmrm0".parse()?))?;
 //! let keys = tpm.keys().await?;
 //! // Both go into an individual enrollment.

@@ -28,7 +28,7 @@ type Job = Box<dyn FnOnce(&TpmConfig) + Send>;
 ///
 /// ```no_run
 /// # async fn show() -> Result<(), Box<dyn std::error::Error>> {
-/// use dps_tpm::{Tpm, TpmConfig};
+/// use dps_client::tpm::{Tpm, TpmConfig};
 /// let tpm = Tpm::new(TpmConfig::new("/dev/tpmrm0".parse()?))?;
 /// let keys = tpm.keys().await?;
 /// println!("endorsement key: {}", keys.endorsement_key());

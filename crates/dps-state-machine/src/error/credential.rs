@@ -9,7 +9,7 @@ use crate::printable::Printable;
 /// who the device is. The service has not judged the credential.
 ///
 /// ```
-/// use dps_state_machine::{CredentialError, Error};
+/// use dps_client::{CredentialError, Error};
 /// let busy = CredentialError::new("the TPM is busy").retryable();
 /// assert!(Error::from(busy).is_retryable());
 /// let wrong = CredentialError::new("the PIN is wrong").hint("check the PIN; three wrong ones lock the token");

@@ -4,7 +4,7 @@ use alloc::{string::String, vec::Vec};
 use core::{fmt, time::Duration};
 
 use super::Stage;
-use crate::{printable::Printable, response::ProtocolResult};
+use crate::{answer::is_transient, printable::Printable, response::ProtocolResult};
 
 /// The service's refusal.
 #[derive(Clone)]
@@ -37,6 +37,37 @@ pub struct RejectionError {
     pub body: Vec<u8>,
     /// The result metadata.
     pub protocol_result: ProtocolResult,
+}
+
+impl RejectionError {
+    /// A refusal of the registration with a status, retryable as the machine judges it, and the service's message: for
+    /// an application's own tests. The other fields can be set.
+    ///
+    /// ```
+    /// use dps_client::{Error, RejectionError};
+    /// let mut rejection = RejectionError::new(429, "Throttled");
+    /// rejection.error_code = Some(429_001);
+    /// let error = Error::from(rejection);
+    /// assert!(error.is_retryable());
+    /// assert_eq!(error.to_string(), "the service refused the registration: Throttled (error code 429001)");
+    /// ```
+    #[must_use]
+    pub fn new(status: u16, message: impl Into<String>) -> Self {
+        Self {
+            stage: if status == 401 { Stage::Authenticate } else { Stage::Register },
+            cause: RejectionCause::Refused,
+            status,
+            error_code: None,
+            tracking_id: None,
+            message: message.into(),
+            timestamp: None,
+            retry_after: None,
+            hint: None,
+            retryable: is_transient(status, None),
+            body: Vec::new(),
+            protocol_result: ProtocolResult::default(),
+        }
+    }
 }
 
 /// What kind of no the service said.

@@ -25,7 +25,9 @@ pub struct TimeoutError {
 }
 
 impl TimeoutError {
-    pub(crate) fn new(stage: Stage, scope: TimeoutScope, after: Duration) -> Self {
+    /// The time of this scope ran out at this stage. The other fields can be set.
+    #[must_use]
+    pub fn new(stage: Stage, scope: TimeoutScope, after: Duration) -> Self {
         Self { stage, scope, after, retry_after: None, asked_by_service: false, activity: None }
     }
 }

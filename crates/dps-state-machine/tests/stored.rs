@@ -1,0 +1,99 @@
+//! What a device stores of its registration is read back as it was, whatever the format.
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+use dps_state_machine::{OperationId, RegistrationResult, Substatus, serde_json};
+
+fn results() -> Vec<RegistrationResult> {
+    let new = || RegistrationResult::new("contoso.azure-devices.net", "pump-17");
+    let mut full = new();
+    full.operation_id = OperationId::new("4.d0a671905ea5b2c8.42d78160");
+    full.substatus = Some(Substatus::DeviceDataMigrated);
+    full.polls = u32::MAX;
+    full.body = br#"{"status": "assigned"}"#.to_vec();
+    full.protocol_result =
+        [("topic", "$dps/registrations/res/200/?$rid=1"), ("a", ""), ("a", "\u{e9}\n")]
+            .into_iter()
+            .collect();
+    let mut results = vec![new(), full.clone()];
+    for payload in [
+        "null",
+        "true",
+        "\"\"",
+        "1.50",
+        "12345678901234567890123",
+        "0.123456789012345678",
+        "1e400",
+        "[ ]",
+        r#"{"a": 1, "a": 2, "\u0041": "\ud83d\ude00"}"#,
+    ] {
+        let mut result = full.clone();
+        result.payload = Some(payload.parse().unwrap());
+        results.push(result);
+    }
+    for body in [&b""[..], b"\xff\xfe\x00", "\u{feff}\u{e9}".as_bytes(), &[0; 4096]] {
+        let mut result = full.clone();
+        result.body = body.to_vec();
+        results.push(result);
+    }
+    full.substatus = Some(Substatus::from("aWordOfTomorrow".to_owned()));
+    results.push(full);
+    results
+}
+
+#[test]
+fn a_result_is_read_back_as_it_was_stored() {
+    for result in results() {
+        let json = serde_json::to_string(&result).unwrap();
+        assert_eq!(serde_json::from_str::<RegistrationResult>(&json).unwrap(), result, "{json}");
+        let pretty = serde_json::to_vec_pretty(&result).unwrap();
+        assert_eq!(serde_json::from_slice::<RegistrationResult>(&pretty).unwrap(), result);
+        let value = serde_json::to_value(&result).unwrap();
+        assert_eq!(serde_json::from_value::<RegistrationResult>(value).unwrap(), result);
+        let toml = toml::to_string(&result).unwrap();
+        assert_eq!(toml::from_str::<RegistrationResult>(&toml).unwrap(), result, "{toml}");
+        let bytes = postcard::to_allocvec(&result).unwrap();
+        assert_eq!(postcard::from_bytes::<RegistrationResult>(&bytes).unwrap(), result);
+    }
+}
+
+#[test]
+fn a_result_can_be_a_part_of_what_an_application_stores() {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Stored {
+        at: u64,
+        #[serde(flatten)]
+        result: RegistrationResult,
+    }
+    for result in results() {
+        let json = serde_json::to_string(&Stored { at: 7, result: result.clone() }).unwrap();
+        let read: Stored = serde_json::from_str(&json).unwrap();
+        assert_eq!((read.at, read.result), (7, result), "{json}");
+    }
+}
+
+#[test]
+fn what_another_version_stored_is_read() {
+    let least = r#"{"assignedHub": "h", "deviceId": "d"}"#;
+    assert_eq!(
+        serde_json::from_str::<RegistrationResult>(least).unwrap(),
+        RegistrationResult::new("h", "d")
+    );
+    let more = r#"{"assignedHub": "h", "deviceId": "d", "ofTomorrow": {"a": 1}}"#;
+    assert_eq!(
+        serde_json::from_str::<RegistrationResult>(more).unwrap(),
+        RegistrationResult::new("h", "d")
+    );
+    for (broken, says) in [
+        ("{}", "missing field `assignedHub`"),
+        (r#"{"assignedHub": "h"}"#, "missing field `deviceId`"),
+        (r#"{"assignedHub": "h", "deviceId": "d", "payload": "{"}"#, "payload: it is not JSON"),
+        (
+            r#"{"assignedHub": "h", "deviceId": "d", "operationId": ""}"#,
+            "an operation id is not empty",
+        ),
+        (r#"{"assignedHub": "h", "deviceId": "d", "polls": -1}"#, "-1"),
+    ] {
+        let error = serde_json::from_str::<RegistrationResult>(broken).unwrap_err().to_string();
+        assert!(error.contains(says), "{broken}: {error}");
+    }
+}

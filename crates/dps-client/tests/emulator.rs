@@ -6,7 +6,6 @@
     feature = "mqtt",
     feature = "websocket"
 ))]
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::time::{Duration, Instant};
 

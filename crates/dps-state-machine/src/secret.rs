@@ -22,7 +22,7 @@ const NAMES: [(&[u8], &str); 5] = [
 ];
 /// What stands between a name and its value.
 const EQUALS: [&[u8]; 2] = [b"=", b"\":\""];
-const PEM: &[u8] = b"-----begin ";
+const PEM: &[u8] = b"-----begin";
 const PEM_END: &[u8] = b"-----end ";
 /// A user and a password in a URL have at most so many bytes together.
 const USER_INFO: usize = 512;
@@ -74,19 +74,19 @@ pub fn masked_but<'a>(text: &'a str, known: &[String], name: &str) -> Cow<'a, st
 pub(crate) fn find(text: &[u8]) -> Vec<Secret> {
     let view = View::new(text);
     let mut secrets = Vec::new();
-    let (mut at, mut is_within_run) = (0, false);
+    let mut at = 0;
     while let Some(rest) = view.bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        let begins_run =
-            !core::mem::replace(&mut is_within_run, rest.first().is_some_and(is_base64));
-        let marked = named(rest).or_else(|| pem(rest)).or_else(|| password(rest));
-        let secret = if begins_run { marked.or_else(|| key(rest)) } else { marked };
+        let (word, after) = rest.split_at(rest.iter().take_while(|byte| is_base64(byte)).count());
+        let secret = match word {
+            [] => password(rest),
+            _ => named(word, after).or_else(|| pem(word, rest)).or_else(|| key(word, rest)),
+        };
         at += match secret {
             Some((Range { start, end }, what)) => {
                 secrets.push((view.range(at + start..at + end), what));
-                is_within_run = false;
-                end.max(1)
+                end
             }
-            None => 1,
+            None => word.len().max(1),
         };
     }
     secrets
@@ -154,18 +154,21 @@ fn strip<'a>(text: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
     first.eq_ignore_ascii_case(start).then_some(rest)
 }
 
-/// The value behind a name, up to where the text ends that has it.
-fn named(text: &[u8]) -> Option<Secret> {
-    NAMES.into_iter().find_map(|(name, what)| {
-        let rest = strip(text, name)?;
-        let value = EQUALS.into_iter().find_map(|equals| strip(rest, equals))?;
-        let start = text.len() - value.len();
-        if value.starts_with(MASK.as_bytes()) {
-            return None;
-        }
-        let end = start + pem(value).map_or_else(|| length_of_value(value), |(range, _)| range.end);
-        (end > start).then_some((start..end, what))
-    })
+fn ends_with(word: &[u8], end: &[u8]) -> bool {
+    let tail = word.len().checked_sub(end.len()).and_then(|at| word.get(at..));
+    tail.is_some_and(|tail| tail.eq_ignore_ascii_case(end))
+}
+
+/// The value behind a word that ends with a name, up to where the text ends that has it.
+fn named(word: &[u8], after: &[u8]) -> Option<Secret> {
+    let value = EQUALS.into_iter().find_map(|equals| strip(after, equals))?;
+    let (_, what) = NAMES.into_iter().find(|(name, _)| ends_with(word, name))?;
+    let start = word.len() + after.len() - value.len();
+    if value.starts_with(MASK.as_bytes()) {
+        return None;
+    }
+    let length = pem(PEM, value).map_or_else(|| length_of_value(value), |(range, _)| range.end);
+    (length > 0).then_some((start..start + length, what))
 }
 
 fn length_of_value(value: &[u8]) -> usize {
@@ -176,13 +179,15 @@ fn length_of_value(value: &[u8]) -> usize {
     value.iter().position(ends).unwrap_or(value.len())
 }
 
-/// Up to the last end of PEM, or else to the end of the text, which quotes may end.
-fn pem(text: &[u8]) -> Option<Secret> {
-    strip(text, PEM)?;
-    let quote = text.iter().position(|byte| *byte == b'"').unwrap_or(text.len());
-    let text = text.get(..quote)?;
-    let end = (0..quote).rev().find_map(|at| strip(text.get(at..)?, PEM_END));
-    Some((0..end.map_or(quote, |rest| quote - rest.len()), "PEM text"))
+/// From a word that ends with the begin of PEM to the last end of it, or else to the end of the text, which quotes may
+/// end.
+fn pem(word: &[u8], text: &[u8]) -> Option<Secret> {
+    let start = word.len().checked_sub(PEM.len())?;
+    let body = text.get(start..).and_then(|text| strip(text, PEM)).and_then(|t| strip(t, b" "))?;
+    let quote = body.iter().position(|byte| *byte == b'"').unwrap_or(body.len());
+    let mut ends = (0..quote).rev().filter_map(|at| strip(body.get(at..quote)?, PEM_END));
+    let end = text.len() - body.len() + quote - ends.next().map_or(0, <[u8]>::len);
+    Some((start..end, "PEM text"))
 }
 
 /// What stands between `://USER:` and `@`.
@@ -197,14 +202,14 @@ fn password(text: &[u8]) -> Option<Secret> {
 }
 
 /// A run of base64 that is random enough to be a key, and no path and no word, with the lines of base64 that follow it.
-fn key(text: &[u8]) -> Option<Secret> {
+fn key(word: &[u8], text: &[u8]) -> Option<Secret> {
     let run = |text: &[u8]| text.iter().take_while(|byte| is_base64(byte)).count();
-    let letters = run(text);
     let padding = |rest: &[u8]| rest.iter().take_while(|byte| **byte == b'=').count();
+    let letters = word.len();
     let pads = padding(text.get(letters..)?);
     // `name=value` is no padding.
     let is_padded = pads > 0 && !text.get(letters + pads).is_some_and(u8::is_ascii_alphanumeric);
-    if !is_key(text.get(..letters)?, is_padded) {
+    if letters < SHORTEST || !is_key(word, is_padded) {
         return None;
     }
     let mut end = if is_padded { letters + pads } else { letters };
@@ -242,10 +247,7 @@ fn is_key(letters: &[u8], is_padded: bool) -> bool {
         (false, true) => 37,
         (false, false) => 50,
     };
-    letters.len() >= SHORTEST
-        && has(Class::Capital)
-        && has(Class::Small)
-        && changes * 100 >= pairs * percent
+    has(Class::Capital) && has(Class::Small) && changes * 100 >= pairs * percent
 }
 
 #[derive(Clone, Copy, PartialEq)]

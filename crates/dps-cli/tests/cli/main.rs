@@ -18,6 +18,8 @@ mod failures;
 mod generated;
 mod interrupts;
 mod keys;
+#[cfg(target_os = "linux")]
+mod memory;
 mod register;
 mod secrets;
 mod support;

@@ -12,7 +12,7 @@ mod shown;
 mod sink;
 
 pub use log::EventLog;
-pub(crate) use log::Recorder;
+pub(crate) use log::{PORTION, Recorder};
 pub(crate) use sink::SinkEnd;
 
 /// One thing that happened. It is written to and read from one line of JSON; no secret is ever in it.

@@ -3,10 +3,7 @@
 //! [`Service::authenticate`] judges what the peer showed; [`Service::register`] and [`Service::query`] take what came
 //! of it.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use dps_attestation::SymmetricKey;
 use dps_state_machine::{IdScope, Json, RegistrationId};
@@ -24,6 +21,7 @@ use crate::{
 mod allocation;
 mod authenticate;
 mod chain;
+mod devices;
 mod error;
 mod guid;
 mod registration;
@@ -43,6 +41,7 @@ pub(crate) use reply::{Reply, http_date};
 pub(crate) use tpm::{TpmKeys, challenge_reply};
 
 use allocation::Assignment;
+use devices::Devices;
 use guid::Guids;
 use script::Cursor;
 use tpm::Tpms;
@@ -54,7 +53,7 @@ const TPM: &str = "tpm";
 pub(crate) struct Service {
     id_scope: IdScope,
     enrollments: Vec<Enrollment>,
-    devices: HashMap<String, Device>,
+    devices: Devices,
     tpms: Tpms,
     guids: Guids,
 }
@@ -118,7 +117,7 @@ impl Service {
         let mut service = Self {
             id_scope,
             enrollments: vec![],
-            devices: HashMap::new(),
+            devices: Devices::default(),
             tpms: Tpms::default(),
             guids: Guids::new(seed),
         };
@@ -137,7 +136,7 @@ impl Service {
     pub(crate) fn remove(&mut self, name: &str) -> Result<(), ConfigError> {
         self.enrollment_mut(name)?;
         self.enrollments.retain(|enrollment| !enrollment.is_named(name));
-        self.devices.retain(|_, device| !device.enrollment.eq_ignore_ascii_case(name));
+        self.devices.forget(name);
         self.tpms.forget(name);
         Ok(())
     }
@@ -149,8 +148,7 @@ impl Service {
         behavior: Behavior,
     ) -> Result<(), ConfigError> {
         self.enrollment_mut(name)?.behavior = behavior;
-        for device in self.devices.values_mut().filter(|d| d.enrollment.eq_ignore_ascii_case(name))
-        {
+        for device in self.devices.each().filter(|d| d.enrollment.eq_ignore_ascii_case(name)) {
             device.register = Cursor::default();
             device.query = Cursor::default();
         }
@@ -186,6 +184,7 @@ impl Service {
             Ok(registration) => self.begin(now, who, registration, &behavior),
             Err(error) => return self.refuse(now, &error),
         };
+        self.devices.bound();
         self.apply(now, reply, fault)
     }
 
@@ -377,11 +376,7 @@ impl Service {
     }
 
     fn device(&mut self, who: &Authenticated) -> &mut Device {
-        let device = self.devices.entry(key(who.registration_id.as_str())).or_default();
-        if device.enrollment != who.enrollment {
-            *device = Device { enrollment: who.enrollment.clone(), ..Device::default() };
-        }
-        device
+        self.devices.of(who.registration_id.as_str(), &who.enrollment)
     }
 
     fn enrollment(&self, name: &str) -> Option<&Enrollment> {

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{Shared, stream::Stream};
-use crate::core::events::EventLog;
+use crate::core::events::{EventLog, PORTION};
 
 /// Connections at once; more are closed on arrival.
 const MAX_CONNECTIONS: usize = 64;
@@ -140,8 +140,6 @@ impl Body for Events {
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        /// In bytes.
-        const PORTION: usize = 64 * 1024;
         let this = self.get_mut();
         if this.next >= this.end {
             return Poll::Ready(None);

@@ -20,6 +20,9 @@ pub struct EventLog {
     count: watch::Receiver<u64>,
 }
 
+/// How many bytes of lines are looked at, or written, at once.
+pub(crate) const PORTION: usize = 32 * 1024;
+
 /// One event as JSON, with a line feed at its end.
 pub(crate) type Line = Arc<str>;
 
@@ -63,8 +66,8 @@ impl EventLog {
     /// How many events are kept; older ones are dropped.
     pub const CAPACITY: usize = 100_000;
 
-    /// How many bytes of memory the events that are kept may take, about (24 MiB); older ones are dropped.
-    pub const CAPACITY_BYTES: usize = 24 * 1024 * 1024;
+    /// How many bytes of memory the events that are kept may take, about (16 MiB); older ones are dropped.
+    pub const CAPACITY_BYTES: usize = 16 * 1024 * 1024;
 
     /// All events that are kept, the oldest first.
     #[must_use]
@@ -136,11 +139,19 @@ impl EventLog {
             // Whether the emulator is gone is asked before the look: what happened before its end is then seen.
             let over = count.has_changed().is_err();
             count.mark_unchanged();
-            for event in self.since(next) {
-                if matches(&event) {
-                    return Some(event);
+            loop {
+                let (first, lines) = self.lines(next, PORTION);
+                if lines.is_empty() {
+                    break;
                 }
-                next = event.sequence + 1;
+                next = first;
+                for line in lines {
+                    next += 1;
+                    let event = serde_json::from_str(&line).ok().filter(&mut matches);
+                    if event.is_some() {
+                        return event;
+                    }
+                }
             }
             if over {
                 return None;

@@ -15,8 +15,10 @@ use super::EventKind;
 #[derive(Default)]
 pub(super) struct Shown(Mutex<HashMap<u64, (Vec<String>, String)>>);
 
-/// So many secrets are remembered of a connection: each of its requests may have another.
+/// So many secrets are remembered of a connection, each of so many bytes at most: each of its requests may have
+/// another, and whoever sends it may be nobody.
 const SECRETS: usize = 16;
+const LONGEST: usize = 256;
 /// What is shorter stands in many texts by chance.
 const SHORTEST: usize = 8;
 
@@ -63,7 +65,12 @@ fn secrets(credential: &str) -> Vec<String> {
         Some(("sr" | "sig" | "se" | "skn", value)) => value,
         _ => field,
     });
-    let decoded = values.map(|value| percent_decode_str(value).decode_utf8_lossy().into_owned());
+    // Parts of a long one are remembered, so that no more than the rest of its last part can be repeated.
+    let decoded = values.flat_map(|value| {
+        let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
+        let chars: Vec<char> = value.chars().collect();
+        chars.chunks(LONGEST / 4).take(SECRETS).map(String::from_iter).collect::<Vec<_>>()
+    });
     let is_common = |value: &String| {
         value.bytes().all(|byte| byte.is_ascii_digit())
             || value.contains("/registrations/")

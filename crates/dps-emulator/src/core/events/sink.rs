@@ -8,10 +8,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::EventLog;
-
-/// How much is taken from the log at once, in bytes.
-const PORTION: usize = 64 * 1024;
+use super::{EventLog, log::PORTION};
 
 /// Tells when everything has been written.
 pub(crate) struct SinkEnd(oneshot::Receiver<()>);

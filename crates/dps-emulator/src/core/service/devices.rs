@@ -1,0 +1,103 @@
+//! What the service knows of devices, the latest of them: nobody makes it remember more than so much.
+
+use std::collections::HashMap;
+
+use super::{Device, Operation, Progress, key};
+
+/// How many bytes all devices may have; those that were not heard of for longest are forgotten for the latest.
+const CAPACITY_BYTES: usize = 4 * 1024 * 1024;
+/// What a device has at least, about.
+const OVERHEAD: usize = 1024;
+
+/// By their registration ids.
+#[derive(Default)]
+pub(super) struct Devices {
+    known: HashMap<String, Known>,
+    /// How often one was asked for.
+    asked: u64,
+}
+
+struct Known {
+    device: Device,
+    asked: u64,
+}
+
+impl Devices {
+    /// The device that an enrollment has let in, as it was left or a new one.
+    pub(super) fn of(&mut self, registration_id: &str, enrollment: &str) -> &mut Device {
+        self.asked += 1;
+        let asked = self.asked;
+        let new = || Device { enrollment: enrollment.to_owned(), ..Device::default() };
+        let known = self.known.entry(key(registration_id));
+        let known = known.or_insert_with(|| Known { device: new(), asked });
+        known.asked = asked;
+        if known.device.enrollment != enrollment {
+            known.device = new();
+        }
+        &mut known.device
+    }
+
+    /// Forgets as many as it takes, but not the latest.
+    pub(super) fn bound(&mut self) {
+        let size = |known: &Known| OVERHEAD + known.device.operation.as_ref().map_or(0, size);
+        let mut bytes: usize = self.known.values().map(size).sum();
+        while bytes > CAPACITY_BYTES && self.known.len() > 1 {
+            let oldest = self.known.iter().min_by_key(|(_, known)| known.asked);
+            let Some(key) = oldest.map(|(key, _)| key.clone()) else { break };
+            bytes -= self.known.remove(&key).as_ref().map_or(0, size);
+        }
+    }
+
+    pub(super) fn each(&mut self) -> impl Iterator<Item = &mut Device> {
+        self.known.values_mut().map(|known| &mut known.device)
+    }
+
+    pub(super) fn forget(&mut self, enrollment: &str) {
+        self.known.retain(|_, known| !known.device.enrollment.eq_ignore_ascii_case(enrollment));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.known.clear();
+    }
+}
+
+fn size(operation: &Operation) -> usize {
+    let payload = operation.payload.as_ref().map_or(0, |payload| payload.get().len());
+    match &operation.progress {
+        Progress::Done { state, .. } => payload + state.get().len(),
+        Progress::PollsLeft(_) => payload,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_not_heard_of_for_longest_are_forgotten_for_the_latest() {
+        let mut devices = Devices::default();
+        let mut register = |name: &str| {
+            devices.of(name, "factory").operation = Some(Operation {
+                id: String::new(),
+                progress: Progress::PollsLeft(1),
+                payload: Some(serde_json::Value::from("x".repeat(1 << 16)).into()),
+                force: false,
+            });
+            devices.bound();
+            devices.known.len()
+        };
+        let most = CAPACITY_BYTES / (1 << 16);
+        for number in 0..1000 {
+            register("first");
+            let known = register(&number.to_string());
+            assert!(known <= most, "{known}");
+        }
+        assert!(devices.known.contains_key("first") && devices.known.contains_key("999"));
+        assert!(!devices.known.contains_key("100"));
+        for number in 0..10_000 {
+            devices.of(&number.to_string(), "factory");
+            devices.bound();
+        }
+        assert!(devices.known.len() <= CAPACITY_BYTES / OVERHEAD);
+    }
+}

@@ -20,6 +20,7 @@ mod signers;
 mod stages;
 mod statuses;
 mod throttling;
+mod unasked;
 
 use std::{pin::Pin, process::ExitCode, time::Duration};
 
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         connection::cases(),
         proxies::cases(),
         cancel::cases(),
+        unasked::cases(),
     ]
     .into_iter()
     .flatten()

@@ -78,7 +78,7 @@ impl AmqpTransport {
         match connection.ask(message, &correlation_id, progress).await {
             Ok(Asked::Answer(answer)) => {
                 self.connection = Some(connection);
-                Ok(answer.into_response(SystemTime::now()))
+                Ok(self.hinted(answer.into_response(SystemTime::now())))
             }
             Ok(Asked::Refused(response)) => {
                 self.connection = Some(connection);
@@ -166,7 +166,8 @@ impl AmqpTransport {
     }
 
     fn hinted(&self, response: Response) -> Response {
-        let hint = self.connector.config().credential_hint(None).filter(|_| response.status == 401);
+        let refused = response.refuses_credential();
+        let hint = self.connector.config().credential_hint(None).filter(|_| refused);
         response.hint(hint)
     }
 }

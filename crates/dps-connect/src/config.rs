@@ -14,6 +14,7 @@ use crate::{
     endpoint::Endpoint,
     proxy::{Proxy, ProxyChoice},
     roots::Roots,
+    tls::{Asked, CertificateRequest},
 };
 
 /// A token that lives longer than a century is cut to that: a date must stay a date.
@@ -57,6 +58,7 @@ pub struct Config {
     /// Default: true. A start that is lost, or that the service does not understand, is tried once more step by step,
     /// and a transport remembers that. HTTP has no such steps.
     pub pipelined: bool,
+    pub(crate) asked: Asked,
 }
 
 impl Config {
@@ -74,7 +76,16 @@ impl Config {
             sas_lifetime: Duration::from_secs(3600),
             connect_timeout: None,
             pipelined: true,
+            asked: Asked::default(),
         }
+    }
+
+    /// The same for one transport, which remembers by itself what the peer asked for in its handshakes.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn apart(mut self) -> Self {
+        self.asked = Asked::default();
+        self
     }
 
     /// Checks what the types of the fields leave open: that the user agent fits into a header.
@@ -145,14 +156,19 @@ impl Config {
         SystemTime::now() + self.sas_lifetime.min(LONGEST_LIFETIME)
     }
 
-    /// What to look at when the service refuses the credential: which chain was sent or, for a SAS token, what this
-    /// machine's clock says. `date` is what the service's clock says, where its answer tells that.
+    /// What to look at when the service refuses the credential: which chain was sent, or why none was; for a SAS token,
+    /// what this machine's clock says. `date` is what the service's clock says, where its answer tells that.
     #[must_use]
     pub fn credential_hint(&self, date: Option<SystemTime>) -> Option<String> {
         if self.attestation.sas_signer().is_some() {
             return Some(clock::describe(SystemTime::now(), date));
         }
         self.attestation.x509_in_use().map(|identity| {
+            match self.asked.last() {
+                Some(request) if request.is_met => {}
+                Some(request) => return not_sent(&request),
+                None => return NOT_ASKED.to_owned(),
+            }
             let end = identity.doubtful_end(SystemTime::now());
             let end = end.map(|end| format!("; {end}")).unwrap_or_default();
             format!(
@@ -161,6 +177,21 @@ impl Config {
             )
         })
     }
+}
+
+const NOT_ASKED: &str = "nobody asked this device for its certificate, so none was sent: something in between ends TLS, as a proxy that inspects it does, or the endpoint is not the service";
+
+fn not_sent(request: &CertificateRequest) -> String {
+    const SHOWN: usize = 8;
+    let mut schemes: Vec<_> = request.schemes.iter().map(|scheme| format!("{scheme:?}")).collect();
+    if schemes.len() > SHOWN {
+        schemes.truncate(SHOWN);
+        schemes.push("others".to_owned());
+    }
+    format!(
+        "the device's certificate was not sent: its key can make none of the signatures that were asked for ({}); use a key of another kind",
+        schemes.join(", ")
+    )
 }
 
 /// The version of the service's interface, for example `2021-06-01` (the default).
@@ -224,7 +255,14 @@ mod tests {
                 rcgen::CertificateParams::new([]).unwrap().signed_by(&device, &root).unwrap();
             let chain = vec![leaf.der().to_vec(), root.der().to_vec()];
             let identity = X509Identity::from_der(chain, device.serialize_der()).unwrap();
-            Config::new("0ne1".parse().unwrap(), identity.into()).credential_hint(None).unwrap()
+            let config = Config::new("0ne1".parse().unwrap(), identity.into());
+            assert!(config.credential_hint(None).unwrap().contains("nobody asked this device"));
+            let schemes = vec![rustls::SignatureScheme::ED25519; 9];
+            config.asked.note(CertificateRequest { schemes, is_met: false });
+            let hint = config.credential_hint(None).unwrap();
+            assert!(hint.contains("asked for (ED25519, ") && hint.contains(", others)"), "{hint}");
+            config.asked.note(CertificateRequest { schemes: Vec::new(), is_met: true });
+            config.credential_hint(None).unwrap()
         };
         let expired = hint(2020);
         assert!(

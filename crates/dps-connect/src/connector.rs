@@ -72,6 +72,7 @@ impl Connector {
     /// [`Error::Configuration`], see [`tls_config`].
     pub fn new(config: Config) -> Result<Self, Error> {
         config.check()?;
+        let config = config.apart();
         let server_name = config.endpoint.server_name()?;
         let tls = Arc::new(tls_config(&config)?);
         Ok(Self { config, server_name, tls })

@@ -1,6 +1,6 @@
 //! The one rustls configuration.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dps_attestation::Attestation;
 use dps_state_machine::{ConfigurationError, Error};
@@ -31,9 +31,11 @@ pub fn tls_config(config: &Config) -> Result<ClientConfig, Error> {
         .map_err(|error| wrong("TLS", error.to_string()))?
         .with_root_certificates(config.roots.store());
     let mut tls = match &config.attestation {
-        attestation @ (Attestation::X509(_) | Attestation::X509Files(_)) => {
-            builder.with_client_cert_resolver(Arc::new(Presents(attestation.clone())))
-        }
+        attestation @ (Attestation::X509(_) | Attestation::X509Files(_)) => builder
+            .with_client_cert_resolver(Arc::new(Presents {
+                attestation: attestation.clone(),
+                asked: config.asked.clone(),
+            })),
         _ => builder.with_no_client_auth(),
     };
     tls.resumption = if resumes_sessions(&config.attestation) {
@@ -53,13 +55,41 @@ pub fn resumes_sessions(attestation: &Attestation) -> bool {
     !matches!(attestation, Attestation::X509Files(_))
 }
 
+/// Whether the peer has asked for the device's certificate, and by which signatures it would take it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked(Arc<Mutex<Option<CertificateRequest>>>);
+
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateRequest {
+    pub(crate) schemes: Vec<SignatureScheme>,
+    /// Whether the device's key can make one of these signatures; no certificate is sent otherwise.
+    pub(crate) is_met: bool,
+}
+
+impl Asked {
+    /// The last request in a handshake; `None` when there was none.
+    pub(crate) fn last(&self) -> Option<CertificateRequest> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn note(&self, request: CertificateRequest) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(request);
+    }
+}
+
 /// Shows the whole chain, whatever authorities the server names: it is the service that judges it.
 #[derive(Debug)]
-struct Presents(Attestation);
+struct Presents {
+    attestation: Attestation,
+    asked: Asked,
+}
 
 impl ResolvesClientCert for Presents {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.0.x509().map(|identity| identity.certified_key())
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let certified = self.attestation.x509().map(|identity| identity.certified_key());
+        let is_met = certified.as_ref().is_some_and(|c| c.key.choose_scheme(schemes).is_some());
+        self.asked.note(CertificateRequest { schemes: schemes.to_vec(), is_met });
+        certified
     }
 
     fn has_certs(&self) -> bool {

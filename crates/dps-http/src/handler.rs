@@ -35,6 +35,7 @@ impl HttpTransport {
     /// [`Error::Configuration`] that names the setting that can't be used.
     pub fn new(config: Config) -> Result<Self, Error> {
         config.check()?;
+        let config = config.apart();
         let tls = tls_config(&config)?;
         Ok(Self { config, tls, connection: None, tpm_token: None })
     }
@@ -51,7 +52,7 @@ impl HttpTransport {
             none => none.insert(Connection::new(&self.config, &self.tls)?),
         };
         let response = connection.exchange(stage, request, progress).await?;
-        if response.status != 401 {
+        if !response.refuses_credential() {
             return Ok(response);
         }
         let date = codec::date(&response.protocol_result);

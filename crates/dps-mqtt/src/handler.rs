@@ -82,7 +82,7 @@ impl MqttTransport {
         };
         self.parked = connection.filter(|connection| !connection.refused).map(Parked::new);
         let hint = self.connector.config().credential_hint(None);
-        let refused = response.status == 401;
+        let refused = response.refuses_credential();
         Ok(response.hint(hint.filter(|_| refused)))
     }
 

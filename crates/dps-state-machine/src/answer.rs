@@ -141,15 +141,70 @@ fn assigned(
     }
 }
 
+/// The status that the error code of a failed registration stands for.
+pub(crate) fn failed_status(response: &Response) -> Option<u16> {
+    let success = read_success(response, None).ok()?;
+    let is_failed = success.status.eq_ignore_ascii_case("failed");
+    let code = Told::of(success.state.error_code, success.state.error_message).code;
+    code.filter(|_| is_failed).map(status_of)
+}
+
+/// What an error says. Its message may be JSON of another error, or end with it: the part of the service that failed
+/// passes on what it was told.
+struct Told {
+    code: Option<u32>,
+    message: Option<String>,
+    tracking_id: Option<String>,
+}
+
+impl Told {
+    /// So many errors may stand in each other.
+    const DEPTH: usize = 4;
+
+    fn of(code: Option<u32>, message: Option<String>) -> Self {
+        let mut told = Self { code, message, tracking_id: None };
+        for _ in 0..Self::DEPTH {
+            let Some((before, inner)) = told.message.as_deref().and_then(split_json) else { break };
+            let Ok(inner) = Object::read(inner) else { break };
+            let (inner_code, words) = (inner.code("errorCode"), inner.text("message"));
+            if inner_code.is_none() && words.is_none() {
+                break;
+            }
+            let mut message = format!("{before}{}", words.unwrap_or_default());
+            match inner_code {
+                Some(inner_code) if told.code.is_some_and(|code| code != inner_code) => {
+                    message = format!("{} (error code {inner_code})", message.trim());
+                }
+                _ => told.code = told.code.or(inner_code),
+            }
+            told.tracking_id =
+                inner.text("trackingId").filter(|id| !id.is_empty()).or(told.tracking_id);
+            told.message = Some(message).filter(|message| !message.is_empty());
+        }
+        told
+    }
+}
+
+/// What stands before a JSON object at the end of a text, and the object.
+fn split_json(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim_end();
+    let start = text.find('{').filter(|_| text.ends_with('}'))?;
+    text.split_at_checked(start)
+}
+
 /// The registration came to an end that is no success.
 fn ended(response: Response, stage: Stage, state: State, cause: RejectionCause) -> Verdict {
-    let error_code = state.error_code;
-    let message = state.error_message.unwrap_or_else(|| "the service gives no reason".to_string());
+    let Told { code: error_code, message, tracking_id } =
+        Told::of(state.error_code, state.error_message);
+    let message = message
+        .filter(|message| !message.is_empty())
+        .unwrap_or_else(|| "the service gives no reason".to_string());
     Verdict::Failed(
         RejectionError {
             stage,
             cause,
             error_code,
+            tracking_id,
             retry_after: response.retry_after,
             hint: response.hint,
             retryable: error_code.is_some_and(|code| is_transient(status_of(code), Some(code))),
@@ -165,16 +220,15 @@ fn judge_refusal(response: Response, stage: Stage) -> Verdict {
     let text = body::text(&response.body);
     // An error body of another shape still gives what it has.
     let body = Object::read(&text).unwrap_or_default();
-    let error_code = body.code("errorCode");
+    let Told { code: error_code, message, tracking_id } =
+        Told::of(body.code("errorCode"), body.text("message"));
     let retryable = is_transient(response.status, error_code);
-    let message = body
-        .text("message")
-        .or_else(|| response.reason.clone())
-        .unwrap_or_else(|| describe_body(&text));
+    let message =
+        message.or_else(|| response.reason.clone()).unwrap_or_else(|| describe_body(&text));
     let rejection = Box::new(RejectionError {
         stage: if response.status == 401 { Stage::Authenticate } else { stage },
         error_code,
-        tracking_id: body.text("trackingId").filter(|id| !id.is_empty()),
+        tracking_id: body.text("trackingId").filter(|id| !id.is_empty()).or(tracking_id),
         timestamp: body.text("timestampUtc"),
         retry_after: response.retry_after,
         hint: response.hint,
@@ -196,7 +250,7 @@ pub(crate) fn is_transient(status: u16, error_code: Option<u32>) -> bool {
 }
 
 /// An error code is its HTTP status times 1000 and a number of its own.
-fn status_of(error_code: u32) -> u16 {
+pub(crate) fn status_of(error_code: u32) -> u16 {
     u16::try_from(error_code / 1000).unwrap_or(0)
 }
 
@@ -283,6 +337,54 @@ mod tests {
             assert_eq!((error.status(), error.error_code()), (Some(403), None), "{body}");
             assert_eq!(error.to_string().matches("403").count(), 1, "{error}");
         }
+    }
+
+    #[test]
+    fn an_error_within_a_message_is_read_as_if_it_stood_alone() {
+        let cases = [
+            (
+                r#"{"errorCode":401002,"trackingId":"t-1","message":"no key"}"#,
+                "no key",
+                Some(401_002),
+                Some("t-1"),
+            ),
+            (
+                r#"{"message":"{\"errorCode\":401002,\"message\":\"no key\"}"}"#,
+                "no key",
+                Some(401_002),
+                None,
+            ),
+            (
+                r#"Allocation: {"errorCode":"401002","message":"no key"}"#,
+                "Allocation: no key",
+                Some(401_002),
+                None,
+            ),
+            (r#"{"errorCode":401002}"#, "the service gives no reason", Some(401_002), None),
+            ("{no JSON}", "{no JSON}", None, None),
+            ("{\"a\":1}", "{\"a\":1}", None, None),
+            ("a } b {", "a } b {", None, None),
+        ];
+        for (message, says, code, tracking_id) in cases {
+            let words = serde_json::to_string(message).unwrap();
+            let failed =
+                format!(r#"{{"status":"failed","registrationState":{{"errorMessage":{words}}}}}"#);
+            let Error::Rejected(failed) = error(200, &failed) else { panic!("{message}") };
+            assert_eq!((failed.message.as_str(), failed.error_code), (says, code), "{message}");
+            assert_eq!(failed.tracking_id.as_deref(), tracking_id, "{message}");
+            let refuses = Response::new(200, failed.body.clone()).refuses_credential();
+            assert_eq!(refuses, code.is_some(), "{message}");
+            let hint = Error::Rejected(failed).hint();
+            assert_eq!(hint.is_some_and(|h| h.contains("check the ID scope")), code.is_some());
+            let refused = error(403, &format!(r#"{{"message":{words}}}"#));
+            assert_eq!(refused.error_code(), code, "{message}");
+        }
+        let both = error(
+            403,
+            r#"{"errorCode":403001,"message":"{\"errorCode\":401002,\"message\":\"no\"}"}"#,
+        );
+        assert_eq!(both.error_code(), Some(403_001));
+        assert!(both.to_string().contains("no (error code 401002)"), "{both}");
     }
 
     #[test]

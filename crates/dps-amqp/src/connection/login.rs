@@ -38,7 +38,11 @@ impl Connection {
                 sasl::check(mechanism.name(), &offered)?;
                 mechanism
             }
-            None => sasl::choose(&offered, hostname)?,
+            // A service that has seen no certificate offers what devices without one do: so it refuses the credential.
+            None => match sasl::choose(&offered, hostname) {
+                Ok(mechanism) => mechanism,
+                Err(unfit) => return Ok(Some(Response::refusal(401, unfit.to_string()))),
+            },
         };
         if !announced {
             self.put_init(mechanism.as_mut());

@@ -4,6 +4,7 @@ use alloc::{format, string::String};
 
 use super::{Error, RejectionCause, RejectionError, Stage, timeout::Seconds};
 use crate::{
+    answer,
     body::{self, Object},
     progress::PeerActivity,
 };
@@ -14,7 +15,7 @@ pub(super) fn of(error: &Error) -> Option<String> {
         Error::Credential(e) => e.hint.clone(),
         Error::Rejected(e) => match (&e.hint, of_rejection(e)) {
             // What a transport knows of a credential does not say whether it was the right one.
-            (Some(hint), Some(general)) if e.status == 401 => Some(format!("{general}; {hint}")),
+            (Some(hint), Some(general)) if status_of(e) == 401 => Some(format!("{general}; {hint}")),
             (Some(hint), _) => Some(hint.clone()),
             (None, general) => general.map(Into::into),
         },
@@ -47,11 +48,19 @@ pub(super) fn of(error: &Error) -> Option<String> {
     }
 }
 
+/// Of a registration that has failed the answer itself was a success: the error code says what it would have been.
+fn status_of(rejection: &RejectionError) -> u16 {
+    match rejection.error_code {
+        Some(code) if rejection.cause == RejectionCause::Failed => answer::status_of(code),
+        _ => rejection.status,
+    }
+}
+
 fn of_rejection(rejection: &RejectionError) -> Option<&'static str> {
     if rejection.cause == RejectionCause::Disabled {
         return Some("enable the device's enrollment at the service");
     }
-    Some(match (rejection.error_code, rejection.status) {
+    Some(match (rejection.error_code, status_of(rejection)) {
         (Some(409_203), _) => {
             "another registration of the same device is under way; wait and try again"
         }

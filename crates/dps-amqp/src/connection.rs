@@ -56,6 +56,8 @@ pub(crate) enum Broken {
     Dismissed(String),
     /// What came makes no sense.
     Nonsense(Malformed),
+    /// What it says is clear and does not fit us.
+    Unfit(Malformed),
     /// Another protocol than AMQP came first, which began so.
     AnotherProtocol(Vec<u8>),
     /// The device can't answer a challenge.
@@ -266,7 +268,7 @@ impl Connection {
                 return Err(Broken::AnotherProtocol(heard));
             }
             if let Some((header, _)) = self.buffer.split_first_chunk() {
-                let protocol = Protocol::read(*header)?;
+                let protocol = Protocol::read(*header).map_err(Broken::Unfit)?;
                 self.buffer.drain(..header.len());
                 return Ok(protocol);
             }

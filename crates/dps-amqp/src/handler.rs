@@ -100,8 +100,8 @@ impl AmqpTransport {
         if connection.is_usable().await { Some(connection) } else { None }
     }
 
-    /// A new connection, or the refusal of the service. If it is lost during a pipelined start, it is tried once more
-    /// step by step: there are servers that take nothing before they were asked.
+    /// A new connection, or the refusal of the service. If a pipelined start is lost or answered with what makes no sense,
+    /// it is tried once more step by step: there are servers that take nothing before they were asked.
     async fn connect(
         &mut self,
         stage: Stage,
@@ -149,15 +149,19 @@ impl AmqpTransport {
                     return Err(ProtocolError::unreadable(stage, reason).into());
                 }
                 Err(broken) => {
-                    let dead = !matches!(broken, Broken::Nonsense(_) | Broken::AnotherProtocol(_));
+                    // A TPM has answered to a challenge by then.
+                    let is_nonsense =
+                        matches!(broken, Broken::Nonsense(_)) && config.attestation.tpm().is_none();
                     let mut error = explain(stage, peer, broken);
+                    // A refused certificate is refused step by step too.
+                    let mut may_be_early = is_nonsense;
                     if let Error::Connection(lost) = &mut error {
                         lost.request_may_have_been_sent = false;
-                        // A refused certificate is refused step by step too.
-                        if dead && pipelined && lost.lost {
-                            pipelined = false;
-                            continue;
-                        }
+                        may_be_early |= lost.lost;
+                    }
+                    if pipelined && may_be_early {
+                        pipelined = false;
+                        continue;
                     }
                     return Err(error);
                 }
@@ -233,7 +237,9 @@ fn explain(stage: Stage, peer: &Peer, broken: Broken) -> Error {
         Broken::Dismissed(what) => {
             ConnectionError::lost(stage, format!("{peer} ended {what}")).into()
         }
-        Broken::Nonsense(reason) => ProtocolError::unreadable(stage, reason.to_string()).into(),
+        Broken::Nonsense(reason) | Broken::Unfit(reason) => {
+            ProtocolError::unreadable(stage, reason.to_string()).into()
+        }
         Broken::AnotherProtocol(heard) => failure::another_protocol(stage, peer, "AMQP", &heard),
         Broken::Credential(error) => error,
     }

@@ -237,10 +237,10 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether it finds fault with what was sent rather than with who sent it.
+    /// See [`reason::may_concern_the_start`].
     #[must_use]
-    pub fn is_about_the_protocol(self) -> bool {
-        matches!(self, Self::Reason(0x81 | 0x82 | 0x93 | 0x96))
+    pub fn may_concern_the_start(self) -> bool {
+        matches!(self, Self::Reason(code) if reason::may_concern_the_start(code))
     }
 }
 

@@ -64,8 +64,9 @@ pub(crate) struct Connection {
     request: Option<Sent>,
     /// Whether the service has refused the session: nothing more will come.
     pub(crate) refused: bool,
-    /// Whether it was refused for what was sent, rather than for who sent it.
-    pub(crate) protocol_refused: bool,
+    /// Whether what came is about the device, the service or the protocol, whatever was sent early: another start would
+    /// get it again.
+    pub(crate) is_judged: bool,
     last_packet_id: u16,
     ping_every: Duration,
     ping_due: Instant,
@@ -95,7 +96,7 @@ impl Connection {
             accepted: false,
             request: None,
             refused: false,
-            protocol_refused: false,
+            is_judged: false,
             last_packet_id: 0,
             ping_every,
             ping_due: Instant::now() + ping_every,
@@ -164,6 +165,7 @@ impl Connection {
             consume_budget().await;
             // This is an error at once: what is no MQTT may look like a long packet that never ends.
             if !self.accepted && !begins_mqtt(&self.incoming) {
+                self.is_judged = true;
                 let heard = greeting(&mut self.io, &self.incoming).await;
                 return Err(Fault::AnotherProtocol(heard));
             }
@@ -177,6 +179,8 @@ impl Connection {
                     Incoming::Accepted => self.accepted = true,
                     Incoming::Subscribed => self.subscribed = true,
                     Incoming::Disconnected(reason) => {
+                        self.is_judged =
+                            reason.is_some_and(|code| !codec::reason::may_concern_the_start(code));
                         return Err(Fault::Lost(io::Error::other(codec::disconnection(*reason))));
                     }
                     _ => codec::reply(&mut self.outgoing, &packet),

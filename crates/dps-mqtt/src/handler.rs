@@ -21,7 +21,7 @@ use dps_state_machine::{
 use tokio::{select, time::sleep};
 
 use crate::{
-    codec::{self, Incoming, PROTOCOL, Refusal},
+    codec::{self, Incoming, PROTOCOL},
     config::MqttConfig,
     connection::{Connection, Fault, Parked},
 };
@@ -251,8 +251,9 @@ impl Exchange<'_> {
     }
 
     /// Does the same on a new connection, and sends what begins the session in the same flight. `None` when the service
-    /// has lost or refused what came before its own answers, whatever the symptom: it closes before SUBACK, it finds
-    /// fault with the protocol, or it does not acknowledge the request in time.
+    /// has lost or refused what came before its own answers, whatever the symptom: before SUBACK it closes, resets, sends
+    /// what can't be read, or refuses for another reason than who the device is or how the service does; or it does not
+    /// acknowledge the request in time.
     async fn ask_in_one_flight(
         &self,
         connection: &mut Connection,
@@ -270,13 +271,15 @@ impl Exchange<'_> {
             };
             match received {
                 Ok(Received::GoAhead) => {}
-                Ok(Received::Answer(_))
-                    if connection.protocol_refused && !connection.subscribed =>
-                {
+                Ok(Received::Answer(_)) if connection.refused && may_be_early(connection) => {
                     return Ok(None);
                 }
                 Ok(Received::Answer(response)) => return Ok(Some(response)),
-                Err(Error::Connection(error)) if error.lost && !connection.subscribed => {
+                Err(Error::Connection(error)) if error.lost && may_be_early(connection) => {
+                    tracing::debug!(%error, "no answer to a flight of packets");
+                    return Ok(None);
+                }
+                Err(Error::Protocol(error)) if may_be_early(connection) => {
                     tracing::debug!(%error, "no answer to a flight of packets");
                     return Ok(None);
                 }
@@ -300,12 +303,12 @@ impl Exchange<'_> {
                 Incoming::Accepted | Incoming::Subscribed => return Ok(Received::GoAhead),
                 Incoming::Refused(refusal) => {
                     connection.refused = true;
-                    connection.protocol_refused = refusal.is_about_the_protocol();
+                    connection.is_judged = !refusal.may_concern_the_start();
                     return codec::refusal(refusal, stage).map(Received::Answer);
                 }
                 Incoming::SubscriptionRefused(code) => {
                     connection.refused = true;
-                    connection.protocol_refused = Refusal::Reason(code).is_about_the_protocol();
+                    connection.is_judged = !codec::reason::may_concern_the_start(code);
                     return Ok(Received::Answer(codec::subscription_refusal(code)));
                 }
                 Incoming::Acknowledged { packet_id } | Incoming::Received { packet_id } => {
@@ -346,6 +349,11 @@ impl Exchange<'_> {
             }
         }
     }
+}
+
+/// Whether what came may be due to packets that came too early for the service.
+fn may_be_early(connection: &Connection) -> bool {
+    !connection.subscribed && !connection.is_judged
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl Failure {
 
     /// Whether it may be about how a connection was started rather than about who wants it.
     pub(crate) fn may_concern_the_start(&self) -> bool {
-        self.error_code().is_none() && self.status() == 400
+        self.error_code().is_none() && matches!(self.status(), 400 | 403)
     }
 
     /// The answer that it is. The service's own code decides, where it sends one; otherwise the condition.

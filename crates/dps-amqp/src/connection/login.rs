@@ -26,7 +26,9 @@ impl Connection {
             self.put_init(mechanism.as_mut());
         }
         if self.header().await? == Protocol::Amqp {
-            return Err(Malformed::new("it offers no SASL, which a SAS token needs").into());
+            return Err(Broken::Unfit(Malformed::new(
+                "it offers no SASL, which a SAS token needs",
+            )));
         }
         let Body::Mechanisms(offered) = self.frame().await?.body else {
             return Err(Malformed::new("SASL does not begin with the mechanisms on offer").into());
@@ -35,7 +37,7 @@ impl Connection {
         let mut mechanism = match known {
             Some(mechanism) => {
                 // It may have been sent already, but a service that does not offer it need not answer.
-                sasl::check(mechanism.name(), &offered)?;
+                sasl::check(mechanism.name(), &offered).map_err(Broken::Unfit)?;
                 mechanism
             }
             // A service that has seen no certificate offers what devices without one do: so it refuses the credential.

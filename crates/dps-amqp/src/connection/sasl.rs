@@ -28,7 +28,7 @@ pub(crate) trait Mechanism: Send {
     /// What it answers to a challenge.
     ///
     /// # Errors
-    /// [`Broken::Nonsense`] when the mechanism has no such challenge, [`Broken::Credential`] when the device can't answer.
+    /// [`Broken::Unfit`] or [`Broken::Nonsense`] when the mechanism has no such challenge, [`Broken::Credential`] when the device can't answer.
     fn respond<'a>(&'a mut self, challenge: &'a [u8]) -> Answer<'a>;
 }
 
@@ -103,7 +103,7 @@ impl Mechanism for Plain {
 
     fn respond<'a>(&'a mut self, _challenge: &'a [u8]) -> Answer<'a> {
         let wrong = Malformed::new("a SASL challenge, where PLAIN has none");
-        Box::pin(ready(Err(wrong.into())))
+        Box::pin(ready(Err(Broken::Unfit(wrong))))
     }
 }
 

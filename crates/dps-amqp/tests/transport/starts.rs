@@ -91,6 +91,34 @@ async fn a_start_that_dies_is_tried_once_more_step_by_step() {
             ],
         ),
         (
+            "with nonsense at once",
+            vec![Turn::Read(LOGIN), Turn::Send([SASL, b"\0\0\0\x03\x02\x01\0\0"].concat())],
+        ),
+        (
+            "with nonsense after the login",
+            vec![
+                Turn::Read(LOGIN),
+                Turn::Send(logged_in()),
+                Turn::Read(START),
+                Turn::Send([AMQP, b"\0\0\0\x03\x02\0\0\0"].concat()),
+            ],
+        ),
+        (
+            "with a frame out of its place",
+            vec![Turn::Read(LOGIN), Turn::Send([SASL, &frame(&open())].concat())],
+        ),
+        (
+            "with a close for what is not allowed",
+            vec![
+                Turn::Read(LOGIN),
+                Turn::Send(logged_in()),
+                Turn::Read(START),
+                Turn::Send(
+                    [AMQP, &frame(&open()), &close(Some(error("amqp:not-allowed", None)))].concat(),
+                ),
+            ],
+        ),
+        (
             "with an end",
             vec![
                 Turn::Read(LOGIN),

@@ -67,6 +67,16 @@ pub fn meaning(code: u8) -> &'static str {
     }
 }
 
+/// Whether a refusal for this reason may be due to packets that came too early: not if it is about the version, about who
+/// the device is, or about how the service does.
+#[must_use]
+pub fn may_concern_the_start(code: u8) -> bool {
+    let is_about_the_device = matches!(code, 0x85..=0x87 | 0x8A | 0x8C);
+    let is_about_the_service =
+        matches!(code, 0x88 | 0x89 | 0x8B | 0x97 | 0x98 | 0x9C | 0x9D | 0x9F | 0xA0);
+    code != UNSUPPORTED_VERSION && !is_about_the_device && !is_about_the_service
+}
+
 /// The status by which the state machine judges a refusal for this reason.
 #[must_use]
 pub fn status(code: u8) -> u16 {

@@ -123,6 +123,93 @@ async fn a_pipelined_start_that_is_lost_is_tried_once_more_step_by_step() {
     assert_eq!((connection, kinds(&packets)), (3, [Sent::Connect].to_vec()));
 }
 
+/// What a broker may do to packets that come before its CONNACK or SUBACK, as the bytes that it sends last, if any.
+/// `0x20` and `0x90` stand for whichever it is.
+fn deaths(is_suback: bool) -> Vec<(Vec<u8>, bool)> {
+    let code = |code: u8| match is_suback {
+        true => vec![0x90, 3, 0, 1, code],
+        false => vec![0x20, 2, 0, code],
+    };
+    let early = [0x80, 0x81, 0x82, 0x83, 0x8F, 0x90, 0x91, 0x93, 0x95, 0x96, 0x99, 0x9B, 0xFF];
+    let judged = [0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8B, 0x8C, 0x97, 0x9C, 0x9D, 0x9F, 0x84];
+    let mut deaths = vec![
+        (vec![], true),
+        (vec![0xE0, 0], true),
+        // More than a packet may have, and a packet of clients only.
+        (vec![0xE0, 0xFF, 0xFF, 0xFF, 0xFF, 1], is_suback),
+        (vec![0x82, 0], is_suback),
+        (vec![0xF0, 0], is_suback),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), false),
+    ];
+    if is_suback {
+        deaths.retain(|(bytes, _)| !bytes.starts_with(b"HTTP"));
+        deaths.push((vec![0x90, 1, 0], true));
+    } else {
+        deaths.push((vec![0x20, 2, 0, 99], true));
+        deaths.extend((1..=5).map(|refusal| (code(refusal), false)));
+    }
+    deaths.extend(early.map(|reason| (code(reason), true)));
+    deaths.extend(judged.map(|reason| (code(reason), false)));
+    deaths.extend([0x81, 0x82, 0x93, 0x96].map(|reason| (vec![0xE0, 1, reason], true)));
+    deaths.extend([0x87, 0x89, 0x8B, 0x9D].map(|reason| (vec![0xE0, 1, reason], false)));
+    deaths
+}
+
+/// Whatever the symptom: closing, resetting, refusing and nonsense. What judges the device or the service is no symptom, and
+/// without an early packet there is none.
+#[tokio::test]
+async fn what_a_broker_does_to_early_packets_is_tried_once_more_step_by_step() {
+    for is_suback in [false, true] {
+        for (bytes, is_early) in deaths(is_suback) {
+            for (resets, pipelined) in [(false, true), (true, true), (false, false)] {
+                // What a reset throws away was not heard.
+                if resets && !bytes.is_empty() {
+                    continue;
+                }
+                let (good, last) = (service([ok("1"), ok("2")]), bytes.clone());
+                let script: Script = std::sync::Arc::new(move |connection, packet| match packet {
+                    _ if connection > 1 => good(connection, packet),
+                    Packet::Connect(_) if is_suback => courtesy(packet),
+                    _ => vec![Reply::Raw(last.clone()), Reply::Close],
+                });
+                let (tls, roots) = trusted_tls();
+                let mut peer = match resets {
+                    false => Peer::start(tls, script).await,
+                    true => {
+                        let resetting = |tls: support::ServerStream| async {
+                            tls.get_ref().0.set_zero_linger().unwrap();
+                            Some(tls)
+                        };
+                        Peer::over(tls, script, resetting).await
+                    }
+                };
+                let config = config(&localhost(peer.address), roots);
+                let config = adjusted(config, |config| config.pipelined = pipelined);
+                let mut transport = MqttTransport::new(config).unwrap();
+                let case =
+                    format!("{bytes:x?}, SUBACK: {is_suback}, reset: {resets}, early: {pipelined}");
+                let outcome = register(&mut transport).await;
+                let is_assigned = outcome.as_ref().is_ok_and(|response| response.body == b"1");
+                assert_eq!(is_assigned, is_early && pipelined, "{case}: {outcome:?}");
+                if !is_assigned {
+                    continue;
+                }
+                // The transport remembers it.
+                transport.end_session().await.unwrap();
+                peer.closed(2).await;
+                assert_eq!(register(&mut transport).await.unwrap().body, b"2", "{case}");
+                let first = loop {
+                    let (connection, packets) = peer.flight().await;
+                    if connection == 3 {
+                        break kinds(&packets);
+                    }
+                };
+                assert_eq!(first, [Sent::Connect], "{case}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_start_is_tried_once_more_and_never_after_an_answer() {
     let closing: Script = std::sync::Arc::new(|_, _| vec![Reply::Close]);

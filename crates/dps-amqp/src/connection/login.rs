@@ -31,7 +31,9 @@ impl Connection {
             )));
         }
         let Body::Mechanisms(offered) = self.frame().await?.body else {
-            return Err(Malformed::new("SASL does not begin with the mechanisms on offer").into());
+            // An echo does so.
+            let wrong = Malformed::new("SASL does not begin with the mechanisms on offer");
+            return Err(Broken::Unfit(wrong));
         };
         let announced = known.is_some() && pipelined;
         let mut mechanism = match known {

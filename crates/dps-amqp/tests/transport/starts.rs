@@ -104,10 +104,6 @@ async fn a_start_that_dies_is_tried_once_more_step_by_step() {
             ],
         ),
         (
-            "with a frame out of its place",
-            vec![Turn::Read(LOGIN), Turn::Send([SASL, &frame(&open())].concat())],
-        ),
-        (
             "with a close for what is not allowed",
             vec![
                 Turn::Read(LOGIN),

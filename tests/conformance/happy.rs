@@ -3,7 +3,7 @@
 use dps_client::{Json, OperationStatus, RegistrationRequest, Settings, Substatus};
 use dps_conformance::{Bench, Cell, DEVICE, adjusted, fast, settle};
 use dps_emulator::{
-    Behavior, EventKind, Fault, Operation, Reprovisioning, RetryAfter, ReturnedPayload,
+    Allocation, Behavior, EventKind, Fault, Operation, Reprovisioning, RetryAfter, ReturnedPayload,
 };
 use serde_json::{Value, json};
 
@@ -218,7 +218,8 @@ async fn registering_again_moves_the_device_when_the_allocation_says_so(cell: Ce
         (Reprovisioning::ResetData, Substatus::DeviceDataReset),
     ] {
         let bench = Bench::with(cell, |enrollment| {
-            enrollment.assign_to_each(["hub-a", "hub-b"]).reprovisioning(policy)
+            let enrollment = enrollment.assign_to_each(["hub-a", "hub-b"]).reprovisioning(policy);
+            enrollment.allocation(Allocation::EachRun)
         })
         .await;
         assert_eq!(bench.register().await.unwrap().assigned_hub, "hub-a", "{policy:?}");

@@ -20,8 +20,8 @@ use serde::Serialize;
 use crate::{
     files::Source,
     given::{
-        self, ADMIN_PORT, AMQP_PORT, CA_OUT, CONFIG, EVENTS, GROUP_CA, Given, HTTPS_PORT, LISTEN,
-        MQTT_PORT, NAME, Setting, wrong,
+        self, ADMIN_PORT, AMQP_PORT, CA_CERT, CA_KEY, CA_OUT, CONFIG, EVENTS, GROUP_CA, Given,
+        HTTPS_PORT, LISTEN, MQTT_PORT, NAME, Setting, wrong,
     },
     interrupt::{self, Interrupts},
     output::{self, print},
@@ -91,6 +91,12 @@ pub(crate) struct Arguments {
     /// File with the authorities of the enrollment group `x509-group`
     #[arg(long, value_name = "PEM")]
     group_ca: Option<String>,
+    /// Certificate of the emulator's own authority, with --ca-key; a fresh one at each start without them
+    #[arg(long, value_name = "PEM")]
+    ca_cert: Option<String>,
+    /// Key of the authority of --ca-cert
+    #[arg(long, value_name = "PEM")]
+    ca_key: Option<String>,
     /// Where to write the certificate of the emulator's own authority, which devices must trust
     #[arg(long, value_name = "FILE")]
     ca_out: Option<String>,
@@ -209,8 +215,14 @@ impl Arguments {
     /// The files that flags or their variables name.
     fn files(&self) -> Result<outputs::Files, Error> {
         let written = [EVENTS.find(self.events.as_ref())?, CA_OUT.find(self.ca_out.as_ref())?];
-        let read = [CONFIG.find(self.config.as_ref())?, GROUP_CA.find(self.group_ca.as_ref())?];
-        let [written, read] = [written, read].map(|all| all.into_iter().flatten().collect());
+        let read = [
+            CONFIG.find(self.config.as_ref())?,
+            GROUP_CA.find(self.group_ca.as_ref())?,
+            CA_CERT.find(self.ca_cert.as_ref())?,
+            CA_KEY.find(self.ca_key.as_ref())?,
+        ];
+        let (written, read) =
+            (written.into_iter().flatten().collect(), read.into_iter().flatten().collect());
         Ok(outputs::Files { written, read })
     }
 
@@ -239,6 +251,28 @@ impl Arguments {
                 config.enrollment(Enrollment::group("x509-group", GroupAttestation::X509(ca)))
             }
             (key, ca) => config.with_any_device(key, ca).map_err(|e| misread(GROUP_KEY, "", &e))?,
+        };
+        if config.enrollments().is_empty() && !given::QUIET.is_on(self.quiet)? {
+            report::warn(
+                "the configuration file has no enrollment: no device can register; add an [[enrollment]]",
+            );
+        }
+        let authority = (CA_CERT.file(self.ca_cert.as_ref())?, CA_KEY.file(self.ca_key.as_ref())?);
+        config = match authority {
+            (None, None) => config,
+            (Some(certificate), Some(key)) => {
+                let authority = config.authority(&certificate.read()?, &key.read()?);
+                authority.map_err(|error| {
+                    let file = if error.field() == "ca-key" { key } else { certificate };
+                    wrong(file.from, &file.path, error.reason())
+                })?
+            }
+            (Some(certificate), None) => {
+                return Err(wrong(certificate.from, &certificate.path, "give --ca-key with it"));
+            }
+            (None, Some(key)) => {
+                return Err(wrong(key.from, &key.path, "give --ca-cert with it"));
+            }
         };
         let names = NAME.list(&self.name)?;
         let name = names.first().map_or(NAME.flag, |name| name.from);

@@ -25,7 +25,9 @@ macro_rules! settings {
 settings! {
     ADMIN_PORT "--admin-port" "DPS_ADMIN_PORT"
     AMQP_PORT "--amqp-port" "DPS_AMQP_PORT"
+    CA_CERT "--ca-cert" "DPS_CA_CERT"
     CA_FILE "--ca-file" "DPS_CA_FILE"
+    CA_KEY "--ca-key" "DPS_CA_KEY"
     CA_OUT "--ca-out" "DPS_CA_OUT"
     CERT "--cert" "DPS_CERT"
     CONFIG "--config" "DPS_CONFIG"

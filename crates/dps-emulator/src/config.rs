@@ -1,6 +1,12 @@
 //! What an emulator is started with.
 
-use std::{fmt, io::Write, net::IpAddr, path::Path, time::Duration};
+use std::{
+    fmt,
+    io::Write,
+    net::IpAddr,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use dps_attestation::GroupKey;
 use dps_state_machine::IdScope;
@@ -12,6 +18,7 @@ use crate::{
     config_error::ConfigError,
     enrollment::{Enrollment, GroupAttestation},
     keys::CaCertificates,
+    tls::Ca,
 };
 
 mod file;
@@ -35,6 +42,7 @@ pub struct Config {
     pub(crate) admin_port: Option<u16>,
     pub(crate) server_names: Vec<String>,
     pub(crate) server_certificate: ServerCertificate,
+    pub(crate) ca: Option<Ca>,
     pub(crate) connection_faults: Vec<ConnectionFault>,
     pub(crate) events: Option<Sink>,
     pub(crate) limits: Limits,
@@ -62,6 +70,7 @@ impl Config {
             admin_port: None,
             server_names: Vec::new(),
             server_certificate: ServerCertificate::Valid,
+            ca: None,
             connection_faults: Vec::new(),
             events: None,
             limits: Limits::default(),
@@ -184,6 +193,22 @@ impl Config {
     pub fn server_certificate(mut self, certificate: ServerCertificate) -> Self {
         self.server_certificate = certificate;
         self
+    }
+
+    /// Takes a certificate authority from two PEM files for the server certificate; without it, a fresh one with a name of
+    /// its own is made at each start.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the certificate is no authority or out of its dates, or the key is not its own.
+    pub fn authority(mut self, certificate: &[u8], key: &[u8]) -> Result<Self, ConfigError> {
+        self.ca = Some(Ca::read(certificate, key, SystemTime::now())?);
+        Ok(self)
+    }
+
+    /// The enrollments that it has so far.
+    #[must_use]
+    pub fn enrollments(&self) -> &[Enrollment] {
+        &self.enrollments
     }
 
     /// Sets what goes wrong with the first connections, one fault for each.

@@ -74,9 +74,9 @@ impl Emulator {
         config.check()?;
         let id_scope = config.chosen_id_scope()?;
         let service = Service::new(id_scope.clone(), config.enrollments, seed()?)?;
-        let identity =
-            Identity::make(&config.server_names, config.server_certificate, SystemTime::now())
-                .map_err(|error| ConfigError::new("server-certificate", &error.to_string()))?;
+        let Config { server_names, server_certificate, ca, .. } = config;
+        let identity = Identity::make(&server_names, server_certificate, ca, SystemTime::now())
+            .map_err(|error| ConfigError::new("server-certificate", &error.to_string()))?;
         let (https_port, https) = bind("https-port", &config.bind, config.https_port)?;
         let (mqtt_port, mqtts) = bind("mqtt-port", &config.bind, config.mqtt_port)?;
         let (amqp_port, amqps) = bind("amqp-port", &config.bind, config.amqp_port)?;

@@ -20,6 +20,7 @@ pub struct Enrollment {
     pub(crate) members: Members,
     pub(crate) enabled: bool,
     pub(crate) hubs: Vec<String>,
+    pub(crate) allocation: Allocation,
     pub(crate) device_id: Option<String>,
     pub(crate) payload: ReturnedPayload,
     pub(crate) reprovisioning: Reprovisioning,
@@ -55,6 +56,7 @@ impl Enrollment {
             members,
             enabled: true,
             hubs: vec![Self::DEFAULT_HUB.to_owned()],
+            allocation: Allocation::default(),
             device_id: None,
             payload: ReturnedPayload::default(),
             reprovisioning: Reprovisioning::default(),
@@ -96,11 +98,17 @@ impl Enrollment {
         self.assign_to_each([hub])
     }
 
-    /// Sets several hubs: each run of the allocation for a device takes the next one, around and around. So a
-    /// device that registers again moves, unless [`Reprovisioning::Never`] keeps it.
+    /// Sets several hubs, among which the [`Allocation`] chooses.
     #[must_use]
     pub fn assign_to_each<H: Into<String>>(mut self, hubs: impl IntoIterator<Item = H>) -> Self {
         self.hubs = hubs.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets how one of several hubs is chosen.
+    #[must_use]
+    pub fn allocation(mut self, allocation: Allocation) -> Self {
+        self.allocation = allocation;
         self
     }
 
@@ -227,6 +235,23 @@ pub enum ReturnedPayload {
     Echo,
     /// This one, to the letter.
     Fixed(Json),
+}
+
+/// Which of an enrollment's hubs a device gets.
+///
+/// See <https://learn.microsoft.com/azure/iot-dps/how-to-use-allocation-policies>.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Allocation {
+    /// Each new device gets the next hub, around and around, and the same one when it registers again.
+    #[default]
+    Evenly,
+    /// Every device gets the first hub.
+    Static,
+    /// Each run of the allocation for a device takes the next hub. So a device that registers again moves, unless
+    /// [`Reprovisioning::Never`] keeps it.
+    EachRun,
 }
 
 /// What a device that is assigned already gets when it registers again.

@@ -6,6 +6,7 @@ use dps_attestation::parse_certificates;
 use dps_state_machine::Error;
 use ring::digest;
 use rustls_pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Version};
 
 use crate::config_error::ConfigError;
 
@@ -95,6 +96,10 @@ impl CaCertificates {
             rustls::RootCertStore::empty().add(der.clone()).map_err(|error| {
                 ConfigError::new("ca", &format!("certificate {number} can't be used: {error}"))
             })?;
+            let parsed = X509Certificate::from_der(der).ok();
+            if let Some(reason) = parsed.and_then(|(_, parsed)| why_no_authority(&parsed)) {
+                return Err(ConfigError::new("ca", &format!("certificate {number}: {reason}")));
+            }
         }
         Ok(Self(certificates))
     }
@@ -110,8 +115,24 @@ impl FromStr for CaCertificates {
     }
 }
 
+/// Why a certificate can't issue any other. One of version 1 has no place to say so.
+/// See <https://www.rfc-editor.org/rfc/rfc5280#section-4.2.1.9>.
+pub(crate) fn why_no_authority(certificate: &X509Certificate<'_>) -> Option<&'static str> {
+    let usage = certificate.key_usage().ok().flatten();
+    if certificate.version() == X509Version::V3 && !certificate.is_ca() {
+        Some("it is no authority, since it lacks CA:TRUE; give the CA that issued it")
+    } else if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
+        Some("it is no authority, since its key usage lacks keyCertSign; give one that may issue")
+    } else {
+        None
+    }
+}
+
 /// Every certificate in the text; an error names the block that can't be read.
-fn certificates(field: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+pub(crate) fn certificates(
+    field: &str,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     match parse_certificates(pem) {
         Ok(certificates) => Ok(certificates.into_iter().map(CertificateDer::from).collect()),
         Err(Error::Configuration(error)) => Err(ConfigError::new(field, &error.reason)),

@@ -71,6 +71,8 @@ pub use config_error::ConfigError;
 pub use core::events::{Event, EventKind, EventLog, Method, Operation, Transport};
 pub use dps_attestation::{GroupKey, IdScope, RegistrationId, SymmetricKey};
 pub use emulator::{Emulator, StartError};
-pub use enrollment::{Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload};
+pub use enrollment::{
+    Allocation, Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload,
+};
 pub use keys::{CaCertificates, Thumbprint};
 pub use tpm::{NoRandomness, TpmKeyError, TpmStorageKey, wrap_key};

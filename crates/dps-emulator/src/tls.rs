@@ -1,14 +1,17 @@
 //! The emulator's TLS: its own CA, a server certificate, and device certificates that the enrollments judge.
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use dps_attestation::X509Identity;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
 };
+use ring::rand::SystemRandom;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName as IssuerName, ServerConfig,
     SignatureScheme,
@@ -21,7 +24,7 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::config::ServerCertificate;
+use crate::{config::ServerCertificate, config_error::ConfigError, core::clock, keys};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -50,9 +53,10 @@ impl Identity {
     pub(crate) fn make(
         names: &[String],
         certificate: ServerCertificate,
+        ca: Option<Ca>,
         now: SystemTime,
     ) -> Result<Self, IdentityError> {
-        let ca = Ca::make(now)?;
+        let ca = ca.map_or_else(|| Ca::make(now), Ok)?;
         let issuer = match certificate {
             ServerCertificate::WrongCa => &Ca::make(now)?,
             _ => &ca,
@@ -72,7 +76,8 @@ impl Identity {
     }
 }
 
-struct Ca {
+/// The emulator's own authority.
+pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
@@ -81,13 +86,61 @@ impl Ca {
     fn make(now: SystemTime) -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
-        params.distinguished_name = named("dps-emulator CA");
+        // A name of its own, so that no other CA of an emulator is taken for this one.
+        let number: [u8; 4] = ring::rand::generate(&SystemRandom::new())
+            .map_err(|_| rcgen::Error::RingUnspecified)?
+            .expose();
+        params.distinguished_name =
+            named(&format!("dps-emulator CA {:08x}", u32::from_be_bytes(number)));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = (now - DAY).into();
         params.not_after = (now + 365 * DAY).into();
         let pem = params.self_signed(&key)?.pem();
         Ok(Self { issuer: Issuer::new(params, key), pem })
+    }
+}
+
+impl Ca {
+    /// One that was made elsewhere.
+    pub(crate) fn read(
+        certificate: &[u8],
+        key: &[u8],
+        now: SystemTime,
+    ) -> Result<Self, ConfigError> {
+        let wrong = |reason: &str| ConfigError::new("ca-cert", reason);
+        let certificates = keys::certificates("ca-cert", certificate)?;
+        let der = certificates.first().ok_or_else(|| wrong("there is no certificate in it"))?;
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|_| wrong("it can't be read"))?;
+        if let Some(reason) = keys::why_no_authority(&parsed) {
+            return Err(wrong(reason));
+        }
+        let seconds = i64::try_from(clock::unix_seconds(now)).unwrap_or(i64::MAX);
+        let validity = parsed.validity();
+        if validity.not_after.timestamp() < seconds {
+            return Err(wrong("it has expired; give one that is valid"));
+        }
+        if validity.not_before.timestamp() > seconds {
+            return Err(wrong("it is not valid yet; give one that is, or set the clock"));
+        }
+        X509Identity::from_pem(certificate, key)
+            .map_err(|error| ConfigError::from_parser("ca-key", &error))?;
+        let unusable = |_| {
+            let reason =
+                "give the key as PKCS #8, as `openssl pkcs8 -topk8 -nodes -in FILE` makes it";
+            ConfigError::new("ca-key", reason)
+        };
+        let key = KeyPair::from_pem(&String::from_utf8_lossy(key)).map_err(unusable)?;
+        let issuer = Issuer::from_ca_cert_der(der, key)
+            .map_err(|error| wrong(&format!("it can't be used: {error}")))?;
+        let text = String::from_utf8_lossy(certificate).into_owned();
+        Ok(Self { issuer, pem: text })
+    }
+}
+
+impl fmt::Debug for Ca {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ca(..)")
     }
 }
 

@@ -269,3 +269,96 @@ fn no_file_is_overwritten_that_another_flag_names() {
     assert_eq!(fs::read_to_string(group_ca).unwrap(), "not looked at");
     assert!(!std::path::Path::new(&new).exists());
 }
+
+/// A certificate with its key, as PEM.
+fn certificate(change: impl FnOnce(&mut rcgen::CertificateParams)) -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "Our CA");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    change(&mut params);
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+#[test]
+fn what_is_no_authority_is_refused_by_the_name_of_its_file() {
+    let folder = Folder::new();
+    let (good, good_key) = certificate(|_| {});
+    let (leaf, leaf_key) = certificate(|params| params.is_ca = rcgen::IsCa::NoCa);
+    let (signs_nothing, its_key) = certificate(|params| {
+        params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+    });
+    let (old, old_key) = certificate(|params| {
+        params.not_before = rcgen::date_time_ymd(2015, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    });
+    let (early, early_key) =
+        certificate(|params| params.not_before = rcgen::date_time_ymd(4000, 1, 1));
+    let cases = [
+        (&leaf, &leaf_key, "--ca-cert", "lacks CA:TRUE"),
+        (&signs_nothing, &its_key, "--ca-cert", "lacks keyCertSign"),
+        (&old, &old_key, "--ca-cert", "it has expired"),
+        (&early, &early_key, "--ca-cert", "not valid yet"),
+        (&good, &leaf_key, "--ca-key", "it is not the key of"),
+        (&good, &good, "--ca-key", "key"),
+        (&good_key, &good_key, "--ca-cert", "certificate"),
+    ];
+    for (certificate, key, flag, says) in cases {
+        let secret = key.lines().nth(1).unwrap();
+        let (certificate, key) = (folder.file("ca.pem", certificate), folder.file("ca.key", key));
+        let ended = run(&mut dps(&["emulate", "--ca-cert", &certificate, "--ca-key", &key]));
+        assert_eq!(ended.code, 2, "{ended:?}");
+        let file = if flag == "--ca-key" { "ca.key" } else { "ca.pem" };
+        let named = ended.stderr.contains(flag) && ended.stderr.contains(file);
+        assert!(named && ended.stderr.contains(says), "{says}: {}", ended.stderr);
+        assert!(!ended.stderr.contains(secret), "{}", ended.stderr);
+    }
+    for (pem, says) in [(&leaf, "lacks CA:TRUE"), (&signs_nothing, "lacks keyCertSign")] {
+        let file = folder.file("group.pem", pem);
+        let ended = run(&mut dps(&["emulate", "--group-ca", &file]));
+        assert_eq!(ended.code, 2, "{ended:?}");
+        let named = ended.stderr.contains("--group-ca") && ended.stderr.contains("group.pem");
+        assert!(named && ended.stderr.contains(says), "{}", ended.stderr);
+    }
+    let file = folder.file("ca.pem", &good);
+    for [flag, other] in [["--ca-cert", "--ca-key"], ["--ca-key", "--ca-cert"]] {
+        let ended = run(&mut dps(&["emulate", flag, &file]));
+        assert!(ended.code == 2 && ended.stderr.contains(&format!("give {other}")), "{ended:?}");
+    }
+}
+
+#[test]
+fn the_authority_is_fresh_at_each_start_unless_one_is_given() {
+    let subject =
+        |emulator: &Emulator| fs::read_to_string(text(&emulator.ready, "caFile")).unwrap();
+    let [one, two] = [(), ()].map(|()| Emulator::start(Folder::new(), &[]));
+    assert_ne!(subject(&one), subject(&two));
+    let folder = Folder::new();
+    let (certificate, key) = certificate(|_| {});
+    let (ca, key) = (folder.file("ca.pem", &certificate), folder.file("ca.key", key));
+    for _ in 0..2 {
+        let folder = Folder::new();
+        let config = folder.file(
+            "emulator.toml",
+            format!("[[enrollment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\"\n"),
+        );
+        let arguments = ["--ca-cert", &ca, "--ca-key", &key, "--config", &config];
+        let emulator = Emulator::start(folder, &arguments);
+        assert_eq!(subject(&emulator), certificate);
+        run(&mut emulator.register_dev(&[])).assigned();
+    }
+}
+
+#[test]
+fn a_file_without_an_enrollment_is_warned_of() {
+    for (arguments, is_warned) in [(&[][..], true), (&["--quiet"], false)] {
+        let folder = Folder::new();
+        let config = folder.file("emulator.toml", "https-port = 0\n");
+        let arguments = [&["--config", config.as_str()], arguments].concat();
+        let emulator = Emulator::start(folder, &arguments);
+        emulator.running.signal("-TERM");
+        let warning = "warning: the configuration file has no enrollment";
+        assert_eq!(emulator.running.ended().stderr.contains(warning), is_warned);
+    }
+}

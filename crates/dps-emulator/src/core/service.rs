@@ -3,7 +3,10 @@
 //! [`Service::authenticate`] judges what the peer showed; [`Service::register`] and [`Service::query`] take what came
 //! of it.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::SystemTime,
+};
 
 use dps_attestation::SymmetricKey;
 use dps_state_machine::{IdScope, Json, RegistrationId};
@@ -54,6 +57,8 @@ pub(crate) struct Service {
     id_scope: IdScope,
     enrollments: Vec<Enrollment>,
     devices: Devices,
+    /// How many devices of each enrollment have got a hub, by its name.
+    turns: HashMap<String, usize>,
     tpms: Tpms,
     guids: Guids,
 }
@@ -73,6 +78,8 @@ struct Device {
     enrollment: String,
     operation: Option<Operation>,
     assignment: Option<Assignment>,
+    /// Which of its enrollment's devices it is, in the order in which they got a hub.
+    turn: Option<usize>,
     allocations: usize,
     register: Cursor,
     query: Cursor,
@@ -118,6 +125,7 @@ impl Service {
             id_scope,
             enrollments: vec![],
             devices: Devices::default(),
+            turns: HashMap::new(),
             tpms: Tpms::default(),
             guids: Guids::new(seed),
         };
@@ -137,6 +145,7 @@ impl Service {
         self.enrollment_mut(name)?;
         self.enrollments.retain(|enrollment| !enrollment.is_named(name));
         self.devices.forget(name);
+        self.turns.retain(|enrollment, _| !enrollment.eq_ignore_ascii_case(name));
         self.tpms.forget(name);
         Ok(())
     }
@@ -164,6 +173,7 @@ impl Service {
     /// Forgets all that devices have done. Enrollments and their behavior stay.
     pub(crate) fn forget_devices(&mut self) {
         self.devices.clear();
+        self.turns.clear();
         self.tpms.clear();
     }
 
@@ -313,10 +323,11 @@ impl Service {
         let mut returned = None;
         set("registrationId", json!(who.registration_id.as_str()));
         let tpm_key = self.tpms.assigned(who.registration_id.as_str()).ok();
+        let turn = self.turn(who);
         let device = self.device(who);
         let status = match outcome {
             Outcome::Assigned | Outcome::Status(_) => {
-                let assignment = device.allocate(&enrollment, now, force);
+                let assignment = device.allocate(&enrollment, turn, now, force);
                 set("createdDateTimeUtc", json!(clock::rfc3339(assignment.created)));
                 set("lastUpdatedDateTimeUtc", json!(clock::rfc3339(assignment.updated)));
                 set("assignedHub", json!(assignment.hub));
@@ -377,6 +388,17 @@ impl Service {
 
     fn device(&mut self, who: &Authenticated) -> &mut Device {
         self.devices.of(who.registration_id.as_str(), &who.enrollment)
+    }
+
+    fn turn(&mut self, who: &Authenticated) -> usize {
+        if let Some(turn) = self.device(who).turn {
+            return turn;
+        }
+        let next = self.turns.entry(who.enrollment.clone()).or_default();
+        let turn = *next;
+        *next += 1;
+        self.device(who).turn = Some(turn);
+        turn
     }
 
     fn enrollment(&self, name: &str) -> Option<&Enrollment> {

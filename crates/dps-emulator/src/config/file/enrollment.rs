@@ -11,7 +11,9 @@ use super::{fault, fields, json, unopened};
 use crate::{
     behavior::{Behavior, Outcome, RetryAfter, Times},
     config_error::ConfigError,
-    enrollment::{Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload},
+    enrollment::{
+        Allocation, Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload,
+    },
     keys::{CaCertificates, Thumbprint},
     tpm::TpmStorageKey,
 };
@@ -33,6 +35,8 @@ struct Raw {
     enabled: Option<bool>,
     hub: Option<String>,
     hubs: Option<Vec<String>>,
+    #[serde(default)]
+    allocation: Allocation,
     device_id: Option<String>,
     payload: Option<RawPayload>,
     #[serde(default)]
@@ -212,6 +216,7 @@ fn settings(enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError>
     Ok(Enrollment {
         enabled: raw.enabled.unwrap_or(true),
         hubs,
+        allocation: raw.allocation,
         device_id: raw.device_id,
         payload,
         reprovisioning: raw.reprovisioning,

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::Device;
-use crate::enrollment::{Enrollment, Reprovisioning};
+use crate::enrollment::{Allocation, Enrollment, Reprovisioning};
 
 /// Where a device belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,10 +17,12 @@ pub(crate) struct Assignment {
 }
 
 impl Device {
-    /// Runs the allocation as the enrollment's policy wants it, and keeps what comes of it.
+    /// Runs the allocation as the enrollment's policy wants it, and keeps what comes of it. `turn` counts the devices of
+    /// the enrollment that came before.
     pub(super) fn allocate(
         &mut self,
         enrollment: &Enrollment,
+        turn: usize,
         now: SystemTime,
         force: bool,
     ) -> Assignment {
@@ -30,17 +32,22 @@ impl Device {
         let assignment = match former {
             Some(former) if stays => former,
             former => {
-                let hub = self.next_hub(enrollment);
+                let hub = self.next_hub(enrollment, turn);
                 assign(enrollment, now, force, hub, former)
             }
         };
         self.assignment.insert(assignment).clone()
     }
 
-    fn next_hub(&mut self, enrollment: &Enrollment) -> String {
-        let hub = enrollment.hubs.iter().cycle().nth(self.allocations);
-        self.allocations = (self.allocations + 1) % enrollment.hubs.len().max(1);
-        hub.cloned().unwrap_or_default()
+    fn next_hub(&mut self, enrollment: &Enrollment, turn: usize) -> String {
+        let place = match enrollment.allocation {
+            Allocation::Evenly => turn,
+            Allocation::Static => 0,
+            Allocation::EachRun => self.allocations,
+        };
+        self.allocations += 1;
+        let place = place % enrollment.hubs.len().max(1);
+        enrollment.hubs.get(place).cloned().unwrap_or_default()
     }
 }
 

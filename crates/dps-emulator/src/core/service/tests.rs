@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     behavior::{Body, Delivery, Fault, RetryAfter},
-    enrollment::{Attestation, GroupAttestation, Reprovisioning},
+    enrollment::{Allocation, Attestation, GroupAttestation, Reprovisioning},
 };
 use dps_attestation::{GroupKey, SymmetricKey};
 

@@ -347,7 +347,7 @@ fn chains_are_judged_by_the_same_rules_whatever_the_version_of_the_leaf() {
         let root = made("root", root, None);
         let first = made("first", first, Some(&root));
         let last = made("last", last, Some(&first));
-        let attestation = GroupAttestation::X509(CaCertificates::from_pem(&root.2).unwrap());
+        let attestation = GroupAttestation::X509(CaCertificates(vec![root.1.clone()]));
         let service = service([Enrollment::group("line", attestation)]);
         let leaves =
             [leaf(params("dev-1", false), &last), in_version_1(params("dev-1", false), &last)];

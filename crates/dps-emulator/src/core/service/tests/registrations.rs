@@ -152,9 +152,37 @@ fn payloads_are_echoed_fixed_or_left_out() {
 }
 
 #[test]
+fn devices_are_spread_over_hubs_as_the_allocation_says() {
+    for (allocation, first, again) in [
+        (Allocation::Evenly, "abcabca", "abcabca"),
+        (Allocation::Static, "aaaaaaa", "aaaaaaa"),
+        (Allocation::EachRun, "aaaaaaa", "bbbbbbb"),
+    ] {
+        let group = GroupAttestation::symmetric_key(group_key("the group"));
+        let group = Enrollment::group("factory", group).assign_to_each(["a", "b", "c"]);
+        let mut service = service([group.allocation(allocation)]);
+        let hubs = |service: &mut Service| -> String {
+            let hub = |number: usize| {
+                let id = format!("dev-{number}");
+                let token = token(&id, &group_key("the group").derive(&id.parse().unwrap()));
+                let who = service.authenticate(now(), SCOPE, &id, Credential::Sas(&token)).unwrap();
+                let reply = service.register(now(), &who, Ok(Registration::default()));
+                body(&reply)["registrationState"]["assignedHub"].as_str().unwrap().to_owned()
+            };
+            (0..7).map(hub).collect()
+        };
+        assert_eq!(hubs(&mut service), first, "{allocation:?}");
+        assert_eq!(hubs(&mut service), again, "{allocation:?}");
+        service.forget_devices();
+        assert_eq!(hubs(&mut service), first, "{allocation:?}");
+    }
+}
+
+#[test]
 fn a_device_that_registers_again_moves_as_its_policy_says() {
     let on = |policy, hubs: &[&str]| {
-        Bench::new(individual("dev-1").reprovisioning(policy).assign_to_each(hubs.to_vec()))
+        let enrollment = individual("dev-1").reprovisioning(policy).assign_to_each(hubs.to_vec());
+        Bench::new(enrollment.allocation(Allocation::EachRun))
     };
     let place = |reply: Reply| {
         let state = body(&reply)["registrationState"].clone();

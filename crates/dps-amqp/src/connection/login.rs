@@ -30,8 +30,12 @@ impl Connection {
                 "it offers no SASL, which a SAS token needs",
             )));
         }
-        let Body::Mechanisms(offered) = self.frame().await?.body else {
-            // An echo does so.
+        // An echo begins otherwise, and would be silent step by step.
+        let first = self.frame().await.map_err(|broken| match broken {
+            Broken::Nonsense(reason) => Broken::Unfit(reason),
+            other => other,
+        })?;
+        let Body::Mechanisms(offered) = first.body else {
             let wrong = Malformed::new("SASL does not begin with the mechanisms on offer");
             return Err(Broken::Unfit(wrong));
         };

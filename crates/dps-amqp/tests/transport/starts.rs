@@ -91,10 +91,6 @@ async fn a_start_that_dies_is_tried_once_more_step_by_step() {
             ],
         ),
         (
-            "with nonsense at once",
-            vec![Turn::Read(LOGIN), Turn::Send([SASL, b"\0\0\0\x03\x02\x01\0\0"].concat())],
-        ),
-        (
             "with nonsense after the login",
             vec![
                 Turn::Read(LOGIN),

@@ -2,6 +2,9 @@
 //! are read by one reader. What one takes they all take, and none leaves a certificate out in silence.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+#[cfg(unix)]
+mod advice;
+
 use std::sync::LazyLock;
 
 use dps_client::{Roots, X509Identity};
@@ -108,7 +111,7 @@ fn what_cannot_be_read_is_named_with_its_block_and_what_to_do() {
         (after(&root.replace("MII", "M*I")).into(), "block 3 (CERTIFICATE) is not base64"),
         (
             after(&root.replace('\n', "\\n")).into(),
-            "has the letters \\n where its lines should end; `printf '%b'`",
+            "has the letters \\n where its lines should end; `printf '%b'",
         ),
         (after(&root.replace('\n', "\"\n\"")).into(), "there are quotes in it"),
         (
@@ -133,7 +136,7 @@ fn what_cannot_be_read_is_named_with_its_block_and_what_to_do() {
         ),
         (
             base64(root.as_bytes()).into(),
-            "it is PEM text in base64 once more; decode it with `base64 -d`",
+            "it is PEM text in base64 once more; decode it with `base64 -d IN",
         ),
         (
             root.lines().filter(|line| !line.starts_with('-')).collect::<String>().into(),

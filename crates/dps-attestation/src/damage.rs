@@ -11,8 +11,8 @@ pub(crate) const LINES: &str = "the lines around a block read -----BEGIN CERTIFI
 
 /// What a file is that has no block in it; `None` for what was never PEM.
 pub(crate) fn of_file(file: &[u8]) -> Option<&'static str> {
-    if is_utf16(file) {
-        return Some("it is UTF-16 text; save it as UTF-8, with `iconv -f UTF-16 -t UTF-8`");
+    if let Some(advice) = of_utf16(file) {
+        return Some(advice);
     }
     of_line(file).or_else(|| of_bare_base64(file))
 }
@@ -49,7 +49,7 @@ pub(crate) fn of_line(text: &[u8]) -> Option<&'static str> {
 pub(crate) fn of_base64(body: &[u8]) -> &'static str {
     let has = |part: &[u8]| body.windows(part.len()).any(|window| window == part);
     if has(br"\n") || has(br"\r") {
-        return r"it has the letters \n where its lines should end; `printf '%b'` makes line ends of them";
+        return "it has the letters \\n where its lines should end; `printf '%b' \"$(cat IN)\" > OUT` makes line ends of them";
     }
     if has(b"\"") || has(b"'") {
         return "there are quotes in it; take those away";
@@ -68,7 +68,7 @@ fn of_bare_base64(file: &[u8]) -> Option<&'static str> {
     let start = text.get(..16)?;
     let mut start = BASE64.decode(start).map(Zeroizing::new).ok()?;
     if start.starts_with(b"-----BEGIN ") {
-        return Some("it is PEM text in base64 once more; decode it with `base64 -d`");
+        return Some("it is PEM text in base64 once more; decode it with `base64 -d IN > OUT`");
     }
     start.truncate(2);
     // A DER sequence with a length of two bytes, as certificates and RSA keys start.
@@ -77,9 +77,19 @@ fn of_bare_base64(file: &[u8]) -> Option<&'static str> {
 }
 
 /// With a byte-order mark, or by the zeros between its letters.
-fn is_utf16(file: &[u8]) -> bool {
-    let has_mark = matches!(file, [0xff, 0xfe, ..] | [0xfe, 0xff, ..]);
-    has_mark || matches!(file, [0, b'-', 0, b'-', ..] | [b'-', 0, b'-', 0, ..])
+fn of_utf16(file: &[u8]) -> Option<&'static str> {
+    match file {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+            Some("it is UTF-16 text; save it as UTF-8, with `iconv -f UTF-16 -t UTF-8 IN > OUT`")
+        }
+        [0, b'-', 0, b'-', ..] => {
+            Some("it is UTF-16 text; save it as UTF-8, with `iconv -f UTF-16BE -t UTF-8 IN > OUT`")
+        }
+        [b'-', 0, b'-', 0, ..] => {
+            Some("it is UTF-16 text; save it as UTF-8, with `iconv -f UTF-16LE -t UTF-8 IN > OUT`")
+        }
+        _ => None,
+    }
 }
 
 /// A hyphen, or what takes its place in typography.

@@ -7,7 +7,7 @@ use crate::{
     certificate::Certificate,
     damage,
     pem::{self, Block},
-    private_key::ENCRYPTED,
+    private_key::{ENCRYPTED, TAKEN},
     shape::Shape,
 };
 
@@ -31,7 +31,7 @@ use crate::{
 pub fn parse_certificates(contents: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
     let blocks = match read("certificate", contents)? {
         Content::Der => {
-            check_certificate("it", contents)?;
+            check_certificate(WHOLE, contents)?;
             return Ok(vec![contents.to_vec()]);
         }
         Content::Pem(blocks) => blocks,
@@ -66,11 +66,14 @@ fn ensure_no_certificate(block: &Block) -> Result<(), Error> {
         "TRUSTED CERTIFICATE" => {
             "is in a format of OpenSSL's own, which also says what it is trusted for; convert it with `openssl x509 -in IN -out OUT`"
         }
-        "PKCS7" | "PKCS #7 SIGNED DATA" | "CMS" => {
-            "is a bundle of certificates; unpack it with `openssl pkcs7 -print_certs -in IN -out OUT`"
+        "PKCS7" | "PKCS #7 SIGNED DATA" => {
+            "is a bundle of certificates; unpack it with `openssl pkcs7 -in IN -print_certs -out OUT`"
+        }
+        "CMS" => {
+            "is a bundle of certificates; unpack it with `openssl cms -cmsout -noout -inform PEM -in IN -certsout OUT`"
         }
         _ if Shape::of(&block.der) == Some(Shape::Pkcs7) => {
-            "holds a bundle of certificates; unpack it with `openssl pkcs7 -print_certs`"
+            "holds a bundle of certificates; write PKCS7 into its BEGIN and END lines, and unpack it with `openssl pkcs7 -in IN -print_certs -out OUT`"
         }
         _ if Certificate::parse(&block.der).is_some() => {
             "holds a certificate; write CERTIFICATE into its BEGIN and END lines"
@@ -80,6 +83,9 @@ fn ensure_no_certificate(block: &Block) -> Result<(), Error> {
     let reason = format!("{} {advice}", block.name());
     Err(ConfigurationError::new("certificate", "", &reason).into())
 }
+
+/// What a file is called that holds one certificate in DER and no block.
+const WHOLE: &str = "it";
 
 /// Checks that it can be read; `which` says where it is.
 pub(crate) fn check_certificate(which: &str, der: &[u8]) -> Result<Certificate, Error> {
@@ -92,11 +98,14 @@ pub(crate) fn check_certificate(which: &str, der: &[u8]) -> Result<Certificate, 
                 format!("{which} is {shape}; were the two files swapped?")
             }
             Some(shape @ Shape::Pkcs12) => format!(
-                "{which} is {shape}; take the certificates out with `openssl pkcs12 -nokeys`"
+                "{which} is {shape}; take the certificates out with `openssl pkcs12 -in IN -nokeys -out OUT`"
             ),
-            Some(shape @ Shape::Pkcs7) => format!(
-                "{which} is {shape}; take the certificates out with `openssl pkcs7 -inform DER -print_certs`"
-            ),
+            Some(shape @ Shape::Pkcs7) => {
+                let form = if which == WHOLE { "DER" } else { "PEM" };
+                format!(
+                    "{which} is {shape}; take the certificates out with `openssl pkcs7 -inform {form} -in IN -print_certs -out OUT`"
+                )
+            }
             Some(shape) => format!("{which} is {shape}"),
             None => format!("{which} is damaged, or no certificate at all"),
         };
@@ -130,9 +139,7 @@ pub(crate) fn private_key(file: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
         "OPENSSH PRIVATE KEY" => wrong(
             "it is in a format of OpenSSH's own; rewrite a copy of it with `ssh-keygen -p -m PEM -N \"\" -f COPY`",
         ),
-        other => wrong(&format!(
-            "a block {other} can't be used; convert it to PKCS#8 with `openssl pkcs8 -topk8 -nocrypt`"
-        )),
+        other => wrong(&format!("a block {other} can't be used; {TAKEN}")),
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn parse<'a>(
         }
         Some(shape @ Shape::Pkcs12) => {
             return wrong(&format!(
-                "it is {shape}; take the key out with `openssl pkcs12 -nocerts -noenc`"
+                "it is {shape}; take the key out with `openssl pkcs12 -in IN -nocerts -noenc -out OUT`"
             ));
         }
         Some(shape) => return wrong(&format!("it is {shape}; {TAKEN}")),
@@ -65,7 +65,7 @@ fn wrong_key(reason: &str) -> Error {
 }
 
 /// Why encrypted keys are refused, and the way out.
-pub(crate) const ENCRYPTED: &str = "it is encrypted, and a device has nobody who could type a password; decrypt it with `openssl pkey -in KEY -out PLAIN`, and protect the file by its permissions";
+pub(crate) const ENCRYPTED: &str = "it is encrypted, and a device has nobody who could type a password; decrypt it with `openssl pkey -in IN -out OUT`, and protect the file by its permissions";
 
 fn why_refused(key: &[u8]) -> String {
     let kind = match Kind::of(key) {
@@ -79,7 +79,7 @@ fn why_refused(key: &[u8]) -> String {
             return "it is an elliptic-curve key that was damaged, or one without its public half that belongs to none of the certificates".into();
         }
         Some(Kind::ExplicitCurve) => {
-            return "its elliptic curve is written out instead of named; rewrite it with `openssl ec -in KEY -param_enc named_curve -out NAMED`".into();
+            return "its elliptic curve is written out instead of named; rewrite it with `openssl ec -in IN -param_enc named_curve -out OUT`".into();
         }
         Some(Kind::Curve(curve)) => format!("a key on the elliptic curve {}", curve_name(curve)),
         Some(Kind::Other(algorithm)) => format!("{} key", algorithm_name(algorithm)),

@@ -248,7 +248,7 @@ fn a_wrong_file_for_the_key_is_named_for_what_it_is() {
         (data!("rsa2048.public.pem").to_vec(), "only PUBLIC KEY; give the private key"),
         (two, "more than one"),
         (openssh.to_vec(), "rewrite a copy of it with `ssh-keygen -p -m PEM"),
-        (data!("rsa2048.p12").to_vec(), "openssl pkcs12 -nocerts"),
+        (data!("rsa2048.p12").to_vec(), "openssl pkcs12 -in IN -nocerts"),
         (der(RSA_CERT), "were the two files swapped?"),
         (der(data!("rsa2048.public.pem")), "a public key"),
         (b"0 is how DER starts".to_vec(), "or damaged"),

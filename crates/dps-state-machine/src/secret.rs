@@ -24,6 +24,8 @@ const NAMES: [(&[u8], &str); 5] = [
 const EQUALS: [&[u8]; 2] = [b"=", b"\":\""];
 const PEM: &[u8] = b"-----begin";
 const PEM_END: &[u8] = b"-----end ";
+/// How the labels of PEM begin whose content anybody may see.
+const PUBLIC: [&[u8]; 3] = [b"certificate", b"public key", b"x509"];
 /// A user and a password in a URL have at most so many bytes together.
 const USER_INFO: usize = 512;
 /// Texts are encoded at most so often, one encoding in another.
@@ -180,10 +182,13 @@ fn length_of_value(value: &[u8]) -> usize {
 }
 
 /// From a word that ends with the begin of PEM to the last end of it, or else to the end of the text, which quotes may
-/// end.
+/// end. What is public is no secret.
 fn pem(word: &[u8], text: &[u8]) -> Option<Secret> {
     let start = word.len().checked_sub(PEM.len())?;
     let body = text.get(start..).and_then(|text| strip(text, PEM)).and_then(|t| strip(t, b" "))?;
+    if PUBLIC.into_iter().any(|public| strip(body, public).is_some()) {
+        return None;
+    }
     let quote = body.iter().position(|byte| *byte == b'"').unwrap_or(body.len());
     let mut ends = (0..quote).rev().filter_map(|at| strip(body.get(at..quote)?, PEM_END));
     let end = text.len() - body.len() + quote - ends.next().map_or(0, <[u8]>::len);

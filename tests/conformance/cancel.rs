@@ -144,7 +144,7 @@ async fn usable_after_every_kind_of_failure(cell: Cell) {
     let bench = Bench::healthy(cell).await;
     let client = bench.client_with(
         bench.config.clone(),
-        adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(500)),
+        adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(1500)),
     );
     let failures = [
         (Fault::error(400_004, "no"), ErrorKind::Rejected),

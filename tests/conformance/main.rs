@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     trials.push(Trial::test("the_suite_is_whole", move || check_suite(&cases)));
     let mut arguments = Arguments::from_args();
     // Most of a case's time is waiting.
-    arguments.test_threads.get_or_insert(16);
+    arguments.test_threads.get_or_insert(12);
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -32,7 +32,7 @@ fn signing(bench: &Bench, conduct: SignerConduct) -> (OutsideSigner, dps_client:
         config.attestation = Attestation::from_signer(signer.clone())
     });
     let settings =
-        adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(500));
+        adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(1500));
     (signer, bench.client_with(config, settings))
 }
 
@@ -50,7 +50,7 @@ async fn a_slow_signer_is_a_timeout_that_says_so(cell: Cell) {
     let (signer, client) = signing(&bench, SignerConduct::KeepSilent);
     let error = client.register(bench.request()).await.unwrap_err();
     assert_eq!((error.kind(), error.stage()), (ErrorKind::Timeout, Some(Stage::Sign)), "{error}");
-    assert_eq!(error.to_string(), "no signature within 0.5 s from what signs for the device");
+    assert_eq!(error.to_string(), "no signature within 1.5 s from what signs for the device");
     assert!(error.is_retryable() && error.hint().unwrap().contains("signs for the device"));
     works_again(&bench, &signer, &client).await;
 }

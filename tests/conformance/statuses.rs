@@ -86,7 +86,7 @@ async fn unassigned_with_an_operation_is_polled(cell: Cell) {
     // For ever unassigned: polled on until the time is up.
     let bench = Bench::new(cell, Behavior::new().outcome(Outcome::status("unassigned"))).await;
     let bounds = adjusted(dps_conformance::fast(), |settings| {
-        settings.registration_timeout = std::time::Duration::from_millis(500)
+        settings.registration_timeout = std::time::Duration::from_secs(2)
     });
     let client = bench.client_with(bench.config.clone(), bounds);
     let error = client.register(bench.request()).await.unwrap_err();

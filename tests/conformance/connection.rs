@@ -63,7 +63,8 @@ async fn times_out(bench: &Bench, bounds: dps_client::Settings) -> (Error, Durat
 async fn a_registration_without_an_answer_times_out(cell: Cell) {
     let fault = Fault::deliver(Delivery::Never);
     let bench = Bench::new(cell, Behavior::new().on_register(fault)).await;
-    let bounds = adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(1500));
+    let bounds =
+        adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(1500));
     let (error, took) = times_out(&bench, bounds).await;
     assert_eq!(error.stage(), Some(Stage::Register));
     assert!(error.is_retryable() && error.hint().is_some());
@@ -73,7 +74,8 @@ async fn a_registration_without_an_answer_times_out(cell: Cell) {
 async fn a_query_without_an_answer_times_out(cell: Cell) {
     let fault = Fault::deliver(Delivery::Never);
     let bench = Bench::new(cell, Behavior::new().polls(1).on_query(fault)).await;
-    let bounds = adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(1500));
+    let bounds =
+        adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(1500));
     let (error, _) = times_out(&bench, bounds).await;
     assert_eq!(error.stage(), Some(Stage::Query));
 }
@@ -158,7 +160,8 @@ async fn closed_after_tls_is_a_connection_error(cell: Cell) {
 
 async fn silence_instead_of_tls_times_out_at_tls(cell: Cell) {
     let bench = with_connection_fault(cell, ConnectionFault::HangOnAccept).await;
-    let bounds = adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(1500));
+    let bounds =
+        adjusted(fast(), |settings| settings.request_timeout = Duration::from_millis(1500));
     let (error, _) = times_out(&bench, bounds).await;
     assert_eq!(error.stage(), Some(Stage::Tls), "{error}");
 }

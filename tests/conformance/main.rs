@@ -12,6 +12,7 @@
 
 mod answers;
 mod cancel;
+mod certificates;
 mod connection;
 mod credentials;
 mod happy;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         proxies::cases(),
         cancel::cases(),
         unasked::cases(),
+        certificates::cases(),
     ]
     .into_iter()
     .flatten()

@@ -6,7 +6,7 @@ use std::{
 };
 
 use dps_connect::{
-    Carrier, Connector, Opened,
+    ApiVersion, Carrier, Connector, Opened,
     internal::{
         TpmLogin,
         failure::{self, Peer},
@@ -40,6 +40,8 @@ pub struct AmqpTransport {
     /// The service wanted SASL although the device has a certificate.
     wants_sasl: bool,
     connection: Option<Connection>,
+    /// Whose connection it is, and by which version of the service's interface.
+    opened_for: Option<(RegistrationId, ApiVersion)>,
 }
 
 impl AmqpTransport {
@@ -52,7 +54,14 @@ impl AmqpTransport {
         let pipelined = connect.pipelined;
         carrier.ensure_built()?;
         let connector = Connector::new(connect)?;
-        Ok(Self { connector, carrier, pipelined, wants_sasl: false, connection: None })
+        Ok(Self {
+            connector,
+            carrier,
+            pipelined,
+            wants_sasl: false,
+            connection: None,
+            opened_for: None,
+        })
     }
 
     /// Sends a request, on a new connection if there is none that is alive.
@@ -61,16 +70,16 @@ impl AmqpTransport {
     async fn exchange(
         &mut self,
         stage: Stage,
-        registration_id: &RegistrationId,
+        request: &RegistrationRequest,
         message: impl FnOnce(&str) -> Vec<u8>,
         progress: &Progress,
     ) -> Result<Response, Error> {
         let correlation_id = fresh_uuid()?;
         let message = message(&correlation_id);
         let peer = Peer::of(self.connector.config(), PROTOCOL.port(self.carrier))?;
-        let mut connection = match self.living().await {
+        let mut connection = match self.living(request).await {
             Some(connection) => connection,
-            None => match self.connect(stage, &peer, registration_id, progress).await? {
+            None => match self.connect(stage, &peer, request, progress).await? {
                 Ok(connection) => connection,
                 Err(refusal) => return Ok(self.hinted(refusal)),
             },
@@ -94,9 +103,18 @@ impl AmqpTransport {
         }
     }
 
-    /// The connection, if it can be used.
-    async fn living(&mut self) -> Option<Connection> {
+    /// The connection, if it can be used for this request.
+    async fn living(&mut self, request: &RegistrationRequest) -> Option<Connection> {
+        let version = self.connector.config().api_version.for_request(request);
+        let wanted = Some((request.registration_id().clone(), version));
+        let fits = self.opened_for == wanted;
+        self.opened_for = wanted;
         let mut connection = self.connection.take()?;
+        if !fits {
+            // Another session takes its place: how this one ends is no matter.
+            drop(connection.end().await);
+            return None;
+        }
         if connection.is_usable().await { Some(connection) } else { None }
     }
 
@@ -106,12 +124,13 @@ impl AmqpTransport {
         &mut self,
         stage: Stage,
         peer: &Peer,
-        registration_id: &RegistrationId,
+        request: &RegistrationRequest,
         progress: &Progress,
     ) -> Result<Result<Connection, Response>, Error> {
         let mut pipelined = self.pipelined;
+        let config = &self.connector.config().for_request(request);
+        let registration_id = request.registration_id();
         loop {
-            let config = self.connector.config();
             let login = match Login::of(config, registration_id, progress).await? {
                 Login::None if self.wants_sasl => Login::Offered,
                 login => login,
@@ -182,15 +201,14 @@ impl TransportHandlers for AmqpTransport {
         request: &RegistrationRequest,
         progress: &Progress,
     ) -> Result<Response, Error> {
-        let registration_id = request.registration_id();
-        self.connector.config().preflight(registration_id)?;
+        self.connector.config().preflight(request.registration_id())?;
         let Some(tpm) = TpmLogin::of(self.connector.config(), progress) else {
             let message = |correlation_id: &str| message::register(request, correlation_id);
-            return self.exchange(Stage::Register, registration_id, message, progress).await;
+            return self.exchange(Stage::Register, request, message, progress).await;
         };
-        let request = tpm.complete(request).await?;
-        let message = |correlation_id: &str| message::register(&request, correlation_id);
-        let response = self.exchange(Stage::Register, registration_id, message, progress).await?;
+        let request = &tpm.complete(request).await?;
+        let message = |correlation_id: &str| message::register(request, correlation_id);
+        let response = self.exchange(Stage::Register, request, message, progress).await?;
         tpm.conclude(Stage::Register, &response).await?;
         Ok(response)
     }
@@ -202,8 +220,7 @@ impl TransportHandlers for AmqpTransport {
         progress: &Progress,
     ) -> Result<Response, Error> {
         let message = |correlation_id: &str| message::query(operation_id, correlation_id);
-        let id = request.registration_id();
-        let response = self.exchange(Stage::Query, id, message, progress).await?;
+        let response = self.exchange(Stage::Query, request, message, progress).await?;
         if let Some(tpm) = TpmLogin::of(self.connector.config(), progress) {
             tpm.conclude(Stage::Query, &response).await?;
         }

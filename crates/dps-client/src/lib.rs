@@ -86,11 +86,12 @@ pub use dps_mqtt::{MqttConfig, MqttTransport};
 #[doc(hidden)]
 pub use dps_state_machine::internal;
 pub use dps_state_machine::{
-    BoxTransport, ConfigurationError, ConnectionError, CredentialError, Error, ErrorKind, IdScope,
-    Json, Next, OperationId, OperationStatus, OperationStatusEvents, PeerActivity, Printable,
-    Progress, ProtocolError, ProtocolResult, RegistrationId, RegistrationRequest,
-    RegistrationResult, RejectionCause, RejectionError, Response, Settings, Stage, StateMachine,
-    Step, Substatus, TimeoutError, TimeoutScope, TransportHandlers, retry_after, serde_json,
+    BoxTransport, CertificateRequest, ConfigurationError, ConnectionError, ConnectionProfile,
+    CredentialError, Error, ErrorKind, IdScope, IssuedCertificates, Json, Next, OperationId,
+    OperationStatus, OperationStatusEvents, PeerActivity, Printable, Progress, ProtocolError,
+    ProtocolResult, RegistrationId, RegistrationRequest, RegistrationResult, RejectionCause,
+    RejectionError, Response, Settings, Stage, StateMachine, Step, Substatus, TimeoutError,
+    TimeoutScope, TransportHandlers, TrustBundle, TrustedCertificate, retry_after, serde_json,
 };
 pub use transport::{Transport, client};
 

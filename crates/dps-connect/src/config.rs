@@ -7,7 +7,9 @@ use std::{
 };
 
 use dps_attestation::{Attestation, SasToken};
-use dps_state_machine::{ConfigurationError, Error, IdScope, Progress, RegistrationId, Step};
+use dps_state_machine::{
+    ConfigurationError, Error, IdScope, Progress, RegistrationId, RegistrationRequest, Step,
+};
 
 use crate::{
     clock,
@@ -86,6 +88,14 @@ impl Config {
     pub fn apart(mut self) -> Self {
         self.asked = Asked::default();
         self
+    }
+
+    /// The configuration with the version of the interface that this request is sent by.
+    #[must_use]
+    pub fn for_request(&self, request: &RegistrationRequest) -> Self {
+        let mut config = self.clone();
+        config.api_version = self.api_version.for_request(request);
+        config
     }
 
     /// Checks what the types of the fields leave open: that the user agent fits into a header.
@@ -194,23 +204,27 @@ fn not_sent(request: &CertificateRequest) -> String {
     )
 }
 
-/// The version of the service's interface, for example `2021-06-01` (the default).
+/// The version of the service's interface, for example `2021-06-01`. The default is that one, and `2026-11-01` for a
+/// request that asks for a certificate; a version that was given holds for every request.
 ///
 /// See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration>.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ApiVersion(String);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ApiVersion(Option<String>);
 
 impl ApiVersion {
     /// The version as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_deref().unwrap_or("2021-06-01")
     }
-}
 
-impl Default for ApiVersion {
-    fn default() -> Self {
-        Self("2021-06-01".to_owned())
+    /// The version that a request is sent by.
+    #[must_use]
+    pub fn for_request(&self, request: &RegistrationRequest) -> Self {
+        match &self.0 {
+            None if request.requests_certificate() => Self(Some("2026-11-01".to_owned())),
+            given => Self(given.clone()),
+        }
     }
 }
 
@@ -225,13 +239,13 @@ impl FromStr for ApiVersion {
             let reason = "give a version of the service's interface, like 2021-06-01";
             return Err(ConfigurationError::new("API version", text, reason).into());
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(Some(text.to_owned())))
     }
 }
 
 impl fmt::Display for ApiVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 

@@ -116,6 +116,15 @@ impl Emulator {
         })
     }
 
+    /// The root of the CA that issues certificates to devices, as PEM; `None` when the system has no randomness to make
+    /// it from.
+    #[must_use]
+    pub fn issuing_ca_pem(&self) -> Option<String> {
+        let core = &self.shared.core;
+        let now = core.clock().now();
+        Some(core.service().issuing_ca(now)?.root_pem().to_owned())
+    }
+
     /// The ID scope that it serves.
     #[must_use]
     pub fn id_scope(&self) -> &IdScope {

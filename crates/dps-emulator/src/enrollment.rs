@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::{
     behavior::Behavior,
     config_error::ConfigError,
+    issuance::CertificatePolicy,
     keys::{CaCertificates, Thumbprint},
     tpm::TpmStorageKey,
 };
@@ -25,6 +26,7 @@ pub struct Enrollment {
     pub(crate) payload: ReturnedPayload,
     pub(crate) reprovisioning: Reprovisioning,
     pub(crate) substatus: Option<String>,
+    pub(crate) certificate_policy: CertificatePolicy,
     pub(crate) behavior: Behavior,
 }
 
@@ -61,6 +63,7 @@ impl Enrollment {
             payload: ReturnedPayload::default(),
             reprovisioning: Reprovisioning::default(),
             substatus: None,
+            certificate_policy: CertificatePolicy::default(),
             behavior: Behavior::default(),
         }
     }
@@ -144,6 +147,13 @@ impl Enrollment {
     #[must_use]
     pub fn disabled(mut self) -> Self {
         self.enabled = false;
+        self
+    }
+
+    /// Sets what becomes of its devices' requests for certificates. Without it they are refused.
+    #[must_use]
+    pub fn certificate_policy(mut self, policy: CertificatePolicy) -> Self {
+        self.certificate_policy = policy;
         self
     }
 

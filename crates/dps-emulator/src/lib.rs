@@ -57,6 +57,7 @@ mod emulator;
 mod enrollment;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod issuance;
 mod keys;
 mod server;
 mod tls;
@@ -74,5 +75,6 @@ pub use emulator::{Emulator, StartError};
 pub use enrollment::{
     Allocation, Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload,
 };
+pub use issuance::CertificatePolicy;
 pub use keys::{CaCertificates, Thumbprint};
 pub use tpm::{NoRandomness, TpmKeyError, TpmStorageKey, wrap_key};

@@ -37,7 +37,7 @@ pub fn register(
     let path = format!(
         "{}/register?api-version={}{forced}",
         device_path(config, request),
-        encode(config.api_version.as_str())
+        encode(config.api_version.for_request(request).as_str())
     );
     build(config, Method::PUT, &path, authorization, request.body())
         .map_err(|error| ConfigurationError::new("request", path, &error.to_string()).into())
@@ -68,7 +68,7 @@ pub fn query(
         "{}/operations/{}?api-version={}",
         device_path(config, request),
         encode(operation_id.as_str()),
-        encode(config.api_version.as_str())
+        encode(config.api_version.for_request(request).as_str())
     );
     build(config, Method::GET, &path, authorization, Vec::new())
         .map_err(|error| wrong(&error.to_string()))

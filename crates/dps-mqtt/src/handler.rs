@@ -10,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use dps_connect::{
-    Carrier, Connector, Opened,
+    ApiVersion, Carrier, Connector, Opened,
     internal::failure::{self, Peer},
 };
 use dps_state_machine::{
@@ -41,6 +41,8 @@ pub struct MqttTransport {
     keep_alive: u16,
     pipelined: bool,
     parked: Option<Parked>,
+    /// The version of the service's interface that the kept connection has.
+    served: ApiVersion,
     last_request_id: u32,
 }
 
@@ -58,7 +60,16 @@ impl MqttTransport {
         // Random, so that an answer to a former process is not taken for one to this.
         let [a, b, c, d, ..] = RandomState::new().build_hasher().finish().to_ne_bytes();
         let last_request_id = u32::from_ne_bytes([a, b, c, d]);
-        Ok(Self { connector, carrier, keep_alive, pipelined, parked: None, last_request_id })
+        let served = ApiVersion::default();
+        Ok(Self {
+            connector,
+            carrier,
+            keep_alive,
+            pipelined,
+            parked: None,
+            served,
+            last_request_id,
+        })
     }
 
     async fn exchange(
@@ -86,10 +97,13 @@ impl MqttTransport {
         Ok(response.hint(hint.filter(|_| refused)))
     }
 
-    /// The connection that was kept, if it still stands and is this device's.
+    /// The connection that was kept, if it still stands, is this device's and has the version of the request.
     async fn kept(&mut self, request: &RegistrationRequest) -> Option<Connection> {
+        let version = self.connector.config().api_version.for_request(request);
+        let serves = self.served == version;
+        self.served = version;
         let mut connection = self.parked.take()?.take().await?;
-        if connection.registration_id() != request.registration_id() {
+        if !serves || connection.registration_id() != request.registration_id() {
             connection.close().await;
             return None;
         }
@@ -135,7 +149,7 @@ impl MqttTransport {
         &Exchange { request, progress, .. }: &Exchange<'_>,
     ) -> Result<Opened<Connection>, Error> {
         let registration_id = request.registration().registration_id();
-        let config = self.connector.config();
+        let config = &self.connector.config().for_request(request.registration());
         // Each connection gets a fresh token.
         let token = config.sas_token(registration_id, progress).await?;
         let password = token.as_ref().map(|token| token.expose());

@@ -10,6 +10,7 @@ use core::time::Duration;
 
 use crate::{
     body::{self, Object},
+    certificates::{ConnectionProfile, IssuedCertificates, TrustBundle},
     error::{Error, ProtocolError, RejectionCause, RejectionError, Stage},
     ids::OperationId,
     json::Json,
@@ -66,6 +67,9 @@ struct State {
     device_id: Option<String>,
     substatus: Option<String>,
     payload: Option<Json>,
+    certificates: IssuedCertificates,
+    trust_bundle: Option<TrustBundle>,
+    connection_profile: Option<ConnectionProfile>,
     error_code: Option<u32>,
     error_message: Option<String>,
 }
@@ -87,6 +91,9 @@ fn read_success(response: &Response, known: Option<&OperationId>) -> Result<Succ
             device_id: state.exact_text("deviceId")?,
             substatus: state.text("substatus"),
             payload: state.get("payload").map(Json::from),
+            certificates: IssuedCertificates::read(&state),
+            trust_bundle: state.get("trustBundle").map(TrustBundle::read),
+            connection_profile: ConnectionProfile::read(&state),
             error_code: state.code("errorCode"),
             error_message: state.text("errorMessage"),
         },
@@ -129,6 +136,9 @@ fn assigned(
             operation_id,
             substatus: state.substatus.map(Substatus::from),
             payload: state.payload,
+            certificates: state.certificates,
+            trust_bundle: state.trust_bundle,
+            connection_profile: state.connection_profile,
             body: response.body,
             protocol_result: response.protocol_result,
             ..RegistrationResult::new(assigned_hub, device_id)

@@ -68,6 +68,7 @@ extern crate std;
 
 mod answer;
 mod body;
+mod certificates;
 #[cfg(feature = "std")]
 mod driver;
 mod error;
@@ -86,6 +87,9 @@ mod settings;
 mod stored;
 mod transport;
 
+pub use certificates::{
+    CertificateRequest, ConnectionProfile, IssuedCertificates, TrustBundle, TrustedCertificate,
+};
 #[cfg(feature = "std")]
 pub use driver::{OperationStatusEvents, StateMachine};
 pub use error::{

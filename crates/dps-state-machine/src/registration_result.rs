@@ -5,7 +5,15 @@ use core::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ids::OperationId, json::Json, printable::Printable, response::ProtocolResult, stored};
+use crate::{
+    certificates::{ConnectionProfile, IssuedCertificates, TrustBundle},
+    ids::OperationId,
+    json::Json,
+    printable::Printable,
+    request::RegistrationRequest,
+    response::ProtocolResult,
+    stored,
+};
 
 /// A device's assignment. Keep it: a device need not register at each boot, only when its hub refuses it
 /// (401, 403, 404) or it is to move.
@@ -43,6 +51,15 @@ pub struct RegistrationResult {
     /// U+FFFD here.
     #[serde(default, with = "stored::json")]
     pub payload: Option<Json>,
+    /// What came of the request for a certificate. It is not stored: the chain is in [`body`](Self::body).
+    #[serde(skip)]
+    pub certificates: IssuedCertificates,
+    /// The certificates that the device is to trust, when the service names them. They are not stored.
+    #[serde(skip)]
+    pub trust_bundle: Option<TrustBundle>,
+    /// How the device is to connect to its hub, when the service says so. It is not stored.
+    #[serde(skip)]
+    pub connection_profile: Option<ConnectionProfile>,
     /// How many times the operation's status was asked for.
     #[serde(default)]
     pub polls: u32,
@@ -65,10 +82,23 @@ impl RegistrationResult {
             operation_id: None,
             substatus: None,
             payload: None,
+            certificates: IssuedCertificates::NotRequested,
+            trust_bundle: None,
+            connection_profile: None,
             polls: 0,
             body: Vec::new(),
             protocol_result: ProtocolResult::default(),
         }
+    }
+
+    /// The result as the outcome of this request: a certificate that was asked for and did not come is
+    /// [`IssuedCertificates::Missing`]. `StateMachine` does so; a driver of your own calls it.
+    #[must_use]
+    pub fn answering(mut self, request: &RegistrationRequest) -> Self {
+        if request.requests_certificate() && self.certificates == IssuedCertificates::NotRequested {
+            self.certificates = IssuedCertificates::Missing;
+        }
+        self
     }
 }
 
@@ -80,6 +110,9 @@ impl fmt::Debug for RegistrationResult {
             .field("operation_id", &self.operation_id)
             .field("substatus", &self.substatus)
             .field("payload", &self.payload)
+            .field("certificates", &self.certificates)
+            .field("trust_bundle", &self.trust_bundle)
+            .field("connection_profile", &self.connection_profile)
             .field("polls", &self.polls)
             .field("body", &Printable::brief(&self.body))
             .field("protocol_result", &self.protocol_result)

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use crate::{
     body::Object,
+    certificates::CertificateRequest,
     error::{ConfigurationError, Error},
     ids::RegistrationId,
     json::Json,
@@ -32,6 +33,7 @@ pub struct RegistrationRequest {
     payload: Option<Json>,
     force_registration: bool,
     tpm: Option<Tpm>,
+    csr: Option<CertificateRequest>,
 }
 
 /// What the service knows a TPM by.
@@ -52,6 +54,8 @@ struct Body<'a> {
     payload: Option<&'a Json>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tpm: Option<&'a Tpm>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    csr: Option<String>,
 }
 
 impl RegistrationRequest {
@@ -61,7 +65,7 @@ impl RegistrationRequest {
     /// A request for the given device, without a payload.
     #[must_use]
     pub fn new(registration_id: RegistrationId) -> Self {
-        Self { registration_id, payload: None, force_registration: false, tpm: None }
+        Self { registration_id, payload: None, force_registration: false, tpm: None, csr: None }
     }
 
     /// Sets the payload that a custom allocation webhook reads: text that was parsed as [`Json`] goes out to the
@@ -117,6 +121,21 @@ impl RegistrationRequest {
         self
     }
 
+    /// Asks the service to issue a certificate. The transports use the api-version `2026-11-01` then, unless their
+    /// configuration names another; what came of it is in
+    /// [`RegistrationResult::certificates`](crate::RegistrationResult::certificates).
+    #[must_use]
+    pub fn certificate_request(mut self, csr: CertificateRequest) -> Self {
+        self.csr = Some(csr);
+        self
+    }
+
+    /// Whether it asks for a certificate.
+    #[must_use]
+    pub fn requests_certificate(&self) -> bool {
+        self.csr.is_some()
+    }
+
     /// Which device registers.
     #[must_use]
     pub fn registration_id(&self) -> &RegistrationId {
@@ -142,6 +161,7 @@ impl RegistrationRequest {
             registration_id: self.registration_id.as_str(),
             payload: self.payload.as_ref(),
             tpm: self.tpm.as_ref(),
+            csr: self.csr.as_ref().map(CertificateRequest::to_base64),
         };
         // Strings, and what is JSON already: there is nothing that can fail to serialize.
         serde_json::to_vec(&body).unwrap_or_default()
@@ -201,6 +221,7 @@ impl fmt::Debug for RegistrationRequest {
             .field("registration_id", &self.registration_id)
             .field("has_payload", &self.payload.is_some())
             .field("force_registration", &self.force_registration)
+            .field("requests_certificate", &self.csr.is_some())
             .finish()
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     behavior::{Behavior, Outcome},
     config_error::ConfigError,
     enrollment::{Enrollment, ReturnedPayload},
+    issuance::CertificatePolicy,
 };
 
 mod allocation;
@@ -27,6 +28,7 @@ mod chain;
 mod devices;
 mod error;
 mod guid;
+mod issuing;
 mod registration;
 mod reply;
 mod sas;
@@ -46,6 +48,7 @@ pub(crate) use tpm::{TpmKeys, challenge_reply};
 use allocation::Assignment;
 use devices::Devices;
 use guid::Guids;
+use issuing::{CertificateRequest, IssuingCa};
 use script::Cursor;
 use tpm::Tpms;
 
@@ -61,6 +64,8 @@ pub(crate) struct Service {
     turns: HashMap<String, usize>,
     tpms: Tpms,
     guids: Guids,
+    /// Made when it is needed first.
+    issuing: Option<IssuingCa>,
 }
 
 /// A device whose credential was found right.
@@ -92,6 +97,7 @@ struct Operation {
     /// The payload that the device sent and whether it forced the allocation.
     payload: Option<Json>,
     force: bool,
+    csr: Option<CertificateRequest>,
 }
 
 /// The answer about an operation that has ended.
@@ -128,6 +134,7 @@ impl Service {
             turns: HashMap::new(),
             tpms: Tpms::default(),
             guids: Guids::new(seed),
+            issuing: None,
         };
         enrollments.into_iter().try_for_each(|enrollment| service.add(enrollment))?;
         Ok(service)
@@ -249,6 +256,9 @@ impl Service {
         registration: Registration,
         behavior: &Behavior,
     ) -> Reply {
+        if registration.csr.is_some() && self.policy(who) == CertificatePolicy::Refuse {
+            return self.refuse(now, &ServiceError::no_certificate_policy());
+        }
         let id = self.guids.next_operation();
         // Nothing else is done with it, and it may be large.
         let echoes = self
@@ -257,12 +267,18 @@ impl Service {
         let device = self.device(who);
         let under_way =
             matches!(&device.operation, Some(Operation { progress: Progress::PollsLeft(_), .. }));
-        if !under_way {
+        if let (true, Some(operation), Some(_)) =
+            (under_way, &mut device.operation, &registration.csr)
+        {
+            // The device may have made another key meanwhile.
+            operation.csr = registration.csr;
+        } else if !under_way {
             device.operation = Some(Operation {
                 id,
                 progress: Progress::PollsLeft(behavior.polls),
                 payload: registration.payload.filter(|_| echoes),
                 force: registration.force,
+                csr: registration.csr,
             });
         }
         self.report(now, who, behavior)
@@ -272,13 +288,13 @@ impl Service {
     fn report(&mut self, now: SystemTime, who: &Authenticated, behavior: &Behavior) -> Reply {
         let tracking_id = self.guids.next();
         let due = match &self.device(who).operation {
-            Some(Operation { progress: Progress::PollsLeft(0), payload, force, .. }) => {
-                Some((payload.clone(), *force))
+            Some(Operation { progress: Progress::PollsLeft(0), payload, force, csr, .. }) => {
+                Some((payload.clone(), *force, csr.clone()))
             }
             _ => None,
         };
-        if let Some((payload, force)) = due {
-            let done = self.end(now, who, behavior, payload, force);
+        if let Some((payload, force, csr)) = due {
+            let done = self.end(now, who, behavior, (payload, force, csr));
             if let Some(operation) = &mut self.device(who).operation {
                 operation.progress = done;
                 operation.payload = None;
@@ -310,8 +326,7 @@ impl Service {
         now: SystemTime,
         who: &Authenticated,
         behavior: &Behavior,
-        payload: Option<Json>,
-        force: bool,
+        (payload, force, csr): (Option<Json>, bool, Option<CertificateRequest>),
     ) -> Progress {
         let Some(enrollment) = self.enrollment(&who.enrollment).cloned() else {
             return Progress::PollsLeft(0);
@@ -324,6 +339,7 @@ impl Service {
         set("registrationId", json!(who.registration_id.as_str()));
         let tpm_key = self.tpms.assigned(who.registration_id.as_str()).ok();
         let turn = self.turn(who);
+        let chain = csr.and_then(|csr| self.issue(now, who, &csr));
         let device = self.device(who);
         let status = match outcome {
             Outcome::Assigned | Outcome::Status(_) => {
@@ -344,6 +360,9 @@ impl Service {
                     attested => attested.clone(),
                 };
                 set(name, value);
+                if let Some(chain) = chain {
+                    set("issuedCertificateChain", json!(chain));
+                }
                 match outcome {
                     Outcome::Status(word) => word,
                     _ => "assigned",
@@ -368,6 +387,29 @@ impl Service {
         // Texts and what is JSON already: there is nothing that can fail to serialize.
         let state = Json::new(&state).unwrap_or_else(|_| Value::Null.into());
         Progress::Done { status: status.to_owned(), state }
+    }
+
+    /// The chain for a device's request, if the policy of its enrollment is to issue one.
+    fn issue(
+        &mut self,
+        now: SystemTime,
+        who: &Authenticated,
+        csr: &CertificateRequest,
+    ) -> Option<Vec<String>> {
+        let CertificatePolicy::Issue { lifetime } = self.policy(who) else { return None };
+        self.issuing_ca(now)?.issue(csr, lifetime, now).ok()
+    }
+
+    /// The issuing CA; `None` when the system has no randomness to make it from.
+    pub(crate) fn issuing_ca(&mut self, now: SystemTime) -> Option<&IssuingCa> {
+        if self.issuing.is_none() {
+            self.issuing = IssuingCa::make(now).ok();
+        }
+        self.issuing.as_ref()
+    }
+
+    fn policy(&self, who: &Authenticated) -> CertificatePolicy {
+        self.enrollment(&who.enrollment).map(|it| it.certificate_policy).unwrap_or_default()
     }
 
     /// Lets the script's fault loose on an answer.

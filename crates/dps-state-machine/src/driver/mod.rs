@@ -90,7 +90,9 @@ impl<T: TransportHandlers> StateMachine<T> {
             loop {
                 let registering = self.shared.book().register(&request);
                 match registering {
-                    Registering::Begun(begun) => return Ok(*drive(&self.shared, begun).await?),
+                    Registering::Begun(begun) => {
+                        return Ok(drive(&self.shared, begun).await?.answering(&request));
+                    }
                     // How the end goes is for those who asked for it.
                     Registering::NotYet(end) => drop(drive(&self.shared, end).await),
                     Registering::Refused(error) => return Err(error),

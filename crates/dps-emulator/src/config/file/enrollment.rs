@@ -14,6 +14,7 @@ use crate::{
     enrollment::{
         Allocation, Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload,
     },
+    issuance::CertificatePolicy,
     keys::{CaCertificates, Thumbprint},
     tpm::TpmStorageKey,
 };
@@ -42,6 +43,8 @@ struct Raw {
     #[serde(default)]
     reprovisioning: Reprovisioning,
     substatus: Option<String>,
+    certificate_policy: Option<RawPolicy>,
+    certificate_days: Option<u16>,
     polls: Option<Times>,
     #[serde(default)]
     retry_after: RetryAfter,
@@ -62,6 +65,15 @@ enum RawPayload {
     Text(String),
     #[serde(untagged)]
     Table(Table),
+}
+
+/// [`CertificatePolicy`] as the file has it.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum RawPolicy {
+    Refuse,
+    Ignore,
+    Issue,
 }
 
 /// Reads an enrollment; every error names it.
@@ -192,6 +204,7 @@ fn settings(enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError>
         (Some(hub), None) => vec![hub],
         (None, hubs) => hubs.unwrap_or(enrollment.hubs),
     };
+    let certificate_policy = policy(raw.certificate_policy, raw.certificate_days)?;
     let payload = match raw.payload {
         None => ReturnedPayload::None,
         Some(RawPayload::Echo) => ReturnedPayload::Echo,
@@ -221,9 +234,25 @@ fn settings(enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError>
         payload,
         reprovisioning: raw.reprovisioning,
         substatus: raw.substatus,
+        certificate_policy,
         behavior,
         ..enrollment
     })
+}
+
+/// What becomes of requests for certificates, which live 1 to 90 days as those of the service do.
+fn policy(policy: Option<RawPolicy>, days: Option<u16>) -> Result<CertificatePolicy, ConfigError> {
+    const DEFAULT_DAYS: u16 = 30;
+    let wrong = |reason| Err(ConfigError::new("certificate-days", reason));
+    match (policy, days) {
+        (Some(RawPolicy::Issue), Some(0 | 91..)) => wrong("give 1 to 90 days"),
+        (Some(RawPolicy::Issue), days) => {
+            Ok(CertificatePolicy::issue_for_days(days.unwrap_or(DEFAULT_DAYS)))
+        }
+        (_, Some(_)) => wrong("it needs certificate-policy = \"issue\" beside it"),
+        (Some(RawPolicy::Ignore), None) => Ok(CertificatePolicy::Ignore),
+        (Some(RawPolicy::Refuse) | None, None) => Ok(CertificatePolicy::Refuse),
+    }
 }
 
 /// A JSON object that was written as text, so that it comes back to the letter.

@@ -39,6 +39,16 @@ impl ServiceError {
         Self::new(400_012, &format!("The request body can't be read: {reason}"), reason)
     }
 
+    /// The hub's code for a CSR that can't be decoded; the service's own is not published.
+    pub(crate) fn bad_csr(reason: &str) -> Self {
+        Self::plain(400_040, &format!("The CSR can't be decoded: {reason}"))
+    }
+
+    /// The service's own code is not published.
+    pub(crate) fn no_certificate_policy() -> Self {
+        Self::bad_request("Certificate issuance is not configured for this enrollment")
+    }
+
     pub(crate) fn no_credential() -> Self {
         Self::new(401_000, "Unauthorized", "neither a SAS token nor a client certificate was sent")
     }

@@ -5,7 +5,7 @@ use dps_state_machine::Json;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
-use super::{ServiceError, TpmKeys};
+use super::{ServiceError, TpmKeys, issuing::CertificateRequest};
 
 /// The api-versions that are served, and the field that carries a certificate request in them.
 const API_VERSIONS: [(&str, Option<&str>); 8] = [
@@ -35,6 +35,7 @@ pub(crate) fn check_api_version(version: Option<&str>) -> Result<&str, ServiceEr
 pub(crate) struct Registration {
     pub(crate) payload: Option<Json>,
     pub(crate) force: bool,
+    pub(crate) csr: Option<CertificateRequest>,
 }
 
 #[derive(Deserialize)]
@@ -63,7 +64,7 @@ impl Registration {
             return Err(ServiceError::too_large());
         }
         match body.trim_ascii().first() {
-            None => return Ok(Self { payload: None, force }),
+            None => return Ok(Self { force, ..Self::default() }),
             Some(b'{') => {}
             // The library would take a list of all fields, too.
             Some(_) => return Err(ServiceError::deserialization("it must be a JSON object")),
@@ -80,15 +81,16 @@ impl Registration {
         }
         let known = API_VERSIONS.iter().find(|(served, _)| *served == api_version);
         let known = known.and_then(|(_, field)| *field);
-        let csr = [
-            ("csr", body.csr.is_some()),
-            ("clientCertificateCsr", body.client_certificate_csr.is_some()),
-        ];
-        match csr.into_iter().find(|(_, given)| *given) {
-            None => Ok(Self { payload: body.payload, force }),
-            Some((field, _)) if known == Some(field) => Err(ServiceError::bad_request(
-                "Certificate issuance is not configured for this enrollment",
-            )),
+        let csr = [("csr", body.csr), ("clientCertificateCsr", body.client_certificate_csr)];
+        let csr = csr.into_iter().find_map(|(field, csr)| Some((field, csr?)));
+        match csr {
+            None => Ok(Self { payload: body.payload, force, csr: None }),
+            Some(("csr", csr)) if known == Some("csr") => {
+                let csr = CertificateRequest::read(&csr, registration_id)?;
+                Ok(Self { payload: body.payload, force, csr: Some(csr) })
+            }
+            // The preview of 2021 has answers of its own, which are not made here.
+            Some((field, _)) if known == Some(field) => Err(ServiceError::no_certificate_policy()),
             Some((field, _)) => Err(ServiceError::deserialization(&format!(
                 "unknown field `{field}` in api-version {api_version}"
             ))),
@@ -149,7 +151,8 @@ mod tests {
             (br#"{"registrationId":"other"}"#, "2021-06-01", 400_000),
             (br#"{"csr":"x"}"#, "2021-06-01", 400_012),
             (br#"{"csr":"x"}"#, "2021-11-01-preview", 400_012),
-            (br#"{"csr":"x"}"#, "2026-11-01", 400_000),
+            (br#"{"csr":"x"}"#, "2026-11-01", 400_012),
+            (br#"{"csr":"MAA="}"#, "2026-11-01", 400_040),
             (br#"{"clientCertificateCsr":"x"}"#, "2021-11-01-preview", 400_000),
             (br#"{"clientCertificateCsr":"x"}"#, "2026-11-01", 400_012),
             (large.as_bytes(), "2021-06-01", 413_001),

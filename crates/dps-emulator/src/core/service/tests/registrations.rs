@@ -25,7 +25,7 @@ impl Bench {
     }
 
     fn force(&mut self) -> Reply {
-        let forced = Registration { payload: None, force: true };
+        let forced = Registration { force: true, ..Registration::default() };
         self.service.register(now(), &self.who, Ok(forced))
     }
 
@@ -142,7 +142,8 @@ fn payloads_are_echoed_fixed_or_left_out() {
     ] {
         let behavior = Behavior::new().polls(1);
         let mut bench = Bench::new(individual("dev-1").payload(policy).behavior(behavior));
-        let registration = Registration { payload: Some(sent.clone().into()), force: false };
+        let registration =
+            Registration { payload: Some(sent.clone().into()), ..Registration::default() };
         let reply = bench.service.register(now(), &bench.who, Ok(registration));
         let done = bench.query(&operation(&reply));
         assert_eq!(body(&done)["registrationState"].get("payload"), gets);

@@ -1,0 +1,31 @@
+//! Whether an enrollment issues certificates.
+
+use std::time::Duration;
+
+/// What an enrollment does with a device's request for a certificate.
+///
+/// The real service names a policy at the enrollment: `namespaceName`, `certificateAuthorityName` and
+/// `certificatePolicyName`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CertificatePolicy {
+    /// The enrollment has no policy: such a registration is refused with 400000.
+    #[default]
+    Refuse,
+    /// The enrollment has no policy, and the device is assigned without a certificate, as users of the real service
+    /// report.
+    Ignore,
+    /// The emulator's issuing CA issues one.
+    Issue {
+        /// How long it is valid from the moment it is issued. The real service takes 1 to 90 days.
+        lifetime: Duration,
+    },
+}
+
+impl CertificatePolicy {
+    /// Certificates that are valid for this many days.
+    #[must_use]
+    pub const fn issue_for_days(days: u16) -> Self {
+        Self::Issue { lifetime: Duration::from_secs(days as u64 * 86_400) }
+    }
+}

@@ -35,7 +35,7 @@ struct End {
 }
 
 enum Outcome {
-    Register(String, Option<Result<RegistrationResult, Error>>),
+    Register(String, Box<Option<Result<RegistrationResult, Error>>>),
     Session(Option<Result<(), Error>>),
     Watched,
 }
@@ -134,12 +134,12 @@ async fn carry_out(machine: StateMachine<Transport>, act: Act, device: String) -
     let begin = Instant::now();
     let register = machine.register(request_of(&device));
     let outcome = match act {
-        Act::Register => Outcome::Register(device, Some(register.await)),
+        Act::Register => Outcome::Register(device, Box::new(Some(register.await))),
         Act::RegisterAndDropAfter(after) => {
-            Outcome::Register(device, timeout(after, register).await.ok())
+            Outcome::Register(device, Box::new(timeout(after, register).await.ok()))
         }
         Act::RegisterAndDropAfterPolls(polls) => {
-            Outcome::Register(device, drop_after(polls, register).await)
+            Outcome::Register(device, Box::new(drop_after(polls, register).await))
         }
         Act::EndSession => Outcome::Session(Some(machine.end_session().await)),
         Act::EndSessionAndDropAfter(after) => {
@@ -183,7 +183,7 @@ fn check_end(
         }
         Outcome::Register(device, result) => {
             within(settings.registration_timeout + ends, device)?;
-            let Some(result) = result else { return Ok("dropped".to_owned()) };
+            let Some(result) = &**result else { return Ok("dropped".to_owned()) };
             check_result(device, result, transport)
         }
     }

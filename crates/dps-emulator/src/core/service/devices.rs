@@ -82,6 +82,7 @@ mod tests {
                 progress: Progress::PollsLeft(1),
                 payload: Some(serde_json::Value::from("x".repeat(1 << 16)).into()),
                 force: false,
+                csr: None,
             });
             devices.bound();
             devices.known.len()

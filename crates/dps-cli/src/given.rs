@@ -158,6 +158,11 @@ pub(crate) struct Device {
 }
 
 impl Device {
+    /// The registration id, when one was given that is one.
+    pub(crate) fn known_id(&self) -> Option<RegistrationId> {
+        REGISTRATION_ID.find(self.registration_id.as_ref()).ok()??.parse().ok()
+    }
+
     /// What was given of it.
     pub(crate) fn find(&self) -> Result<(Option<IdScope>, Option<RegistrationId>), Error> {
         let id_scope = ID_SCOPE.find(self.id_scope.as_ref())?;

@@ -274,6 +274,9 @@ impl Arguments {
         progress: &Arc<Progress>,
         context: &mut Context,
     ) -> Result<Prepared, Error> {
+        // Whatever is wrong with the rest, a failure says which device it is about.
+        context.registration_id = self.device.known_id().map(|id| id.to_string());
+        context.endpoint = self.known_endpoint().map(|endpoint| endpoint.to_string());
         let timeout = given::TIMEOUT.find(self.timeout.as_ref())?;
         let timeout = timeout.map(|given| TIMEOUT.parse(&given)).transpose()?;
         let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
@@ -310,6 +313,11 @@ impl Arguments {
         let client = client(transport, config, settings)?;
         client.observe(progress.observer());
         Ok(Prepared { client, request, time, _emulator: emulator })
+    }
+
+    /// The endpoint, when one was given that is one.
+    fn known_endpoint(&self) -> Option<Endpoint> {
+        given::ENDPOINT.find(self.endpoint.as_ref()).ok()??.parse().ok()
     }
 
     fn is_emulated(&self) -> Result<bool, Error> {

@@ -129,7 +129,19 @@ fn a_failure_names_its_device_operation_endpoint_and_time() {
         run(command.env("DPS_SYMMETRIC_KEY", "d3Jvbmcga2V5IG9mIGEgZGV2aWNl")).failed("rejected");
     assert!(text(&error, "timestamp").ends_with('Z'), "{error}");
     assert_eq!(error["operationId"], Value::Null);
-    // What is not known is null.
+    // What was given counts, whatever is wrong with the rest.
+    let device = ["--json", "--registration-id", "dev", "--endpoint", "localhost:1"];
+    for wrong in [&["--timeout", "x"][..], &["--id-scope", " "], &[], &["--poll-floor", "-1"]] {
+        let error = run(dps(&["register"]).args(device).args(wrong)).failed("configuration");
+        assert_eq!(
+            (&error["registrationId"], &error["endpoint"]),
+            (&"dev".into(), &"localhost:1".into())
+        );
+    }
+    // What is not known, or can't be one, is null.
+    let device = ["--json", "--registration-id", "d v", "--endpoint", "http://"];
+    let error = run(dps(&["register"]).args(device)).failed("configuration");
+    assert_eq!((&error["registrationId"], &error["endpoint"]), (&Value::Null, &Value::Null));
     let error = run(&mut dps(&["register", "--json", "--timeout", "x"])).failed("configuration");
     assert_eq!((&error["registrationId"], &error["endpoint"]), (&Value::Null, &Value::Null));
 }

@@ -45,9 +45,10 @@ async fn every_fault_of_a_connection_ends_as_it_should() {
         met(refuse(3), None, "", 2),
         Met { stage: Stage::Authenticate, ..met(refuse(4), ErrorKind::Rejected, "CONNACK 4", 1) },
         Met { stage: Stage::Authenticate, ..met(refuse(5), ErrorKind::Rejected, "CONNACK 5", 1) },
-        met(refuse(99), protocol, "99", 1),
+        // A code that nobody knows, and a refused subscription: once more, step by step.
+        met(refuse(99), None, "", 2),
         met(MqttFault::RefusePipelining, None, "", 2),
-        met(MqttFault::RefuseSubscribe, ErrorKind::Rejected, "SUBACK 128", 1),
+        met(MqttFault::RefuseSubscribe, None, "", 2),
         // Nothing was answered: once more, step by step.
         met(cut(1), None, "", 2),
         met(cut(2), None, "", 2),

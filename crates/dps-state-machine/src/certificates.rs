@@ -8,6 +8,7 @@ use alloc::{
 use core::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     error::{ConfigurationError, Error},
     json::Json,
     printable::Printable,
+    stored,
 };
 
 /// A certificate signing request: PKCS#10 in DER, whose common name is the registration id.
@@ -79,7 +81,8 @@ fn framed(der: &[u8]) -> Option<usize> {
 }
 
 /// What came of the request for a certificate.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub enum IssuedCertificates {
     /// None was asked for, and none came.
@@ -87,7 +90,7 @@ pub enum IssuedCertificates {
     NotRequested,
     /// The chain, each certificate in DER, in the order of the answer. The service's contract defines no order: tell
     /// the certificates apart by their keys and signatures.
-    Issued(Vec<Vec<u8>>),
+    Issued(#[serde(with = "stored::certificates")] Vec<Vec<u8>>),
     /// The device is assigned, and the certificate that it asked for did not come: the enrollment has no policy for
     /// issuing any.
     Missing,
@@ -187,7 +190,8 @@ impl TrustBundle {
 
 /// How the device is to connect to its hub. An answer without one means [`Classic`](Self::Classic). New words may
 /// appear.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 #[non_exhaustive]
 pub enum ConnectionProfile {
     /// `classic`
@@ -215,8 +219,20 @@ impl ConnectionProfile {
         const NAME: &str = "connectionProfile";
         let json = state.get(NAME)?;
         let word = state.text(NAME).unwrap_or_else(|| json.get().to_string());
+        Some(word.into())
+    }
+}
+
+impl From<String> for ConnectionProfile {
+    fn from(word: String) -> Self {
         let known = Self::KNOWN.into_iter().find(|known| word.eq_ignore_ascii_case(known.as_str()));
-        Some(known.unwrap_or(Self::Other(word)))
+        known.unwrap_or(Self::Other(word))
+    }
+}
+
+impl From<ConnectionProfile> for String {
+    fn from(profile: ConnectionProfile) -> Self {
+        profile.as_str().to_string()
     }
 }
 

@@ -51,14 +51,14 @@ pub struct RegistrationResult {
     /// U+FFFD here.
     #[serde(default, with = "stored::json")]
     pub payload: Option<Json>,
-    /// What came of the request for a certificate. It is not stored: the chain is in [`body`](Self::body).
-    #[serde(skip)]
+    /// What came of the request for a certificate.
+    #[serde(default)]
     pub certificates: IssuedCertificates,
-    /// The certificates that the device is to trust, when the service names them. They are not stored.
-    #[serde(skip)]
+    /// The certificates that the device is to trust, when the service names them.
+    #[serde(default, with = "stored::trust_bundle")]
     pub trust_bundle: Option<TrustBundle>,
-    /// How the device is to connect to its hub, when the service says so. It is not stored.
-    #[serde(skip)]
+    /// How the device is to connect to its hub, when the service says so.
+    #[serde(default)]
     pub connection_profile: Option<ConnectionProfile>,
     /// How many times the operation's status was asked for.
     #[serde(default)]

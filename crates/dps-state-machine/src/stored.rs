@@ -21,6 +21,47 @@ pub(crate) mod json {
     }
 }
 
+/// A trust bundle as its JSON.
+pub(crate) mod trust_bundle {
+    use super::*;
+    use crate::certificates::TrustBundle;
+
+    pub(crate) fn serialize<S: Serializer>(
+        bundle: &Option<TrustBundle>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        json::serialize(&bundle.as_ref().map(|bundle| bundle.json.clone()), to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<TrustBundle>, D::Error> {
+        Ok(json::deserialize(from)?.map(|json| TrustBundle::read(&json)))
+    }
+}
+
+/// Certificates as base64 of their DER.
+pub(crate) mod certificates {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(
+        certificates: &[Vec<u8>],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let texts: Vec<String> = certificates.iter().map(|der| STANDARD.encode(der)).collect();
+        texts.serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<Vec<u8>>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        texts.iter().map(|text| STANDARD.decode(text).map_err(D::Error::custom)).collect()
+    }
+}
+
 /// Bytes as a text where they are one and people may read it, otherwise as numbers.
 pub(crate) mod body {
     use super::*;

@@ -1,7 +1,45 @@
 //! What a device stores of its registration is read back as it was, whatever the format.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-use dps_state_machine::{OperationId, RegistrationResult, Substatus, serde_json};
+use dps_state_machine::{
+    Error, IssuedCertificates, OperationId, Progress, RegistrationRequest, RegistrationResult,
+    Response, Settings, StateMachine, Substatus, TransportHandlers, serde_json,
+};
+
+/// Assigns with this in the registration's state.
+struct Assigns(String);
+
+impl TransportHandlers for Assigns {
+    async fn registration_request(
+        &mut self,
+        _: &RegistrationRequest,
+        _: &Progress,
+    ) -> Result<Response, Error> {
+        let state = format!(r#"{{"assignedHub": "h", "deviceId": "d", {}}}"#, self.0);
+        Ok(Response::new(200, format!(r#"{{"status": "assigned", "registrationState": {state}}}"#)))
+    }
+
+    async fn query_operation_status(
+        &mut self,
+        _: &RegistrationRequest,
+        _: &OperationId,
+        _: &Progress,
+    ) -> Result<Response, Error> {
+        Err(Error::InvalidOperation)
+    }
+
+    async fn end_session(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// The result that an answer gives.
+fn answer(state: &str) -> RegistrationResult {
+    let machine = StateMachine::new(Assigns(state.to_owned()), Settings::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let request = RegistrationRequest::new("d".parse().unwrap());
+    runtime.block_on(machine.register(request)).unwrap()
+}
 
 fn results() -> Vec<RegistrationResult> {
     let new = || RegistrationResult::new("contoso.azure-devices.net", "pump-17");
@@ -35,6 +73,21 @@ fn results() -> Vec<RegistrationResult> {
         result.body = body.to_vec();
         results.push(result);
     }
+    for certificates in [
+        IssuedCertificates::Missing,
+        IssuedCertificates::Issued(vec![vec![0x30, 1, 0xff], vec![]]),
+        answer(r#""issuedCertificateChain": [7]"#).certificates,
+    ] {
+        let mut result = full.clone();
+        result.certificates = certificates;
+        results.push(result);
+    }
+    results.push(answer(r#""connectionProfile": "mqttV5""#));
+    results.push(answer(r#""connectionProfile": "of tomorrow""#));
+    let certificate = r#"{"certificate": "-----BEGIN", "metadata": {"n": 1.50}, "more": null}"#;
+    results.push(answer(&format!(
+        r#""trustBundle": {{ "id": "default", "etag": "\u0041", "certificates": [{certificate}] }}"#
+    )));
     full.substatus = Some(Substatus::from("aWordOfTomorrow".to_owned()));
     results.push(full);
     results

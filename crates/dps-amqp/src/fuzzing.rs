@@ -53,7 +53,8 @@ fn words(broken: &Broken) -> String {
     match broken {
         Broken::Lost(error) => error.to_string(),
         Broken::Dismissed(what) => what.clone(),
-        Broken::Nonsense(reason) => reason.to_string(),
+        Broken::Nonsense(reason) | Broken::Unfit(reason) => reason.to_string(),
+        Broken::AnotherProtocol(heard) => heard.escape_ascii().to_string(),
         Broken::Credential(error) => error.to_string(),
     }
 }

@@ -3,6 +3,8 @@
 
 use fe2o3_amqp_types::sasl::SaslCode;
 
+#[cfg(feature = "websocket")]
+use super::websocket::{over_websocket, upgrade};
 use super::{peer::*, *};
 
 #[tokio::test]
@@ -120,10 +122,67 @@ async fn a_start_that_dies_is_tried_once_more_step_by_step() {
             ],
         ),
     ] {
-        let (_peer, config) = start(vec![script, step_by_step_script()]).await;
-        let mut transport = AmqpTransport::new(config).unwrap();
-        assert_eq!(register(&mut transport).await.unwrap().body, b"1", "{death}");
+        for over in Over::ALL {
+            let (_peer, mut transport) =
+                over.start(vec![script.clone(), step_by_step_script()]).await;
+            assert_eq!(register(&mut transport).await.unwrap().body, b"1", "{death}, {over:?}");
+        }
     }
+}
+
+/// What the connections to a server are, and whether they end with a reset.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    Tls {
+        resets: bool,
+    },
+    #[cfg(feature = "websocket")]
+    WebSocket {
+        resets: bool,
+    },
+}
+
+impl Over {
+    const ALL: &[Self] = &[
+        Self::Tls { resets: false },
+        Self::Tls { resets: true },
+        #[cfg(feature = "websocket")]
+        Self::WebSocket { resets: false },
+        #[cfg(feature = "websocket")]
+        Self::WebSocket { resets: true },
+    ];
+
+    /// A server with a script for each connection, and a device that trusts it.
+    async fn start(self, scripts: Vec<Vec<Turn>>) -> (Peer, AmqpTransport) {
+        let (tls, roots) = trusted_tls();
+        let peer = match self {
+            Self::Tls { resets: false } => Peer::start(tls, scripts).await,
+            Self::Tls { resets: true } => {
+                Peer::over(tls, scripts, |tls| async { Some(resetting(tls)) }).await
+            }
+            #[cfg(feature = "websocket")]
+            Self::WebSocket { resets: false } => {
+                Peer::over(tls, scripts, |tls| upgrade::accept(tls, "AMQPWSB10")).await
+            }
+            #[cfg(feature = "websocket")]
+            Self::WebSocket { resets: true } => {
+                Peer::over(tls, scripts, |tls| upgrade::accept(resetting(tls), "AMQPWSB10")).await
+            }
+        };
+        let config = config(&localhost(peer.address), roots);
+        let transport = match self {
+            Self::Tls { .. } => AmqpTransport::new(config).unwrap(),
+            #[cfg(feature = "websocket")]
+            Self::WebSocket { .. } => over_websocket(config),
+        };
+        (peer, transport)
+    }
+}
+
+/// A connection that is reset when it is dropped.
+fn resetting(tls: support::ServerStream) -> support::ServerStream {
+    tls.get_ref().0.set_zero_linger().unwrap();
+    tls
 }
 
 /// The clock is paused: it runs ahead as soon as everybody waits for a server that stays silent.

@@ -5,9 +5,9 @@ use dps_connect::Carrier;
 use super::{peer::*, *};
 
 #[path = "../../../dps-connect/tests/support/upgrade.rs"]
-mod upgrade;
+pub(crate) mod upgrade;
 
-fn over_websocket(config: Config) -> AmqpTransport {
+pub(crate) fn over_websocket(config: Config) -> AmqpTransport {
     let over_websocket = |config: &mut AmqpConfig| config.carrier = Carrier::WebSocket;
     AmqpTransport::new(adjusted(AmqpConfig::new(config), over_websocket)).unwrap()
 }

@@ -337,13 +337,15 @@ fn the_authority_is_fresh_at_each_start_unless_one_is_given() {
     let folder = Folder::new();
     let (certificate, key) = certificate(|_| {});
     let (ca, key) = (folder.file("ca.pem", &certificate), folder.file("ca.key", key));
-    for _ in 0..2 {
+    let in_the_file = format!("ca-cert-file = {ca:?}\nca-key-file = {key:?}\n");
+    let as_flags = ["--ca-cert", ca.as_str(), "--ca-key", &key];
+    for (keys, flags) in [("", &as_flags[..]), ("", &as_flags), (&in_the_file, &[])] {
         let folder = Folder::new();
         let config = folder.file(
             "emulator.toml",
-            format!("[[enrollment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\"\n"),
+            format!("{keys}[[enrollment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\"\n"),
         );
-        let arguments = ["--ca-cert", &ca, "--ca-key", &key, "--config", &config];
+        let arguments = [flags, &["--config", &config]].concat();
         let emulator = Emulator::start(folder, &arguments);
         assert_eq!(subject(&emulator), certificate);
         run(&mut emulator.register_dev(&[])).assigned();

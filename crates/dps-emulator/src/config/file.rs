@@ -4,6 +4,7 @@ use std::{io, net::IpAddr, path::Path, time::Duration};
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use toml::{Table, Value};
+use zeroize::Zeroizing;
 
 use super::{Config, Limits, ServerCertificate};
 use crate::config_error::ConfigError;
@@ -23,6 +24,8 @@ struct File {
     bind: Vec<IpAddr>,
     server_names: Vec<String>,
     server_certificate: ServerCertificate,
+    ca_cert_file: Option<String>,
+    ca_key_file: Option<String>,
     connections: Vec<Value>,
     #[serde(deserialize_with = "seconds")]
     clock_ahead: Duration,
@@ -61,9 +64,42 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
         enrollments: enrollments.collect::<Result<_, _>>()?,
         ..Config::new()
     };
-    let config = config.bind(file.bind);
+    let mut config = config.bind(file.bind);
+    if let Some((certificate, key)) = both(file.ca_cert_file, file.ca_key_file)? {
+        let certificate_pem = contents(folder, "ca-cert-file", &certificate)?;
+        let key_pem = contents(folder, "ca-key-file", &key)?;
+        config = config.authority(&certificate_pem, &key_pem).map_err(|error| {
+            let (field, file) = match error.field() {
+                "ca-key" => ("ca-key-file", key),
+                _ => ("ca-cert-file", certificate),
+            };
+            error.field_named(field).value(file.chars())
+        })?;
+    }
     config.check()?;
     Ok(config)
+}
+
+/// The files of a certificate and its key: the one is of no use without the other.
+fn both(
+    certificate: Option<String>,
+    key: Option<String>,
+) -> Result<Option<(String, String)>, ConfigError> {
+    let alone = |field, file: String, other: &str| {
+        Err(ConfigError::new(field, &format!("it needs {other} beside it")).value(file.chars()))
+    };
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+        (Some(certificate), None) => alone("ca-cert-file", certificate, "ca-key-file"),
+        (None, Some(key)) => alone("ca-key-file", key, "ca-cert-file"),
+        (None, None) => Ok(None),
+    }
+}
+
+/// What is in a file that a key of the configuration names.
+fn contents(folder: &Path, field: &str, file: &str) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
+    let path = folder.join(file);
+    std::fs::read(&path).map(Zeroizing::new).map_err(|error| unopened(&path, field, &error))
 }
 
 /// A number of seconds; fractions are fine.

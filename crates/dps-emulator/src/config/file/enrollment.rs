@@ -7,7 +7,7 @@ use dps_state_machine::Json;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{fault, fields, json, unopened};
+use super::{contents, fault, fields, json};
 use crate::{
     behavior::{Behavior, Outcome, RetryAfter, Times},
     config_error::ConfigError,
@@ -129,8 +129,7 @@ fn load<T>(
         (Some(text), None) => parse(text.as_bytes()).map(Some),
         (None, Some(file)) => {
             let field = format!("{field}-file");
-            let path = folder.join(file);
-            let pem = std::fs::read(&path).map_err(|error| unopened(&path, &field, &error))?;
+            let pem = contents(folder, &field, file)?;
             parse(&pem).map(Some).map_err(|error| error.field_named(&field).value(file.chars()))
         }
         (None, None) => Ok(None),

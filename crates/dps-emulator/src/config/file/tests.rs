@@ -147,6 +147,16 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
         ("https-port = 70000", &["https-port", "70000", "from 0 to 65535"]),
         ("bind = [\"here\"]", &["bind", "address"]),
         ("server-certificate = \"bad\"", &["line 1, server-certificate", "`bad`", "wrong-name"]),
+        ("ca-cert-file = \"ca.pem\"", &["ca-cert-file \"ca.pem\"", "needs ca-key-file"]),
+        ("ca-key-file = \"ca.key\"", &["ca-key-file \"ca.key\"", "needs ca-cert-file"]),
+        (
+            "ca-cert-file = \"/no/such\"\nca-key-file = \"ca.key\"",
+            &["ca-cert-file \"/no/such\"", "can't be read"],
+        ),
+        (
+            "ca-cert-file = \"Cargo.toml\"\nca-key-file = \"Cargo.toml\"",
+            &["ca-cert-file \"Cargo.toml\"", "certificate"],
+        ),
         ("server-names = [\"a b\"]", &["server-names", "\"a b\"", "host name"]),
         ("server-names = [\"\"]", &["server-names", "host name"]),
         (

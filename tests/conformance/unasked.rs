@@ -42,7 +42,7 @@ impl Between {
     async fn start(
         bench: &Bench,
         version: &'static SupportedProtocolVersion,
-        asks: Option<SignatureScheme>,
+        asks: Option<Asks>,
     ) -> Self {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
@@ -51,7 +51,7 @@ impl Between {
             .with_protocol_versions(&[version])
             .unwrap();
         let tls = match asks {
-            Some(scheme) => tls.with_client_cert_verifier(Arc::new(Asks(scheme))),
+            Some(asks) => tls.with_client_cert_verifier(Arc::new(asks)),
             None => tls.with_no_client_auth(),
         };
         let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
@@ -79,12 +79,16 @@ impl Between {
         Self { port, certificate, _accepting: accepting }
     }
 
-    async fn refusal(&self, bench: &Bench) -> Error {
+    async fn failure(&self, bench: &Bench) -> Error {
         let config = adjusted(bench.config.clone(), |config| {
             config.endpoint = format!("localhost:{}", self.port).parse::<Endpoint>().unwrap();
             config.roots = Roots::empty().with_der(&self.certificate).unwrap();
         });
-        let error = bench.register_with(config).await.unwrap_err();
+        bench.register_with(config).await.unwrap_err()
+    }
+
+    async fn refusal(&self, bench: &Bench) -> Error {
+        let error = self.failure(bench).await;
         assert_eq!((error.kind(), error.status()), (ErrorKind::Rejected, Some(401)), "{error}");
         error
     }
@@ -92,11 +96,15 @@ impl Between {
 
 /// Asks for a certificate and takes one signature only.
 #[derive(Debug)]
-struct Asks(SignatureScheme);
+struct Asks {
+    scheme: SignatureScheme,
+    /// Whether it breaks off without a certificate.
+    mandatory: bool,
+}
 
 impl ClientCertVerifier for Asks {
     fn client_auth_mandatory(&self) -> bool {
-        false
+        self.mandatory
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -131,7 +139,7 @@ impl ClientCertVerifier for Asks {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![self.0]
+        vec![self.scheme]
     }
 }
 
@@ -149,15 +157,20 @@ async fn nobody_asked_for_the_certificate(cell: Cell) {
 async fn no_signature_that_was_asked_for_fits(cell: Cell) {
     for version in [&TLS12, &TLS13] {
         let bench = Bench::healthy(cell).await;
-        let asks = Some(SignatureScheme::RSA_PSS_SHA512);
-        let error = Between::start(&bench, version, asks).await.refusal(&bench).await;
-        let hint = error.hint().unwrap();
-        assert!(hint.contains("none of the signatures"), "{hint}");
-        assert!(hint.contains("RSA_PSS_SHA512"), "{hint}");
+        let start =
+            |scheme, mandatory| Between::start(&bench, version, Some(Asks { scheme, mandatory }));
+        let error = start(SignatureScheme::RSA_PSS_SHA512, false).await.refusal(&bench).await;
+        let breaks_off = start(SignatureScheme::RSA_PSS_SHA512, true).await.failure(&bench).await;
+        assert_eq!(breaks_off.kind(), ErrorKind::Connection, "{breaks_off}");
+        assert!(breaks_off.to_string().contains("it wants one, and got none"), "{breaks_off}");
+        for error in [error, breaks_off] {
+            let hint = error.hint().unwrap();
+            assert!(hint.contains("none of the signatures"), "{hint}");
+            assert!(hint.contains("RSA_PSS_SHA512"), "{hint}");
+        }
 
-        let asks = Some(SignatureScheme::ECDSA_NISTP256_SHA256);
-        let error = Between::start(&bench, version, asks).await.refusal(&bench).await;
-        let hint = error.hint().unwrap();
+        let fits = start(SignatureScheme::ECDSA_NISTP256_SHA256, false).await;
+        let hint = fits.refusal(&bench).await.hint().unwrap();
         assert!(hint.contains("the chain that was sent"), "{hint}");
     }
 }
@@ -168,10 +181,11 @@ async fn a_registration_that_fails_for_its_credential_says_as_much_as_a_401(cell
         (Outcome::failed(401_002, "no such key"), 0),
         (Outcome::failed(401_002, nested), 0),
         (Outcome::failed(401_002, format!("Allocation: {nested}")), 1),
+        (Outcome::failed(400_209, nested), 0),
     ] {
         let bench = Bench::new(cell, Behavior::new().polls(polls).outcome(outcome)).await;
         let error = bench.register().await.unwrap_err();
-        assert_eq!(error.error_code(), Some(401_002), "{error}");
+        assert!(error.to_string().contains("error code 401002"), "{error}");
         assert!(error.to_string().contains("no such key"), "{error}");
         assert!(!error.to_string().contains('{'), "{error}");
         let hint = error.hint().unwrap();

@@ -16,7 +16,7 @@ use crate::{
     endpoint::Endpoint,
     proxy::{Proxy, ProxyChoice},
     roots::Roots,
-    tls::{Asked, CertificateRequest},
+    tls::Asked,
 };
 
 /// A token that lives longer than a century is cut to that: a date must stay a date.
@@ -174,10 +174,9 @@ impl Config {
             return Some(clock::describe(SystemTime::now(), date));
         }
         self.attestation.x509_in_use().map(|identity| {
-            match self.asked.last() {
-                Some(request) if request.is_met => {}
-                Some(request) => return not_sent(&request),
-                None => return NOT_ASKED.to_owned(),
+            let Some(request) = self.asked.last() else { return NOT_ASKED.to_owned() };
+            if let Some(reason) = request.not_sent() {
+                return reason;
             }
             let end = identity.doubtful_end(SystemTime::now());
             let end = end.map(|end| format!("; {end}")).unwrap_or_default();
@@ -190,19 +189,6 @@ impl Config {
 }
 
 const NOT_ASKED: &str = "nobody asked this device for its certificate, so none was sent: something in between ends TLS, as a proxy that inspects it does, or the endpoint is not the service";
-
-fn not_sent(request: &CertificateRequest) -> String {
-    const SHOWN: usize = 8;
-    let mut schemes: Vec<_> = request.schemes.iter().map(|scheme| format!("{scheme:?}")).collect();
-    if schemes.len() > SHOWN {
-        schemes.truncate(SHOWN);
-        schemes.push("others".to_owned());
-    }
-    format!(
-        "the device's certificate was not sent: its key can make none of the signatures that were asked for ({}); use a key of another kind",
-        schemes.join(", ")
-    )
-}
 
 /// The version of the service's interface, for example `2021-06-01`. The default is that one, and `2026-11-01` for a
 /// request that asks for a certificate; a version that was given holds for every request.
@@ -253,6 +239,8 @@ impl fmt::Display for ApiVersion {
 mod tests {
     use super::*;
     use dps_attestation::X509Identity;
+
+    use crate::tls::CertificateRequest;
 
     #[test]
     fn the_hint_names_the_chain_and_its_end_if_that_has_expired() {

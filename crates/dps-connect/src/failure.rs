@@ -11,6 +11,7 @@ use crate::{
     first_bytes::{NotTls, describe},
     flood::Flooded,
     proxy::Proxy,
+    tls::Asked,
 };
 
 mod certificate;
@@ -27,6 +28,8 @@ pub struct Peer {
     /// The port that the transport has where the endpoint names none.
     own_port: u16,
     proxy: Option<Proxy>,
+    /// Which certificate was asked for in the handshake.
+    asked: Asked,
 }
 
 impl Peer {
@@ -37,7 +40,8 @@ impl Peer {
     pub fn of(config: &Config, default_port: u16) -> Result<Self, Error> {
         let endpoint = &config.endpoint;
         let (host, port) = (endpoint.host().to_owned(), endpoint.port_or(default_port));
-        Ok(Self { host, port, own_port: default_port, proxy: config.chosen_proxy(default_port)? })
+        let (proxy, asked) = (config.chosen_proxy(default_port)?, config.asked.clone());
+        Ok(Self { host, port, own_port: default_port, proxy, asked })
     }
 
     /// The service's host; an IPv6 address without brackets.
@@ -438,10 +442,14 @@ fn about_our_certificate(alert: AlertDescription) -> Option<&'static str> {
 fn alert_received(peer: &Peer, alert: AlertDescription) -> ConnectionError {
     let new = |message: String| ConnectionError::new(Stage::Tls, message);
     if let Some(reason) = about_our_certificate(alert) {
+        let not_sent = peer.asked.last().and_then(|request| request.not_sent());
+        let hint = not_sent.unwrap_or_else(|| {
+            "check the device's certificate, its chain and the enrollment".to_owned()
+        });
         return new(format!(
             "{peer} refused this device's certificate: {reason} (alert {alert:?})"
         ))
-        .hint("check the device's certificate, its chain and the enrollment")
+        .hint(hint)
         .permanent();
     }
     match alert {

@@ -66,6 +66,25 @@ pub(crate) struct CertificateRequest {
     pub(crate) is_met: bool,
 }
 
+impl CertificateRequest {
+    /// Why no certificate was sent, where the device's key can make none of the signatures.
+    pub(crate) fn not_sent(&self) -> Option<String> {
+        const SHOWN: usize = 8;
+        let mut schemes: Vec<_> = self.schemes.iter().map(|scheme| format!("{scheme:?}")).collect();
+        if schemes.len() > SHOWN {
+            schemes.truncate(SHOWN);
+            schemes.push("others".to_owned());
+        }
+        let not_sent = || {
+            format!(
+                "the device's certificate was not sent: its key can make none of the signatures that were asked for ({}); use a key of another kind",
+                schemes.join(", ")
+            )
+        };
+        (!self.is_met).then(not_sent)
+    }
+}
+
 impl Asked {
     /// The last request in a handshake; `None` when there was none.
     pub(crate) fn last(&self) -> Option<CertificateRequest> {

@@ -151,12 +151,19 @@ fn assigned(
     }
 }
 
-/// The status that the error code of a failed registration stands for.
-pub(crate) fn failed_status(response: &Response) -> Option<u16> {
-    let success = read_success(response, None).ok()?;
-    let is_failed = success.status.eq_ignore_ascii_case("failed");
-    let code = Told::of(success.state.error_code, success.state.error_message).code;
-    code.filter(|_| is_failed).map(status_of)
+/// Whether an answer says no to the device's credential: by its status, or by an error code, be it the answer's own, that
+/// of a registration that has failed after it was accepted, or one of an error within the message.
+pub(crate) fn refuses_credential(status: u16, body: &[u8]) -> bool {
+    let text = body::text(body);
+    let body = Object::read(&text).unwrap_or_default();
+    let state = body.object("registrationState");
+    let told = match body.text("status") {
+        Some(word) if word.eq_ignore_ascii_case("failed") => {
+            Told::of(state.code("errorCode"), state.text("errorMessage"))
+        }
+        _ => Told::of(body.code("errorCode"), body.text("message")),
+    };
+    status == 401 || told.refuses_credential
 }
 
 /// What an error says. Its message may be JSON of another error, or end with it: the part of the service that failed
@@ -165,6 +172,8 @@ struct Told {
     code: Option<u32>,
     message: Option<String>,
     tracking_id: Option<String>,
+    /// Whether one of the error codes refuses the credential.
+    refuses_credential: bool,
 }
 
 impl Told {
@@ -172,7 +181,9 @@ impl Told {
     const DEPTH: usize = 4;
 
     fn of(code: Option<u32>, message: Option<String>) -> Self {
-        let mut told = Self { code, message, tracking_id: None };
+        let is_about_it = |code: Option<u32>| code.map(status_of) == Some(401);
+        let refuses_credential = is_about_it(code);
+        let mut told = Self { code, message, tracking_id: None, refuses_credential };
         for _ in 0..Self::DEPTH {
             let Some((before, inner)) = told.message.as_deref().and_then(split_json) else { break };
             let Ok(inner) = Object::read(inner) else { break };
@@ -180,6 +191,7 @@ impl Told {
             if inner_code.is_none() && words.is_none() {
                 break;
             }
+            told.refuses_credential |= is_about_it(inner_code);
             let mut message = format!("{before}{}", words.unwrap_or_default());
             match inner_code {
                 Some(inner_code) if told.code.is_some_and(|code| code != inner_code) => {
@@ -204,7 +216,7 @@ fn split_json(text: &str) -> Option<(&str, &str)> {
 
 /// The registration came to an end that is no success.
 fn ended(response: Response, stage: Stage, state: State, cause: RejectionCause) -> Verdict {
-    let Told { code: error_code, message, tracking_id } =
+    let Told { code: error_code, message, tracking_id, .. } =
         Told::of(state.error_code, state.error_message);
     let message = message
         .filter(|message| !message.is_empty())
@@ -230,7 +242,7 @@ fn judge_refusal(response: Response, stage: Stage) -> Verdict {
     let text = body::text(&response.body);
     // An error body of another shape still gives what it has.
     let body = Object::read(&text).unwrap_or_default();
-    let Told { code: error_code, message, tracking_id } =
+    let Told { code: error_code, message, tracking_id, .. } =
         Told::of(body.code("errorCode"), body.text("message"));
     let retryable = is_transient(response.status, error_code);
     let message =
@@ -395,6 +407,7 @@ mod tests {
         );
         assert_eq!(both.error_code(), Some(403_001));
         assert!(both.to_string().contains("no (error code 401002)"), "{both}");
+        assert!(both.hint().is_some_and(|hint| hint.contains("check the ID scope")), "{both:?}");
     }
 
     #[test]

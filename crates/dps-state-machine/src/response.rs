@@ -53,11 +53,11 @@ impl Response {
         Object::read(&text).ok().map(|body| body.code("errorCode"))
     }
 
-    /// Whether it says no to the device's credential: by its status 401, or by the error code of a registration that
-    /// has failed after it was accepted.
+    /// Whether it says no to the device's credential: by its status 401, or by an error code, be it its own, that of a
+    /// registration that has failed after it was accepted, or one of an error within the message.
     #[must_use]
     pub fn refuses_credential(&self) -> bool {
-        self.status == 401 || crate::answer::failed_status(self) == Some(401)
+        crate::answer::refuses_credential(self.status, &self.body)
     }
 
     /// The challenge to a TPM in the body of a 401: the key, in base64, that the TPM must sign with. A refusal has an

@@ -4,6 +4,7 @@
 
 mod canaries;
 mod capture;
+mod echo;
 #[cfg(target_os = "linux")]
 mod memory;
 mod misplaced;
@@ -12,10 +13,11 @@ mod scenarios;
 
 use std::process::ExitCode;
 
-use dps_conformance::{TransportCase, run_on_every_transport};
+use dps_conformance::{TransportCase, run_on_every_transport, transport_case};
 use libtest_mimic::Trial;
 
 use canaries::Identity;
+use echo::no_error_repeats_a_secret_in_any_encoding;
 
 fn main() -> ExitCode {
     #[cfg(target_os = "linux")]
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         let name = format!("nothing_gives_away_{identity:?}").to_lowercase();
         cases.push(TransportCase::new(name, move |transport| scenarios::run(transport, identity)));
     }
+    cases.push(transport_case!(no_error_repeats_a_secret_in_any_encoding));
     #[cfg(target_os = "linux")]
     cases.extend(memory::cases());
     let mut others = proof::trials();

@@ -13,7 +13,7 @@ use dps_connect::{
     Config, Io,
     internal::{Flood, catch_up, greeting},
 };
-use dps_state_machine::{Error, PeerActivity, Printable, Progress, RegistrationId, Response};
+use dps_state_machine::{Error, PeerActivity, Progress, RegistrationId, Response};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
     task::coop::consume_budget,
@@ -255,7 +255,8 @@ impl Connection {
                 .note(frame.body.name())
                 .map_err(|flooded| Malformed::new(flooded.to_string()))?;
         }
-        tracing::trace!(channel = frame.channel, body = ?Briefly(&frame.body), "a frame");
+        // Its kind only: the peer may have put anything into its reasons.
+        tracing::trace!(channel = frame.channel, body = frame.body.name(), "a frame");
         Ok(Some(frame))
     }
 
@@ -355,22 +356,6 @@ fn refusal(outcome: Outcome) -> Option<Response> {
             Response::refusal(400, "the service gave the request back: it can't be handled here")
         }
     })
-}
-
-/// A frame in a log line: its kind, and nothing of what it carries.
-struct Briefly<'a>(&'a Body);
-
-impl fmt::Debug for Briefly<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Body::Transfer { more, payload, .. } => {
-                write!(f, "Transfer({} bytes, more: {more})", payload.len())
-            }
-            Body::Challenge(_) => f.write_str("Challenge"),
-            // The peer may have put anything into its reasons.
-            body => fmt::Display::fmt(&Printable::brief(&format!("{body:?}")), f),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use base64::{
     alphabet::STANDARD,
     engine::{GeneralPurpose, GeneralPurposeConfig},
 };
-use dps_state_machine::{ConfigurationError, Error, RegistrationId};
+use dps_state_machine::{ConfigurationError, Error, Progress, RegistrationId};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -65,6 +65,12 @@ impl SymmetricKey {
     #[must_use]
     pub fn expose_base64(&self) -> Zeroizing<String> {
         Zeroizing::new(BASE64.encode(&*self.0.bytes))
+    }
+
+    /// No error of the registration repeats the key.
+    #[doc(hidden)]
+    pub fn hide(&self, progress: &Progress) {
+        progress.hide_key(&self.0.bytes);
     }
 
     pub(crate) fn mac(&self) -> Hmac<Sha256> {

@@ -158,6 +158,12 @@ impl Config {
         if is_outside {
             progress.enter(&Step::Signed);
         }
+        hide_token(&token, progress);
+        match &self.attestation {
+            Attestation::SymmetricKey(key) => key.hide(progress),
+            Attestation::SymmetricKeyFile(file) => file.in_use().hide(progress),
+            _ => {}
+        }
         Ok(Some(token))
     }
 
@@ -186,6 +192,12 @@ impl Config {
             )
         })
     }
+}
+
+/// No error repeats the token's signature.
+pub(crate) fn hide_token(token: &SasToken, progress: &Progress) {
+    let signature = token.expose().split('&').find_map(|field| field.strip_prefix("sig="));
+    progress.hide_key(signature.unwrap_or_default().as_bytes());
 }
 
 const NOT_ASKED: &str = "nobody asked this device for its certificate, so none was sent: something in between ends TLS, as a proxy that inspects it does, or the endpoint is not the service";

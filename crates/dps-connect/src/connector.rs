@@ -214,6 +214,7 @@ impl<'a> Attempt<'a> {
     }
 
     async fn through(&self, proxy: &Proxy) -> Result<TcpStream, ConnectionError> {
+        proxy.hide(self.progress);
         let open = async {
             self.progress.enter(&Step::Proxy { proxy: proxy.address() });
             // All that concerns the proxy is one stage, so one step is shown.

@@ -3,7 +3,7 @@
 use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use dps_state_machine::{ConfigurationError, Error};
+use dps_state_machine::{ConfigurationError, Error, Progress};
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
@@ -83,6 +83,17 @@ impl Proxy {
     #[must_use]
     pub fn credentials(&self) -> Option<(&str, &str)> {
         self.credentials.as_ref().map(|(user, password)| (user.as_str(), password.as_str()))
+    }
+
+    /// No error repeats the password, whatever the proxy says.
+    #[doc(hidden)]
+    pub fn hide(&self, progress: &Progress) {
+        if let Some((_, password)) = self.credentials() {
+            progress.hide(password);
+        }
+        if let Some(authorization) = self.authorization() {
+            progress.hide(authorization.trim_start_matches("Basic "));
+        }
     }
 
     /// The value of the `Proxy-Authorization` header.

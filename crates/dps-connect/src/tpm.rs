@@ -9,7 +9,7 @@ use dps_state_machine::{
     Stage, Step,
 };
 
-use crate::Config;
+use crate::{Config, config::hide_token};
 
 /// The device's TPM, for one request. Whatever is asked of it counts as signing: it bounds nothing itself, and a
 /// timeout names that stage.
@@ -58,7 +58,9 @@ impl TpmLogin {
         registration_id: &RegistrationId,
     ) -> Result<SasToken, Error> {
         let signer = self.ask(self.tpm.activate(challenge)).await?;
-        self.ask(self.sign(&*signer, registration_id)).await
+        let token = self.ask(self.sign(&*signer, registration_id)).await?;
+        hide_token(&token, &self.progress);
+        Ok(token)
     }
 
     async fn sign(

@@ -60,6 +60,9 @@ impl Connection {
             catch_up().await;
         }
         self.watch.follow(progress);
+        if let Some(proxy) = self.watch.peer().proxy() {
+            proxy.hide(progress);
+        }
         let broken = |error| failed(stage, &self.watch, error);
         let mut answer = match self.execute(request).await {
             Ok(answer) => answer,

@@ -290,11 +290,11 @@ impl Exchange<'_> {
                 }
                 Ok(Received::Answer(response)) => return Ok(Some(response)),
                 Err(Error::Connection(error)) if error.lost && may_be_early(connection) => {
-                    tracing::debug!(%error, "no answer to a flight of packets");
+                    tracing::debug!(stage = ?error.stage, "no answer to a flight of packets");
                     return Ok(None);
                 }
                 Err(Error::Protocol(error)) if may_be_early(connection) => {
-                    tracing::debug!(%error, "no answer to a flight of packets");
+                    tracing::debug!(stage = ?error.stage, "no answer to a flight of packets");
                     return Ok(None);
                 }
                 Err(error) => return Err(error),

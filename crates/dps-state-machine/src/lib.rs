@@ -74,6 +74,8 @@ mod driver;
 mod error;
 mod ids;
 mod json;
+#[cfg(feature = "std")]
+mod known;
 pub mod machine;
 mod printable;
 mod progress;

@@ -7,6 +7,8 @@ use core::{
     time::Duration,
 };
 
+#[cfg(feature = "std")]
+use crate::known::Known;
 use crate::{error::Stage, ids::OperationId, registration_result::OperationStatus};
 
 /// One step of a registration.
@@ -130,6 +132,8 @@ struct Inner {
     activity: AtomicUsize,
     /// The stage that the way to the service has come to, as an index into [`STAGES`].
     stage: AtomicUsize,
+    #[cfg(feature = "std")]
+    known: Arc<Known>,
 }
 
 const STAGES: [Stage; 6] =
@@ -141,6 +145,8 @@ impl Default for Inner {
             observer: Observer::default(),
             activity: AtomicUsize::new(0),
             stage: AtomicUsize::new(STAGES.len()),
+            #[cfg(feature = "std")]
+            known: Arc::default(),
         }
     }
 }
@@ -151,11 +157,35 @@ impl Progress {
     /// anybody.
     #[must_use]
     pub fn new(on_step: impl Fn(&Step) + Send + Sync + 'static) -> Self {
-        Self::shown_to(Observer::new(on_step))
+        Self(Arc::new(Inner { observer: Observer::new(on_step), ..Inner::default() }))
     }
 
-    pub(crate) fn shown_to(observer: Observer) -> Self {
-        Self(Arc::new(Inner { observer, ..Inner::default() }))
+    #[cfg(feature = "std")]
+    pub(crate) fn shown_to(observer: Observer, known: Arc<Known>) -> Self {
+        Self(Arc::new(Inner { observer, known, ..Inner::default() }))
+    }
+
+    /// The client uses or sends this secret from now on: none of its errors repeats it, in any encoding.
+    #[cfg(feature = "std")]
+    #[doc(hidden)]
+    pub fn hide(&self, secret: &str) {
+        self.0.known.add(secret.as_bytes(), false);
+    }
+
+    /// As [`hide`](Self::hide), for random bytes as they are, or in base64 that may be percent-encoded: no part of them is
+    /// repeated.
+    #[cfg(feature = "std")]
+    #[doc(hidden)]
+    pub fn hide_key(&self, key: &[u8]) {
+        self.0.known.add(key, true);
+    }
+
+    /// A step as it can be logged: the service chose the operation's id.
+    #[cfg(feature = "std")]
+    pub(crate) fn masked(&self, step: &Step) -> String {
+        let text = alloc::format!("{step:?}");
+        let known = self.0.known.encodings();
+        known.and_then(|known| known.masked_text(&text)).unwrap_or(text)
     }
 
     /// A step begins. The observer's code runs in this call.

@@ -95,21 +95,23 @@ pub(crate) fn find(text: &[u8]) -> Vec<Secret> {
 }
 
 /// A text without the encodings of URLs, of JSON and of Rust's texts, and where each byte stood.
-struct View {
-    bytes: Vec<u8>,
+pub(crate) struct View {
+    pub(crate) bytes: Vec<u8>,
     at: Vec<usize>,
 }
 
 impl View {
-    fn new(text: &[u8]) -> Self {
-        let mut view = Self { bytes: text.to_vec(), at: (0..=text.len()).collect() };
-        for _ in 0..ENCODINGS {
-            if !view.bytes.iter().any(|byte| matches!(byte, b'%' | b'\\')) {
-                break;
-            }
-            view = view.decoded();
-        }
-        view
+    pub(crate) fn new(text: &[u8]) -> Self {
+        let whole = Self { bytes: text.to_vec(), at: (0..=text.len()).collect() };
+        Self::levels(text).last().unwrap_or(whole)
+    }
+
+    /// The text as it is, then with one encoding less each time.
+    pub(crate) fn levels(text: &[u8]) -> impl Iterator<Item = Self> {
+        let whole = Self { bytes: text.to_vec(), at: (0..=text.len()).collect() };
+        let is_encoded = |view: &Self| view.bytes.iter().any(|byte| matches!(byte, b'%' | b'\\'));
+        core::iter::successors(Some(whole), move |view| is_encoded(view).then(|| view.decoded()))
+            .take(ENCODINGS + 1)
     }
 
     fn decoded(&self) -> Self {
@@ -126,12 +128,12 @@ impl View {
     }
 
     /// Where this part stands in the text.
-    fn range(&self, part: Range<usize>) -> Range<usize> {
+    pub(crate) fn range(&self, part: Range<usize>) -> Range<usize> {
         let at = |place| self.at.get(place).or(self.at.last()).copied().unwrap_or_default();
         at(part.start)..at(part.end)
     }
 
-    fn places(&self, known: &[u8]) -> impl Iterator<Item = Secret> {
+    pub(crate) fn places(&self, known: &[u8]) -> impl Iterator<Item = Secret> {
         let places = self.bytes.windows(known.len().max(1)).enumerate();
         let places = places.filter(move |(_, window)| *window == known).map(|(at, _)| at);
         places.map(move |at| (self.range(at..at + known.len()), "a secret"))

@@ -15,6 +15,7 @@ use super::events::OperationStatusEvents;
 use crate::{
     error::{Error, TimeoutScope},
     ids::OperationId,
+    known::Known,
     machine::{Exchange, ExchangeId, Input, Machine, Output},
     progress::{Observer, Progress, Step},
     registration_result::{OperationStatus, RegistrationResult},
@@ -39,6 +40,8 @@ pub(super) struct Book<T> {
     registrant: Option<Registrant>,
     enders: Vec<oneshot::Sender<Outcome<()>>>,
     watchers: Vec<mpsc::Sender<OperationStatus>>,
+    /// A connection may stand longer than the registration that it was made for.
+    known: Arc<Known>,
     /// How many registrations and ends of sessions have an outcome.
     settled: u64,
 }
@@ -95,6 +98,7 @@ impl<T: TransportHandlers> Book<T> {
             registrant: None,
             enders: Vec::new(),
             watchers: Vec::new(),
+            known: Arc::default(),
             settled: 0,
         }
     }
@@ -115,7 +119,7 @@ impl<T: TransportHandlers> Book<T> {
             _ => {}
         }
         let (sender, outcome) = oneshot::channel();
-        let progress = Progress::shown_to(self.observer.clone());
+        let progress = Progress::shown_to(self.observer.clone(), Arc::clone(&self.known));
         let request = Arc::clone(request);
         self.registrant = Some(Registrant { request, progress, outcome: sender });
         let turn = self.carry_out(now, outputs);
@@ -211,12 +215,18 @@ impl<T: TransportHandlers> Book<T> {
                     self.settled += 1;
                     let Some(registrant) = self.registrant.take() else { continue };
                     name_the_stage(&mut outcome, &progress);
-                    turn.afterwards(|| registrant.settle(outcome));
+                    let known = Arc::clone(&self.known);
+                    turn.afterwards(move || {
+                        hide(&mut outcome, &known);
+                        registrant.settle(outcome);
+                    });
                 }
-                Output::Ended(outcome) => {
+                Output::Ended(mut outcome) => {
                     self.settled += 1;
                     let enders = std::mem::take(&mut self.enders);
+                    let known = Arc::clone(&self.known);
                     turn.afterwards(move || {
+                        hide(&mut outcome, &known);
                         enders.into_iter().for_each(|ender| drop(ender.send(outcome.clone())));
                     });
                 }
@@ -257,6 +267,15 @@ fn name_the_stage(outcome: &mut Outcome<Box<RegistrationResult>>, progress: &Pro
     }
 }
 
+/// A peer may have said back what the client has sent.
+fn hide<V>(outcome: &mut Outcome<V>, known: &Known) {
+    if let Err(error) = outcome
+        && let Some(secrets) = known.encodings()
+    {
+        error.hide(&secrets);
+    }
+}
+
 /// What one step of the machine leaves to be done when the lock is free again.
 #[derive(Default)]
 #[must_use]
@@ -274,7 +293,7 @@ impl Turn {
     fn show(&mut self, progress: &Progress, step: Step) {
         let progress = progress.clone();
         self.afterwards(move || {
-            debug!(?step);
+            debug!(step = %progress.masked(&step));
             progress.enter(&step);
         });
     }

@@ -3,6 +3,8 @@
 mod configuration;
 mod connection;
 mod credential;
+#[cfg(feature = "std")]
+mod hide;
 mod hint;
 mod kind;
 mod protocol;
@@ -30,7 +32,8 @@ use crate::printable::Printable;
 /// Why a registration or the end of a session failed.
 ///
 /// As a text it is one line, whatever the peer wrote: of each text of the peer's it shows at most
-/// [`Printable::BRIEF`] characters, and escapes for what is not fit to print. The fields have all of it as it came.
+/// [`Printable::BRIEF`] characters, and escapes for what is not fit to print. The fields have all of it as it came, but
+/// for the secrets that the client itself has signed with or sent: `***` stands in their place.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -43,6 +43,11 @@ async fn a_websocket_close_with_a_reason_is_a_lost_connection_with_the_reason() 
 }
 
 #[tokio::test]
+async fn every_websocket_close_is_a_lost_connection() {
+    upgrade::every_close_is_a_lost_connection("AMQPWSB10", over_websocket).await;
+}
+
+#[tokio::test]
 async fn a_websocket_message_that_is_not_binary_is_a_protocol_error() {
     let mut transport = over_websocket(upgrade::saying("AMQPWSB10", b"\x81\x02hi").await);
     let error = protocol_error(register(&mut transport).await);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use dps_connect::{Config, internal::websocket::accept_key};
-use dps_state_machine::{Settings, StateMachine, TransportHandlers};
+use dps_state_machine::{Error, Progress, Settings, StateMachine, TransportHandlers};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 use tokio_tungstenite::{
@@ -67,16 +67,44 @@ pub(crate) async fn accept(tls: ServerStream, subprotocol: &str) -> Option<Duple
 
 /// A server that takes the upgrade and answers what comes with these bytes; the configuration of a device that
 /// trusts it.
-pub(crate) async fn saying(subprotocol: &'static str, bytes: &'static [u8]) -> Config {
+pub(crate) async fn saying(subprotocol: &'static str, bytes: impl Into<Vec<u8>>) -> Config {
     let (tls, roots) = trusted_tls();
-    let address = listen_tls(tls, move |tls| async move {
-        let mut tls = switch(tls, subprotocol).await.unwrap();
-        let _ = tls.read(&mut [0; 1024]).await;
-        tls.write_all(bytes).await.unwrap();
-        swallow(tls).await;
+    let bytes = bytes.into();
+    let address = listen_tls(tls, move |tls| {
+        let bytes = bytes.clone();
+        async move {
+            let mut tls = switch(tls, subprotocol).await.unwrap();
+            let _ = tls.read(&mut [0; 1024]).await;
+            tls.write_all(&bytes).await.unwrap();
+            swallow(tls).await;
+        }
     })
     .await;
     config(&localhost(address), roots)
+}
+
+/// Whatever code a close has, be it one that must not be on the wire, and whatever stands after it.
+/// See <https://www.rfc-editor.org/rfc/rfc6455#section-7.4>.
+pub(crate) async fn every_close_is_a_lost_connection<T: TransportHandlers>(
+    subprotocol: &'static str,
+    transport: fn(Config) -> T,
+) {
+    let codes = [0_u16, 999, 2999, 3000, 4000, 5000, 65535].into_iter().chain(1000..=1016);
+    let codes = codes.map(|code| code.to_be_bytes().to_vec());
+    let words = [&b"busy"[..], b"\xff\xfe", b"\xe2\x82"];
+    let with_words = words.map(|words| [b"\x03\xe8", words].concat());
+    let payloads = codes.chain(with_words).chain([vec![], vec![3], vec![0]]);
+    for payload in payloads {
+        let length = u8::try_from(payload.len()).unwrap();
+        let close = [&[0x88, length], &payload[..]].concat();
+        let mut transport = transport(saying(subprotocol, close).await);
+        match transport.registration_request(&request(), &Progress::default()).await {
+            Err(Error::Connection(error)) => {
+                assert!(error.lost && error.retryable, "{payload:x?}: {error:?}");
+            }
+            other => panic!("{payload:x?}: {other:?}"),
+        }
+    }
 }
 
 static BUSY: AtomicBool = AtomicBool::new(true);

@@ -1,8 +1,11 @@
 //! What goes out, in which order, in how many flights.
 
+use dps_connect::Carrier;
 use dps_state_machine::Json;
 use mqtt_proto::{Protocol, QoS, QosPid};
 
+#[cfg(feature = "websocket")]
+use super::websocket::upgrade;
 use super::*;
 
 #[tokio::test]
@@ -155,15 +158,35 @@ fn deaths(is_suback: bool) -> Vec<(Vec<u8>, bool)> {
     deaths
 }
 
+/// Whether the connection ends with a reset, whether packets come early, and whether it goes over WebSocket.
+const CELLS: [(bool, bool, bool); 5] = [
+    (false, true, false),
+    (true, true, false),
+    (false, false, false),
+    (false, true, true),
+    (true, true, true),
+];
+
+/// A connection that is reset when it is dropped.
+fn resetting(tls: support::ServerStream) -> support::ServerStream {
+    tls.get_ref().0.set_zero_linger().unwrap();
+    tls
+}
+
 /// Whatever the symptom: closing, resetting, refusing and nonsense. What judges the device or the service is no symptom, and
 /// without an early packet there is none.
 #[tokio::test]
 async fn what_a_broker_does_to_early_packets_is_tried_once_more_step_by_step() {
+    let (tls, roots) = trusted_tls();
     for is_suback in [false, true] {
         for (bytes, is_early) in deaths(is_suback) {
-            for (resets, pipelined) in [(false, true), (true, true), (false, false)] {
+            for (resets, pipelined, over_websocket) in CELLS {
                 // What a reset throws away was not heard.
                 if resets && !bytes.is_empty() {
+                    continue;
+                }
+                // A code in a packet is read alike over both; how the connection ends is not.
+                if over_websocket && !matches!(bytes.first(), None | Some(0xE0)) {
                     continue;
                 }
                 let (good, last) = (service([ok("1"), ok("2")]), bytes.clone());
@@ -172,22 +195,34 @@ async fn what_a_broker_does_to_early_packets_is_tried_once_more_step_by_step() {
                     Packet::Connect(_) if is_suback => courtesy(packet),
                     _ => vec![Reply::Raw(last.clone()), Reply::Close],
                 });
-                let (tls, roots) = trusted_tls();
-                let mut peer = match resets {
-                    false => Peer::start(tls, script).await,
-                    true => {
-                        let resetting = |tls: support::ServerStream| async {
-                            tls.get_ref().0.set_zero_linger().unwrap();
-                            Some(tls)
-                        };
-                        Peer::over(tls, script, resetting).await
+                let tls = tls.clone();
+                let mut peer = match (over_websocket, resets) {
+                    (false, false) => Peer::start(tls, script).await,
+                    (false, true) => {
+                        Peer::over(tls, script, |tls| async { Some(resetting(tls)) }).await
                     }
+                    #[cfg(feature = "websocket")]
+                    (true, false) => {
+                        Peer::over(tls, script, |tls| upgrade::accept(tls, "mqtt")).await
+                    }
+                    #[cfg(feature = "websocket")]
+                    (true, true) => {
+                        let upgrade = |tls| upgrade::accept(resetting(tls), "mqtt");
+                        Peer::over(tls, script, upgrade).await
+                    }
+                    #[cfg(not(feature = "websocket"))]
+                    (true, _) => continue,
                 };
-                let config = config(&localhost(peer.address), roots);
-                let config = adjusted(config, |config| config.pipelined = pipelined);
+                let config = config(&localhost(peer.address), roots.clone());
+                let mut config =
+                    MqttConfig::new(adjusted(config, |config| config.pipelined = pipelined));
+                if over_websocket {
+                    config.carrier = Carrier::WebSocket;
+                }
                 let mut transport = MqttTransport::new(config).unwrap();
-                let case =
-                    format!("{bytes:x?}, SUBACK: {is_suback}, reset: {resets}, early: {pipelined}");
+                let case = format!(
+                    "{bytes:x?}, SUBACK: {is_suback}, reset: {resets}, early: {pipelined}, WebSocket: {over_websocket}"
+                );
                 let outcome = register(&mut transport).await;
                 let is_assigned = outcome.as_ref().is_ok_and(|response| response.body == b"1");
                 assert_eq!(is_assigned, is_early && pipelined, "{case}: {outcome:?}");

@@ -9,7 +9,7 @@ use super::{
 };
 
 #[path = "../../../dps-connect/tests/support/upgrade.rs"]
-mod upgrade;
+pub(crate) mod upgrade;
 
 fn over_websocket(config: Config) -> MqttTransport {
     let over_websocket = |config: &mut MqttConfig| config.carrier = Carrier::WebSocket;
@@ -43,6 +43,11 @@ async fn a_websocket_close_with_a_reason_is_a_lost_connection_with_the_reason() 
         let error = connection_error(register(&mut transport).await);
         assert!(error.lost && error.message.contains(says), "{error} should say {says}");
     }
+}
+
+#[tokio::test]
+async fn every_websocket_close_is_a_lost_connection() {
+    upgrade::every_close_is_a_lost_connection("mqtt", over_websocket).await;
 }
 
 #[tokio::test]

@@ -181,8 +181,12 @@ async fn start(
 ) -> Result<(Emulator, mpsc::Sender<()>, Option<String>), Error> {
     let aside = arguments.clone();
     let (config, ready) = blocking(move || {
-        aside.files()?.check()?;
-        aside.events(aside.config()?)
+        let mut files = aside.files()?;
+        files.check()?;
+        let config = aside.config()?;
+        files.read = in_the_file(&config);
+        files.check()?;
+        aside.events(config)
     })
     .await?;
     let started = config.start().await;
@@ -195,6 +199,12 @@ async fn start(
             .await?;
     }
     Ok((emulator, ready, ca_file.map(|given| given.text)))
+}
+
+/// The files that the configuration file names.
+fn in_the_file(config: &Config) -> Vec<Given> {
+    let named = config.files().iter().map(|path| path.display().to_string());
+    named.map(|text| Given { from: "the configuration file", text }).collect()
 }
 
 async fn blocking<T: Send + 'static>(

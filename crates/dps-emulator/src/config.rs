@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::Write,
     net::IpAddr,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -48,6 +48,8 @@ pub struct Config {
     pub(crate) limits: Limits,
     pub(crate) group_key: Option<GroupKey>,
     pub(crate) clock_ahead: Duration,
+    /// Those that a configuration file names.
+    files: Vec<PathBuf>,
 }
 
 impl Config {
@@ -76,6 +78,7 @@ impl Config {
             limits: Limits::default(),
             group_key: None,
             clock_ahead: Duration::ZERO,
+            files: Vec::new(),
         }
     }
 
@@ -203,6 +206,12 @@ impl Config {
     pub fn authority(mut self, certificate: &[u8], key: &[u8]) -> Result<Self, ConfigError> {
         self.ca = Some(Ca::read(certificate, key, SystemTime::now())?);
         Ok(self)
+    }
+
+    /// The files that the configuration file names; nothing may be written to them.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// The enrollments that it has so far.

@@ -270,6 +270,31 @@ fn no_file_is_overwritten_that_another_flag_names() {
     assert!(!std::path::Path::new(&new).exists());
 }
 
+#[test]
+fn no_file_is_overwritten_that_the_configuration_file_names() {
+    let folder = Folder::new();
+    let (certificate, key) = certificate(|_| {});
+    let files = [("ca.pem", &certificate), ("ca.key", &key), ("device.pem", &certificate)];
+    for (name, pem) in files {
+        folder.file(name, pem);
+    }
+    let config = folder.file(
+        "emulator.toml",
+        "ca-cert-file = \"ca.pem\"\nca-key-file = \"ca.key\"\n\
+         [[enrollment]]\nregistration-id = \"dev\"\ncertificate-file = \"device.pem\"\n",
+    );
+    for (name, pem) in files {
+        for flag in ["--ca-out", "--events"] {
+            let file = folder.path(name);
+            let ended = run(&mut dps(&["emulate", "--config", &config, flag, &file]));
+            let says = "the configuration file names the same file; name another";
+            let named = ended.stderr.contains(flag) && ended.stderr.contains(says);
+            assert!(ended.code == 2 && named, "{ended:?}");
+            assert_eq!(&fs::read_to_string(file).unwrap(), pem);
+        }
+    }
+}
+
 /// A certificate with its key, as PEM.
 fn certificate(change: impl FnOnce(&mut rcgen::CertificateParams)) -> (String, String) {
     let key = rcgen::KeyPair::generate().unwrap();

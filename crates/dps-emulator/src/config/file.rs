@@ -47,6 +47,11 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
     let file: File = toml::from_str(text).map_err(|error| unreadable(text, &error))?;
     let id_scope = file.id_scope.map(|id_scope| id_scope.parse()).transpose();
     let id_scope = id_scope.map_err(|error| ConfigError::from_parser("id-scope", &error))?;
+    let enrollment_keys = file.enrollment.iter().flatten();
+    let in_enrollments = enrollment_keys.filter(|(key, _)| key.ends_with("-file"));
+    let named = in_enrollments.filter_map(|(_, value)| value.as_str());
+    let named = named.chain(file.ca_cert_file.as_deref()).chain(file.ca_key_file.as_deref());
+    let files = named.map(|file| folder.join(file)).collect();
     let connection_faults = file.connections.into_iter().map(fault::connection);
     let enrollments = file.enrollment.into_iter().zip(1..);
     let enrollments = enrollments.map(|(table, number)| enrollment::read(table, number, folder));
@@ -61,6 +66,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
         connection_faults: connection_faults.collect::<Result<_, _>>()?,
         clock_ahead: file.clock_ahead,
         limits: file.limits,
+        files,
         enrollments: enrollments.collect::<Result<_, _>>()?,
         ..Config::new()
     };

@@ -111,7 +111,7 @@ impl Encodings {
         let mut forms = vec![text.clone()];
         if *is_key {
             // A signature is sent in percent-encoding.
-            let base64 = Zeroizing::new(View::new(text).bytes);
+            let base64 = View::new(text).bytes;
             forms.extend(STANDARD.decode(&*base64).map(Zeroizing::new));
             forms.push(base64);
             forms.push(Zeroizing::new(STANDARD.encode(&**text).into_bytes()));

@@ -4,6 +4,8 @@
 use alloc::{borrow::Cow, string::String, vec::Vec};
 use core::ops::Range;
 
+use zeroize::Zeroizing;
+
 /// What stands in place of a secret.
 pub(crate) const MASK: &str = "***";
 /// The kind of a text with the signature of a SAS token.
@@ -94,28 +96,35 @@ pub(crate) fn find(text: &[u8]) -> Vec<Secret> {
     secrets
 }
 
-/// A text without the encodings of URLs, of JSON and of Rust's texts, and where each byte stood.
+/// A text without the encodings of URLs, of JSON and of Rust's texts, and where each byte stood. It is wiped when it is
+/// dropped: the text may be a secret itself.
 pub(crate) struct View {
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Zeroizing<Vec<u8>>,
     at: Vec<usize>,
 }
 
 impl View {
     pub(crate) fn new(text: &[u8]) -> Self {
-        let whole = Self { bytes: text.to_vec(), at: (0..=text.len()).collect() };
-        Self::levels(text).last().unwrap_or(whole)
+        Self::levels(text).last().unwrap_or_else(|| Self::whole(text))
     }
 
     /// The text as it is, then with one encoding less each time.
     pub(crate) fn levels(text: &[u8]) -> impl Iterator<Item = Self> {
-        let whole = Self { bytes: text.to_vec(), at: (0..=text.len()).collect() };
         let is_encoded = |view: &Self| view.bytes.iter().any(|byte| matches!(byte, b'%' | b'\\'));
-        core::iter::successors(Some(whole), move |view| is_encoded(view).then(|| view.decoded()))
-            .take(ENCODINGS + 1)
+        core::iter::successors(Some(Self::whole(text)), move |view| {
+            is_encoded(view).then(|| view.decoded())
+        })
+        .take(ENCODINGS + 1)
+    }
+
+    fn whole(text: &[u8]) -> Self {
+        Self { bytes: Zeroizing::new(text.to_vec()), at: (0..=text.len()).collect() }
     }
 
     fn decoded(&self) -> Self {
-        let mut decoded = Self { bytes: Vec::new(), at: Vec::new() };
+        // A vector that grows leaves what it had in memory.
+        let bytes = Zeroizing::new(Vec::with_capacity(self.bytes.len()));
+        let mut decoded = Self { bytes, at: Vec::new() };
         let mut next = 0;
         while let Some((rest, at)) = self.bytes.get(next..).zip(self.at.get(next)) {
             decoded.at.push(*at);

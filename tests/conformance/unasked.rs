@@ -177,14 +177,16 @@ async fn no_signature_that_was_asked_for_fits(cell: Cell) {
 
 async fn a_registration_that_fails_for_its_credential_says_as_much_as_a_401(cell: Cell) {
     let nested = r#"{"errorCode":401002,"trackingId":"t-1","message":"no such key"}"#;
-    for (outcome, polls) in [
-        (Outcome::failed(401_002, "no such key"), 0),
-        (Outcome::failed(401_002, nested), 0),
-        (Outcome::failed(401_002, format!("Allocation: {nested}")), 1),
-        (Outcome::failed(400_209, nested), 0),
+    for (code, message, polls) in [
+        (401_002, "no such key".to_owned(), 0),
+        (401_002, nested.to_owned(), 0),
+        (401_002, format!("Allocation: {nested}"), 1),
+        (400_209, nested.to_owned(), 0),
     ] {
+        let outcome = Outcome::failed(code, message);
         let bench = Bench::new(cell, Behavior::new().polls(polls).outcome(outcome)).await;
         let error = bench.register().await.unwrap_err();
+        assert_eq!(error.error_code(), Some(code), "{error}");
         assert!(error.to_string().contains("error code 401002"), "{error}");
         assert!(error.to_string().contains("no such key"), "{error}");
         assert!(!error.to_string().contains('{'), "{error}");

@@ -16,6 +16,7 @@ use crate::{
     json::Json,
     registration_result::{RegistrationResult, Substatus},
     response::Response,
+    service_error::{ServiceError, status_of},
 };
 
 /// What the machine does next.
@@ -151,73 +152,10 @@ fn assigned(
     }
 }
 
-/// Whether an answer says no to the device's credential: by its status, or by an error code, be it the answer's own, that
-/// of a registration that has failed after it was accepted, or one of an error within the message.
-pub(crate) fn refuses_credential(status: u16, body: &[u8]) -> bool {
-    let text = body::text(body);
-    let body = Object::read(&text).unwrap_or_default();
-    let state = body.object("registrationState");
-    let told = match body.text("status") {
-        Some(word) if word.eq_ignore_ascii_case("failed") => {
-            Told::of(state.code("errorCode"), state.text("errorMessage"))
-        }
-        _ => Told::of(body.code("errorCode"), body.text("message")),
-    };
-    status == 401 || told.refuses_credential
-}
-
-/// What an error says. Its message may be JSON of another error, or end with it: the part of the service that failed
-/// passes on what it was told.
-struct Told {
-    code: Option<u32>,
-    message: Option<String>,
-    tracking_id: Option<String>,
-    /// Whether one of the error codes refuses the credential.
-    refuses_credential: bool,
-}
-
-impl Told {
-    /// So many errors may stand in each other.
-    const DEPTH: usize = 4;
-
-    fn of(code: Option<u32>, message: Option<String>) -> Self {
-        let is_about_it = |code: Option<u32>| code.map(status_of) == Some(401);
-        let refuses_credential = is_about_it(code);
-        let mut told = Self { code, message, tracking_id: None, refuses_credential };
-        for _ in 0..Self::DEPTH {
-            let Some((before, inner)) = told.message.as_deref().and_then(split_json) else { break };
-            let Ok(inner) = Object::read(inner) else { break };
-            let (inner_code, words) = (inner.code("errorCode"), inner.text("message"));
-            if inner_code.is_none() && words.is_none() {
-                break;
-            }
-            told.refuses_credential |= is_about_it(inner_code);
-            let mut message = format!("{before}{}", words.unwrap_or_default());
-            match inner_code {
-                Some(inner_code) if told.code.is_some_and(|code| code != inner_code) => {
-                    message = format!("{} (error code {inner_code})", message.trim());
-                }
-                _ => told.code = told.code.or(inner_code),
-            }
-            told.tracking_id =
-                inner.text("trackingId").filter(|id| !id.is_empty()).or(told.tracking_id);
-            told.message = Some(message).filter(|message| !message.is_empty());
-        }
-        told
-    }
-}
-
-/// What stands before a JSON object at the end of a text, and the object.
-fn split_json(text: &str) -> Option<(&str, &str)> {
-    let text = text.trim_end();
-    let start = text.find('{').filter(|_| text.ends_with('}'))?;
-    text.split_at_checked(start)
-}
-
 /// The registration came to an end that is no success.
 fn ended(response: Response, stage: Stage, state: State, cause: RejectionCause) -> Verdict {
-    let Told { code: error_code, message, tracking_id, .. } =
-        Told::of(state.error_code, state.error_message);
+    let ServiceError { code: error_code, message, tracking_id, .. } =
+        ServiceError::read(state.error_code, state.error_message);
     let message = message
         .filter(|message| !message.is_empty())
         .unwrap_or_else(|| "the service gives no reason".to_string());
@@ -242,8 +180,8 @@ fn judge_refusal(response: Response, stage: Stage) -> Verdict {
     let text = body::text(&response.body);
     // An error body of another shape still gives what it has.
     let body = Object::read(&text).unwrap_or_default();
-    let Told { code: error_code, message, tracking_id, .. } =
-        Told::of(body.code("errorCode"), body.text("message"));
+    let ServiceError { code: error_code, message, tracking_id, .. } =
+        ServiceError::read(body.code("errorCode"), body.text("message"));
     let retryable = is_transient(response.status, error_code);
     let message =
         message.or_else(|| response.reason.clone()).unwrap_or_else(|| describe_body(&text));
@@ -269,11 +207,6 @@ fn judge_refusal(response: Response, stage: Stage) -> Verdict {
 /// Whether the same request can succeed later, by itself.
 pub(crate) fn is_transient(status: u16, error_code: Option<u32>) -> bool {
     status == 429 || status >= 500 || error_code == Some(CONFLICT)
-}
-
-/// An error code is its HTTP status times 1000 and a number of its own.
-pub(crate) fn status_of(error_code: u32) -> u16 {
-    u16::try_from(error_code / 1000).unwrap_or(0)
 }
 
 /// Enough of an unexpected body to recognize a proxy's page by. The status is given beside it.

@@ -85,6 +85,7 @@ mod response;
 #[cfg(feature = "std")]
 pub mod retry_after;
 mod secret;
+mod service_error;
 mod settings;
 mod stored;
 mod transport;

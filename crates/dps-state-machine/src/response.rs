@@ -57,7 +57,7 @@ impl Response {
     /// registration that has failed after it was accepted, or one of an error within the message.
     #[must_use]
     pub fn refuses_credential(&self) -> bool {
-        crate::answer::refuses_credential(self.status, &self.body)
+        crate::service_error::refuses_credential(self.status, &self.body)
     }
 
     /// The challenge to a TPM in the body of a 401: the key, in base64, that the TPM must sign with. A refusal has an

@@ -4,9 +4,9 @@ use alloc::{format, string::String};
 
 use super::{Error, RejectionCause, RejectionError, Stage, timeout::Seconds};
 use crate::{
-    answer,
     body::{self, Object},
     progress::PeerActivity,
+    service_error::{self, refuses_credential},
 };
 
 /// In a sentence. What the transport said comes first: it knows more.
@@ -51,11 +51,11 @@ pub(super) fn of(error: &Error) -> Option<String> {
 /// Of a registration that has failed the answer itself was a success: the error code says what it would have been. An
 /// error within a message that refuses the credential counts for more than the error around it.
 fn status_of(rejection: &RejectionError) -> u16 {
-    if answer::refuses_credential(rejection.status, &rejection.body) {
+    if refuses_credential(rejection.status, &rejection.body) {
         return 401;
     }
     match rejection.error_code {
-        Some(code) if rejection.cause == RejectionCause::Failed => answer::status_of(code),
+        Some(code) if rejection.cause == RejectionCause::Failed => service_error::status_of(code),
         _ => rejection.status,
     }
 }

@@ -158,7 +158,12 @@ struct Manner {
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let start = Instant::now();
-    let mut context = Context::default();
+    // Whatever is wrong with the rest, a failure says which device it is about.
+    let mut context = Context {
+        registration_id: arguments.device.known_id().map(|id| id.to_string()),
+        endpoint: arguments.known_endpoint().map(|endpoint| endpoint.to_string()),
+        ..Context::default()
+    };
     let reporter = Reporter::new(arguments.json);
     let Manner { reporter, shown } = match arguments.manner() {
         Ok(manner) => manner,
@@ -274,9 +279,6 @@ impl Arguments {
         progress: &Arc<Progress>,
         context: &mut Context,
     ) -> Result<Prepared, Error> {
-        // Whatever is wrong with the rest, a failure says which device it is about.
-        context.registration_id = self.device.known_id().map(|id| id.to_string());
-        context.endpoint = self.known_endpoint().map(|endpoint| endpoint.to_string());
         let timeout = given::TIMEOUT.find(self.timeout.as_ref())?;
         let timeout = timeout.map(|given| TIMEOUT.parse(&given)).transpose()?;
         let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);

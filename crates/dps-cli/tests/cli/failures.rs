@@ -131,7 +131,13 @@ fn a_failure_names_its_device_operation_endpoint_and_time() {
     assert_eq!(error["operationId"], Value::Null);
     // What was given counts, whatever is wrong with the rest.
     let device = ["--json", "--registration-id", "dev", "--endpoint", "localhost:1"];
-    for wrong in [&["--timeout", "x"][..], &["--id-scope", " "], &[], &["--poll-floor", "-1"]] {
+    for wrong in [
+        &["--timeout", "x"][..],
+        &["--id-scope", " "],
+        &[],
+        &["--poll-floor", "-1"],
+        &["--transport", "none"],
+    ] {
         let error = run(dps(&["register"]).args(device).args(wrong)).failed("configuration");
         assert_eq!(
             (&error["registrationId"], &error["endpoint"]),

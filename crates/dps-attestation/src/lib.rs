@@ -42,6 +42,7 @@
 
 mod attestation;
 mod certificate;
+mod certificate_folder;
 mod chain;
 mod damage;
 mod ec_key;
@@ -57,17 +58,20 @@ mod reload;
 mod sas;
 mod shape;
 mod signer;
+mod stored_certificate;
 mod tpm;
 mod x509;
 mod x509_files;
 
 pub use attestation::Attestation;
+pub use certificate_folder::{CertificateFolder, PreparedFolder};
 pub use dps_state_machine::{ConfigurationError, CredentialError, Error, IdScope, RegistrationId};
 pub use file::parse_certificates;
 pub use key::{GroupKey, SymmetricKey};
 pub use key_file::SymmetricKeyFile;
 pub use sas::SasToken;
 pub use signer::{SasSignature, SasSigner, Signing};
+pub use stored_certificate::{CertificateSummary, StoredCertificate};
 pub use tpm::{TpmAnswer, TpmAttestation, TpmKeys};
 pub use x509::X509Identity;
 pub use x509_files::X509Files;

@@ -159,7 +159,7 @@ impl Found {
     }
 }
 
-fn read(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, Option<SystemTime>)> {
+pub(crate) fn read(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, Option<SystemTime>)> {
     let wrong = |reason: String| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     // Asked before it is opened: opening a pipe waits for whoever writes into it.
     if !std::fs::metadata(path)?.is_file() {

@@ -74,9 +74,9 @@ mod transport;
 #[cfg(feature = "amqp")]
 pub use dps_amqp::{AmqpConfig, AmqpTransport};
 pub use dps_attestation::{
-    Attestation, GroupKey, SasSignature, SasSigner, SasToken, Signing, SymmetricKey,
-    SymmetricKeyFile, TpmAnswer, TpmAttestation, TpmKeys, X509Files, X509Identity,
-    parse_certificates,
+    Attestation, CertificateFolder, CertificateSummary, GroupKey, PreparedFolder, SasSignature,
+    SasSigner, SasToken, Signing, StoredCertificate, SymmetricKey, SymmetricKeyFile, TpmAnswer,
+    TpmAttestation, TpmKeys, X509Files, X509Identity, parse_certificates,
 };
 pub use dps_connect::{ApiVersion, Carrier, Config, Endpoint, NoProxy, Proxy, ProxyChoice, Roots};
 #[cfg(feature = "http")]

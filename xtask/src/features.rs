@@ -33,11 +33,12 @@ const TABLE: &[Row] = &[
     ("dps-client", "mqtt,websocket", "dps-mqtt", &[HTTP, AMQP, TPM, NEVER]),
     ("dps-client", "amqp", "dps-amqp", &[HTTP, MQTT, TPM, NEVER]),
     ("dps-client", "tpm", "dps-tpm", &[HTTP, MQTT, AMQP, NEVER]),
+    ("dps-client", "csr", "rustls-webpki", &[HTTP, MQTT, AMQP, TPM, NEVER]),
     ("dps-client", "amqp,websocket", "dps-amqp", &[HTTP, MQTT, TPM, NEVER]),
 ];
 
 /// They add modules that look at no other feature: each is linted by itself and together with all others.
-const APART: &[&str] = &["emulator"];
+const APART: &[&str] = &["csr", "emulator"];
 
 /// Holds the table against `cargo tree`, and lints every combination of features of every crate in `crates/`.
 pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {

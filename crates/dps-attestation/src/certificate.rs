@@ -25,10 +25,7 @@ pub(crate) struct Certificate {
 impl Certificate {
     /// `None` when the bytes are no certificate, or not only one.
     pub(crate) fn parse(der: &[u8]) -> Option<Self> {
-        let content = Fields::of(whole(der)?).next()?;
-        let mut fields = Fields::of(content).peekable();
-        // The version is there when it isn't 1.
-        fields.next_if(|field| matches!(field.tag(), Tag::ContextSpecific { .. }));
+        let mut fields = Self::fields(Fields::of(whole(der)?).next()?);
         let _serial_number = fields.next()?;
         let _signature_algorithm = fields.next()?;
         let issuer = Name::parse(fields.next()?)?;
@@ -38,6 +35,13 @@ impl Certificate {
         let subject = Name::parse(fields.next()?)?;
         let public_key = public_key_bits(fields.next()?)?;
         Some(Self { subject, issuer, not_before, not_after, public_key })
+    }
+
+    /// The fields of what is signed, from the serial number on: the version, which is there when it isn't 1, is skipped.
+    pub(crate) fn fields(content: AnyRef<'_>) -> impl Iterator<Item = AnyRef<'_>> {
+        let mut fields = Fields::of(content).peekable();
+        fields.next_if(|field| matches!(field.tag(), Tag::ContextSpecific { .. }));
+        fields
     }
 
     pub(crate) fn is_self_signed(&self) -> bool {
@@ -78,7 +82,25 @@ impl Name {
 
     /// The first common name.
     pub(crate) fn common_name(&self) -> Option<&str> {
-        self.0.iter().find(|(kind, _)| *kind == Self::COMMON_NAME).map(|(_, text)| text.as_str())
+        self.common_names().next()
+    }
+
+    pub(crate) fn common_names(&self) -> impl Iterator<Item = &str> {
+        let of_kind = self.0.iter().filter(|(kind, _)| *kind == Self::COMMON_NAME);
+        of_kind.map(|(_, text)| text.as_str())
+    }
+
+    /// What is wrong when the common name isn't the registration id, without regard to case.
+    pub(crate) fn common_name_fault(&self, registration_id: &str) -> Option<String> {
+        match self.common_name() {
+            Some(name) if name.eq_ignore_ascii_case(registration_id) => None,
+            Some(_) => Some(format!(
+                "its common name must be the registration id, which is {registration_id:?}"
+            )),
+            None => Some(format!(
+                "it has no common name; that must be the registration id, {registration_id:?}"
+            )),
+        }
     }
 
     /// Whether both name the same one: string types, case and runs of spaces aside (RFC 5280, section 7.1).

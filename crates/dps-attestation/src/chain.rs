@@ -16,7 +16,7 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
 
 /// The most certificates that a chain may have, the device's own among them. Those of devices have two to four; peers
 /// break off handshakes that bring many.
-const MAX_CHAIN: usize = 10;
+pub(crate) const MAX_CHAIN: usize = 10;
 
 pub(crate) struct Chain {
     pub(crate) leaf: Certificate,
@@ -162,7 +162,8 @@ impl Chain {
     }
 }
 
-fn out_of_date(certificate: &Certificate, now: SystemTime) -> Option<String> {
+/// What is wrong with its dates, for a device's clock, and what to do.
+pub(crate) fn out_of_date(certificate: &Certificate, now: SystemTime) -> Option<String> {
     let Certificate { not_before, not_after, .. } = certificate;
     // A clock before 1970 or past 9999 is as wrong at those bounds.
     let at = |time: SystemTime| match time.duration_since(SystemTime::UNIX_EPOCH) {

@@ -9,7 +9,10 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-use crate::shape::{Fields, Shape, whole};
+use crate::{
+    der_writer::{BIT_STRING, OCTET_STRING, SEQUENCE, value},
+    shape::{Fields, Shape, whole},
+};
 
 /// `PrivateKeyInfo` for a curve, up to the key itself: version 0, then id-ecPublicKey and the curve (RFC 5958, RFC 5480).
 const P256: &[u8] = &[
@@ -35,10 +38,10 @@ pub(crate) fn completed(key: &[u8], public: &[u8]) -> Option<Arc<dyn SigningKey>
     secret.reserve_exact(significant.len());
     secret.extend_from_slice(significant);
 
-    let public = value(3, &[&[0], public]);
+    let public = value(BIT_STRING, &[&[0], public]);
     let public = value(0xa1, &[&public]);
-    let ec_key = value(0x30, &[&[2, 1, 1], &value(4, &[&secret]), &public]);
-    let whole = value(0x30, &[head, &value(4, &[&ec_key])]);
+    let ec_key = value(SEQUENCE, &[&[2, 1, 1], &value(OCTET_STRING, &[&secret]), &public]);
+    let whole = value(SEQUENCE, &[head, &value(OCTET_STRING, &[&ec_key])]);
     let whole = Zeroizing::new(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(whole.to_vec())));
     // It checks that the halves belong together.
     any_ecdsa_type(&whole).ok()
@@ -60,17 +63,4 @@ fn secret(key: &[u8]) -> Option<&[u8]> {
         }
         _ => None,
     }
-}
-
-/// A DER value of less than 256 bytes.
-fn value(tag: u8, parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
-    let length = parts.iter().map(|part| part.len()).sum::<usize>();
-    let mut value = Zeroizing::new(Vec::with_capacity(length + 3));
-    value.push(tag);
-    if length > 127 {
-        value.push(0x81);
-    }
-    value.push(u8::try_from(length).unwrap_or(u8::MAX));
-    parts.iter().for_each(|part| value.extend_from_slice(part));
-    value
 }

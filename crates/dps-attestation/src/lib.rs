@@ -44,7 +44,10 @@ mod attestation;
 mod certificate;
 mod certificate_folder;
 mod chain;
+#[cfg(feature = "csr")]
+mod csr;
 mod damage;
+mod der_writer;
 mod ec_key;
 mod file;
 #[cfg(any(test, fuzzing))]
@@ -65,6 +68,8 @@ mod x509_files;
 
 pub use attestation::Attestation;
 pub use certificate_folder::{CertificateFolder, PreparedFolder};
+#[cfg(feature = "csr")]
+pub use csr::{IssuedChain, RequestKey};
 pub use dps_state_machine::{ConfigurationError, CredentialError, Error, IdScope, RegistrationId};
 pub use file::parse_certificates;
 pub use key::{GroupKey, SymmetricKey};

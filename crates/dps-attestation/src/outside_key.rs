@@ -68,7 +68,7 @@ impl fmt::Debug for OutsideSigner {
 }
 
 /// The error of a key that knows what to say.
-fn credential_error(error: &rustls::Error) -> Option<CredentialError> {
+pub(crate) fn credential_error(error: &rustls::Error) -> Option<CredentialError> {
     let rustls::Error::Other(OtherError(inner)) = error else { return None };
     inner.downcast_ref::<CredentialError>().cloned()
 }

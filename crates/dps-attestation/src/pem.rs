@@ -143,6 +143,25 @@ fn split_at<'a>(text: &'a [u8], needle: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     Some((before, found.strip_prefix(needle)?))
 }
 
+/// Writes a block as files have it, with lines of 64 characters (RFC 7468). It may hold a key, so it is wiped.
+#[cfg(feature = "csr")]
+pub(crate) fn write(label: &str, der: &[u8]) -> Zeroizing<String> {
+    let base64 = Zeroizing::new(BASE64.encode(der));
+    // Room for all at once: growing would leave pieces of a key behind.
+    let mut text = Zeroizing::new(String::with_capacity(
+        base64.len() + base64.len() / 64 + 2 * label.len() + 40,
+    ));
+    text.extend(["-----BEGIN ", label, "-----\n"]);
+    let mut rest = base64.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at_checked(64).unwrap_or((rest, ""));
+        text.extend([line, "\n"]);
+        rest = more;
+    }
+    text.extend(["-----END ", label, "-----\n"]);
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

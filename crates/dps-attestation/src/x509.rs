@@ -101,7 +101,7 @@ impl X509Identity {
         Self::new(chain, key)
     }
 
-    fn new(mut chain: Chain, key: Arc<dyn SigningKey>) -> Result<Self, Error> {
+    pub(crate) fn new(mut chain: Chain, key: Arc<dyn SigningKey>) -> Result<Self, Error> {
         let public_key = key.public_key().and_then(|info| public_key_bits(whole(info.as_ref())?));
         if let Some(public_key) = public_key
             && chain.leaf.public_key != public_key
@@ -148,16 +148,10 @@ impl X509Identity {
 
     fn check_common_name(&self, registration_id: &str) -> Result<(), Error> {
         let subject = &self.0.chain.leaf.subject;
-        let reason = match subject.common_name() {
-            Some(name) if name.eq_ignore_ascii_case(registration_id) => return Ok(()),
-            Some(_) => {
-                format!("its common name must be the registration id, which is {registration_id:?}")
-            }
-            None => format!(
-                "it has no common name; that must be the registration id, {registration_id:?}"
-            ),
-        };
-        Err(wrong("certificate", &subject.to_string(), &reason))
+        match subject.common_name_fault(registration_id) {
+            Some(reason) => Err(wrong("certificate", &subject.to_string(), &reason)),
+            None => Ok(()),
+        }
     }
 
     /// Whether the chain ends with a certificate whose issuer the other one had.

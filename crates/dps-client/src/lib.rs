@@ -78,6 +78,8 @@ pub use dps_attestation::{
     SasSigner, SasToken, Signing, StoredCertificate, SymmetricKey, SymmetricKeyFile, TpmAnswer,
     TpmAttestation, TpmKeys, X509Files, X509Identity, parse_certificates,
 };
+#[cfg(feature = "csr")]
+pub use dps_attestation::{IssuedChain, RequestKey};
 pub use dps_connect::{ApiVersion, Carrier, Config, Endpoint, NoProxy, Proxy, ProxyChoice, Roots};
 #[cfg(feature = "http")]
 pub use dps_http::HttpTransport;

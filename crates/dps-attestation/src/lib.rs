@@ -42,6 +42,7 @@
 
 mod attestation;
 mod certificate;
+#[cfg(feature = "csr")]
 mod certificate_folder;
 mod chain;
 #[cfg(feature = "csr")]
@@ -61,12 +62,14 @@ mod reload;
 mod sas;
 mod shape;
 mod signer;
+#[cfg(feature = "csr")]
 mod stored_certificate;
 mod tpm;
 mod x509;
 mod x509_files;
 
 pub use attestation::Attestation;
+#[cfg(feature = "csr")]
 pub use certificate_folder::{CertificateFolder, PreparedFolder};
 #[cfg(feature = "csr")]
 pub use csr::{IssuedChain, RequestKey};
@@ -76,6 +79,7 @@ pub use key::{GroupKey, SymmetricKey};
 pub use key_file::SymmetricKeyFile;
 pub use sas::SasToken;
 pub use signer::{SasSignature, SasSigner, Signing};
+#[cfg(feature = "csr")]
 pub use stored_certificate::{CertificateSummary, StoredCertificate};
 pub use tpm::{TpmAnswer, TpmAttestation, TpmKeys};
 pub use x509::X509Identity;

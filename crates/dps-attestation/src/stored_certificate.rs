@@ -23,7 +23,9 @@ const SPREAD: f64 = 0.1;
 pub struct StoredCertificate {
     chain_pem: Vec<u8>,
     key_pem: Option<Zeroizing<Vec<u8>>>,
-    certificates: Vec<CertificateSummary>,
+    /// The device's own, and its issuers.
+    leaf: CertificateSummary,
+    issuers: Vec<CertificateSummary>,
     digest: [u8; 32],
 }
 
@@ -33,6 +35,8 @@ pub struct StoredCertificate {
 pub struct CertificateSummary {
     /// The common name behind `CN=`, or else all of the name.
     pub subject: String,
+    /// The common name of the subject, which is the registration id in a device's certificate.
+    pub common_name: Option<String>,
     /// As the subject: the name of who issued it.
     pub issuer: String,
     /// The moment from which on it is valid.
@@ -46,12 +50,17 @@ impl StoredCertificate {
         chain_pem: &[u8],
         key_pem: Option<Zeroizing<Vec<u8>>>,
     ) -> Result<Self, Error> {
-        let chain = parse_certificates(chain_pem)?;
-        let leaf = chain.first().map_or(&[][..], |leaf| leaf);
-        let digest = Sha256::digest(leaf).into();
-        let certificates = chain.iter().map(|der| check_certificate("it", der).map(Into::into));
-        let certificates = certificates.collect::<Result<_, _>>()?;
-        Ok(Self { chain_pem: chain_pem.to_vec(), key_pem, certificates, digest })
+        let mut chain = parse_certificates(chain_pem)?.into_iter();
+        // Without a certificate this reads nothing, and the error says so.
+        let leaf = chain.next().unwrap_or_default();
+        let summary = |der: &[u8]| check_certificate("it", der).map(CertificateSummary::from);
+        Ok(Self {
+            chain_pem: chain_pem.to_vec(),
+            key_pem,
+            leaf: summary(&leaf)?,
+            issuers: chain.map(|der| summary(&der)).collect::<Result<_, _>>()?,
+            digest: Sha256::digest(&leaf).into(),
+        })
     }
 
     /// The chain in PEM, the device's certificate first.
@@ -66,10 +75,16 @@ impl StoredCertificate {
         self.key_pem.as_ref().map(|key| &***key)
     }
 
-    /// The certificates in order, the device's own first.
+    /// The device's own certificate.
     #[must_use]
-    pub fn certificates(&self) -> &[CertificateSummary] {
-        &self.certificates
+    pub fn leaf(&self) -> &CertificateSummary {
+        &self.leaf
+    }
+
+    /// The certificates behind the device's own, in order.
+    #[must_use]
+    pub fn issuers(&self) -> &[CertificateSummary] {
+        &self.issuers
     }
 
     /// The certificate with its chain and key, ready for a connection.
@@ -84,21 +99,11 @@ impl StoredCertificate {
         X509Identity::from_pem(&self.chain_pem, key)
     }
 
-    /// The common name of the device's certificate, which is its registration id.
-    #[must_use]
-    pub fn common_name(&self) -> Option<String> {
-        let leaf = parse_certificates(&self.chain_pem).ok()?.into_iter().next()?;
-        Certificate::parse(&leaf)?.subject.common_name().map(ToOwned::to_owned)
-    }
-
     /// How much of its life the device's certificate has behind it: 0 at its beginning, 1 at its end, less before and
     /// more after.
     #[must_use]
     pub fn life_used(&self, now: SystemTime) -> f64 {
-        let Some(CertificateSummary { not_before, not_after, .. }) = self.certificates.first()
-        else {
-            return 1.0;
-        };
+        let CertificateSummary { not_before, not_after, .. } = &self.leaf;
         let life = not_after.duration_since(*not_before).unwrap_or_default().as_secs_f64();
         let used = match now.duration_since(*not_before) {
             Ok(used) => used.as_secs_f64(),
@@ -117,10 +122,7 @@ impl StoredCertificate {
             let two_thirds = 2.0 / 3.0;
             two_thirds + (1.0 - two_thirds) * SPREAD * self.lot()
         });
-        let Some(CertificateSummary { not_before, not_after, .. }) = self.certificates.first()
-        else {
-            return SystemTime::UNIX_EPOCH;
-        };
+        let CertificateSummary { not_before, not_after, .. } = &self.leaf;
         let life = not_after.duration_since(*not_before).unwrap_or_default();
         // A fraction that is no number counts as 0.
         let fraction = if fraction > 0.0 { fraction.min(1.0) } else { 0.0 };
@@ -134,8 +136,7 @@ impl StoredCertificate {
     pub fn next_try_after(&self, now: SystemTime) -> Duration {
         const SHORTEST: Duration = Duration::from_secs(60);
         const LONGEST: Duration = Duration::from_secs(6 * 3600);
-        let not_after = self.certificates.first().map_or(now, |leaf| leaf.not_after);
-        let left = not_after.duration_since(now).unwrap_or_default();
+        let left = self.leaf.not_after.duration_since(now).unwrap_or_default();
         let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let mut digest = Sha256::new();
         digest.update(self.digest);
@@ -163,6 +164,7 @@ impl From<Certificate> for CertificateSummary {
         let at = |date: der::DateTime| SystemTime::UNIX_EPOCH + date.unix_duration();
         Self {
             subject: subject.to_string(),
+            common_name: subject.common_name().map(ToOwned::to_owned),
             issuer: issuer.to_string(),
             not_before: at(not_before),
             not_after: at(not_after),
@@ -172,8 +174,7 @@ impl From<Certificate> for CertificateSummary {
 
 impl fmt::Debug for StoredCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let leaf = self.certificates.first().map_or("", |leaf| &leaf.subject);
-        let count = self.certificates.len();
+        let (leaf, count) = (&self.leaf.subject, self.issuers.len() + 1);
         let key = if self.key_pem.is_some() { "private key ***" } else { "no private key" };
         write!(f, "StoredCertificate({leaf}, {count} certificates, {key})")
     }
@@ -206,10 +207,11 @@ mod tests {
     #[test]
     fn it_tells_names_dates_and_how_much_of_the_life_is_over() {
         let stored = stored("pump-17");
-        let [only] = stored.certificates() else { panic!("{stored:?}") };
+        let only = stored.leaf();
+        assert_eq!(stored.issuers(), []);
         assert_eq!((&*only.subject, &*only.issuer), ("CN=pump-17", "CN=pump-17"));
         assert_eq!((only.not_before, only.not_after), (day(0.0), day(90.0)));
-        assert_eq!(stored.common_name().as_deref(), Some("pump-17"));
+        assert_eq!(only.common_name.as_deref(), Some("pump-17"));
         assert_eq!(stored.identity().unwrap().common_name(), Some("pump-17"));
         for (at, used) in [(0.0, 0.0), (45.0, 0.5), (90.0, 1.0), (135.0, 1.5)] {
             assert_eq!(stored.life_used(day(at)), used, "day {at}");

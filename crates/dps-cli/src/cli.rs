@@ -5,7 +5,9 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{Parser, Subcommand};
 use dps_client::{ConfigurationError, internal as secret};
 
-use crate::{derive_key, emulate, generated, given, output, register, report, sas_token, tpm};
+use crate::{
+    cert, derive_key, emulate, generated, given, output, register, report, sas_token, tpm,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,6 +49,9 @@ pub(crate) enum Command {
     /// Shows the keys of a TPM, and signs with the one for the hub
     #[command(subcommand, after_help = tpm::EXAMPLES)]
     Tpm(tpm::Command),
+    /// Shows the certificate that a registration brought, and when to renew it
+    #[command(subcommand, after_help = cert::EXAMPLES)]
+    Cert(cert::Command),
     /// Prints the completions of this command for a shell
     Completions(generated::Completions),
     /// Writes the manual pages of this command into a folder

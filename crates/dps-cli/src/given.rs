@@ -67,6 +67,7 @@ settings! {
     TPM_STORAGE_HANDLE "--tpm-storage-handle" "DPS_TPM_STORAGE_HANDLE"
     TRANSPORT "--transport" "DPS_TRANSPORT"
     VERBOSE "--verbose" "DPS_VERBOSE"
+    WITHIN "--within" "DPS_WITHIN"
 }
 
 /// The one variable without a flag: a flag would show the key to every user of the machine.

@@ -2,6 +2,7 @@
 //! derives device keys and signs SAS tokens.
 
 mod advice;
+mod cert;
 mod cli;
 mod clock;
 mod credential;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
             Command::DeriveKey(arguments) => derive_key::run(&arguments),
             Command::SasToken(arguments) => sas_token::run(&arguments),
             Command::Tpm(command) => tpm::run(&command),
+            Command::Cert(command) => cert::run(&command),
             Command::Completions(arguments) => generated::completions(&arguments),
             Command::Man(arguments) => generated::pages(&arguments),
         },

@@ -134,7 +134,7 @@ pub(crate) fn warn(warning: &str) {
     output::note(&format!("{word} {}\n", Printable::whole(secret::masked(warning).as_ref())));
 }
 
-fn json(object: &impl Serialize) -> String {
+pub(crate) fn json(object: &impl Serialize) -> String {
     // Strings, numbers and JSON that was read before: there is nothing that can fail to serialize.
     let text = serde_json::to_string(object).unwrap_or_default();
     escaped(&text) + "\n"

@@ -74,12 +74,15 @@ mod transport;
 #[cfg(feature = "amqp")]
 pub use dps_amqp::{AmqpConfig, AmqpTransport};
 pub use dps_attestation::{
-    Attestation, CertificateFolder, CertificateSummary, GroupKey, PreparedFolder, SasSignature,
-    SasSigner, SasToken, Signing, StoredCertificate, SymmetricKey, SymmetricKeyFile, TpmAnswer,
-    TpmAttestation, TpmKeys, X509Files, X509Identity, parse_certificates,
+    Attestation, GroupKey, SasSignature, SasSigner, SasToken, Signing, SymmetricKey,
+    SymmetricKeyFile, TpmAnswer, TpmAttestation, TpmKeys, X509Files, X509Identity,
+    parse_certificates,
 };
 #[cfg(feature = "csr")]
-pub use dps_attestation::{IssuedChain, RequestKey};
+pub use dps_attestation::{
+    CertificateFolder, CertificateSummary, IssuedChain, PreparedFolder, RequestKey,
+    StoredCertificate,
+};
 pub use dps_connect::{ApiVersion, Carrier, Config, Endpoint, NoProxy, Proxy, ProxyChoice, Roots};
 #[cfg(feature = "http")]
 pub use dps_http::HttpTransport;

@@ -13,6 +13,7 @@ mod bad_input;
 #[path = "../../../../tests/src/canary.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is part of a library elsewhere")]
 mod canary;
+mod cert;
 mod emulate;
 mod failures;
 mod generated;

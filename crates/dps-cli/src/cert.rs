@@ -1,0 +1,246 @@
+//! `dps cert`: the certificate that a registration brought, and when it is to be renewed.
+
+use std::{
+    fmt::Write as _,
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use dps_client::{CertificateFolder, CertificateSummary, Error, Printable, StoredCertificate};
+use serde::Serialize;
+
+use crate::{
+    clock,
+    given::{self, wrong},
+    output::print,
+    report::{self, Context, Reporter},
+};
+
+pub(crate) const EXAMPLES: &str = "\
+Examples:
+  dps cert status /var/lib/pump/certificate
+  dps cert needs-renewal /var/lib/pump/certificate && echo due
+
+`dps cert COMMAND --help` has more.";
+
+const STATUS_DETAILS: &str = "\
+The certificate is due for renewal at two thirds of its life, or up to a
+tenth of the rest later: how much comes from the certificate, so that the
+devices of a fleet are not due at one moment.
+
+Examples:
+  dps cert status /var/lib/pump/certificate
+  dps cert status --json /var/lib/pump/certificate";
+
+const NEEDS_RENEWAL_DETAILS: &str = "\
+Without --within it is due when `dps cert status` says so.
+
+Exit codes:
+    0 due for renewal
+    1 not due yet
+    2 configuration: bad usage, or no certificate that can be read
+
+Examples:
+  dps cert needs-renewal /var/lib/pump/certificate
+  dps cert needs-renewal --within 0.5 /var/lib/pump/certificate";
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Prints who a stored certificate is for, how long it is valid and when it is due for renewal
+    #[command(after_help = STATUS_DETAILS)]
+    Status(Status),
+    /// Says by its exit code whether a stored certificate is due for renewal
+    #[command(after_help = NEEDS_RENEWAL_DETAILS)]
+    NeedsRenewal(NeedsRenewal),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// The folder that the certificate is stored in
+    #[arg(value_name = "DIR")]
+    dir: String,
+    /// Prints one JSON object on one line of standard output, failures included
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct NeedsRenewal {
+    /// The folder that the certificate is stored in
+    #[arg(value_name = "DIR")]
+    dir: String,
+    /// Due once this much of the life is over, exactly: from 0 to 1
+    #[arg(long, value_name = "FRACTION", allow_negative_numbers = true)]
+    within: Option<String>,
+    /// Prints one JSON object on one line of standard output, failures included
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(command: &Command) -> ExitCode {
+    let json = match command {
+        Command::Status(Status { json, .. }) | Command::NeedsRenewal(NeedsRenewal { json, .. }) => {
+            given::JSON.is_on(*json)
+        }
+    };
+    let (json, reporter) = match json {
+        Ok(json) => (json, Reporter::new(json)),
+        Err(error) => return Reporter::for_people().failed(&error, &Context::default()),
+    };
+    let now = SystemTime::now();
+    let ended = match command {
+        Command::Status(status) => status.run(json, now),
+        Command::NeedsRenewal(needs_renewal) => needs_renewal.run(json, now),
+    };
+    ended.unwrap_or_else(|error| reporter.failed(&error, &Context::default()))
+}
+
+impl Status {
+    fn run(&self, json: bool, now: SystemTime) -> Result<ExitCode, Error> {
+        let folder = CertificateFolder::open(&self.dir)?;
+        let stored = folder.load()?;
+        let status = StatusJson::new(&folder, &stored, now);
+        Ok(print(&if json { report::json(&status) } else { status.lines() }))
+    }
+}
+
+impl NeedsRenewal {
+    fn run(&self, json: bool, now: SystemTime) -> Result<ExitCode, Error> {
+        let within = given::WITHIN.find(self.within.as_ref())?;
+        let within = within.map(|given| fraction(&given)).transpose()?;
+        let due_at = CertificateFolder::open(&self.dir)?.load()?.renewal_due(within);
+        let due = Due::new(due_at, now);
+        let printed = match json {
+            true => print(&report::json(&due)),
+            false => print(&format!("{}\n", due.words())),
+        };
+        Ok(if printed == ExitCode::SUCCESS && !due.renewal_due {
+            ExitCode::from(1)
+        } else {
+            printed
+        })
+    }
+}
+
+fn fraction(given: &given::Given) -> Result<f64, Error> {
+    let parsed = given.text.parse::<f64>().ok().filter(|number| (0.0..=1.0).contains(number));
+    parsed.ok_or_else(|| wrong(given.from, &given.text, "give a number from 0 to 1, like 0.5"))
+}
+
+/// When the certificate is to be renewed.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Due {
+    renewal_due: bool,
+    renewal_due_at: Option<String>,
+}
+
+impl Due {
+    fn new(due_at: SystemTime, now: SystemTime) -> Self {
+        Self { renewal_due: now >= due_at, renewal_due_at: clock::rfc3339(due_at) }
+    }
+
+    fn words(&self) -> String {
+        let at = self.renewal_due_at.as_deref().unwrap_or_default();
+        match self.renewal_due {
+            true => format!("due since {at}"),
+            false => format!("not due before {at}"),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatusJson<'a> {
+    #[serde(flatten)]
+    leaf: CertificateJson<'a>,
+    /// From 0 to 1 while it is valid, in thousandths.
+    life_used: f64,
+    /// Negative when it has expired, in tenths.
+    days_left: f64,
+    #[serde(flatten)]
+    due: Due,
+    chain: Vec<CertificateJson<'a>>,
+    chain_file: String,
+    key_file: Option<String>,
+    key_fits: Option<bool>,
+}
+
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CertificateJson<'a> {
+    subject: &'a str,
+    issuer: &'a str,
+    not_before: Option<String>,
+    not_after: Option<String>,
+}
+
+impl<'a> From<&'a CertificateSummary> for CertificateJson<'a> {
+    fn from(summary: &'a CertificateSummary) -> Self {
+        Self {
+            subject: &summary.subject,
+            issuer: &summary.issuer,
+            not_before: clock::rfc3339(summary.not_before),
+            not_after: clock::rfc3339(summary.not_after),
+        }
+    }
+}
+
+impl<'a> StatusJson<'a> {
+    fn new(folder: &CertificateFolder, stored: &'a StoredCertificate, now: SystemTime) -> Self {
+        let leaf = stored.leaf();
+        let path = |path: std::path::PathBuf| path.display().to_string();
+        Self {
+            leaf: leaf.into(),
+            life_used: rounded(stored.life_used(now), 1000.0),
+            days_left: rounded(days_between(now, leaf.not_after), 10.0),
+            due: Due::new(stored.renewal_due(None), now),
+            chain: [leaf].into_iter().chain(stored.issuers()).map(Into::into).collect(),
+            chain_file: path(folder.chain_path()),
+            key_file: stored.key_pem().map(|_| path(folder.key_path())),
+            key_fits: stored.key_pem().map(|_| stored.identity().is_ok()),
+        }
+    }
+
+    fn lines(&self) -> String {
+        let Self { leaf, life_used, days_left, chain, chain_file, .. } = self;
+        let date = |date: &Option<String>| date.clone().unwrap_or_default();
+        let chain: Vec<&str> = chain.iter().map(|certificate| certificate.subject).collect();
+        let key = match (&self.key_file, self.key_fits) {
+            (Some(file), Some(true)) => format!("{file}, fits the certificate"),
+            (Some(file), _) => format!("{file}, does not fit the certificate"),
+            (None, _) => "not stored here".to_owned(),
+        };
+        let left = match *days_left {
+            days if days < 0.0 => format!("expired {} days ago", -days),
+            days => format!("{days} days left"),
+        };
+        let rows = [
+            ("subject", leaf.subject.to_owned()),
+            ("issuer", leaf.issuer.to_owned()),
+            ("not before", date(&leaf.not_before)),
+            ("not after", date(&leaf.not_after)),
+            ("life used", format!("{} %, {left}", rounded(life_used * 100.0, 10.0))),
+            ("renewal", self.due.words()),
+            ("chain", format!("{} ({chain_file})", chain.join(", "))),
+            ("key", key),
+        ];
+        rows.iter().fold(String::new(), |mut text, (name, value)| {
+            // Writing to a String does not fail.
+            let _ = writeln!(text, "{name:<12}{}", Printable::whole(value));
+            text
+        })
+    }
+}
+
+fn rounded(number: f64, parts: f64) -> f64 {
+    (number * parts).round() / parts
+}
+
+fn days_between(now: SystemTime, then: SystemTime) -> f64 {
+    let days = |length: Duration| length.as_secs_f64() / 86_400.0;
+    match then.duration_since(now) {
+        Ok(left) => days(left),
+        Err(over) => -days(over.duration()),
+    }
+}

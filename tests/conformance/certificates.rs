@@ -1,19 +1,33 @@
 //! Certificates that the service issues.
 
-use dps_client::{
-    CertificateRequest, ConnectionProfile, Error, IssuedCertificates, RegistrationRequest,
-    RegistrationResult,
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime},
 };
-use dps_conformance::{Bench, Cell, DEVICE, adjusted, fast, settle};
-use dps_emulator::{Behavior, CertificatePolicy, EventKind, Fault, Operation, RetryAfter};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use dps_client::{
+    CertificateRequest, ConnectionProfile, Error, IssuedCertificates, IssuedChain,
+    RegistrationRequest, RegistrationResult, RequestKey,
+};
+use dps_conformance::{Bench, Cell, Credential, DEVICE, adjusted, fast, settle};
+use dps_emulator::{
+    Behavior, CaCertificates, CertificatePolicy, Enrollment, EventKind, Fault, GroupAttestation,
+    Operation, RetryAfter,
+};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, PublicKeyData as _};
 use serde_json::json;
 
 use crate::{Case, case};
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(a_certificate_that_is_asked_for_comes_with_its_whole_chain),
+        case!(a_device_asks_checks_and_registers_with_its_new_certificate),
+        case!(a_chain_is_told_by_keys_and_signatures_whatever_the_order_it_came_in),
         case!(a_chain_comes_after_polls_too),
         case!(assigned_without_the_chain_is_an_outcome_of_its_own),
         case!(what_is_no_chain_costs_no_assignment),
@@ -76,6 +90,72 @@ async fn a_certificate_that_is_asked_for_comes_with_its_whole_chain(cell: Cell) 
     assert!(leaf.windows(own.len()).any(|part| part == own), "the leaf has the device's key");
     assert!(root != issuer && leaf != issuer);
     assert_eq!(api_versions(&bench), ["2026-11-01"]);
+}
+
+/// By a key made on the device; where the bootstrap credential has a key outside of the process, by that one.
+async fn a_device_asks_checks_and_registers_with_its_new_certificate(cell: Cell) {
+    let mut bench = Bench::with(cell, issuing(Behavior::new())).await;
+    let key = if cell.credential == Credential::X509SigningKey {
+        let identity = bench.config.attestation.x509().unwrap();
+        RequestKey::from_signing_key(identity.certified_key().key.clone()).unwrap()
+    } else {
+        RequestKey::generate().unwrap()
+    };
+    let device = DEVICE.parse().unwrap();
+    let request = bench.request().certificate_request(key.request(&device).unwrap());
+    let registered = register(&bench, request).await.unwrap();
+    let now = SystemTime::now();
+    let issued = key.verify(registered.certificates.chain(), &device, now).unwrap();
+    assert_eq!(issued.certificates().len(), 3);
+    assert!(issued.not_before() <= now && now + 29 * DAY < issued.not_after());
+    assert!(issued.not_after() <= now + 31 * DAY);
+    let root = bench.emulator.issuing_ca_pem().unwrap();
+    assert_openssl_takes(&issued, &root, cell);
+
+    bench.emulator.remove_enrollment(bench.enrollment).unwrap();
+    let root = CaCertificates::from_pem(&root).unwrap();
+    let renewed = Enrollment::group("renewed", GroupAttestation::X509(root));
+    bench.emulator.add_enrollment(renewed.assign_to("renewed-hub")).unwrap();
+    bench.config.attestation = issued.identity().into();
+    assert_eq!(bench.register().await.unwrap().assigned_hub, "renewed-hub");
+}
+
+/// The contract defines no order; and what came for another key must not be taken.
+async fn a_chain_is_told_by_keys_and_signatures_whatever_the_order_it_came_in(cell: Cell) {
+    let bench = Bench::with(cell, issuing(Behavior::new())).await;
+    let (key, device) = (RequestKey::generate().unwrap(), DEVICE.parse().unwrap());
+    let request = bench.request().certificate_request(key.request(&device).unwrap());
+    let first = register(&bench, request.clone()).await.unwrap();
+    let mut chain: Vec<_> =
+        first.certificates.chain().iter().map(|der| STANDARD.encode(der)).collect();
+    chain.rotate_left(1);
+    let fault = Fault::with("registrationState.issuedCertificateChain", chain);
+    bench.emulator.set_behavior(bench.enrollment, Behavior::new().on_register(fault)).unwrap();
+    let turned = register(&bench, request).await.unwrap();
+    let certificates = turned.certificates.chain();
+    assert_ne!(certificates, first.certificates.chain());
+    let now = SystemTime::now();
+    let issued = key.verify(certificates, &device, now).unwrap();
+    assert!(issued.certificates().eq(first.certificates.chain()));
+    let other = RequestKey::generate().unwrap();
+    let error = other.verify(certificates, &device, now).unwrap_err();
+    assert!(error.to_string().contains("has the key of the request"), "{error}");
+    assert!(!error.is_retryable(), "{error}");
+}
+
+fn assert_openssl_takes(issued: &IssuedChain, root: &str, cell: Cell) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("issued-{cell}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (root_path, chain_path) = (folder.join("root.pem"), folder.join("chain.pem"));
+    std::fs::write(&root_path, root).unwrap();
+    std::fs::write(&chain_path, issued.to_pem()).unwrap();
+    let mut openssl = Command::new("openssl");
+    openssl.args(["verify", "-x509_strict", "-purpose", "sslclient", "-CAfile"]).arg(&root_path);
+    openssl.arg("-untrusted").arg(&chain_path).arg(&chain_path);
+    let output =
+        openssl.output().unwrap_or_else(|error| panic!("openssl: {error}; install openssl"));
+    assert!(output.status.success(), "{output:?}");
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 async fn a_chain_comes_after_polls_too(cell: Cell) {

@@ -12,6 +12,10 @@
 //! | a TPM 2.0 whose endorsement key is enrolled | any [`TpmAttestation`], as of the crate `dps-tpm` | in the TPM |
 //!
 //! A symmetric key signs a [`SasToken`] for each connection; a certificate is shown in the TLS handshake.
+#![cfg_attr(
+    feature = "csr",
+    doc = "A certificate that the service is to issue is requested for a [`RequestKey`], which also checks what comes."
+)]
 //!
 //! Why a crate of its own: bad credentials cost people days, since a service that refuses one says little. So whatever is
 //! given is checked before any I/O, an error names what is wrong and what to do, files are read in whatever state tools

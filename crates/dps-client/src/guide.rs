@@ -126,6 +126,52 @@
 //! # device().unwrap();
 //! ```
 //!
+//! # A certificate that the service issues
+//!
+//! The device makes a key and asks for a certificate while it registers with the credential that it was shipped with
+//! (feature `csr`). What comes is checked before it takes the place of anything: it must be for this key and this device,
+//! in date, and signed by the authorities that came with it. The enrollment needs a policy that issues certificates.
+//! [`RequestKey`](crate::RequestKey) says on which transports the service is known to take such a request.
+//!
+//! ```
+//! use std::{error::Error, time::SystemTime};
+//! use dps_client::{Client, IssuedCertificates, RegistrationId, RegistrationRequest, RequestKey, X509Identity};
+//!
+//! async fn certificate(client: &Client, device: &RegistrationId) -> Result<X509Identity, Box<dyn Error>> {
+//!     let key = RequestKey::generate()?;
+//!     let request = RegistrationRequest::new(device.clone()).certificate_request(key.request(device)?);
+//!     let certificates = match client.register(request).await?.certificates {
+//!         IssuedCertificates::Issued(certificates) => certificates,
+//!         IssuedCertificates::Missing => return Err("the enrollment has no policy: no certificate came".into()),
+//!         other => return Err(format!("no chain came: {other:?}").into()),
+//!     };
+//!     let issued = key.verify(&certificates, device, SystemTime::now())?;
+//!     // A device stores both, readable by their owner alone, and opens them with X509Files from then on.
+//!     let (_chain, _private_key) = (issued.to_pem(), key.to_pem());
+//!     Ok(issued.identity())
+//! }
+//! # use dps_client::{Settings, Transport, client};
+//! # use dps_client::emulator::{CaCertificates, CertificatePolicy, Emulator, EmulatorExt as _, Enrollment};
+//! # use dps_client::emulator::{GroupAttestation, GroupKey};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn Error>> {
+//! # let (device, key): (RegistrationId, _) = ("pump-17".parse()?, GroupKey::random()?);
+//! # let shipped = Enrollment::group("shipped", GroupAttestation::symmetric_key(key.clone()));
+//! # let shipped = shipped.certificate_policy(CertificatePolicy::issue_for_days(30));
+//! # let emulator = Emulator::builder().enrollment(shipped).start().await?;
+//! # let mut config = emulator.config(Transport::Mqtt)?;
+//! # config.attestation = key.derive(&device).into();
+//! # let identity = certificate(&client(Transport::Mqtt, config.clone(), Settings::default())?, &device).await?;
+//! # let ca = CaCertificates::from_pem(&emulator.issuing_ca_pem().ok_or("an issuing CA")?)?;
+//! # emulator.remove_enrollment("shipped")?;
+//! # emulator.add_enrollment(Enrollment::group("renewed", GroupAttestation::X509(ca)).assign_to("hub-2"))?;
+//! # config.attestation = identity.into();
+//! # let client = client(Transport::Mqtt, config, Settings::default())?;
+//! # assert_eq!(client.register(RegistrationRequest::new(device)).await?.assigned_hub, "hub-2");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # A payload, both ways
 //!
 //! What goes to a custom allocation webhook, and what comes back from it or from the enrollment, is carried to the letter.

@@ -67,7 +67,13 @@
 
 #[cfg(feature = "emulator")]
 pub mod emulator;
-#[cfg(all(feature = "amqp", feature = "emulator", feature = "http", feature = "mqtt"))]
+#[cfg(all(
+    feature = "amqp",
+    feature = "csr",
+    feature = "emulator",
+    feature = "http",
+    feature = "mqtt"
+))]
 pub mod guide;
 mod transport;
 

@@ -18,6 +18,7 @@ const HTTP: &[&str] = &["reqwest", "hyper", "hyper-util"];
 const MQTT: &[&str] = &["rumqttc-v4-next", "mqtt-proto", "dps-mqtt"];
 const AMQP: &[&str] = &["fe2o3-amqp", "fe2o3-amqp-types", "serde_amqp", "dps-amqp"];
 const TPM: &[&str] = &["tpm2-protocol", "dps-tpm"];
+const PKCS11: &[&str] = &["cryptoki", "cryptoki-sys", "libloading", "dps-pkcs11"];
 /// It logs every frame with its content, tokens among it; and what only the emulator and the command need.
 const NEVER: &[&str] =
     &["tokio-tungstenite", "tungstenite", "rcgen", "clap", "toml", "dps-emulator"];
@@ -25,20 +26,21 @@ const RUNTIME: &[&str] = &["tokio", "futures-core", "futures-util", "httpdate", 
 const TLS: &[&str] = &["rustls", "ring", "webpki-roots", "rustls-native-certs"];
 
 const TABLE: &[Row] = &[
-    ("dps-state-machine", "", "serde_json", &[RUNTIME, TLS, HTTP, MQTT, AMQP, TPM, NEVER]),
-    ("dps-state-machine", "std", "tokio", &[TLS, HTTP, MQTT, AMQP, TPM, NEVER]),
-    ("dps-client", "", "dps-state-machine", &[HTTP, MQTT, AMQP, TPM, NEVER]),
-    ("dps-client", "http", "reqwest", &[MQTT, AMQP, TPM, NEVER]),
-    ("dps-client", "mqtt", "dps-mqtt", &[HTTP, AMQP, TPM, NEVER]),
-    ("dps-client", "mqtt,websocket", "dps-mqtt", &[HTTP, AMQP, TPM, NEVER]),
-    ("dps-client", "amqp", "dps-amqp", &[HTTP, MQTT, TPM, NEVER]),
-    ("dps-client", "tpm", "dps-tpm", &[HTTP, MQTT, AMQP, NEVER]),
-    ("dps-client", "csr", "rustls-webpki", &[HTTP, MQTT, AMQP, TPM, NEVER]),
-    ("dps-client", "amqp,websocket", "dps-amqp", &[HTTP, MQTT, TPM, NEVER]),
+    ("dps-state-machine", "", "serde_json", &[RUNTIME, TLS, HTTP, MQTT, AMQP, TPM, PKCS11, NEVER]),
+    ("dps-state-machine", "std", "tokio", &[TLS, HTTP, MQTT, AMQP, TPM, PKCS11, NEVER]),
+    ("dps-client", "", "dps-state-machine", &[HTTP, MQTT, AMQP, TPM, PKCS11, NEVER]),
+    ("dps-client", "http", "reqwest", &[MQTT, AMQP, TPM, PKCS11, NEVER]),
+    ("dps-client", "mqtt", "dps-mqtt", &[HTTP, AMQP, TPM, PKCS11, NEVER]),
+    ("dps-client", "mqtt,websocket", "dps-mqtt", &[HTTP, AMQP, TPM, PKCS11, NEVER]),
+    ("dps-client", "amqp", "dps-amqp", &[HTTP, MQTT, TPM, PKCS11, NEVER]),
+    ("dps-client", "tpm", "dps-tpm", &[HTTP, MQTT, AMQP, PKCS11, NEVER]),
+    ("dps-client", "amqp,websocket", "dps-amqp", &[HTTP, MQTT, TPM, PKCS11, NEVER]),
+    ("dps-client", "csr", "rustls-webpki", &[HTTP, MQTT, AMQP, TPM, PKCS11, NEVER]),
+    ("dps-client", "pkcs11", "dps-pkcs11", &[HTTP, MQTT, AMQP, TPM, NEVER]),
 ];
 
 /// They add modules that look at no other feature: each is linted by itself and together with all others.
-const APART: &[&str] = &["csr", "emulator"];
+const APART: &[&str] = &["csr", "emulator", "pkcs11"];
 
 /// Holds the table against `cargo tree`, and lints every combination of features of every crate in `crates/`.
 pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {

@@ -4,9 +4,10 @@ use xshell::{Shell, cmd};
 
 use crate::process::Result;
 
-/// What `cargo xtask test` needs: a software TPM, what makes keys in it that are not ours, what messages advise people to
+/// What `cargo xtask test` needs: a software TPM, a software token, what makes keys in it that are not ours, what messages advise people to
 /// convert files with, and what renders manual pages.
-const TESTS: &str = "swtpm openssh-client openssl tpm2-openssl libtss2-tcti-cmd0 socat groff-base";
+const TESTS: &str =
+    "swtpm softhsm2 openssh-client openssl tpm2-openssl libtss2-tcti-cmd0 socat groff-base";
 
 /// Installs those of the tests' packages that are not there.
 pub(crate) fn install_for_tests(shell: &Shell) -> Result {

@@ -4,6 +4,7 @@ use zeroize::Zeroizing;
 
 #[cfg(feature = "csr")]
 pub(crate) const INTEGER_0: &[u8] = &[2, 1, 0];
+pub(crate) const INTEGER: u8 = 2;
 pub(crate) const BIT_STRING: u8 = 3;
 pub(crate) const OCTET_STRING: u8 = 4;
 pub(crate) const SEQUENCE: u8 = 0x30;

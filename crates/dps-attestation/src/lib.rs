@@ -57,6 +57,8 @@ mod ec_key;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+#[doc(hidden)]
+pub mod internal;
 mod key;
 mod key_file;
 mod outside_key;

@@ -42,6 +42,7 @@
 //! | `amqp` | [`Transport::Amqp`]: AMQP 1.0 over TLS | 5671 |
 //! | `amqp`, `websocket` | [`Transport::AmqpWs`]: the same over WebSocket | 443 |
 //! | `tpm` | an identity in a TPM 2.0 | |
+//! | `pkcs11` | a TLS key in a PKCS#11 token | |
 //! | `emulator` | the service on loopback, for the tests of an application | |
 //!
 //! None is there by default. A feature only adds; to ask for a transport that is not compiled in is a configuration
@@ -113,6 +114,13 @@ pub mod tpm {
         AuthenticationKey, KeySource, NonceKey, Password, ResponseCode, StoredKey, Tpm, TpmAddress,
         TpmConfig, TpmError, TpmSigningKey,
     };
+}
+
+/// A TLS key in a PKCS#11 token, from the crate `dps-pkcs11`: [`X509Identity::from_signing_key`] takes a
+/// [`Pkcs11Key`](pkcs11::Pkcs11Key).
+#[cfg(feature = "pkcs11")]
+pub mod pkcs11 {
+    pub use dps_pkcs11::{Pin, PinProblem, Pkcs11Error, Pkcs11Key, Pkcs11Options, Pkcs11Uri};
 }
 
 /// The code in the READMEs compiles.

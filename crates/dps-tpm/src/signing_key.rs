@@ -2,11 +2,8 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use der::{
-    Encode, SliceWriter, Tag,
-    asn1::{AnyRef, UintRef},
-};
-use dps_state_machine::{ConfigurationError, Error};
+use dps_attestation::internal::positive_numbers;
+use dps_state_machine::{ConfigurationError, CredentialError, Error};
 use rustls::{
     SignatureAlgorithm, SignatureScheme,
     pki_types::{SubjectPublicKeyInfoDer, alg_id},
@@ -178,9 +175,9 @@ fn examine(key: &TpmtPublic) -> Result<(Kind, SubjectPublicKeyInfoDer<'static>),
                 other => other,
             };
             let public = [modulus, &exponent.to_be_bytes()[..]];
-            let spki = sequence(public).map(|key| public_key_to_spki(&alg_id::RSA_ENCRYPTION, key));
+            let spki = public_key_to_spki(&alg_id::RSA_ENCRYPTION, positive_numbers(public));
             let kind = Kind::Rsa(allowed(&rsa.scheme.scheme, &rsa.scheme.details).ok_or_else(no)?);
-            Ok((kind, spki.ok_or_else(no)?))
+            Ok((kind, spki))
         }
         (TpmuPublicParms::Ecc(ecc), TpmuPublicId::Ecc(point))
             if ecc.curve_id == TpmEccCurve::NistP256
@@ -229,17 +226,6 @@ fn padded(number: &[u8]) -> Option<[u8; 32]> {
     Some(bytes)
 }
 
-/// DER of a SEQUENCE of two positive numbers.
-fn sequence(numbers: [&[u8]; 2]) -> Option<Vec<u8>> {
-    // Room for a modulus of 4096 bits.
-    let mut content = [0; 600];
-    let mut writer = SliceWriter::new(&mut content);
-    numbers.iter().try_for_each(|number| UintRef::new(number)?.encode(&mut writer)).ok()?;
-    let sequence = AnyRef::new(Tag::Sequence, writer.finish().ok()?).ok()?;
-    let mut whole = [0; 610];
-    sequence.encode_to_slice(&mut whole).ok().map(<[u8]>::to_vec)
-}
-
 impl SigningKey for TpmSigningKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
         let schemes = match self.0.kind {
@@ -278,9 +264,11 @@ struct HandshakeSigner {
 
 impl Signer for HandshakeSigner {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-        self.key
-            .sign(self.scheme, message)
-            .map_err(|error| rustls::Error::Other(rustls::OtherError(Arc::new(error))))
+        self.key.sign(self.scheme, message).map_err(|error| {
+            // The transport takes it out again, with its hint and whether to try again.
+            let error = CredentialError::from(error);
+            rustls::Error::Other(rustls::OtherError(Arc::new(error)))
+        })
     }
 
     fn scheme(&self) -> SignatureScheme {
@@ -379,7 +367,9 @@ impl Session<'_> {
 fn bytes_of(signature: &TpmtSignature) -> Option<Vec<u8>> {
     match &signature.signature {
         TpmuSignature::Rsassa(rsa) | TpmuSignature::Rsapss(rsa) => Some(rsa.sig.to_vec()),
-        TpmuSignature::Ecdsa(ecdsa) => sequence([&ecdsa.signature_r, &ecdsa.signature_s]),
+        TpmuSignature::Ecdsa(ecdsa) => {
+            Some(positive_numbers([&ecdsa.signature_r, &ecdsa.signature_s]))
+        }
         _ => None,
     }
 }
@@ -404,12 +394,6 @@ mod tests {
             let message = wrong.parse::<KeySource>().unwrap_err().to_string();
             assert!(message.starts_with("TPM key"), "{wrong}: {message}");
         }
-    }
-
-    #[test]
-    fn numbers_in_der_have_no_zeros_in_front_and_stay_positive() {
-        let der = sequence([&[0, 0, 1], &[0x80]]).unwrap();
-        assert_eq!(der, [0x30, 7, 2, 1, 1, 2, 2, 0, 0x80]);
     }
 
     #[test]

@@ -23,6 +23,8 @@ fn encodings(secret: &str) -> Vec<String> {
         secret.replace('+', "%2b").replace('/', "%2f").replace('=', "%3d"),
         hex(secret.as_bytes()),
         hex(secret.as_bytes()).to_uppercase(),
+        secret.bytes().map(|b| format!("{b:02X}")).collect::<Vec<_>>().join(":"),
+        secret.bytes().map(|b| format!("&#{b};")).collect(),
     ];
     if let Some(bytes) = bytes_of(secret) {
         encodings.extend([hex(&bytes), hex(&bytes).to_uppercase()]);

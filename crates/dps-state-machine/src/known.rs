@@ -70,8 +70,8 @@ pub(crate) struct Encodings {
 impl Encodings {
     /// The text with `***` in place of each secret; `None` when it has none.
     pub(crate) fn masked(&self, text: &[u8]) -> Option<Vec<u8>> {
-        let mut ranges: Vec<Range<usize>> =
-            View::levels(text).flat_map(|view| self.ranges(&view)).collect();
+        let views = View::levels(text).flat_map(|view| [view.of_digits(), view]);
+        let mut ranges: Vec<Range<usize>> = views.flat_map(|view| self.ranges(&view)).collect();
         if ranges.is_empty() {
             return None;
         }
@@ -137,12 +137,10 @@ fn encoded(bytes: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
         String::from_utf8_lossy(bytes).into_owned().into_bytes(),
         STANDARD.encode(bytes).into_bytes(),
     ];
-    for digits in [b"0123456789abcdef", b"0123456789ABCDEF"] {
-        let digit = |nibble: u8| digits.get(usize::from(nibble)).copied().unwrap_or_default();
-        let mut hex = Vec::with_capacity(2 * bytes.len());
-        hex.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
-        texts.push(hex);
-    }
+    let digit = |nibble: u8| b"0123456789abcdef".get(usize::from(nibble)).copied();
+    let mut hex = Vec::with_capacity(2 * bytes.len());
+    hex.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).flatten());
+    texts.push(hex);
     for before in 0..3 {
         let mut shifted = Zeroizing::new(Vec::with_capacity(before + bytes.len()));
         shifted.resize(before, 0);
@@ -186,6 +184,16 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// The first letter small and the second one great, as no tool writes them, and something in between.
+    fn separated(bytes: &[u8], between: &str) -> String {
+        let digits = bytes.iter().map(|byte| format!("{:x}{:X}", byte >> 4, byte & 15));
+        digits.collect::<Vec<_>>().join(between)
+    }
+
+    fn entities(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("&#{byte};")).collect()
+    }
+
     fn percent(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("%{byte:02X}")).collect()
     }
@@ -201,6 +209,9 @@ mod tests {
             percent(percent(bytes).as_bytes()),
             hex(bytes),
             hex(bytes).to_uppercase(),
+            separated(bytes, ":"),
+            separated(bytes, ", 0x"),
+            entities(bytes),
             STANDARD.encode(bytes),
             STANDARD.encode(bytes).replace('+', "-").replace('/', "_"),
             serde_json::to_string(password).unwrap().trim_matches('"').to_owned(),
@@ -226,6 +237,8 @@ mod tests {
             base64.clone(),
             hex(&bytes),
             hex(&bytes).to_uppercase(),
+            separated(&bytes, "-"),
+            entities(base64.as_bytes()),
             hex(base64.as_bytes()),
             percent(&bytes),
             percent(base64.as_bytes()),

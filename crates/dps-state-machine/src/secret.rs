@@ -32,6 +32,8 @@ const PUBLIC: [&[u8]; 3] = [b"certificate", b"public key", b"x509"];
 const USER_INFO: usize = 512;
 /// Texts are encoded at most so often, one encoding in another.
 const ENCODINGS: usize = 3;
+/// So many bytes an entity of HTML has at most, the `;` among them.
+const LONGEST_ENTITY: usize = 10;
 
 /// A part of a text that is a secret, and what kind of a text has it.
 pub(crate) type Secret = (Range<usize>, &'static str);
@@ -96,8 +98,8 @@ pub(crate) fn find(text: &[u8]) -> Vec<Secret> {
     secrets
 }
 
-/// A text without the encodings of URLs, of JSON and of Rust's texts, and where each byte stood. It is wiped when it is
-/// dropped: the text may be a secret itself.
+/// A text without the encodings of URLs, of HTML, of JSON and of Rust's texts, and where each byte stood. It is wiped when
+/// it is dropped: the text may be a secret itself.
 pub(crate) struct View {
     pub(crate) bytes: Zeroizing<Vec<u8>>,
     at: Vec<usize>,
@@ -110,7 +112,8 @@ impl View {
 
     /// The text as it is, then with one encoding less each time.
     pub(crate) fn levels(text: &[u8]) -> impl Iterator<Item = Self> {
-        let is_encoded = |view: &Self| view.bytes.iter().any(|byte| matches!(byte, b'%' | b'\\'));
+        let is_encoded =
+            |view: &Self| view.bytes.iter().any(|byte| matches!(byte, b'%' | b'\\' | b'&'));
         core::iter::successors(Some(Self::whole(text)), move |view| {
             is_encoded(view).then(|| view.decoded())
         })
@@ -122,18 +125,41 @@ impl View {
     }
 
     fn decoded(&self) -> Self {
+        self.replaced(|rest| {
+            let (byte, used) = unescaped(rest)?;
+            Some((Some(byte), used))
+        })
+    }
+
+    /// The digits of hexadecimal in small letters, without what tools write between them; a space for anything else.
+    pub(crate) fn of_digits(&self) -> Self {
+        self.replaced(|rest| match rest {
+            [b'0', b'x' | b'X', ..] => Some((None, 2)),
+            [b':' | b'-' | b' ' | b',', ..] => Some((None, 1)),
+            [digit, ..] if digit.is_ascii_hexdigit() => Some((Some(digit.to_ascii_lowercase()), 1)),
+            _ => Some((Some(b' '), 1)),
+        })
+    }
+
+    /// Puts a byte or nothing in the place of so many at the beginning of the rest; without either the first stays.
+    fn replaced(&self, replace: impl Fn(&[u8]) -> Option<(Option<u8>, usize)>) -> Self {
         // A vector that grows leaves what it had in memory.
         let bytes = Zeroizing::new(Vec::with_capacity(self.bytes.len()));
-        let mut decoded = Self { bytes, at: Vec::new() };
+        let mut replaced = Self { bytes, at: Vec::new() };
         let mut next = 0;
         while let Some((rest, at)) = self.bytes.get(next..).zip(self.at.get(next)) {
-            decoded.at.push(*at);
-            let Some(first) = rest.first() else { break };
-            let (byte, used) = unescaped(rest).unwrap_or((*first, 1));
-            decoded.bytes.push(byte);
+            let Some(first) = rest.first() else {
+                replaced.at.push(*at);
+                break;
+            };
+            let (byte, used) = replace(rest).unwrap_or((Some(*first), 1));
+            if let Some(byte) = byte {
+                replaced.at.push(*at);
+                replaced.bytes.push(byte);
+            }
             next += used;
         }
-        decoded
+        replaced
     }
 
     /// Where this part stands in the text.
@@ -158,6 +184,28 @@ fn unescaped(text: &[u8]) -> Option<(u8, usize)> {
         [b'\\', b'x', digits @ ..] => Some((hex(digits.get(..2)?)?, 4)),
         [b'\\', b'n' | b'r', ..] => Some((b'\n', 2)),
         [b'\\', escaped @ (b'/' | b'"' | b'\\'), ..] => Some((*escaped, 2)),
+        [b'&', entity @ ..] => {
+            let length = entity.iter().take(LONGEST_ENTITY).position(|byte| *byte == b';')?;
+            Some((html(entity.get(..length)?)?, length + 2))
+        }
+        _ => None,
+    }
+}
+
+/// The byte that an entity of HTML stands for, without the `&` and the `;` around it.
+fn html(entity: &[u8]) -> Option<u8> {
+    let number = |digits, radix| u8::from_str_radix(core::str::from_utf8(digits).ok()?, radix).ok();
+    match entity {
+        b"amp" => Some(b'&'),
+        b"quot" => Some(b'"'),
+        b"apos" => Some(b'\''),
+        b"lt" => Some(b'<'),
+        b"gt" => Some(b'>'),
+        b"equals" => Some(b'='),
+        b"plus" => Some(b'+'),
+        b"sol" => Some(b'/'),
+        [b'#', b'x' | b'X', digits @ ..] => number(digits, 16),
+        [b'#', digits @ ..] => number(digits, 10),
         _ => None,
     }
 }
@@ -389,6 +437,7 @@ mod tests {
                     serde_json::to_string(text).unwrap(),
                     serde_json::to_string(&serde_json::to_string(text).unwrap()).unwrap(),
                     text.replace('/', "\\/").replace('=', "\\u003d"),
+                    text.replace('/', "&#47;").replace('=', "&#x3D;").replace('+', "&plus;"),
                     format!("{text:?}"),
                     STANDARD.encode(format!("user:{text}")),
                 ] {
@@ -419,9 +468,18 @@ mod tests {
 
     #[test]
     fn the_time_grows_as_the_text_does() {
-        for part in
-            ["sig=***", "sig=", "://", "-----BEGIN ", "%25", "\\\\", "Aa1", "\n", "password=a "]
-        {
+        for part in [
+            "sig=***",
+            "sig=",
+            "://",
+            "-----BEGIN ",
+            "%25",
+            "&#37;",
+            "\\\\",
+            "Aa1",
+            "\n",
+            "password=a ",
+        ] {
             let text = part.repeat((1 << 18) / part.len());
             assert!(masked(&text).len() <= 2 * text.len(), "{part}");
         }

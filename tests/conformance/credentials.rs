@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use dps_client::{Config, Error, ErrorKind, Roots, Stage, Transport, client};
+use dps_client::{Config, Error, ErrorKind, Roots, Stage, Transport, client, client_with_fallback};
 use dps_conformance::{Authority, Bench, Cell, DEVICE, adjusted, config_for, fast, settle};
-use dps_emulator::{Attestation, Emulator, Enrollment, EventKind, SymmetricKey, Thumbprint};
+use dps_emulator::{
+    Attestation, Behavior, Emulator, Enrollment, EventKind, Fault, SymmetricKey, Thumbprint,
+};
 
 use crate::{Case, case};
 
@@ -25,6 +27,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(a_registration_id_of_any_shape_registers),
         case!(a_common_name_in_another_case_is_the_registration_id)
             .skip("a key has no common name", with_key),
+        case!(the_next_credential_is_tried_when_one_is_refused),
         case!(no_secret_is_in_any_error),
     ]
 }
@@ -103,6 +106,45 @@ async fn a_secondary_key_is_taken(cell: Cell) {
     bench.emulator.add_enrollment(enrollment).unwrap();
     let config = config_for(&bench.emulator, cell.transport, key.into());
     bench.register_with(config).await.unwrap();
+}
+
+async fn the_next_credential_is_tried_when_one_is_refused(cell: Cell) {
+    let bench = Bench::healthy(cell).await;
+    let wrong = with_foreign_certificate(&bench).await;
+    let right = bench.config.attestation.clone();
+    let client = |config: Config, others: Vec<_>| {
+        client_with_fallback(cell.transport, config, others, fast()).unwrap()
+    };
+    let others = vec![wrong.attestation.clone(), right.clone()];
+    let falling_back = client(wrong.clone(), others.clone());
+    let registered = falling_back.register(bench.request()).await.unwrap();
+    assert_eq!(registered.credential, 2);
+    // It goes on with the one that was taken: nothing is refused any more.
+    let refusals = || {
+        let refused = |event: dps_emulator::Event| {
+            matches!(event.kind, EventKind::AuthenticationFailed { .. }).then_some(())
+        };
+        bench.events(refused).len()
+    };
+    assert_eq!(refusals(), 2);
+    let registered = falling_back.register(bench.request()).await.unwrap();
+    assert_eq!((registered.credential, refusals()), (2, 2));
+    settle(&falling_back).await;
+
+    // A service that throttles has not refused anybody.
+    bench.emulator.forget_devices();
+    let behavior = Behavior::new().on_register(Fault::refuse(429).times(2));
+    bench.emulator.set_behavior(bench.enrollment, behavior).unwrap();
+    let throttled = client(bench.config.clone(), others);
+    assert_eq!(throttled.register(bench.request()).await.unwrap().credential, 0);
+    settle(&throttled).await;
+
+    let refused = client(wrong.clone(), vec![wrong.attestation]);
+    let error = refused.register(bench.request()).await.unwrap_err();
+    settle(&refused).await;
+    assert_refused(&error);
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("each of the 2 credentials was refused"), "{hint}");
 }
 
 async fn an_expired_certificate_is_refused_before_any_io(cell: Cell) {

@@ -20,24 +20,24 @@ use crate::{
     tpm::{self, TpmFlags},
 };
 
-/// One credential, by a flag or by the environment; a flag wins over the environment.
+/// The credential, by a flag or by the environment; a flag wins over the environment. There may be several of one kind.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Credential (exactly one)")]
+#[command(next_help_heading = "Credential (one kind)")]
 pub(crate) struct Flags {
     /// File with the device's symmetric key in base64; `-` reads standard input. DPS_SYMMETRIC_KEY can hold the
-    /// key itself
+    /// key itself. Given several times, each next key is tried when the service refuses the one before
     #[arg(long, value_name = "FILE")]
-    symmetric_key_file: Option<String>,
+    symmetric_key_file: Vec<String>,
     /// File with the key of the enrollment group, from which the device's is derived; `-` reads standard input. For
     /// the factory: keep group keys off devices
     #[arg(long, value_name = "FILE")]
     group_key_file: Option<String>,
-    /// File with the device's certificate, followed by its chain
+    /// File with the device's certificate, followed by its chain. Several are tried as several symmetric keys are
     #[arg(long, value_name = "PEM")]
-    cert: Option<String>,
+    cert: Vec<String>,
     /// File with the certificate's private key, not encrypted; a TSS2 PRIVATE KEY is used by the TPM, and so is the key at tpm:HANDLE
     #[arg(long, value_name = "PEM|tpm:HANDLE")]
-    key: Option<String>,
+    key: Vec<String>,
     /// File with the password of the key that --key names, if that is in a TPM
     #[arg(long, value_name = "FILE")]
     tpm_key_password_file: Option<String>,
@@ -70,54 +70,49 @@ impl Flags {
         Ok(TPM.find(self.tpm.tpm.as_ref())?.is_some())
     }
 
-    /// The one credential that was given: by flags, or else by variables.
-    pub(crate) fn choose(&self) -> Result<Credential, Error> {
+    /// The credentials that were given, in the order in which they are tried, at least one and all of one kind: by flags,
+    /// or else by variables.
+    pub(crate) fn choose(&self) -> Result<Vec<Credential>, Error> {
         let Self { symmetric_key_file, group_key_file, cert, key, tpm, .. } = self;
-        let flags = [symmetric_key_file, group_key_file, cert, key, &tpm.tpm];
         // A variable stands in for a flag, but adds no second credential to one.
-        let by_flag = flags.iter().any(|flag| flag.is_some());
+        let by_flag = !(symmetric_key_file.is_empty() && cert.is_empty() && key.is_empty())
+            || group_key_file.is_some()
+            || tpm.tpm.is_some();
         let find = |setting: Setting, flag: &Option<String>| match flag {
             None if by_flag => Ok(None),
             flag => setting.file(flag.as_ref()),
         };
-        let certificate = cert.is_some() || key.is_some() || !by_flag;
-        let [cert, key] = if certificate {
-            [CERT.file(cert.as_ref())?, KEY.file(key.as_ref())?]
-        } else {
-            [None, None]
-        };
         let mut given = Vec::new();
-        if let Some(file) = find(SYMMETRIC_KEY_FILE, symmetric_key_file)? {
-            given.push((file.from, Credential::SymmetricKeyFile(file)));
+        let files = sources(SYMMETRIC_KEY_FILE, symmetric_key_file, !by_flag)?;
+        if let Some(first) = files.first() {
+            given.push((first.from, files.into_iter().map(Credential::SymmetricKeyFile).collect()));
         }
         if let Some(file) = find(GROUP_KEY_FILE, group_key_file)? {
-            given.push((file.from, Credential::GroupKeyFile(file)));
+            given.push((file.from, vec![Credential::GroupKeyFile(file)]));
         }
         // Beside a certificate it says where the TPM is that holds the key.
-        if cert.is_none() && key.is_none() && find(TPM, &tpm.tpm)?.is_some() {
-            given.push((TPM.flag, Credential::Tpm(tpm.open()?)));
+        if cert.is_empty() && key.is_empty() && find(TPM, &tpm.tpm)?.is_some() {
+            given.push((TPM.flag, vec![Credential::Tpm(tpm.open()?)]));
         }
-        match (cert, key) {
-            (Some(certificates), Some(key)) => {
-                let file = self.tpm_key_password_file.as_ref();
-                let password = tpm::password(TPM_KEY_PASSWORD_FILE, file)?;
-                let of = Certificate { certificates, key, password, tpm: tpm.clone() };
-                given.push(("--cert with --key", Credential::X509(Box::new(of))));
-            }
-            (Some(cert), None) => return Err(wrong(cert.from, "", "it needs --key too")),
-            (None, Some(key)) => return Err(wrong(key.from, "", "it needs --cert too")),
-            (None, None) => {}
+        let with_certificate = !(by_flag && cert.is_empty() && key.is_empty());
+        let certificates = sources(CERT, cert, with_certificate)?;
+        let keys = sources(KEY, key, with_certificate)?;
+        if let Some(pairs) = self.certificates(certificates, keys)? {
+            given.push(("--cert with --key", pairs));
         }
         if !by_flag && let Some(key) = variable(SYMMETRIC_KEY)? {
-            given.push((SYMMETRIC_KEY, Credential::SymmetricKey(Zeroizing::new(key))));
+            let key = Credential::SymmetricKey(Zeroizing::new(key));
+            given.push((SYMMETRIC_KEY, vec![key]));
         }
         let names: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
         let names = names.join(" and ");
         match (given.pop(), given.is_empty()) {
-            (Some((_, only)), true) => Ok(only),
-            (Some(_), false) => {
-                Err(wrong("credential", "", &format!("give one; there are {names}")))
-            }
+            (Some((_, of_one_kind)), true) => Ok(of_one_kind),
+            (Some(_), false) => Err(wrong(
+                "credential",
+                "",
+                &format!("give one, or several of one kind; there are {names}"),
+            )),
             (None, _) => Err(wrong(
                 "credential",
                 "",
@@ -125,6 +120,42 @@ impl Flags {
             )),
         }
     }
+
+    /// Each certificate with its key; `None` when there is none.
+    fn certificates(
+        &self,
+        certificates: Vec<Source>,
+        keys: Vec<Source>,
+    ) -> Result<Option<Vec<Credential>>, Error> {
+        match (certificates.first(), keys.first()) {
+            (None, None) => return Ok(None),
+            (Some(cert), None) => return Err(wrong(cert.from, "", "it needs --key too")),
+            (None, Some(key)) => return Err(wrong(key.from, "", "it needs --cert too")),
+            (Some(cert), Some(_)) if certificates.len() != keys.len() => {
+                let (all, of) = (certificates.len(), keys.len());
+                let reason = format!("there are {all} of it and {of} of --key; give one for each");
+                return Err(wrong(cert.from, "", &reason));
+            }
+            (Some(_), Some(_)) => {}
+        }
+        let file = self.tpm_key_password_file.as_ref();
+        let password = tpm::password(TPM_KEY_PASSWORD_FILE, file)?;
+        let pairs = certificates.into_iter().zip(keys).map(|(certificates, key)| {
+            let (password, tpm) = (password.clone(), self.tpm.clone());
+            Credential::X509(Box::new(Certificate { certificates, key, password, tpm }))
+        });
+        Ok(Some(pairs.collect()))
+    }
+}
+
+/// The files that a flag names, or else, where that counts, the one that its variable names.
+fn sources(setting: Setting, flags: &[String], or_variable: bool) -> Result<Vec<Source>, Error> {
+    let by_variable = match flags.is_empty() && or_variable {
+        true => setting.file(None)?,
+        false => None,
+    };
+    let by_flags = flags.iter().map(|path| Source::new(setting.flag, path));
+    Ok(by_flags.chain(by_variable).collect())
 }
 
 impl Credential {
@@ -223,22 +254,44 @@ mod tests {
     use super::*;
 
     const NONE: Flags = Flags {
-        symmetric_key_file: None,
+        symmetric_key_file: vec![],
         group_key_file: None,
-        cert: None,
-        key: None,
+        cert: vec![],
+        key: vec![],
         tpm_key_password_file: None,
         tpm: TpmFlags::NONE,
     };
 
+    fn files(number: usize) -> Vec<String> {
+        vec!["f".to_owned(); number]
+    }
+
     #[test]
-    fn several_credentials_are_refused_by_name() {
-        let file = || Some("f".to_owned());
-        let both = Flags { symmetric_key_file: file(), group_key_file: file(), ..NONE };
+    fn several_kinds_of_credentials_are_refused_by_name() {
+        let both = Flags { symmetric_key_file: files(1), group_key_file: files(1).pop(), ..NONE };
         let message = both.choose().unwrap_err().to_string();
         assert!(message.ends_with("--symmetric-key-file and --group-key-file"), "{message}");
-        let all = Flags { cert: file(), key: file(), ..both };
+        let all = Flags { cert: files(1), key: files(1), ..both };
         let message = all.choose().unwrap_err().to_string();
         assert!(message.ends_with("--group-key-file and --cert with --key"), "{message}");
+    }
+
+    #[test]
+    fn several_credentials_of_one_kind_are_taken_in_their_order() {
+        let keys = Flags { symmetric_key_file: vec!["a".to_owned(), "b".to_owned()], ..NONE };
+        let keys = keys.choose().unwrap();
+        let paths: Vec<&str> = keys.iter().flat_map(|key| key.files()).map(|f| &*f.path).collect();
+        assert_eq!(paths, ["a", "b"]);
+        for (certs, keys, says) in [
+            (2, 1, "--cert: there are 2 of it and 1 of --key; give one for each"),
+            (1, 2, "--cert: there are 1 of it and 2 of --key; give one for each"),
+            (1, 0, "--cert: it needs --key too"),
+            (0, 2, "--key: it needs --cert too"),
+        ] {
+            let flags = Flags { cert: files(certs), key: files(keys), ..NONE };
+            assert_eq!(flags.choose().unwrap_err().to_string(), says, "{certs} and {keys}");
+        }
+        let flags = Flags { cert: files(3), key: files(3), ..NONE };
+        assert_eq!(flags.choose().unwrap().len(), 3);
     }
 }

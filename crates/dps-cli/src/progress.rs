@@ -112,6 +112,9 @@ fn words(step: &Step) -> String {
         Step::Websocket => "WebSocket upgrade".to_owned(),
         Step::Connected => "connected".to_owned(),
         Step::Registering => "registering".to_owned(),
+        Step::CredentialRefused { credential } => {
+            format!("credential {} refused; trying the next one", credential + 1)
+        }
         Step::Assigning { operation_id } => format!("assigning, operation {operation_id}"),
         Step::Waiting { wait, then } => {
             let what = match then {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use dps_client::{
-    Client, Config, Endpoint, Error, IdScope, Json, NoProxy, Proxy, ProxyChoice, RegistrationId,
-    RegistrationRequest, Roots, Settings, Transport, client,
+    Attestation, Client, Config, Endpoint, Error, IdScope, Json, NoProxy, Proxy, ProxyChoice,
+    RegistrationId, RegistrationRequest, Roots, Settings, Transport, client_with_fallback,
 };
 use dps_emulator::Emulator;
 
@@ -62,6 +62,10 @@ Examples:
   # A certificate with its chain, a payload, the result as JSON.
   dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
       --cert chain.pem --key key.pem --payload '{\"site\": \"north\"}' --json
+
+  # The secondary key when the service refuses the primary one.
+  dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --symmetric-key-file primary.key --symmetric-key-file secondary.key
 
   # A TPM, whose endorsement key is in the enrollment (`dps tpm show`).
   dps register --id-scope 0ne00AABBCC --transport amqp --tpm /dev/tpmrm0
@@ -137,6 +141,7 @@ pub(crate) struct Arguments {
 /// All that is needed, read and checked.
 struct Prepared {
     client: Client,
+    credentials: usize,
     request: RegistrationRequest,
     time: Time,
     /// Serves for as long as it is kept.
@@ -195,7 +200,7 @@ async fn session(
         () = interrupts.next() => Err(Error::Cancelled),
         prepared = arguments.prepare(transport, progress, &mut context) => prepared,
     };
-    let Prepared { client, request, time, _emulator } = match prepared {
+    let Prepared { client, credentials, request, time, _emulator } = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return reporter.failed(&error, &context),
     };
@@ -215,7 +220,8 @@ async fn session(
     let elapsed = progress.elapsed();
     let code = match outcome {
         Ok(registered) => {
-            reporter.succeeded(&Success { registration_id, transport, registered, elapsed })
+            let success = Success { registration_id, transport, registered, credentials, elapsed };
+            reporter.succeeded(&success)
         }
         Err(error) => {
             context.operation_id = progress.operation_id().map(|id| id.as_str().to_owned());
@@ -286,6 +292,7 @@ impl Arguments {
         let poll_floor = given::POLL_FLOOR.find(self.poll_floor.as_ref())?;
         let poll_floor = poll_floor.map(|given| POLL_FLOOR.parse(&given)).transpose()?;
         let mut settings = Settings::default();
+        let mut others = Vec::new();
         let (mut config, registration_id, emulator) = if self.is_emulated()? {
             let (id_scope, registration_id) = self.device.find()?;
             settings.poll_floor = embedded::POLL_FLOOR;
@@ -296,13 +303,15 @@ impl Arguments {
                 true => self.device.require_id_scope()?,
                 false => self.device.require().map(|(id_scope, id)| (id_scope, Some(id)))?,
             };
-            let credential = self.credential.choose()?;
-            let id = match (id, &credential) {
-                (None, Credential::Tpm(tpm)) => tpm.keys().await?.registration_id()?,
+            let credentials = self.credential.choose()?;
+            let id = match (id, credentials.first()) {
+                (None, Some(Credential::Tpm(tpm))) => tpm.keys().await?.registration_id()?,
                 (id, _) => id.map_or_else(|| self.device.require().map(|(_, id)| id), Ok)?,
             };
             context.registration_id = Some(id.to_string());
-            (self.config(id_scope, &id, credential, deadline, context).await?, id, None)
+            let config;
+            (config, others) = self.config(id_scope, &id, &credentials, deadline, context).await?;
+            (config, id, None)
         };
         config.pipelined = !given::STEP_BY_STEP.is_on(self.step_by_step)?;
         context.registration_id = Some(registration_id.to_string());
@@ -312,9 +321,10 @@ impl Arguments {
         settings.request_timeout = settings.request_timeout.min(time.left);
         settings.registration_timeout = time.left;
         settings.poll_floor = poll_floor.unwrap_or(settings.poll_floor);
-        let client = client(transport, config, settings)?;
+        let credentials = others.len() + 1;
+        let client = client_with_fallback(transport, config, others, settings)?;
         client.observe(progress.observer());
-        Ok(Prepared { client, request, time, _emulator: emulator })
+        Ok(Prepared { client, credentials, request, time, _emulator: emulator })
     }
 
     /// The endpoint, when one was given that is one.
@@ -342,13 +352,14 @@ impl Arguments {
         &self,
         id_scope: IdScope,
         registration_id: &RegistrationId,
-        credential: Credential,
+        credentials: &[Credential],
         deadline: Deadline,
         context: &mut Context,
-    ) -> Result<Config, Error> {
+    ) -> Result<(Config, Vec<Attestation>), Error> {
         let ca_file = given::CA_FILE.file(self.ca_file.as_ref())?;
         let payload_file = self.payload()?.and_then(|payload| payload_file(&payload));
-        let files = credential.files().into_iter().chain(&ca_file).chain(&payload_file);
+        let files =
+            credentials.iter().flat_map(Credential::files).chain(&ca_file).chain(&payload_file);
         only_one_reads_stdin(files)?;
         let endpoint = given::ENDPOINT.find(self.endpoint.as_ref())?;
         let endpoint = endpoint.map(|given| given.parse::<Endpoint>()).transpose()?;
@@ -360,7 +371,7 @@ impl Arguments {
             names_flags: true,
             has_proxy: proxy.is_some(),
             has_platform_roots: platform_roots,
-            credential: Some((&credential).into()),
+            credential: credentials.first().map(Into::into),
         };
         let mut roots = match platform_roots {
             true => {
@@ -372,8 +383,15 @@ impl Arguments {
             let pem = file.read_until(deadline).await?;
             roots = roots.with_pem(&pem).map_err(|error| named(file.from, &file.path, error))?;
         }
-        let attestation = credential.read(registration_id, deadline).await?;
-        let mut config = Config::new(id_scope, attestation);
+        let mut attestations = Vec::new();
+        for credential in credentials {
+            attestations.push(credential.read(registration_id, deadline).await?);
+        }
+        let mut attestations = attestations.into_iter();
+        let Some(first) = attestations.next() else {
+            return Err(wrong("credential", "", "none was given"));
+        };
+        let mut config = Config::new(id_scope, first);
         config.roots = roots;
         if let Some(endpoint) = endpoint {
             config.endpoint = endpoint;
@@ -381,7 +399,7 @@ impl Arguments {
         if let Some(proxy) = proxy {
             config.proxy = proxy;
         }
-        Ok(config)
+        Ok((config, attestations.collect()))
     }
 
     async fn request(

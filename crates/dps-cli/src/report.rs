@@ -43,6 +43,8 @@ pub(crate) struct Success {
     pub(crate) registration_id: RegistrationId,
     pub(crate) transport: Transport,
     pub(crate) registered: RegistrationResult,
+    /// So many credentials were given.
+    pub(crate) credentials: usize,
     pub(crate) elapsed: Duration,
 }
 
@@ -58,6 +60,9 @@ struct SuccessJson<'a> {
     payload: Option<Box<RawValue>>,
     transport: &'static str,
     polls: u32,
+    /// Which credential was taken, counted from 1, when there were several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<usize>,
     elapsed_ms: u64,
 }
 
@@ -175,7 +180,7 @@ fn shown(text: &str) -> String {
 
 impl Success {
     fn json(&self) -> String {
-        let Self { registration_id, transport, registered, elapsed } = self;
+        let Self { registration_id, transport, registered, elapsed, .. } = self;
         json(&SuccessJson {
             status: "assigned",
             registration_id: registration_id.as_str(),
@@ -186,12 +191,13 @@ impl Success {
             payload: registered.payload.as_deref().and_then(in_one_line),
             transport: transport.as_str(),
             polls: registered.polls,
+            credential: (self.credentials > 1).then_some(registered.credential + 1),
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         })
     }
 
     fn lines(&self) -> String {
-        let Self { registration_id, transport, registered, elapsed } = self;
+        let Self { registration_id, transport, registered, elapsed, .. } = self;
         let mut text = format!("{registration_id} over {transport} in {} s", seconds(*elapsed));
         let polls = registered.polls;
         let _ = match polls {
@@ -209,6 +215,10 @@ impl Success {
         }
         let _ = writeln!(text, "  hub        {}", Printable::whole(&registered.assigned_hub));
         let _ = writeln!(text, "  device id  {}", Printable::whole(&registered.device_id));
+        if self.credentials > 1 {
+            let (which, of) = (registered.credential + 1, self.credentials);
+            let _ = writeln!(text, "  credential {which} of {of}");
+        }
         text
     }
 }

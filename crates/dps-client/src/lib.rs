@@ -99,13 +99,14 @@ pub use dps_mqtt::{MqttConfig, MqttTransport};
 pub use dps_state_machine::internal;
 pub use dps_state_machine::{
     BoxTransport, CertificateRequest, ConfigurationError, ConnectionError, ConnectionProfile,
-    CredentialError, Error, ErrorKind, IdScope, IssuedCertificates, Json, Next, OperationId,
-    OperationStatus, OperationStatusEvents, PeerActivity, Printable, Progress, ProtocolError,
-    ProtocolResult, RegistrationId, RegistrationRequest, RegistrationResult, RejectionCause,
-    RejectionError, Response, Settings, Stage, StateMachine, Step, Substatus, TimeoutError,
-    TimeoutScope, TransportHandlers, TrustBundle, TrustedCertificate, retry_after, serde_json,
+    CredentialError, Error, ErrorKind, Fallback, IdScope, IssuedCertificates, Json, Next,
+    OperationId, OperationStatus, OperationStatusEvents, PeerActivity, Printable, Progress,
+    ProtocolError, ProtocolResult, RegistrationId, RegistrationRequest, RegistrationResult,
+    RejectionCause, RejectionError, Response, Settings, Stage, StateMachine, Step, Substatus,
+    TimeoutError, TimeoutScope, TransportHandlers, TrustBundle, TrustedCertificate, retry_after,
+    serde_json,
 };
-pub use transport::{Transport, client};
+pub use transport::{Transport, client, client_with_fallback};
 
 /// A device's identity in a TPM 2.0, from the crate `dps-tpm`: [`Attestation::from_tpm`] takes a [`Tpm`](tpm::Tpm).
 #[cfg(feature = "tpm")]

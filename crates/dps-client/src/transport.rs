@@ -2,8 +2,11 @@
 
 use std::{fmt, str::FromStr};
 
+use dps_attestation::Attestation;
 use dps_connect::Config;
-use dps_state_machine::{BoxTransport, ConfigurationError, Error, Settings, StateMachine};
+use dps_state_machine::{
+    BoxTransport, ConfigurationError, Error, Fallback, Settings, StateMachine,
+};
 
 use crate::Client;
 
@@ -91,7 +94,32 @@ impl fmt::Display for Transport {
 /// # Errors
 /// [`Error::Configuration`]: the transport is not compiled in, or the configuration can't be used.
 pub fn client(transport: Transport, config: Config, settings: Settings) -> Result<Client, Error> {
-    let transport: Result<BoxTransport, Error> = match transport {
+    Ok(StateMachine::new(handlers(transport, config)?, settings))
+}
+
+/// As [`client`], for a device with several credentials: the one of the configuration, then these, each when the service
+/// refused the one before (see [`Fallback`]).
+///
+/// # Errors
+/// As of [`client`].
+pub fn client_with_fallback(
+    transport: Transport,
+    config: Config,
+    others: impl IntoIterator<Item = Attestation>,
+    settings: Settings,
+) -> Result<Client, Error> {
+    let others = others.into_iter().map(|attestation| {
+        let mut config = config.clone();
+        config.attestation = attestation;
+        handlers(transport, config)
+    });
+    let others = others.collect::<Result<Vec<_>, _>>()?;
+    let fallback = Fallback::new(handlers(transport, config)?, others);
+    Ok(StateMachine::new(BoxTransport::new(fallback), settings))
+}
+
+fn handlers(transport: Transport, config: Config) -> Result<BoxTransport, Error> {
+    match transport {
         #[cfg(feature = "http")]
         Transport::Http => dps_http::HttpTransport::new(config).map(BoxTransport::new),
         #[cfg(feature = "mqtt")]
@@ -121,8 +149,7 @@ pub fn client(transport: Transport, config: Config, settings: Settings) -> Resul
             drop(config);
             Err(not_built(missing))
         }
-    };
-    Ok(StateMachine::new(transport?, settings))
+    }
 }
 
 fn not_built(transport: Transport) -> Error {

@@ -140,6 +140,7 @@ fn assigned(
             certificates: state.certificates,
             trust_bundle: state.trust_bundle,
             connection_profile: state.connection_profile,
+            credential: response.credential,
             body: response.body,
             protocol_result: response.protocol_result,
             ..RegistrationResult::new(assigned_hub, device_id)

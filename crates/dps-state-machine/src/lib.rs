@@ -72,6 +72,7 @@ mod certificates;
 #[cfg(feature = "std")]
 mod driver;
 mod error;
+mod fallback;
 mod ids;
 mod json;
 #[cfg(feature = "std")]
@@ -99,6 +100,7 @@ pub use error::{
     ConfigurationError, ConnectionError, CredentialError, Error, ErrorKind, ProtocolError,
     RejectionCause, RejectionError, Stage, TimeoutError, TimeoutScope,
 };
+pub use fallback::Fallback;
 pub use ids::{IdScope, OperationId, RegistrationId};
 pub use json::Json;
 pub use printable::Printable;

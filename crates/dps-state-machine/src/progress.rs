@@ -45,6 +45,11 @@ pub enum Step {
     Connected,
     /// The registration goes out.
     Registering,
+    /// The service refused this credential, and the next one is tried (see [`Fallback`](crate::Fallback)).
+    CredentialRefused {
+        /// Which one, counted from 0 in the order in which they were given.
+        credential: usize,
+    },
     /// The service works on it.
     Assigning {
         /// The service's handle for it.

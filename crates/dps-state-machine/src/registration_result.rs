@@ -63,6 +63,10 @@ pub struct RegistrationResult {
     /// How many times the operation's status was asked for.
     #[serde(default)]
     pub polls: u32,
+    /// Which of the device's credentials the service took, counted from 0 in the order in which they were given (see
+    /// [`Fallback`](crate::Fallback)).
+    #[serde(default)]
+    pub credential: usize,
     /// The whole answer as it came: fields that this type doesn't know are in it.
     #[serde(default, with = "stored::body")]
     pub body: Vec<u8>,
@@ -86,6 +90,7 @@ impl RegistrationResult {
             trust_bundle: None,
             connection_profile: None,
             polls: 0,
+            credential: 0,
             body: Vec::new(),
             protocol_result: ProtocolResult::default(),
         }
@@ -114,6 +119,7 @@ impl fmt::Debug for RegistrationResult {
             .field("trust_bundle", &self.trust_bundle)
             .field("connection_profile", &self.connection_profile)
             .field("polls", &self.polls)
+            .field("credential", &self.credential)
             .field("body", &Printable::brief(&self.body))
             .field("protocol_result", &self.protocol_result)
             .finish()

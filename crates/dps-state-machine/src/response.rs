@@ -30,6 +30,8 @@ pub struct Response {
     pub reason: Option<String>,
     /// What to do about it, where the transport knows more than the status says.
     pub hint: Option<String>,
+    /// Which of the device's credentials it answers to, counted from 0 (see [`Fallback`](crate::Fallback)).
+    pub credential: usize,
 }
 
 impl Response {
@@ -115,6 +117,7 @@ impl fmt::Debug for Response {
             .field("protocol_result", &self.protocol_result)
             .field("reason", &self.reason.as_ref().map(Printable::brief))
             .field("hint", &self.hint.as_ref().map(Printable::brief))
+            .field("credential", &self.credential)
             .finish()
     }
 }

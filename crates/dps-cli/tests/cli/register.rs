@@ -95,6 +95,39 @@ fn the_emulator_flag_works_over_every_transport() {
 }
 
 #[test]
+fn the_next_of_several_credentials_is_tried_when_one_is_refused() {
+    let emulator = Emulator::behaving("");
+    let folder = Folder::new();
+    let wrong = folder.file("wrong.key", "bm90IHRoZSBrZXkgb2YgdGhpcyBkZXZpY2UuLi4uLi4=");
+    let right = folder.file("right.key", KEY);
+    let with = |transport: &str, keys: &[&String]| {
+        let mut command = emulator.register_over(transport, &["--registration-id", "dev"]);
+        for key in keys {
+            command.args(["--symmetric-key-file", key]);
+        }
+        command
+    };
+    for transport in TRANSPORTS {
+        let ended = run(&mut with(transport, &[&wrong, &right]));
+        assert_eq!((ended.code, &ended.json()["credential"]), (0, &2.into()), "{ended:?}");
+        let ended = run(&mut with(transport, &[&right, &wrong]));
+        assert_eq!((ended.code, &ended.json()["credential"]), (0, &1.into()), "{ended:?}");
+        let ended = run(&mut with(transport, &[&wrong, &wrong]));
+        let error = ended.failed("rejected");
+        let hint = text(&error, "hint");
+        assert!(hint.contains("each of the 2 credentials was refused"), "{hint}");
+    }
+    let mut for_people = dps(&["register", "--registration-id", "dev"]);
+    for_people.args(["--endpoint", &emulator.endpoint()]);
+    for_people.args(["--id-scope", text(&emulator.ready, "idScope")]);
+    for_people.args(["--ca-file", text(&emulator.ready, "caFile")]);
+    for_people.args(["--symmetric-key-file", &wrong, "--symmetric-key-file", &right]);
+    let ended = run(&mut for_people);
+    assert!(ended.stderr.contains("credential 1 refused; trying the next one\n"), "{ended:?}");
+    assert!(ended.stdout.ends_with("\n  credential 2 of 2\n"), "{ended:?}");
+}
+
+#[test]
 fn every_credential_registers() {
     let folder = Folder::new();
     let Factory { ca, chain, key } = factory("x-dev");

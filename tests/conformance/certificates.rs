@@ -22,6 +22,8 @@ use serde_json::json;
 use crate::{Case, case};
 
 const DAY: Duration = Duration::from_secs(86_400);
+const RSA: &[u8] = include_bytes!("../../crates/dps-attestation/tests/data/rsa2048.pkcs1.pem");
+const P384: &[u8] = include_bytes!("../../crates/dps-attestation/tests/data/p384.sec1.pem");
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
@@ -92,15 +94,19 @@ async fn a_certificate_that_is_asked_for_comes_with_its_whole_chain(cell: Cell) 
     assert_eq!(api_versions(&bench), ["2026-11-01"]);
 }
 
-/// By a key made on the device; where the bootstrap credential has a key outside of the process, by that one.
+/// By keys of every kind; where the credential's key is outside of the process, by that one.
 async fn a_device_asks_checks_and_registers_with_its_new_certificate(cell: Cell) {
     let mut bench = Bench::with(cell, issuing(Behavior::new())).await;
-    let key = if cell.credential == Credential::X509SigningKey {
-        let identity = bench.config.attestation.x509().unwrap();
-        RequestKey::from_signing_key(identity.certified_key().key.clone()).unwrap()
-    } else {
-        RequestKey::generate().unwrap()
+    let key = match cell.credential {
+        Credential::SymmetricKey | Credential::X509 => RequestKey::generate(),
+        Credential::GroupKey => RequestKey::from_pem(RSA),
+        Credential::Signer => RequestKey::from_pem(P384),
+        Credential::X509SigningKey => {
+            let identity = bench.config.attestation.x509().unwrap();
+            RequestKey::from_signing_key(identity.certified_key().key.clone())
+        }
     };
+    let key = key.unwrap();
     let device = DEVICE.parse().unwrap();
     let request = bench.request().certificate_request(key.request(&device).unwrap());
     let registered = register(&bench, request).await.unwrap();

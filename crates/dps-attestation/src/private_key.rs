@@ -76,7 +76,7 @@ fn why_refused(key: &[u8]) -> String {
         }
         Some(Kind::Rsa { bits }) => format!("an RSA key of {bits} bits"),
         Some(Kind::Curve(P256 | P384) | Kind::UnnamedCurve) => {
-            return "it is an elliptic-curve key that was damaged, or one without its public half that belongs to none of the certificates".into();
+            return "it is an elliptic-curve key that was damaged, or one without its public half that belongs to none of the certificates; write it whole with `openssl ec -in IN -conv_form uncompressed -out OUT`".into();
         }
         Some(Kind::ExplicitCurve) => {
             return "its elliptic curve is written out instead of named; rewrite it with `openssl ec -in IN -param_enc named_curve -out OUT`".into();

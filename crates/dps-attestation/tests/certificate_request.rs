@@ -94,11 +94,13 @@ fn keys_that_can_not_be_used_are_refused_by_name() {
     let key = KeyPair::generate().unwrap().serialize_pem();
     let public = openssl("pkey -pubout", key.as_bytes());
     let half = openssl("ec -no_public -conv_form compressed", key.as_bytes());
+    let whole = openssl("ec -conv_form uncompressed", half.as_bytes());
+    assert_request_of(&RequestKey::from_pem(whole.as_bytes()).unwrap(), "ecdsa-with-SHA256");
     for (given, says) in [
         (ed25519.as_str(), "it is an Ed25519 key; give an RSA key of 2048 to 4096 bits"),
         ("", "it is empty"),
         (&public, "there is no private key in it, only PUBLIC KEY"),
-        (&half, "one without its public half"),
+        (&half, "without its public half that belongs to none of the certificates; write it whole"),
         (&key.repeat(2), "there is more than one in the file"),
     ] {
         let error = RequestKey::from_pem(given.as_bytes()).unwrap_err();

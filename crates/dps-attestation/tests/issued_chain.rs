@@ -301,7 +301,7 @@ fn wrong_chains_are_refused_by_what_is_wrong_with_them() {
             with_leaf(|params| {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]
             }),
-            r#" "number 1 of 3, CN=pump-17": its chain is not taken (RequiredEkuNotFound"#,
+            r#" "number 1 of 3, CN=pump-17": its chain is not taken: RequiredEkuNotFound"#,
         ),
         (
             with_leaf(|params| {
@@ -309,12 +309,39 @@ fn wrong_chains_are_refused_by_what_is_wrong_with_them() {
                 unknown.set_criticality(true);
                 params.custom_extensions = vec![unknown];
             }),
-            r#" "number 1 of 3, CN=pump-17": its chain is not taken (UnsupportedCriticalExtension"#,
+            r#" "number 1 of 3, CN=pump-17": its chain is not taken: UnsupportedCriticalExtension"#,
         ),
     ];
     for (given, says) in cases {
         assert_refused(&service, &given, says);
     }
+}
+
+/// They are the same to us and to openssl, not to all that check a chain in a TLS handshake.
+#[test]
+fn an_issuer_whose_name_is_spelled_otherwise_is_refused_by_name() {
+    let service = Issuance::new();
+    let [leaf, intermediate, root] = service.chain();
+    let spelled = authority("issuer").signed_by(service.intermediate.key(), &service.root);
+    let spelled = spelled.unwrap().der().to_vec();
+    assert_refused(
+        &service,
+        &[leaf.clone(), spelled.clone(), root.clone()],
+        r#" "number 1 of 3, CN=pump-17": its chain is not taken: an issuer's name is spelled otherwise in the issuer's own certificate; have the authority"#,
+    );
+    let both = [leaf, intermediate, root, spelled];
+    assert!(service.verify(&both).unwrap().certificates().eq(&both[..3]));
+}
+
+#[test]
+fn certificates_that_came_twice_count_once() {
+    let service = Issuance::new();
+    let chain = service.chain();
+    let issued = service.verify(&chain.iter().cycle().take(30).cloned().collect::<Vec<_>>());
+    assert!(issued.unwrap().certificates().eq(&chain));
+    let strangers: Vec<_> = (0..7).map(|number| stranger(&format!("CA {number}"))).collect();
+    let ten = [&strangers[..], &chain, &chain].concat();
+    assert!(service.verify(&ten).unwrap().certificates().eq(&chain));
 }
 
 fn assert_refused(service: &Issuance, given: &[Vec<u8>], says: &str) {

@@ -49,7 +49,14 @@ impl IssuedChain {
         }
         check_authorities(leaf, &issuers)?;
         check_rest(leaf, &issuers, now).map_err(|error| {
-            leaf.wrong(&format!("its chain is not taken ({error}); have the authority of the enrollment's policy looked at"))
+            let why = match error {
+                // The names were held against each other before, but not to the byte.
+                webpki::Error::UnknownIssuer => {
+                    "an issuer's name is spelled otherwise in the issuer's own certificate".into()
+                }
+                other => format!("{other:?}"),
+            };
+            leaf.wrong(&format!("its chain is not taken: {why}; {LOOK}"))
         })?;
 
         let certificates: Vec<Vec<u8>> = path().map(|one| one.der.clone()).collect();
@@ -106,6 +113,9 @@ impl fmt::Debug for IssuedChain {
     }
 }
 
+/// What to do about an authority.
+pub(super) const LOOK: &str = "have the authority of the enrollment's policy looked at";
+
 fn check_name(leaf: &Signed, registration_id: &str) -> Result<(), Error> {
     let subject = &leaf.certificate.subject;
     let count = subject.common_names().count();
@@ -123,14 +133,13 @@ fn check_name(leaf: &Signed, registration_id: &str) -> Result<(), Error> {
 
 /// What webpki leaves to others: the usage of issuers' keys, and all of the last one, which it takes as trusted.
 fn check_authorities(leaf: &Signed, issuers: &[&Signed]) -> Result<(), Error> {
-    let look = "have the authority of the enrollment's policy looked at";
     if leaf.is_authority() {
-        return Err(leaf.wrong(&format!("it is an authority's, and a device must be none; {look}")));
+        return Err(leaf.wrong(&format!("it is an authority's, and a device must be none; {LOOK}")));
     }
     let mut between = 0;
     for issuer in issuers {
         if let Some(reason) = issuer.why_not_issuer(between) {
-            return Err(issuer.wrong(&format!("{reason}; {look}")));
+            return Err(issuer.wrong(&format!("{reason}; {LOOK}")));
         }
         // An authority that has certified a new key of its own is no further one (RFC 5280, section 4.2.1.9).
         between += usize::from(!issuer.certificate.is_self_signed());

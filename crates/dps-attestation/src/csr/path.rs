@@ -4,7 +4,10 @@ use std::{collections::HashSet, ptr, time::SystemTime};
 
 use dps_state_machine::{ConfigurationError, Error};
 
-use crate::{chain::MAX_CHAIN, csr::signed::Signed};
+use crate::{
+    chain::MAX_CHAIN,
+    csr::{issued::LOOK, signed::Signed},
+};
 
 /// The certificates as they came, but for those that came twice.
 pub(super) fn read(given: &[Vec<u8>]) -> Result<Vec<Signed>, Error> {
@@ -13,16 +16,17 @@ pub(super) fn read(given: &[Vec<u8>]) -> Result<Vec<Signed>, Error> {
     if count == 0 {
         return Err(wrong("none came; give the enrollment a policy that issues certificates"));
     }
-    if count > MAX_CHAIN {
-        return Err(wrong(&format!(
-            "{count} came, and at most {MAX_CHAIN} are taken; shorten the chain of the authority that issues them"
-        )));
-    }
     let mut seen = HashSet::new();
-    let (given, repeated): (Vec<_>, Vec<_>) =
-        given.iter().zip(1..).partition(|(der, _)| seen.insert(*der));
-    if !repeated.is_empty() {
-        tracing::warn!(repeated = repeated.len(), "left issued certificates out that came twice");
+    let given: Vec<_> = given.iter().zip(1..).filter(|(der, _)| seen.insert(*der)).collect();
+    if given.len() < count {
+        let repeated = count - given.len();
+        tracing::warn!(repeated, "left issued certificates out that came twice");
+    }
+    if given.len() > MAX_CHAIN {
+        return Err(wrong(&format!(
+            "{} came, and at most {MAX_CHAIN} are taken; shorten the chain of the authority that issues them",
+            given.len()
+        )));
     }
     let read = |(der, number): (&Vec<u8>, usize)| {
         Signed::parse(der, format!("number {number} of {count}"))
@@ -89,11 +93,11 @@ fn issuer<'a>(
     match issuer {
         Some(issuer) => Ok(Some(issuer).filter(|issuer| !is_itself(issuer))),
         None if !named.is_empty() => Err(last.wrong(&format!(
-            "its signature is not by the key of {by} that came with it, or by an algorithm that is not known here; register again to get another, and have the authority looked at if it stays so"
+            "its signature is not by the key of {by} that came with it, or by an algorithm that is not known here; register again to get another, and if it stays so {LOOK}"
         ))),
-        None if is_leaf && last.certificate.is_self_signed() => Err(last.wrong(
-            "no authority issued it: it names itself; have the authority of the enrollment's policy looked at",
-        )),
+        None if is_leaf && last.certificate.is_self_signed() => {
+            Err(last.wrong(&format!("no authority issued it: it names itself; {LOOK}")))
+        }
         None if is_leaf && all.len() > 1 => Err(last.wrong(&format!(
             "it was issued by {by}, which is not among the {} that came; register again to get the whole chain",
             all.len()

@@ -1,11 +1,13 @@
 //! TLS handshakes that a key in the TPM signs.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{path::Path, process::Command, sync::Arc, time::SystemTime};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use dps_client::RequestKey;
 use dps_tpm::{KeySource, Password, TpmError, TpmSigningKey};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, IsCa,
+    KeyPair, SubjectPublicKeyInfo,
 };
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SignatureAlgorithm, SignatureScheme,
@@ -104,11 +106,16 @@ fn in_file(
     TpmSigningKey::new(&swtpm.tpm(), &KeySource::File(text), given.parse().unwrap())
 }
 
-/// An authority, and a certificate for the key.
-fn certified(key: TpmSigningKey) -> (CertificateDer<'static>, CertifiedKey) {
+fn authority() -> CertificateParams {
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    params
+}
+
+/// An authority, and a certificate for the key.
+fn certified(key: TpmSigningKey) -> (CertificateDer<'static>, CertifiedKey) {
+    let authority =
+        CertifiedIssuer::self_signed(authority(), KeyPair::generate().unwrap()).unwrap();
     let spki = key.public_key().unwrap();
     let spki = SubjectPublicKeyInfo::from_der(&spki).unwrap();
     let leaf =
@@ -199,6 +206,41 @@ async fn p256_in_a_file() {
 async fn rsa_in_a_file() {
     let swtpm = swtpm!();
     both_versions(in_file(&swtpm, &rsa(2048, &ANY_SCHEME), "", "").unwrap()).await;
+    assert_eq!(swtpm.in_memory(), Vec::<u32>::new());
+}
+
+/// The key signs the request, and the certificate that comes for it is found by its public half.
+#[tokio::test]
+async fn a_certificate_is_requested_for_a_key_in_the_tpm() {
+    let swtpm = swtpm!();
+    let device = "pump-17".parse().unwrap();
+    let authority =
+        CertifiedIssuer::self_signed(authority(), KeyPair::generate().unwrap()).unwrap();
+    let templates = [
+        p256(SIGN),
+        rsa(2048, &ANY_SCHEME),
+        rsa(2048, &[0, 0x14, 0, 0x0b]),
+        rsa(2048, &[0, 0x14, 0, 0x0c]),
+    ];
+    for (handle, template) in (0x8100_0010u32..).zip(templates) {
+        swtpm.keep_primary(&template, handle);
+        let source = format!("tpm:{handle:#x}").parse().unwrap();
+        let key = TpmSigningKey::new(&swtpm.tpm(), &source, Password::default()).unwrap();
+        let key = RequestKey::from_signing_key(Arc::new(key)).unwrap();
+        assert_eq!(key.to_pem(), None);
+        let request = key.request(&device).unwrap();
+        // It verifies the signature.
+        let request = CertificateSigningRequestParams::from_der(&request.der().into()).unwrap();
+        let leaf = request.signed_by(&authority).unwrap().der().to_vec();
+        let given = [authority.der().to_vec(), leaf.clone()];
+        let issued = key.verify(&given, &device, SystemTime::now()).unwrap();
+        assert!(issued.identity().chain().eq([&leaf]));
+    }
+    // A key that may sign by no scheme of requests.
+    let pss = at_handle(&swtpm, &rsa(2048, &[0, 0x16, 0, 0x0b])).unwrap();
+    let key = RequestKey::from_signing_key(Arc::new(pss)).unwrap();
+    let message = key.request(&device).unwrap_err().to_string();
+    assert!(message.contains("it signs a certificate request by no algorithm"), "{message}");
     assert_eq!(swtpm.in_memory(), Vec::<u32>::new());
 }
 

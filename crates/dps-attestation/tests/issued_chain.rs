@@ -154,6 +154,9 @@ fn a_chain_ends_where_the_service_ends_it() {
     }
     let given = [intermediate.clone(), leaf.clone()];
     let issued = service.verify(&given).unwrap();
+    // What stands behind a gap is left out, as in a chain that a device is given.
+    let behind_a_gap = [&given[..], &[stranger("Other")]].concat();
+    assert!(service.verify(&behind_a_gap).unwrap().certificates().eq(issued.certificates()));
     assert!(issued.certificates().eq([&leaf, &intermediate]));
     assert!(issued.identity().chain().eq([&leaf, &intermediate]));
 }

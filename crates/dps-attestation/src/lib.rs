@@ -9,6 +9,7 @@
 //! | | any [`SasSigner`] | in a TPM, an HSM or another process |
 //! | a certificate, its chain and its private key | [`X509Identity`] | in memory, or behind rustls's `SigningKey`: in a token, an HSM or a TPM |
 //! | | [`X509Files`] | in files, which may be replaced while the program runs |
+//! | one that the service issues (feature `csr`) | [`X509Identity`], of what came for a `RequestKey` | in a `CertificateFolder` |
 //! | a TPM 2.0 whose endorsement key is enrolled | any [`TpmAttestation`], as of the crate `dps-tpm` | in the TPM |
 //!
 //! A symmetric key signs a [`SasToken`] for each connection; a certificate is shown in the TLS handshake.

@@ -18,8 +18,8 @@ use crate::{
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
-  dps cert status /var/lib/pump/certificate
-  dps cert needs-renewal /var/lib/pump/certificate && echo due
+  dps cert status certificate
+  dps cert needs-renewal certificate && echo due
 
 `dps cert COMMAND --help` has more.";
 
@@ -29,8 +29,8 @@ tenth of the rest later: how much comes from the certificate, so that the
 devices of a fleet are not due at one moment.
 
 Examples:
-  dps cert status /var/lib/pump/certificate
-  dps cert status --json /var/lib/pump/certificate";
+  dps cert status certificate
+  dps cert status --json certificate";
 
 const NEEDS_RENEWAL_DETAILS: &str = "\
 Without --within it is due when `dps cert status` says so.
@@ -41,8 +41,8 @@ Exit codes:
     2 configuration: bad usage, or no certificate that can be read
 
 Examples:
-  dps cert needs-renewal /var/lib/pump/certificate
-  dps cert needs-renewal --within 0.5 /var/lib/pump/certificate";
+  dps cert needs-renewal certificate
+  dps cert needs-renewal --within 0.5 certificate";
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {

@@ -5,7 +5,8 @@ use std::{fmt::Display, time::Duration};
 
 use dps_client::{Config, Endpoint, Error, IdScope, RegistrationId, Roots, Transport};
 use dps_emulator::{
-    Attestation, Behavior, Emulator, Enrollment, RetryAfter, ReturnedPayload, SymmetricKey,
+    Attestation, Behavior, CertificatePolicy, Emulator, Enrollment, RetryAfter, ReturnedPayload,
+    SymmetricKey,
 };
 
 use crate::given::wrong;
@@ -34,6 +35,7 @@ pub(crate) async fn start(
     let attestation = Attestation::symmetric_key(key.clone());
     let enrollment = Enrollment::individual(registration_id.clone(), attestation)
         .payload(ReturnedPayload::Echo)
+        .certificate_policy(CertificatePolicy::issue_for_days(30))
         .behavior(Behavior::new().polls(2).retry_after(RetryAfter::Seconds(0)));
     let mut service = Emulator::builder().enrollment(enrollment);
     if let Some(id_scope) = id_scope {

@@ -55,6 +55,7 @@ settings! {
     PROXY "--proxy" "DPS_PROXY"
     QUIET "--quiet" "DPS_QUIET"
     REGISTRATION_ID "--registration-id" "DPS_REGISTRATION_ID"
+    REQUEST_CERTIFICATE "--request-certificate" "DPS_REQUEST_CERTIFICATE"
     STEP_BY_STEP "--step-by-step" "DPS_STEP_BY_STEP"
     SYMMETRIC_KEY_FILE "--symmetric-key-file" "DPS_SYMMETRIC_KEY_FILE"
     TIMEOUT "--timeout" "DPS_TIMEOUT"

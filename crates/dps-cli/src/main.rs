@@ -13,6 +13,7 @@ mod files;
 mod generated;
 mod given;
 mod interrupt;
+mod issue;
 mod output;
 mod progress;
 mod register;

@@ -8,8 +8,9 @@ use std::{
 };
 
 use dps_client::{
-    Attestation, Client, Config, Endpoint, Error, IdScope, Json, NoProxy, Proxy, ProxyChoice,
-    RegistrationId, RegistrationRequest, Roots, Settings, Transport, client_with_fallback,
+    Attestation, CertificateFolder, Client, Config, Endpoint, Error, IdScope, Json, NoProxy, Proxy,
+    ProxyChoice, RegistrationId, RegistrationRequest, Roots, Settings, Transport,
+    client_with_fallback,
 };
 use dps_emulator::Emulator;
 
@@ -20,6 +21,7 @@ use crate::{
     files::{Deadline, Source},
     given::{self, Given, named, wrong},
     interrupt::Interrupts,
+    issue::Order,
     progress::{Progress, Shown},
     report::{self, Context, Reporter, Success},
     runtime,
@@ -47,6 +49,7 @@ Exit codes:
     6 protocol: the service's answer makes no sense
     7 rejected for now: the same command can succeed later
     8 credential: the TPM failed or can't be used
+    9 assigned, without the certificate that was asked for
   130 cancelled by SIGINT (Ctrl-C)
   143 cancelled by SIGTERM
     1 anything else, like standard output that can't be written
@@ -76,12 +79,32 @@ Examples:
       --id-scope 0ne00AABBCC --registration-id pump-17 \\
       --group-key-file group.key
 
+  # A certificate that the service issues, into the folder `certificate`, if
+  # the enrollment has a policy for issuing them.
+  dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --symmetric-key-file pump-17.key --request-certificate certificate
+
   # Until the service has time for it.
   until dps register --emulator; do test $? = 7 || break; sleep 60; done";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = DETAILS)]
 pub(crate) struct Arguments {
+    /// Registers with an emulator of its own on free ports of this machine, needing nothing else
+    #[arg(long, conflicts_with_all = [
+        "endpoint", "ca_file", "platform_roots", "proxy", "symmetric_key_file", "group_key_file", "cert", "key", "tpm",
+    ])]
+    emulator: bool,
+    /// Folder for a certificate that the service issues: asks for one with a key of its own, and stores both
+    #[arg(long, value_name = "DIR")]
+    request_certificate: Option<String>,
+    #[command(flatten)]
+    registration: Registration,
+}
+
+/// Who registers where, and how: what `dps cert renew` takes too.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Registration {
     #[command(flatten)]
     device: given::Device,
     /// The transport: http, mqtt, mqtt-ws, amqp or amqp-ws; http without it
@@ -121,11 +144,6 @@ pub(crate) struct Arguments {
     /// Shortest wait between two requests: 2 without it, since the service throttles faster ones; 0.5 with --emulator
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     poll_floor: Option<String>,
-    /// Registers with an emulator of its own on free ports of this machine, needing nothing else
-    #[arg(long, conflicts_with_all = [
-        "endpoint", "ca_file", "platform_roots", "proxy", "symmetric_key_file", "group_key_file", "cert", "key", "tpm",
-    ])]
-    emulator: bool,
     /// Prints one JSON object on one line of standard output, failures included
     #[arg(long)]
     json: bool,
@@ -138,11 +156,20 @@ pub(crate) struct Arguments {
     credential: credential::Flags,
 }
 
+/// What a command does of all that a registration can.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    is_emulated: bool,
+    /// The folder for the certificate that is asked for.
+    folder: Option<CertificateFolder>,
+}
+
 /// All that is needed, read and checked.
 struct Prepared {
     client: Client,
     credentials: usize,
     request: RegistrationRequest,
+    order: Option<Order>,
     time: Time,
     /// Serves for as long as it is kept.
     _emulator: Option<Emulator>,
@@ -162,33 +189,45 @@ struct Manner {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    let start = Instant::now();
-    // Whatever is wrong with the rest, a failure says which device it is about.
-    let mut context = Context {
-        registration_id: arguments.device.known_id().map(|id| id.to_string()),
-        endpoint: arguments.known_endpoint().map(|endpoint| endpoint.to_string()),
-        ..Context::default()
-    };
-    let reporter = Reporter::new(arguments.json);
-    let Manner { reporter, shown } = match arguments.manner() {
-        Ok(manner) => manner,
-        Err(error) => return reporter.failed(&error, &context),
-    };
-    match arguments.transport() {
-        Ok(transport) => context.transport = Some(transport),
-        Err(error) => return reporter.failed(&error, &context),
+    arguments.registration.run(|| arguments.plan())
+}
+
+impl Registration {
+    /// Registers by the plan, which is made once it is known how to say what is wrong with it.
+    pub(crate) fn run(&self, plan: impl FnOnce() -> Result<Plan, Error>) -> ExitCode {
+        let start = Instant::now();
+        // Whatever is wrong with the rest, a failure says which device it is about.
+        let mut context = Context {
+            registration_id: self.device.known_id().map(|id| id.to_string()),
+            endpoint: self.known_endpoint().map(|endpoint| endpoint.to_string()),
+            ..Context::default()
+        };
+        let reporter = Reporter::new(self.json);
+        let Manner { reporter, shown } = match self.manner() {
+            Ok(manner) => manner,
+            Err(error) => return reporter.failed(&error, &context),
+        };
+        match self.transport() {
+            Ok(transport) => context.transport = Some(transport),
+            Err(error) => return reporter.failed(&error, &context),
+        }
+        let plan = match plan() {
+            Ok(plan) => plan,
+            Err(error) => return reporter.failed(&error, &context),
+        };
+        let progress = Progress::new(start, shown);
+        let ended = runtime::block_on(|interrupts| async {
+            Ok(session(self, plan, &progress, reporter, context.clone(), interrupts).await)
+        });
+        ended.unwrap_or_else(|error| reporter.failed(&error, &context))
     }
-    let progress = Progress::new(start, shown);
-    let ended = runtime::block_on(|interrupts| async {
-        Ok(session(arguments, &progress, reporter, context.clone(), interrupts).await)
-    });
-    ended.unwrap_or_else(|error| reporter.failed(&error, &context))
 }
 
 /// One registration and the end of the session. How it ended is reported here, so that nobody has to wait for the end
 /// of the session.
 async fn session(
-    arguments: &Arguments,
+    registration: &Registration,
+    plan: Plan,
     progress: &Arc<Progress>,
     reporter: Reporter,
     mut context: Context,
@@ -198,9 +237,9 @@ async fn session(
     let prepared = tokio::select! {
         biased;
         () = interrupts.next() => Err(Error::Cancelled),
-        prepared = arguments.prepare(transport, progress, &mut context) => prepared,
+        prepared = registration.prepare(plan, transport, progress, &mut context) => prepared,
     };
-    let Prepared { client, credentials, request, time, _emulator } = match prepared {
+    let Prepared { client, credentials, request, order, time, _emulator } = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return reporter.failed(&error, &context),
     };
@@ -220,7 +259,15 @@ async fn session(
     let elapsed = progress.elapsed();
     let code = match outcome {
         Ok(registered) => {
-            let success = Success { registration_id, transport, registered, credentials, elapsed };
+            let certificate = order.map(|order| order.fulfil(&registration_id, &registered));
+            let success = Success {
+                registration_id,
+                transport,
+                registered,
+                credentials,
+                elapsed,
+                certificate,
+            };
             reporter.succeeded(&success)
         }
         Err(error) => {
@@ -253,6 +300,33 @@ fn in_given_terms(error: Error, Time { whole, left }: Time) -> Error {
 }
 
 impl Arguments {
+    fn plan(&self) -> Result<Plan, Error> {
+        let folder = given::REQUEST_CERTIFICATE.find(self.request_certificate.as_ref())?;
+        let folder = folder.map(|given| {
+            CertificateFolder::open(&given.text).map_err(|error| named(given.from, "", error))
+        });
+        Ok(Plan { is_emulated: self.is_emulated()?, folder: folder.transpose()? })
+    }
+
+    fn is_emulated(&self) -> Result<bool, Error> {
+        let registration = &self.registration;
+        let flags = [
+            ("--endpoint", registration.endpoint.is_some()),
+            ("--ca-file", registration.ca_file.is_some()),
+            ("--platform-roots", registration.platform_roots),
+            ("--proxy", registration.proxy.is_some()),
+        ];
+        let is_on = given::EMULATOR.is_on(self.emulator)?;
+        match flags.iter().find(|(_, is_given)| *is_given) {
+            Some((flag, _)) if is_on => {
+                Err(wrong(given::EMULATOR.variable, "", &format!("it does not go with {flag}")))
+            }
+            _ => Ok(is_on),
+        }
+    }
+}
+
+impl Registration {
     fn manner(&self) -> Result<Manner, Error> {
         let json = given::JSON.is_on(self.json)?;
         let quiet = given::QUIET.is_on(self.quiet)?;
@@ -281,6 +355,7 @@ impl Arguments {
 
     async fn prepare(
         &self,
+        plan: Plan,
         transport: Transport,
         progress: &Arc<Progress>,
         context: &mut Context,
@@ -293,7 +368,7 @@ impl Arguments {
         let poll_floor = poll_floor.map(|given| POLL_FLOOR.parse(&given)).transpose()?;
         let mut settings = Settings::default();
         let mut others = Vec::new();
-        let (mut config, registration_id, emulator) = if self.is_emulated()? {
+        let (mut config, registration_id, emulator) = if plan.is_emulated {
             let (id_scope, registration_id) = self.device.find()?;
             settings.poll_floor = embedded::POLL_FLOOR;
             let embedded = embedded::start(id_scope, registration_id, transport).await?;
@@ -317,6 +392,11 @@ impl Arguments {
         context.registration_id = Some(registration_id.to_string());
         context.endpoint = Some(config.endpoint.to_string());
         let request = self.request(registration_id, deadline).await?;
+        let order = plan.folder.map(Order::prepare).transpose()?;
+        let request = match &order {
+            Some(order) => order.add_to(request)?,
+            None => request,
+        };
         let time = Time { whole: timeout, left: timeout.saturating_sub(progress.elapsed()) };
         settings.request_timeout = settings.request_timeout.min(time.left);
         settings.registration_timeout = time.left;
@@ -324,28 +404,12 @@ impl Arguments {
         let credentials = others.len() + 1;
         let client = client_with_fallback(transport, config, others, settings)?;
         client.observe(progress.observer());
-        Ok(Prepared { client, credentials, request, time, _emulator: emulator })
+        Ok(Prepared { client, credentials, request, order, time, _emulator: emulator })
     }
 
     /// The endpoint, when one was given that is one.
     fn known_endpoint(&self) -> Option<Endpoint> {
         given::ENDPOINT.find(self.endpoint.as_ref()).ok()??.parse().ok()
-    }
-
-    fn is_emulated(&self) -> Result<bool, Error> {
-        let flags = [
-            ("--endpoint", self.endpoint.is_some()),
-            ("--ca-file", self.ca_file.is_some()),
-            ("--platform-roots", self.platform_roots),
-            ("--proxy", self.proxy.is_some()),
-        ];
-        let is_on = given::EMULATOR.is_on(self.emulator)?;
-        match flags.iter().find(|(_, is_given)| *is_given) {
-            Some((flag, _)) if is_on => {
-                Err(wrong(given::EMULATOR.variable, "", &format!("it does not go with {flag}")))
-            }
-            _ => Ok(is_on),
-        }
     }
 
     async fn config(

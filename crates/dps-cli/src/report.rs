@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use crate::{
     advice::Advice,
     clock, interrupt,
+    issue::Delivery,
     output::{self, print},
     style::{Color, Style},
 };
@@ -46,6 +47,8 @@ pub(crate) struct Success {
     /// So many credentials were given.
     pub(crate) credentials: usize,
     pub(crate) elapsed: Duration,
+    /// What became of the certificate, if one was asked for.
+    pub(crate) certificate: Option<Delivery>,
 }
 
 #[derive(Serialize)]
@@ -64,6 +67,8 @@ struct SuccessJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<usize>,
     elapsed_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<&'a Delivery>,
 }
 
 #[derive(Serialize)]
@@ -99,10 +104,19 @@ impl Reporter {
         Self::new(false)
     }
 
-    /// The result on standard output. The exit code is 0 unless it can't be written.
+    /// The result on standard output. The exit code is 0 unless it can't be written or a certificate that was asked for
+    /// is not there.
     pub(crate) fn succeeded(self, success: &Success) -> ExitCode {
         let text = if self.json { success.json() } else { success.lines() };
-        print(&text)
+        let printed = print(&text);
+        let Some(failure) = success.certificate.as_ref().and_then(Delivery::failure) else {
+            return printed;
+        };
+        if !self.json {
+            let word = Style::of(&io::stderr()).paint(Color::Red, "error:");
+            output::note(&format!("{word} {}\n", Printable::whole(&failure)));
+        }
+        if printed == ExitCode::SUCCESS { ExitCode::from(NO_CERTIFICATE) } else { printed }
     }
 
     /// The failure: as JSON on standard output, or for people on standard error.
@@ -115,6 +129,9 @@ impl Reporter {
         ExitCode::from(exit_code(error))
     }
 }
+
+/// The exit code of a device that is assigned, without the certificate that was asked for.
+const NO_CERTIFICATE: u8 = 9;
 
 /// What scripts go by.
 fn exit_code(error: &Error) -> u8 {
@@ -180,7 +197,7 @@ fn shown(text: &str) -> String {
 
 impl Success {
     fn json(&self) -> String {
-        let Self { registration_id, transport, registered, elapsed, .. } = self;
+        let Self { registration_id, transport, registered, elapsed, certificate, .. } = self;
         json(&SuccessJson {
             status: "assigned",
             registration_id: registration_id.as_str(),
@@ -193,11 +210,12 @@ impl Success {
             polls: registered.polls,
             credential: (self.credentials > 1).then_some(registered.credential + 1),
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            certificate: certificate.as_ref(),
         })
     }
 
     fn lines(&self) -> String {
-        let Self { registration_id, transport, registered, elapsed, .. } = self;
+        let Self { registration_id, transport, registered, elapsed, certificate, .. } = self;
         let mut text = format!("{registration_id} over {transport} in {} s", seconds(*elapsed));
         let polls = registered.polls;
         let _ = match polls {
@@ -218,6 +236,9 @@ impl Success {
         if self.credentials > 1 {
             let (which, of) = (registered.credential + 1, self.credentials);
             let _ = writeln!(text, "  credential {which} of {of}");
+        }
+        for (name, value) in certificate.iter().flat_map(Delivery::rows) {
+            let _ = writeln!(text, "  {name:<10} {}", Printable::whole(value));
         }
         text
     }

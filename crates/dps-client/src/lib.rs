@@ -43,6 +43,7 @@
 //! | `amqp`, `websocket` | [`Transport::AmqpWs`]: the same over WebSocket | 443 |
 //! | `tpm` | an identity in a TPM 2.0 | |
 //! | `pkcs11` | a TLS key in a PKCS#11 token | |
+//! | `csr` | certificates that the service issues: the key, the check of what comes, a folder for both | |
 //! | `emulator` | the service on loopback, for the tests of an application | |
 //!
 //! None is there by default. A feature only adds; to ask for a transport that is not compiled in is a configuration

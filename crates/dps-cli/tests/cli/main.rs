@@ -22,6 +22,7 @@ mod keys;
 #[cfg(target_os = "linux")]
 mod memory;
 mod register;
+mod request_certificate;
 mod secrets;
 mod support;
 mod terminal;

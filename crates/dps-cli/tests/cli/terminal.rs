@@ -77,8 +77,9 @@ fn the_examples_of_the_help_can_be_pasted() {
     folder.file("key.pem", key.serialize_pem());
     folder.file("chain.pem", &chain);
     folder.file("group.key", KEY);
-    let by_key =
-        format!("[[enrollment]]\nregistration-id = \"pump-17\"\nsymmetric-key = \"{KEY}\"\n");
+    let by_key = format!(
+        "[[enrollment]]\nregistration-id = \"pump-17\"\nsymmetric-key = \"{KEY}\"\ncertificate-policy = \"issue\"\n"
+    );
     let by_certificate =
         format!("[[enrollment]]\nregistration-id = \"pump-17\"\ncertificate = '''{chain}'''\n");
     let by_group = format!("[[enrollment]]\ngroup = \"g\"\nsymmetric-key = \"{KEY}\"\n");

@@ -14,6 +14,7 @@ mod identity;
 mod outside_key;
 mod proxy;
 mod signer;
+mod softhsm;
 mod trials;
 
 pub use bench::{Bench, DEVICE, adjusted, config_for, fast, settle};
@@ -24,4 +25,5 @@ pub use identity::{Authority, Device};
 pub use outside_key::OutsideKey;
 pub use proxy::{ProxyScript, TestProxy};
 pub use signer::{OutsideSigner, SignerConduct};
+pub use softhsm::SoftHsm;
 pub use trials::{TransportCase, run_on_every_transport};

@@ -1,13 +1,12 @@
 //! The one credential of a device, and where it came from.
 
-use std::time::SystemTime;
-
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use dps_client::{
     Attestation, ConfigurationError, Error, GroupKey, RegistrationId, SymmetricKey, X509Identity,
     parse_certificates,
-    tpm::{KeySource, Password, Tpm},
+    pkcs11::Pkcs11Key,
+    tpm::{KeySource, Password, Tpm, TpmSigningKey},
 };
 use zeroize::Zeroizing;
 
@@ -17,6 +16,7 @@ use crate::{
         CERT, GROUP_KEY_FILE, KEY, SYMMETRIC_KEY, SYMMETRIC_KEY_FILE, Setting, TPM,
         TPM_KEY_PASSWORD_FILE, named, variable, wrong,
     },
+    pkcs11::{Pkcs11Flags, TokenKey},
     tpm::{self, TpmFlags},
 };
 
@@ -35,12 +35,15 @@ pub(crate) struct Flags {
     /// File with the device's certificate, followed by its chain. Several are tried as several symmetric keys are
     #[arg(long, value_name = "PEM")]
     cert: Vec<String>,
-    /// File with the certificate's private key, not encrypted; a TSS2 PRIVATE KEY is used by the TPM, and so is the key at tpm:HANDLE
-    #[arg(long, value_name = "PEM|tpm:HANDLE")]
+    /// File with the certificate's private key, not encrypted; a TSS2 PRIVATE KEY is used by the TPM, and so is the key at
+    /// tpm:HANDLE. A PKCS#11 token has it at a URI like 'pkcs11:token=T;object=K?pin-source=file:PATH'
+    #[arg(long, value_name = "PEM|tpm:HANDLE|pkcs11:URI")]
     key: Vec<String>,
     /// File with the password of the key that --key names, if that is in a TPM
     #[arg(long, value_name = "FILE")]
     tpm_key_password_file: Option<String>,
+    #[command(flatten)]
+    pkcs11: Pkcs11Flags,
     #[command(flatten)]
     tpm: TpmFlags,
 }
@@ -59,7 +62,9 @@ pub(crate) enum Credential {
 #[derive(Debug)]
 pub(crate) struct Certificate {
     certificates: Source,
+    /// Without a PIN.
     key: Source,
+    token: Option<TokenKey>,
     password: Password,
     tpm: TpmFlags,
 }
@@ -142,9 +147,12 @@ impl Flags {
         let password = tpm::password(TPM_KEY_PASSWORD_FILE, file)?;
         let pairs = certificates.into_iter().zip(keys).map(|(certificates, key)| {
             let (password, tpm) = (password.clone(), self.tpm.clone());
-            Credential::X509(Box::new(Certificate { certificates, key, password, tpm }))
+            let token = self.pkcs11.key(&key)?;
+            let key = token.as_ref().map_or(key, |token| token.source.clone());
+            let of = Certificate { certificates, key, token, password, tpm };
+            Ok(Credential::X509(Box::new(of)))
         });
-        Ok(Some(pairs.collect()))
+        pairs.collect::<Result<_, Error>>().map(Some)
     }
 }
 
@@ -189,16 +197,14 @@ impl Credential {
             }
             Self::Tpm(tpm) => Ok(Attestation::from_tpm(tpm.clone())),
             Self::X509(of) => {
-                let Certificate { certificates, key, password, tpm } = &**of;
-                let chain = certificates.read_until(deadline).await?;
-                let blame = |error| blamed(error, certificates, key);
-                let identity = match tpm_key(key, deadline).await? {
+                let chain = of.certificates.read_until(deadline).await?;
+                let blame = |error| blamed(error, &of.certificates, &of.key);
+                let identity = match of.private_key(deadline).await? {
                     PrivateKey::Here(private) => X509Identity::from_pem(&chain, &private),
-                    PrivateKey::InTpm(source) => {
-                        let key = tpm.signing_key(source, password.clone()).await?;
-                        parse_certificates(&chain)
-                            .and_then(|chain| X509Identity::from_signing_key(chain, Arc::new(key)))
-                    }
+                    PrivateKey::InTpm(key) => parse_certificates(&chain)
+                        .and_then(|chain| X509Identity::from_signing_key(chain, Arc::new(key))),
+                    PrivateKey::InToken(key) => parse_certificates(&chain)
+                        .and_then(|chain| X509Identity::from_signing_key(chain, Arc::new(key))),
                 };
                 let identity = identity.map_err(blame)?;
                 // The transport does so too, but does not know the file.
@@ -212,19 +218,27 @@ impl Credential {
 /// The private key of a certificate.
 enum PrivateKey {
     Here(Zeroizing<Vec<u8>>),
-    InTpm(KeySource),
+    InTpm(TpmSigningKey),
+    InToken(Pkcs11Key),
 }
 
-/// Reads `--key`: a file, or a handle of the TPM.
-async fn tpm_key(source: &Source, deadline: Deadline) -> Result<PrivateKey, Error> {
-    if source.path.starts_with("tpm:") {
-        let at = source.path.parse().map_err(|error| named(source.from, "", error))?;
-        return Ok(PrivateKey::InTpm(at));
-    }
-    let content = source.read_until(deadline).await?;
-    match KeySource::is_key_file(&content) {
-        true => Ok(PrivateKey::InTpm(KeySource::File(source.text(&content)?.to_string()))),
-        false => Ok(PrivateKey::Here(content)),
+impl Certificate {
+    /// Reads `--key`: a file, a handle of the TPM, or the URI of a token's key.
+    async fn private_key(&self, deadline: Deadline) -> Result<PrivateKey, Error> {
+        let Self { key, token, password, tpm, .. } = self;
+        if let Some(token) = token {
+            return Ok(PrivateKey::InToken(token.open_until(deadline).await?));
+        }
+        let in_tpm = if key.path.starts_with("tpm:") {
+            key.path.parse().map_err(|error| named(key.from, "", error))?
+        } else {
+            let content = key.read_until(deadline).await?;
+            if !KeySource::is_key_file(&content) {
+                return Ok(PrivateKey::Here(content));
+            }
+            KeySource::File(key.text(&content)?.to_string())
+        };
+        Ok(PrivateKey::InTpm(tpm.signing_key(in_tpm, password.clone()).await?))
     }
 }
 
@@ -259,6 +273,7 @@ mod tests {
         cert: vec![],
         key: vec![],
         tpm_key_password_file: None,
+        pkcs11: Pkcs11Flags::NONE,
         tpm: TpmFlags::NONE,
     };
 

@@ -72,6 +72,17 @@ impl Source {
             || (is_padded && self.path.parse::<SymmetricKey>().is_ok())
     }
 
+    /// As [`Self::read`], without the line end that editors put behind a password.
+    pub(crate) fn read_password(&self) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut content = self.read()?;
+        for end in [b'\n', b'\r'] {
+            if content.last() == Some(&end) {
+                content.pop();
+            }
+        }
+        Ok(content)
+    }
+
     /// As [`Self::read`], but no longer than until the deadline. What can be slow is read aside.
     pub(crate) async fn read_until(&self, deadline: Deadline) -> Result<Zeroizing<Vec<u8>>, Error> {
         if !self.is_stdin() && Path::new(&self.path).metadata().is_ok_and(|m| m.is_file()) {

@@ -50,6 +50,8 @@ settings! {
     MQTT_PORT "--mqtt-port" "DPS_MQTT_PORT"
     NAME "--name" "DPS_NAME"
     PAYLOAD "--payload" "DPS_PAYLOAD"
+    PKCS11_MODULE "--pkcs11-module" "DPS_PKCS11_MODULE"
+    PKCS11_PIN_FILE "--pkcs11-pin-file" "DPS_PKCS11_PIN_FILE"
     PLATFORM_ROOTS "--platform-roots" "DPS_PLATFORM_ROOTS"
     POLL_FLOOR "--poll-floor" "DPS_POLL_FLOOR"
     PROXY "--proxy" "DPS_PROXY"

@@ -15,6 +15,7 @@ mod given;
 mod interrupt;
 mod issue;
 mod output;
+mod pkcs11;
 mod progress;
 mod register;
 mod report;

@@ -48,7 +48,7 @@ Exit codes:
     5 timeout
     6 protocol: the service's answer makes no sense
     7 rejected for now: the same command can succeed later
-    8 credential: the TPM failed or can't be used
+    8 credential: the TPM or the token failed or can't be used
     9 assigned, without the certificate that was asked for
   130 cancelled by SIGINT (Ctrl-C)
   143 cancelled by SIGTERM

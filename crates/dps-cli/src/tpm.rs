@@ -232,11 +232,9 @@ fn read_handle(given: &given::Given) -> Result<u32, Error> {
     handle.ok_or_else(|| wrong(given.from, &given.text, reason))
 }
 
-/// The password in a file, without the line end that editors put behind it.
+/// The password in a file.
 pub(crate) fn password(setting: Setting, flag: Option<&String>) -> Result<Password, Error> {
     let Some(file) = setting.file(flag)? else { return Ok(Password::default()) };
-    let content = file.read()?;
-    let bytes = content.strip_suffix(b"\n").unwrap_or(&content);
-    let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-    Password::from_bytes(bytes).map_err(|error| named(file.from, &file.path, error))
+    Password::from_bytes(&file.read_password()?)
+        .map_err(|error| named(file.from, &file.path, error))
 }

@@ -15,13 +15,16 @@ const SHORTEST: usize = 22;
 /// So many characters of base64 have each line of a file of it, at least, but the last.
 const LINE: usize = 64;
 /// Names whose values are secrets, and what kind of a text has them.
-const NAMES: [(&[u8], &str); 5] = [
+const NAMES: [(&[u8], &str); 6] = [
     (b"sharedaccesskey", "a connection string"),
     (b"sig", TOKEN),
     (b"sharedaccesssignature", "a connection string"),
     (b"accountkey", "a connection string"),
     (b"password", "a password"),
+    (PIN, "a PKCS#11 URI with a PIN"),
 ];
+/// Its value may have every character in it.
+const PIN: &[u8] = b"pin-value";
 /// What stands between a name and its value.
 const EQUALS: [&[u8]; 2] = [b"=", b"\":\""];
 const PEM: &[u8] = b"-----begin";
@@ -223,13 +226,22 @@ fn ends_with(word: &[u8], end: &[u8]) -> bool {
 /// The value behind a word that ends with a name, up to where the text ends that has it.
 fn named(word: &[u8], after: &[u8]) -> Option<Secret> {
     let value = EQUALS.into_iter().find_map(|equals| strip(after, equals))?;
-    let (_, what) = NAMES.into_iter().find(|(name, _)| ends_with(word, name))?;
+    let (name, what) = NAMES.into_iter().find(|(name, _)| ends_with(word, name))?;
     let start = word.len() + after.len() - value.len();
     if value.starts_with(MASK.as_bytes()) {
         return None;
     }
-    let length = pem(PEM, value).map_or_else(|| length_of_value(value), |(range, _)| range.end);
+    let length = match pem(PEM, value) {
+        Some((range, _)) => range.end,
+        None if name == PIN => length_of_pin(value),
+        None => length_of_value(value),
+    };
     (length > 0).then_some((start..start + length, what))
+}
+
+fn length_of_pin(value: &[u8]) -> usize {
+    let ends = |byte: &u8| matches!(byte, b'"' | b'\n' | b'\r');
+    value.iter().position(ends).unwrap_or(value.len())
 }
 
 fn length_of_value(value: &[u8]) -> usize {
@@ -394,6 +406,11 @@ mod tests {
                 "http://me:secret@proxy:1 is".to_owned(),
                 "a URL with a password",
                 "http://me:***@proxy:1 is".to_owned(),
+            ),
+            (
+                "in \"pkcs11:token=a?pin-value=1%20;'2\" is".to_owned(),
+                "a PKCS#11 URI with a PIN",
+                "in \"pkcs11:token=a?pin-value=***\" is".to_owned(),
             ),
             (format!("'{key}'"), "a key in base64", "'***'".to_owned()),
             (

@@ -21,9 +21,13 @@ mod interrupts;
 mod keys;
 #[cfg(target_os = "linux")]
 mod memory;
+mod pkcs11;
 mod register;
 mod request_certificate;
 mod secrets;
+#[path = "../../../../tests/src/softhsm.rs"]
+#[expect(dead_code, unreachable_pub, reason = "it is part of a library elsewhere")]
+mod softhsm;
 mod support;
 mod terminal;
 mod tpm;

@@ -221,7 +221,7 @@ fn what_is_damaged_or_in_the_wrong_place_is_not_repeated() {
 }
 
 /// What people paste into the wrong place, and what is secret of it.
-fn misplaced() -> [(&'static str, String, &'static str); 6] {
+fn misplaced() -> [(&'static str, String, &'static str); 7] {
     let key = DEVICE_KEY;
     let hub = format!("HostName=h.example;SharedAccessKeyName=owner;SharedAccessKey={key}");
     let token =
@@ -233,6 +233,7 @@ fn misplaced() -> [(&'static str, String, &'static str); 6] {
         ("half a key", key[..43].to_owned(), key),
         ("a connection string", hub, key),
         ("a SAS token", token, PASSWORD),
+        ("a PKCS#11 URI", format!("pkcs11:token=t;object=o?pin-value={PASSWORD}"), PASSWORD),
         ("a private key", PRIVATE_KEY.to_owned(), PRIVATE_KEY.lines().nth(2).unwrap()),
     ]
 }

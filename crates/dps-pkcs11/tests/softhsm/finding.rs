@@ -47,8 +47,8 @@ fn a_token_is_found_by_each_of_its_attributes_and_a_missing_one_lists_what_is_th
 #[test]
 fn two_tokens_that_match_are_listed() {
     in_own_process("finding::two_tokens_that_match_are_listed", |hsm| {
-        hsm.add_token("dps");
-        hsm.add_token("third");
+        hsm.token.add_token("dps");
+        hsm.token.add_token("third");
         let error = hsm.open("pkcs11:token=dps?pin-value=1234").unwrap_err();
         let Pkcs11Error::SeveralTokens { found, .. } = typed(&error) else { panic!("{error}") };
         assert_eq!(found.len(), 2, "{error}");

@@ -6,6 +6,7 @@ use std::{
     process::Command,
 };
 
+use crate::softhsm::SoftHsm as Token;
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     error::{Error, RvError},
@@ -17,15 +18,7 @@ use cryptoki::{
 use dps_pkcs11::{Pkcs11Error, Pkcs11Key, Pkcs11Options};
 
 /// The user's PIN of each token.
-pub(crate) const PIN: &str = "1234";
-
-const LIBRARIES: &[&str] = &[
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib64/pkcs11/libsofthsm2.so",
-    "/usr/local/lib/softhsm/libsofthsm2.so",
-];
+pub(crate) const PIN: &str = Token::PIN;
 
 /// In the environment of a test's own process: the folder of its token.
 const FOLDER: &str = "DPS_TEST_SOFTHSM";
@@ -33,47 +26,29 @@ const FOLDER: &str = "DPS_TEST_SOFTHSM";
 /// What a test has.
 pub(crate) struct SoftHsm {
     pub(crate) folder: PathBuf,
-    library: PathBuf,
+    pub(crate) token: Token,
 }
 
 /// Runs the body in a process of its own, with a fresh token with the label `dps`. `test` is the path of the test.
 ///
 /// Without SoftHSM it ends the test: as a failure in CI, as a skip that says so elsewhere.
 pub(crate) fn in_own_process(test: &str, body: impl FnOnce(&SoftHsm)) {
-    let Some(library) = LIBRARIES.iter().map(PathBuf::from).find(|path| path.exists()) else {
-        let why = "SoftHSM is missing; install the Debian package softhsm2";
-        assert!(std::env::var("CI").is_err(), "{why}");
-        return eprintln!("SKIPPED: {why}");
-    };
-    if let Some(folder) = std::env::var_os(FOLDER) {
-        return body(&SoftHsm { folder: folder.into(), library });
+    if let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) {
+        let token = Token::in_folder(&folder);
+        return body(&SoftHsm { folder, token });
     }
     let name = format!("dps-pkcs11-{}-{}", std::process::id(), test.replace("::", "-"));
     let folder = std::env::temp_dir().join(name);
-    fs::create_dir_all(folder.join("tokens")).unwrap();
-    let config = folder.join("softhsm2.conf");
-    let tokens = folder.join("tokens");
-    fs::write(&config, format!("directories.tokendir = {}\nlog.level = ERROR\n", tokens.display()))
-        .unwrap();
-    let run = |program: &mut Command| {
-        let done = program.env("SOFTHSM2_CONF", &config).env(FOLDER, &folder);
-        let done =
-            done.env("FAULTS_FOLDER", &folder).env("FAULTS_MODULE", &library).output().unwrap();
-        let said = [done.stdout, done.stderr].concat();
-        (done.status.success(), String::from_utf8_lossy(&said).into_owned())
-    };
-    let (done, said) = run(&mut new_token("dps"));
-    assert!(done, "{said}");
-    let test_binary = std::env::current_exe().unwrap();
-    let (passed, said) = run(Command::new(test_binary).args([test, "--exact", "--nocapture"]));
+    fs::create_dir_all(&folder).unwrap();
+    let Some(token) = Token::new(&folder) else { return };
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    let child = child.args([test, "--exact", "--nocapture"]);
+    let child = child.env(Token::VARIABLE, token.config()).env(FOLDER, &folder);
+    let child = child.env("FAULTS_FOLDER", &folder);
+    let ended = child.env("FAULTS_MODULE", Token::library().unwrap()).output().unwrap();
     fs::remove_dir_all(&folder).unwrap();
-    assert!(passed && said.contains("1 passed"), "{said}");
-}
-
-fn new_token(label: &str) -> Command {
-    let mut command = Command::new("softhsm2-util");
-    command.args(["--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", "5678"]);
-    command
+    let said = String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned();
+    assert!(ended.status.success() && said.contains("1 passed"), "{said}");
 }
 
 pub(crate) enum Kind {
@@ -86,7 +61,7 @@ pub(crate) enum Kind {
 impl SoftHsm {
     pub(crate) fn options(&self) -> Pkcs11Options {
         let mut options = Pkcs11Options::default();
-        options.module = Some(self.library.clone());
+        options.module = Token::library();
         options
     }
 
@@ -95,14 +70,9 @@ impl SoftHsm {
         Pkcs11Key::open(&uri.parse()?, &self.options())
     }
 
-    /// A second token.
-    pub(crate) fn add_token(&self, label: &str) {
-        assert!(new_token(label).output().unwrap().status.success());
-    }
-
     /// A session in which keys can be made. It keeps the login of the process for as long as it lives.
     pub(crate) fn session(&self) -> Session {
-        let context = Pkcs11::new(&self.library).unwrap();
+        let context = Pkcs11::new(Token::library().unwrap()).unwrap();
         let _ = context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
         let slots = context.get_slots_with_initialized_token().unwrap();
         let session = context.open_rw_session(slots[0]).unwrap();

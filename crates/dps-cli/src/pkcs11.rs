@@ -1,0 +1,73 @@
+//! `--key pkcs11:..`: a certificate's key in a PKCS#11 token.
+
+use std::path::PathBuf;
+
+use dps_client::{
+    Error,
+    pkcs11::{Pin, Pkcs11Key, Pkcs11Options, Pkcs11Uri},
+};
+use tokio::time::timeout_at;
+
+use crate::{
+    files::{Deadline, Source},
+    given::{PKCS11_MODULE, PKCS11_PIN_FILE, named},
+};
+
+/// What the URI of a key may leave out.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "PKCS#11")]
+pub(crate) struct Pkcs11Flags {
+    /// The token's PKCS#11 library, for a URI in --key without module-path
+    #[arg(long, value_name = "PATH")]
+    pkcs11_module: Option<String>,
+    /// File with the token's PIN, for a URI in --key without pin-source
+    #[arg(long, value_name = "FILE")]
+    pkcs11_pin_file: Option<String>,
+}
+
+/// A key in a token that was not opened yet.
+#[derive(Debug)]
+pub(crate) struct TokenKey {
+    /// What was given, without the PIN that may be in it.
+    pub(crate) source: Source,
+    uri: Pkcs11Uri,
+    options: Pkcs11Options,
+}
+
+impl Pkcs11Flags {
+    #[cfg(test)]
+    pub(crate) const NONE: Self = Self { pkcs11_module: None, pkcs11_pin_file: None };
+
+    /// What `--key` names, when that is in a token.
+    pub(crate) fn key(&self, given: &Source) -> Result<Option<TokenKey>, Error> {
+        if !Pkcs11Uri::is_uri(&given.path) {
+            return Ok(None);
+        }
+        let uri: Pkcs11Uri = given.path.parse().map_err(|error| named(given.from, "", error))?;
+        let mut options = Pkcs11Options::default();
+        let module = PKCS11_MODULE.find(self.pkcs11_module.as_ref())?;
+        options.module = module.map(|given| PathBuf::from(given.text));
+        if let Some(file) = PKCS11_PIN_FILE.file(self.pkcs11_pin_file.as_ref())? {
+            let pin = Pin::from_bytes(&file.read_password()?);
+            options.pin = Some(pin.map_err(|error| named(file.from, &file.path, error))?);
+        }
+        let source = Source::new(given.from, &uri.to_string());
+        Ok(Some(TokenKey { source, uri, options }))
+    }
+}
+
+impl TokenKey {
+    /// Opens it aside: a module may ask the user for the PIN, or an HSM over the network.
+    pub(crate) async fn open_until(&self, deadline: Deadline) -> Result<Pkcs11Key, Error> {
+        let (uri, options) = (self.uri.clone(), self.options.clone());
+        let opening = tokio::task::spawn_blocking(move || Pkcs11Key::open(&uri, &options));
+        match timeout_at(deadline.at, opening).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => Err(self.source.wrong(&format!("it can't be opened: {error}"))),
+            Err(_) => {
+                let seconds = deadline.after.as_secs_f64();
+                Err(self.source.wrong(&format!("the token did not let in within {seconds} s")))
+            }
+        }
+    }
+}

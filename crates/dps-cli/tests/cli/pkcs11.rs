@@ -1,0 +1,163 @@
+//! `--key pkcs11:..`, with SoftHSM of the Debian package softhsm2.
+
+use std::process::Command;
+
+use rcgen::KeyPair;
+
+use crate::{
+    softhsm::SoftHsm,
+    support::{Emulator, Folder, TRANSPORTS, run, text},
+};
+
+/// A PIN that no message may have.
+const WRONG: &str = "hunter2-hunter2";
+
+/// An emulator that knows the certificate of `dev`, whose key is in a token.
+struct Bench {
+    emulator: Emulator,
+    hsm: SoftHsm,
+    files: Folder,
+    chain: String,
+}
+
+impl Bench {
+    /// Without SoftHSM it ends the test: as a failure in CI, as a skip that says so elsewhere.
+    fn new() -> Option<Self> {
+        let files = Folder::new();
+        let hsm = SoftHsm::new(files.path("").as_ref())?;
+        let key = KeyPair::generate().unwrap();
+        hsm.import("dev", "01", &key.serialize_pem());
+        hsm.import("other", "02", &KeyPair::generate().unwrap().serialize_pem());
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "dev");
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let chain = files.file("chain.pem", &certificate);
+        let emulator = Emulator::configured(&format!(
+            "[[enrollment]]\nregistration-id = \"dev\"\ncertificate = '''{certificate}'''\n"
+        ));
+        Some(Self { emulator, hsm, files, chain })
+    }
+
+    /// `dps register --json -vv` with this key.
+    fn register(&self, transport: &str, key: &str) -> Command {
+        let id = ["--registration-id", "dev", "-vv", "--cert", &self.chain, "--key", key];
+        let mut command = self.emulator.register_over(transport, &id);
+        command.env(SoftHsm::VARIABLE, self.hsm.config());
+        command
+    }
+}
+
+#[test]
+fn a_key_in_a_token_registers_on_each_transport_and_its_pin_is_not_repeated() {
+    let Some(bench) = Bench::new() else { return };
+    let pin = bench.files.file("pin", format!("{}\n", SoftHsm::PIN));
+    let module = SoftHsm::library().unwrap().display().to_string();
+    for transport in TRANSPORTS {
+        let ended = run(&mut bench.register(transport, &bench.hsm.uri("dev")));
+        assert_eq!(text(&ended.assigned(), "deviceId"), "dev", "{transport}");
+        assert!(!ended.stderr.contains("pin-value=1"), "{ended:?}");
+    }
+    let source = format!("pkcs11:object=dev?pin-source=file:{pin}");
+    run(bench.register("http", &source).args(["--pkcs11-module", &module])).assigned();
+    run(bench
+        .register("http", "pkcs11:object=dev")
+        .args(["--pkcs11-pin-file", &pin])
+        .env("DPS_PKCS11_MODULE", &module))
+    .assigned();
+    run(bench
+        .register("http", "pkcs11:object=dev")
+        .env("DPS_PKCS11_PIN_FILE", &pin)
+        .env("DPS_PKCS11_MODULE", &module))
+    .assigned();
+}
+
+#[test]
+fn what_is_wrong_with_a_token_or_its_uri_is_said_without_the_pin() {
+    let Some(bench) = Bench::new() else { return };
+    let module = SoftHsm::library().unwrap().display().to_string();
+    for (uri, kind, says) in [
+        (
+            "pkcs11:object=dev?pin-value=PIN&module-path=MODULE",
+            "credential",
+            "the token \"dps\": it refused the PIN",
+        ),
+        (
+            "pkcs11:token=no?pin-value=PIN&module-path=MODULE",
+            "credential",
+            "no token matches \"token=no\"; there is token=dps;serial=",
+        ),
+        (
+            "pkcs11:object=dev?pin-value=PIN&module-path=/no/such.so",
+            "credential",
+            "the PKCS#11 module /no/such.so can't be loaded",
+        ),
+        ("pkcs11:object=dev?pin-value=PIN", "credential", "no PKCS#11 module is named"),
+        (
+            "pkcs11:object=dev?module-path=MODULE",
+            "credential",
+            "it wants a PIN, and none was given",
+        ),
+        (
+            "pkcs11:object=no?pin-value=1234&module-path=MODULE",
+            "credential",
+            "no private key matches \"object=no\"; there is object=",
+        ),
+        (
+            "pkcs11:object=other?pin-value=1234&module-path=MODULE",
+            "configuration",
+            "it is not the key of the certificate",
+        ),
+        (
+            "pkcs11:objekt=dev?pin-value=PIN",
+            "configuration",
+            "--key: there is no attribute `objekt`",
+        ),
+        (
+            "pkcs11:object=dev;pin-value=PIN",
+            "configuration",
+            "--key: `pin-value`: it belongs behind the `?`",
+        ),
+        (
+            "pkcs11:object=dev?pin-value=PIN&PIN",
+            "configuration",
+            "--key: attribute 2 behind the `?` has no `=`",
+        ),
+        (
+            "pkcs11:object=dev?pin-source=PIN",
+            "configuration",
+            "--key: `pin-source`: give `file:` and the path",
+        ),
+        (
+            "pkcs11:object=dev?pin-source=file:/no/such",
+            "configuration",
+            "PIN file \"/no/such\": the file can't be read",
+        ),
+    ] {
+        let uri = uri.replace("PIN", WRONG).replace("MODULE", &module);
+        for (flag, given) in [(uri.as_str(), None), ("", Some(&uri))] {
+            let mut command = bench.register("http", flag);
+            if let Some(given) = given {
+                let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+                let named = arguments.iter().position(|word| word == "--key").unwrap();
+                let rest = [&arguments[..named], &arguments[named + 2..]].concat();
+                command = crate::support::dps(&[]);
+                command.args(rest).env(SoftHsm::VARIABLE, bench.hsm.config()).env("DPS_KEY", given);
+            }
+            let ended = run(&mut command);
+            let error = ended.failed(kind);
+            let says =
+                if given.is_some() { says.replace("--key", "DPS_KEY") } else { says.to_owned() };
+            assert!(text(&error, "message").contains(&says), "{uri}: {error}");
+            assert_eq!(error["retryable"], false, "{error}");
+            assert!(!format!("{ended:?}").contains(WRONG), "{uri}: {ended:?}");
+        }
+    }
+    let error =
+        run(bench.register("http", "pkcs11:object=dev").args(["--pkcs11-pin-file", "/no/such"]));
+    let error = error.failed("configuration");
+    assert!(
+        text(&error, "message").starts_with("--pkcs11-pin-file \"/no/such\": the file"),
+        "{error}"
+    );
+}

@@ -130,10 +130,10 @@ impl StoredCertificate {
     }
 
     /// How long to wait until the next try to renew it, when one failed at the time `now`: a tenth of what is left of
-    /// its life, at least a minute and at most six hours, and up to half as much again. How much again comes from the
-    /// certificate and the second.
+    /// its life, at least a minute and at most six hours, but no less than `at_least`, as the service may have asked
+    /// for; and up to half as much again. How much again comes from the certificate and the second.
     #[must_use]
-    pub fn next_try_after(&self, now: SystemTime) -> Duration {
+    pub fn next_try_after(&self, now: SystemTime, at_least: Duration) -> Duration {
         const SHORTEST: Duration = Duration::from_secs(60);
         const LONGEST: Duration = Duration::from_secs(6 * 3600);
         let left = self.leaf.not_after.duration_since(now).unwrap_or_default();
@@ -141,8 +141,8 @@ impl StoredCertificate {
         let mut digest = Sha256::new();
         digest.update(self.digest);
         digest.update(second.to_be_bytes());
-        let wait = (left / 10).clamp(SHORTEST, LONGEST);
-        wait + wait.mul_f64(0.5 * lot(&digest.finalize()))
+        let wait = (left / 10).clamp(SHORTEST, LONGEST).max(at_least);
+        wait.saturating_add((wait / 2).mul_f64(lot(&digest.finalize())))
     }
 
     /// The certificate's own lot.
@@ -256,8 +256,11 @@ mod tests {
             (89.999, minutes(1, 2)),
             (91.0, minutes(1, 2)),
         ] {
-            let wait = stored.next_try_after(day(at));
+            let wait = stored.next_try_after(day(at), Duration::ZERO);
             assert!(within.contains(&wait), "day {at}: {wait:?}");
+            let wait = stored.next_try_after(day(at), Duration::from_secs(8 * 3600));
+            assert!(minutes(8 * 60, 12 * 60).contains(&wait), "day {at}: {wait:?}");
+            assert!(stored.next_try_after(day(at), Duration::MAX) == Duration::MAX);
         }
     }
 }

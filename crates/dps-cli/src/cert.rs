@@ -13,6 +13,7 @@ use crate::{
     clock,
     given::{self, wrong},
     output::print,
+    register::{Plan, Registration},
     report::{self, Context, Reporter},
 };
 
@@ -44,6 +45,23 @@ Examples:
   dps cert needs-renewal certificate
   dps cert needs-renewal --within 0.5 certificate";
 
+const RENEW_DETAILS: &str = "\
+The stored certificate is the credential and names the device, unless others
+are given. The new pair comes into use at one moment; until then, and when
+the renewal fails, the former one stays in use. All flags, variables and exit
+codes are those of `dps register`.
+
+Examples:
+  dps cert renew certificate --id-scope 0ne00AABBCC
+
+  # With the credential that the device was shipped with.
+  dps cert renew certificate --id-scope 0ne00AABBCC \\
+      --symmetric-key-file pump-17.key
+
+  # For a timer.
+  if dps cert needs-renewal certificate; then
+      dps cert renew certificate --id-scope 0ne00AABBCC; fi";
+
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Prints who a stored certificate is for, how long it is valid and when it is due for renewal
@@ -52,6 +70,9 @@ pub(crate) enum Command {
     /// Says by its exit code whether a stored certificate is due for renewal
     #[command(after_help = NEEDS_RENEWAL_DETAILS)]
     NeedsRenewal(NeedsRenewal),
+    /// Registers for a new certificate in place of a stored one, with a new key
+    #[command(after_help = RENEW_DETAILS)]
+    Renew(Box<Renew>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -77,26 +98,38 @@ pub(crate) struct NeedsRenewal {
     json: bool,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Renew {
+    /// The folder that the certificate is stored in
+    #[arg(value_name = "DIR")]
+    dir: String,
+    #[command(flatten)]
+    registration: Registration,
+}
+
 pub(crate) fn run(command: &Command) -> ExitCode {
-    let json = match command {
-        Command::Status(Status { json, .. }) | Command::NeedsRenewal(NeedsRenewal { json, .. }) => {
-            given::JSON.is_on(*json)
+    match command {
+        Command::Status(status) => tell(status.json, |json, now| status.tell(json, now)),
+        Command::NeedsRenewal(needs_renewal) => {
+            tell(needs_renewal.json, |json, now| needs_renewal.tell(json, now))
         }
-    };
-    let (json, reporter) = match json {
-        Ok(json) => (json, Reporter::new(json)),
-        Err(error) => return Reporter::for_people().failed(&error, &Context::default()),
-    };
-    let now = SystemTime::now();
-    let ended = match command {
-        Command::Status(status) => status.run(json, now),
-        Command::NeedsRenewal(needs_renewal) => needs_renewal.run(json, now),
-    };
-    ended.unwrap_or_else(|error| reporter.failed(&error, &Context::default()))
+        Command::Renew(renew) => {
+            renew.registration.run(|| CertificateFolder::open(&renew.dir).map(Plan::renew))
+        }
+    }
+}
+
+/// Tells it as JSON or for people.
+fn tell(json: bool, what: impl FnOnce(bool, SystemTime) -> Result<ExitCode, Error>) -> ExitCode {
+    let failed = |json, error| Reporter::new(json).failed(&error, &Context::default());
+    match given::JSON.is_on(json) {
+        Ok(json) => what(json, SystemTime::now()).unwrap_or_else(|error| failed(json, error)),
+        Err(error) => failed(false, error),
+    }
 }
 
 impl Status {
-    fn run(&self, json: bool, now: SystemTime) -> Result<ExitCode, Error> {
+    fn tell(&self, json: bool, now: SystemTime) -> Result<ExitCode, Error> {
         let folder = CertificateFolder::open(&self.dir)?;
         let stored = folder.load()?;
         let status = StatusJson::new(&folder, &stored, now);
@@ -105,7 +138,7 @@ impl Status {
 }
 
 impl NeedsRenewal {
-    fn run(&self, json: bool, now: SystemTime) -> Result<ExitCode, Error> {
+    fn tell(&self, json: bool, now: SystemTime) -> Result<ExitCode, Error> {
         let within = given::WITHIN.find(self.within.as_ref())?;
         let within = within.map(|given| fraction(&given)).transpose()?;
         let due_at = CertificateFolder::open(&self.dir)?.load()?.renewal_due(within);

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::SystemTime};
 
 use dps_client::{
-    Attestation, ConfigurationError, Error, GroupKey, RegistrationId, SymmetricKey, X509Identity,
-    parse_certificates,
+    Attestation, ConfigurationError, Error, GroupKey, RegistrationId, StoredCertificate,
+    SymmetricKey, X509Identity, parse_certificates,
     pkcs11::Pkcs11Key,
     tpm::{KeySource, Password, Tpm, TpmSigningKey},
 };
@@ -55,6 +55,8 @@ pub(crate) enum Credential {
     SymmetricKey(Zeroizing<String>),
     GroupKeyFile(Source),
     X509(Box<Certificate>),
+    /// The one that is to be renewed.
+    Stored(Box<StoredCertificate>),
     Tpm(Tpm),
 }
 
@@ -75,9 +77,22 @@ impl Flags {
         Ok(TPM.find(self.tpm.tpm.as_ref())?.is_some())
     }
 
-    /// The credentials that were given, in the order in which they are tried, at least one and all of one kind: by flags,
-    /// or else by variables.
+    /// As [`Self::find`], and at least one.
     pub(crate) fn choose(&self) -> Result<Vec<Credential>, Error> {
+        let found = self.find()?;
+        if found.is_empty() {
+            return Err(wrong(
+                "credential",
+                "",
+                "none was given; give --symmetric-key-file, DPS_SYMMETRIC_KEY in the environment, --group-key-file, --cert with --key, or --tpm",
+            ));
+        }
+        Ok(found)
+    }
+
+    /// The credentials that were given, in the order in which they are tried, all of one kind: by flags, or else by
+    /// variables.
+    pub(crate) fn find(&self) -> Result<Vec<Credential>, Error> {
         let Self { symmetric_key_file, group_key_file, cert, key, tpm, .. } = self;
         // A variable stands in for a flag, but adds no second credential to one.
         let by_flag = !(symmetric_key_file.is_empty() && cert.is_empty() && key.is_empty())
@@ -118,11 +133,7 @@ impl Flags {
                 "",
                 &format!("give one, or several of one kind; there are {names}"),
             )),
-            (None, _) => Err(wrong(
-                "credential",
-                "",
-                "none was given; give --symmetric-key-file, DPS_SYMMETRIC_KEY in the environment, --group-key-file, --cert with --key, or --tpm",
-            )),
+            (None, _) => Ok(vec![]),
         }
     }
 
@@ -171,7 +182,7 @@ impl Credential {
     pub(crate) fn files(&self) -> Vec<&Source> {
         match self {
             Self::SymmetricKeyFile(file) | Self::GroupKeyFile(file) => vec![file],
-            Self::SymmetricKey(_) | Self::Tpm(_) => vec![],
+            Self::SymmetricKey(_) | Self::Stored(_) | Self::Tpm(_) => vec![],
             Self::X509(of) => vec![&of.certificates, &of.key],
         }
     }
@@ -196,6 +207,11 @@ impl Credential {
                 Ok(group.derive(registration_id).into())
             }
             Self::Tpm(tpm) => Ok(Attestation::from_tpm(tpm.clone())),
+            Self::Stored(stored) => {
+                let identity = stored.identity()?;
+                identity.preflight(registration_id, SystemTime::now())?;
+                Ok(identity.into())
+            }
             Self::X509(of) => {
                 let chain = of.certificates.read_until(deadline).await?;
                 let blame = |error| blamed(error, &of.certificates, &of.key);

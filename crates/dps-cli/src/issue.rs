@@ -1,20 +1,21 @@
 //! The certificate that a registration asks for: a key and room for both before it, the chain that comes with it after.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use dps_client::{
     CertificateFolder, Error, IssuedCertificates, PreparedFolder, RegistrationId,
-    RegistrationRequest, RegistrationResult, RequestKey,
+    RegistrationRequest, RegistrationResult, RequestKey, StoredCertificate,
 };
 use serde::Serialize;
 
-use crate::clock;
+use crate::{clock, credential::Credential, given::wrong};
 
 /// A request for a certificate, and the folder that waits for it.
 pub(crate) struct Order {
     folder: CertificateFolder,
     prepared: PreparedFolder,
     key: RequestKey,
+    renews: bool,
 }
 
 /// What became of it.
@@ -28,6 +29,9 @@ pub(crate) struct Delivery {
     not_after: Option<String>,
     /// What is wrong and what to do, unless it is stored.
     message: Option<String>,
+    /// When to try again, if another certificate is there.
+    #[serde(skip_serializing_if = "Option::is_none", flatten)]
+    next_try: Option<NextTry>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -44,9 +48,9 @@ enum Status {
 
 impl Order {
     /// Makes a key, and sees to it that storing is not likely to fail later.
-    pub(crate) fn prepare(folder: CertificateFolder) -> Result<Self, Error> {
+    pub(crate) fn prepare(folder: CertificateFolder, renews: bool) -> Result<Self, Error> {
         let prepared = folder.prepare()?;
-        Ok(Self { folder, prepared, key: RequestKey::generate()? })
+        Ok(Self { folder, prepared, key: RequestKey::generate()?, renews })
     }
 
     pub(crate) fn add_to(
@@ -59,7 +63,16 @@ impl Order {
 
     /// Checks what came and stores it with the key. Whatever goes wrong, the device is assigned.
     pub(crate) fn fulfil(self, id: &RegistrationId, registered: &RegistrationResult) -> Delivery {
-        let Self { folder, prepared, key } = self;
+        let renewed = self.renews.then(|| self.folder.clone());
+        let mut delivery = self.deliver(id, registered);
+        if delivery.message.is_some() {
+            delivery.next_try = renewed.and_then(|folder| NextTry::of(&folder, None));
+        }
+        delivery
+    }
+
+    fn deliver(self, id: &RegistrationId, registered: &RegistrationResult) -> Delivery {
+        let Self { folder, prepared, key, .. } = self;
         let chain = match &registered.certificates {
             IssuedCertificates::Issued(chain) => chain,
             IssuedCertificates::Unreadable { reason } => {
@@ -82,6 +95,7 @@ impl Order {
             not_before: clock::rfc3339(issued.not_before()),
             not_after: clock::rfc3339(issued.not_after()),
             message: None,
+            next_try: None,
         }
     }
 }
@@ -97,13 +111,14 @@ impl Delivery {
             not_before: None,
             not_after: None,
             message: Some(message.to_owned()),
+            next_try: None,
         }
     }
 
     /// What is wrong, unless the certificate is stored.
     pub(crate) fn failure(&self) -> Option<String> {
         let message = self.message.as_deref()?;
-        Some(match self.status {
+        let failure = match self.status {
             Status::Stored | Status::Missing => format!("the device is assigned, but {message}"),
             Status::Refused => {
                 format!("the device is assigned, but its certificate is not taken: {message}")
@@ -113,6 +128,10 @@ impl Delivery {
                     "the device is assigned, but its certificate could not be stored: {message}"
                 )
             }
+        };
+        Some(match &self.next_try {
+            Some(next_try) => format!("{failure}; {}", next_try.words()),
+            None => failure,
         })
     }
 
@@ -121,5 +140,76 @@ impl Delivery {
         let rows =
             [("chain", &self.chain_file), ("key", &self.key_file), ("not after", &self.not_after)];
         rows.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
+    }
+}
+
+/// A certificate that is to be renewed.
+pub(crate) struct Renewed {
+    folder: String,
+    stored: StoredCertificate,
+}
+
+impl Renewed {
+    pub(crate) fn load(folder: &CertificateFolder) -> Result<Self, Error> {
+        Ok(Self { folder: folder.path().display().to_string(), stored: folder.load()? })
+    }
+
+    /// The one that it was issued for.
+    pub(crate) fn registration_id(&self) -> Result<RegistrationId, Error> {
+        match &self.stored.leaf().common_name {
+            Some(name) => name.parse(),
+            None => Err(self.wrong("its certificate has no common name; give --registration-id")),
+        }
+    }
+
+    /// The credentials that were given, or else the certificate itself.
+    pub(crate) fn or_given(self, given: Vec<Credential>) -> Result<Vec<Credential>, Error> {
+        if !given.is_empty() {
+            return Ok(given);
+        }
+        let not_after = self.stored.leaf().not_after;
+        if not_after < SystemTime::now() {
+            let at = clock::rfc3339(not_after).unwrap_or_default();
+            return Err(self.wrong(&format!("its certificate expired at {at} and proves nothing any more; give the credential that the device was shipped with, like --symmetric-key-file, or set the clock if that is wrong")));
+        }
+        Ok(vec![Credential::Stored(Box::new(self.stored))])
+    }
+
+    fn wrong(&self, reason: &str) -> Error {
+        wrong("DIR", &self.folder, reason)
+    }
+}
+
+/// What holds after a renewal that failed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct NextTry {
+    try_next_at: Option<String>,
+    #[serde(skip)]
+    in_use_until: Option<String>,
+}
+
+impl NextTry {
+    /// As the certificate says that is in the folder, and not before the service wants to be asked again. `None` when no
+    /// certificate is there.
+    pub(crate) fn of(folder: &CertificateFolder, retry_after: Option<Duration>) -> Option<Self> {
+        let stored = folder.load().ok()?;
+        let now = SystemTime::now();
+        let wait = stored.next_try_after(now, retry_after.unwrap_or_default());
+        let not_after = Some(stored.leaf().not_after).filter(|not_after| *not_after > now);
+        Some(Self {
+            try_next_at: clock::rfc3339(now.checked_add(wait)?),
+            in_use_until: not_after.and_then(clock::rfc3339),
+        })
+    }
+
+    pub(crate) fn words(&self) -> String {
+        let at = self.try_next_at.as_deref().unwrap_or_default();
+        match &self.in_use_until {
+            Some(until) => {
+                format!("the former certificate is valid until {until}; try again at {at}")
+            }
+            None => format!("the former certificate has expired; try again at {at}"),
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     files::{Deadline, Source},
     given::{self, Given, named, wrong},
     interrupt::Interrupts,
-    issue::Order,
+    issue::{Order, Renewed},
     progress::{Progress, Shown},
     report::{self, Context, Reporter, Success},
     runtime,
@@ -162,6 +162,20 @@ pub(crate) struct Plan {
     is_emulated: bool,
     /// The folder for the certificate that is asked for.
     folder: Option<CertificateFolder>,
+    /// Whether the one that is there is renewed, and is the credential if none is given.
+    renews: bool,
+}
+
+impl Plan {
+    /// To ask for a new certificate in place of the one in this folder.
+    pub(crate) fn renew(folder: CertificateFolder) -> Self {
+        Self { is_emulated: false, folder: Some(folder), renews: true }
+    }
+
+    /// The folder whose certificate is renewed.
+    fn renewed(&self) -> Option<&CertificateFolder> {
+        self.folder.as_ref().filter(|_| self.renews)
+    }
 }
 
 /// All that is needed, read and checked.
@@ -215,6 +229,7 @@ impl Registration {
             Ok(plan) => plan,
             Err(error) => return reporter.failed(&error, &context),
         };
+        context.renewed = plan.renewed().cloned();
         let progress = Progress::new(start, shown);
         let ended = runtime::block_on(|interrupts| async {
             Ok(session(self, plan, &progress, reporter, context.clone(), interrupts).await)
@@ -305,7 +320,8 @@ impl Arguments {
         let folder = folder.map(|given| {
             CertificateFolder::open(&given.text).map_err(|error| named(given.from, "", error))
         });
-        Ok(Plan { is_emulated: self.is_emulated()?, folder: folder.transpose()? })
+        let is_emulated = self.is_emulated()?;
+        Ok(Plan { is_emulated, folder: folder.transpose()?, renews: false })
     }
 
     fn is_emulated(&self) -> Result<bool, Error> {
@@ -374,11 +390,18 @@ impl Registration {
             let embedded = embedded::start(id_scope, registration_id, transport).await?;
             (embedded.config, embedded.registration_id, Some(embedded.emulator))
         } else {
-            let (id_scope, id) = match self.credential.has_tpm()? {
+            let renewed = plan.renewed().map(Renewed::load).transpose()?;
+            let (id_scope, id) = match renewed.is_some() || self.credential.has_tpm()? {
                 true => self.device.require_id_scope()?,
                 false => self.device.require().map(|(id_scope, id)| (id_scope, Some(id)))?,
             };
-            let credentials = self.credential.choose()?;
+            let (credentials, id) = match renewed {
+                Some(renewed) => {
+                    let id = id.map_or_else(|| renewed.registration_id(), Ok)?;
+                    (renewed.or_given(self.credential.find()?)?, Some(id))
+                }
+                None => (self.credential.choose()?, id),
+            };
             let id = match (id, credentials.first()) {
                 (None, Some(Credential::Tpm(tpm))) => tpm.keys().await?.registration_id()?,
                 (id, _) => id.map_or_else(|| self.device.require().map(|(_, id)| id), Ok)?,
@@ -392,7 +415,8 @@ impl Registration {
         context.registration_id = Some(registration_id.to_string());
         context.endpoint = Some(config.endpoint.to_string());
         let request = self.request(registration_id, deadline).await?;
-        let order = plan.folder.map(Order::prepare).transpose()?;
+        let renews = plan.renews;
+        let order = plan.folder.map(|folder| Order::prepare(folder, renews)).transpose()?;
         let request = match &order {
             Some(order) => order.add_to(request)?,
             None => request,

@@ -8,8 +8,8 @@ use std::{
 };
 
 use dps_client::{
-    ConfigurationError, Error, ErrorKind, Printable, RegistrationId, RegistrationResult, Transport,
-    internal as secret,
+    CertificateFolder, ConfigurationError, Error, ErrorKind, Printable, RegistrationId,
+    RegistrationResult, Transport, internal as secret,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use crate::{
     advice::Advice,
     clock, interrupt,
-    issue::Delivery,
+    issue::{Delivery, NextTry},
     output::{self, print},
     style::{Color, Style},
 };
@@ -36,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) operation_id: Option<String>,
     pub(crate) endpoint: Option<String>,
     pub(crate) advice: Advice,
+    /// The folder whose certificate was to be renewed.
+    pub(crate) renewed: Option<CertificateFolder>,
 }
 
 /// A registration that succeeded.
@@ -93,6 +95,8 @@ struct ErrorJson {
     operation_id: Option<String>,
     endpoint: Option<String>,
     timestamp: Option<String>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    next_try: Option<NextTry>,
 }
 
 impl Reporter {
@@ -265,9 +269,16 @@ impl ErrorJson {
                 .as_deref()
                 .map(|id| Printable::brief(id).to_string()),
             endpoint: context.endpoint.clone(),
+            next_try: next_try(error, context),
             timestamp: timestamp(error).map(|said| Printable::brief(said).to_string()).or_else(now),
         }
     }
+}
+
+/// When to try again to renew a certificate. What only another command line mends is not tried again.
+fn next_try(error: &Error, context: &Context) -> Option<NextTry> {
+    let folder = context.renewed.as_ref().filter(|_| error.kind() != ErrorKind::Configuration)?;
+    NextTry::of(folder, error.retry_after())
 }
 
 /// When the service says that it answered: what its support asks for.
@@ -298,7 +309,7 @@ fn whole_seconds(length: Duration) -> u64 {
 
 /// The message has the status or the error code and the tracking id in it already.
 fn failure_lines(error: &Error, context: &Context) -> String {
-    let ErrorJson { kind, stage, transport, message, retry_after_seconds, hint, .. } =
+    let ErrorJson { kind, stage, transport, message, retry_after_seconds, hint, next_try, .. } =
         ErrorJson::new(error, context);
     let style = Style::of(&io::stderr());
     let mut text = format!("{} {message}\n", style.paint(Color::Red, "error:"));
@@ -315,6 +326,9 @@ fn failure_lines(error: &Error, context: &Context) -> String {
             true => writeln!(text, "  {kind}"),
             false => writeln!(text, "  {kind}: {}", facts.join(", ")),
         };
+    }
+    if let Some(next_try) = next_try {
+        let _ = writeln!(text, "  {}", next_try.words());
     }
     if let Some(hint) = hint {
         let _ = writeln!(text, "{} {hint}", style.paint(Color::Yellow, "hint:"));

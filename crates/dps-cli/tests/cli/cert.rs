@@ -13,7 +13,7 @@ use crate::support::{Ended, Folder, dps, keys, run, sorted, text};
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Stores a certificate of `pump-17` that was issued so long ago for so long.
-fn store(folder: &Folder, issued_ago: Duration, life: Duration) -> CertificateFolder {
+pub(crate) fn store(folder: &Folder, issued_ago: Duration, life: Duration) -> CertificateFolder {
     let named = |name: &str| {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);

@@ -23,6 +23,7 @@ mod keys;
 mod memory;
 mod pkcs11;
 mod register;
+mod renew;
 mod request_certificate;
 mod secrets;
 #[path = "../../../../tests/src/softhsm.rs"]

@@ -98,7 +98,9 @@ fn the_examples_of_the_help_can_be_pasted() {
                 _ => &by_key,
             };
             // One example makes this file anew.
-            folder.file("pump-17.key", KEY);
+            for name in ["pump-17.key", "primary.key", "secondary.key"] {
+                folder.file(name, KEY);
+            }
             let endpoint = emulator.endpoint();
             let ca = emulator.ready["caFile"].as_str().unwrap();
             fs::copy(ca, folder.path("ca.pem")).unwrap();

@@ -6,7 +6,7 @@ use dps_client::Transport;
 use libtest_mimic::{Arguments, Trial};
 
 /// No case takes longer; one that does hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What must hold on a transport.
 type Run = Box<dyn Fn(Transport) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync>;

@@ -1,12 +1,12 @@
-//! `cargo xtask test`: every test, each line as it comes, and one line that sums them up.
+//! `cargo xtask test`: every test, and one line that sums them up.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use xshell::Shell;
 
 use crate::{
     packages,
-    process::{Result, Running, SAID, cargo, in_ci, tell},
+    process::{Result, Running, SAID, all_of, cargo, in_ci, metadata, tell},
 };
 
 /// A build on a slow machine says nothing on stdout for minutes; a test that hangs says nothing for ever.
@@ -14,6 +14,9 @@ const SILENCE: Duration = Duration::from_secs(15 * 60);
 
 /// How many tests of one binary run at once, unless the variable says otherwise: most of a test's time is waiting.
 const THREADS: &str = "6";
+
+/// They do one thing at a time and take long: the others run beside them.
+const LONG: &[&str] = &["secrets"];
 
 /// Runs the workspace's tests. Arguments go to `cargo test`: a filter, `-p CRATE`, `-- --nocapture`.
 ///
@@ -26,19 +29,40 @@ pub(crate) fn run(shell: &Shell, arguments: &[String]) -> Result {
     let one_crate = arguments.iter().any(|a| a == "-p" || a.starts_with("--package"));
     let scope = if one_crate { None } else { Some("--workspace") };
     let threads = std::env::var("RUST_TEST_THREADS").unwrap_or_else(|_| THREADS.to_owned());
-    let tests = cargo(shell, "test --locked --no-fail-fast --all-features").args(scope);
-    let tests = tests.env("RUST_TEST_THREADS", threads);
+    let parts = if arguments.is_empty() { parts()? } else { vec![arguments.to_vec()] };
+    let start = |part: &Vec<String>| {
+        let tests = cargo(shell, "test --locked --no-fail-fast --all-features").args(scope);
+        Running::start(tests.env("RUST_TEST_THREADS", &threads).args(part))
+    };
+    let started: Vec<Running> = parts.iter().map(start).collect::<Result<_>>()?;
     let mut total = Total::default();
-    let ended = Running::start(tests.args(arguments))?.each_line(SILENCE, |line| {
-        println!("{line}");
-        total.add(line);
-    });
+    // What the later ones say waits until the ones before have ended.
+    let ended = all_of(started.into_iter().map(|tests| {
+        tests.each_line(SILENCE, |line| {
+            println!("{line}");
+            total.add(line);
+        })
+    }));
     let broke = ended.is_err();
     let verdict = total.verdict(ended).inspect_err(|why| tell("test", &**why));
     // What broke without a verdict counts as one.
     total.failed = total.failed.max(u64::from(broke));
     println!("{}", total.line());
     verdict.map_err(|_| SAID.into())
+}
+
+/// The words for `cargo test` of each part of all tests; the parts run beside each other.
+fn parts() -> Result<Vec<Vec<String>>> {
+    let metadata = metadata()?;
+    let targets = metadata.workspace_packages().into_iter().flat_map(|package| &package.targets);
+    let tests = targets.filter(|target| target.is_test()).map(|target| target.name.clone());
+    let (mut long, mut others) =
+        (vec![], vec!["--lib".to_owned(), "--bins".to_owned(), "--examples".to_owned()]);
+    for name in tests.collect::<BTreeSet<String>>() {
+        let part = if LONG.contains(&&*name) { &mut long } else { &mut others };
+        part.extend(["--test".to_owned(), name]);
+    }
+    Ok(vec![others, long, vec!["--doc".to_owned()]])
 }
 
 /// The tests of all binaries, doctests included.

@@ -2,6 +2,8 @@
 //! half written takes nothing away. Each case runs on every transport; the emulator tells which certificate it was shown.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+mod renewals;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -21,6 +23,8 @@ use dps_emulator::{
     Operation, SymmetricKey, Thumbprint,
 };
 
+use crate::renewals::no_renewal_of_many_in_a_row_fails;
+
 fn main() -> ExitCode {
     // Most of a case's time is waiting.
     run_on_every_transport(
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
             transport_case!(a_session_that_loses_its_connection_goes_on_with_the_new_pair),
             transport_case!(what_would_be_sent_is_checked_before_any_io),
             transport_case!(a_replaced_symmetric_key_signs_the_next_token),
+            transport_case!(no_renewal_of_many_in_a_row_fails),
         ],
         [],
     )

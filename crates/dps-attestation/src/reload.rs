@@ -61,9 +61,8 @@ struct Found {
 impl<T: Credential> Reloading<T> {
     /// Reads the files for the first time: now they must be right.
     pub(crate) fn open(paths: Vec<PathBuf>) -> Result<Self, Error> {
-        let found = Found::read(&paths)?;
-        let used = T::parse(&found.contents).map_err(|error| at::<T>(&paths, error))?;
-        let state = Mutex::new(State { used, digest: found.digest, refused: None });
+        let (used, digest) = parse(&paths, Found::read(&paths)?)?;
+        let state = Mutex::new(State { used, digest, refused: None });
         Ok(Self(Arc::new(Inner { paths, state })))
     }
 
@@ -104,10 +103,11 @@ impl<T: Credential> Reloading<T> {
             return Ok(None);
         }
         let now = SystemTime::now();
-        let new = T::parse(&found.contents).map_err(|error| at::<T>(paths, error))?;
+        let modified = found.modified;
+        let (new, digest) = parse::<T>(paths, found)?;
         new.check(now).map_err(|error| at::<T>(paths, error))?;
         // A file from the future is from a clock that was set since.
-        let unsettled = found.modified.and_then(|at| now.duration_since(at).ok());
+        let unsettled = modified.and_then(|at| now.duration_since(at).ok());
         if let Some(why) = new.cut_off(&state.used)
             && unsettled.is_some_and(|since| since < SETTLED)
         {
@@ -115,7 +115,7 @@ impl<T: Credential> Reloading<T> {
             let reason = format!("{why}; it is taken if it stays so for {seconds} s");
             return Err(at::<T>(paths, ConfigurationError::new("", "", &reason).into()));
         }
-        Ok(Some((new, found.digest)))
+        Ok(Some((new, digest)))
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -175,6 +175,22 @@ pub(crate) fn read(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, Option<System
         return wrong(format!("it is larger than {LARGEST} bytes"));
     }
     Ok((content, metadata.modified().ok()))
+}
+
+/// What the files hold, with their digest. Files that don't belong together are read again when they were being replaced:
+/// one may be from before and one from after.
+fn parse<T: Credential>(paths: &[PathBuf], mut found: Found) -> Result<(T, [u8; 32]), Error> {
+    loop {
+        let error = match T::parse(&found.contents) {
+            Ok(parsed) => return Ok((parsed, found.digest)),
+            Err(error) => error,
+        };
+        let again = Found::read(paths)?;
+        if again.digest == found.digest {
+            return Err(at::<T>(paths, error));
+        }
+        found = again;
+    }
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Error {

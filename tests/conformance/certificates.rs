@@ -101,7 +101,7 @@ async fn a_device_asks_checks_and_registers_with_its_new_certificate(cell: Cell)
         Credential::SymmetricKey | Credential::X509 => RequestKey::generate(),
         Credential::GroupKey => RequestKey::from_pem(RSA),
         Credential::Signer => RequestKey::from_pem(P384),
-        Credential::X509SigningKey => {
+        Credential::X509SigningKey | Credential::X509SoftHsm => {
             let identity = bench.config.attestation.x509().unwrap();
             RequestKey::from_signing_key(identity.certified_key().key.clone())
         }

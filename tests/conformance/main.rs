@@ -25,7 +25,7 @@ mod unasked;
 
 use std::{pin::Pin, process::ExitCode, time::Duration};
 
-use dps_conformance::Cell;
+use dps_conformance::{Cell, Credential, SoftHsm, with_hardware};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// What must hold, for one cell.
@@ -66,6 +66,10 @@ use case;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn main() -> ExitCode {
+    with_hardware(run_cases)
+}
+
+fn run_cases() -> ExitCode {
     let cases: Vec<Case> = [
         happy::cases(),
         statuses::cases(),
@@ -95,8 +99,11 @@ fn main() -> ExitCode {
 
 fn trial(case: &Case, cell: Cell) -> Trial {
     let (name, run) = (format!("{}::{cell}", case.name), case.run);
-    match case.skips.iter().find(|skip| (skip.cells)(cell)) {
-        Some(skip) => Trial::test(name, || Ok(())).with_kind(skip.reason).with_ignored_flag(true),
+    let skip = case.skips.iter().find(|skip| (skip.cells)(cell)).map(|skip| skip.reason);
+    let lacks_token = cell.credential == Credential::X509SoftHsm && SoftHsm::library().is_none();
+    let lacks_token = lacks_token && std::env::var_os("CI").is_none();
+    match skip.or(lacks_token.then_some("SoftHSM is missing: install softhsm2")) {
+        Some(reason) => Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true),
         None => Trial::test(name, move || run_in(cell, run)),
     }
 }

@@ -1,10 +1,11 @@
 //! One device and one emulated service.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use dps_client::{
     Attestation, Client, Config, Error, RegistrationRequest, RegistrationResult, Roots, Settings,
-    Transport, client,
+    Transport, X509Identity, client, parse_certificates,
+    pkcs11::{Pkcs11Key, Pkcs11Options},
 };
 use dps_emulator::{
     Behavior, CaCertificates, Emulator, Enrollment, Event, EventKind, GroupAttestation, GroupKey,
@@ -13,6 +14,7 @@ use dps_emulator::{
 
 use crate::{
     cell::{Cell, Credential},
+    hardware::key_in_token,
     identity::Authority,
     outside_key::OutsideKey,
     signer::OutsideSigner,
@@ -75,7 +77,7 @@ impl Bench {
         let (enrollment, attestation) = enroll(cell.credential, device);
         let name = match cell.credential {
             Credential::SymmetricKey | Credential::Signer => device,
-            Credential::GroupKey | Credential::X509 | Credential::X509SigningKey => "factory",
+            _ => "factory",
         };
         let service = Emulator::builder().enrollment(change(enrollment));
         let emulator = change_service(service).start().await.expect("an emulator on loopback");
@@ -221,11 +223,26 @@ fn enroll(credential: Credential, device: &str) -> (Enrollment, Attestation) {
             (Enrollment::group("factory", GroupAttestation::symmetric_key(key)), attestation)
         }
         Credential::X509 => {
-            let root = Authority::root("Factory root");
-            let line = root.intermediate("Line 4");
-            let attestation = line.device(device).with_chain([&line]).identity().into();
-            let ca = CaCertificates::from_pem(&root.pem).expect("a CA certificate");
-            (Enrollment::group("factory", GroupAttestation::X509(ca)), attestation)
+            let (enrollment, line) = factory();
+            (enrollment, line.device(device).with_chain([&line]).identity().into())
+        }
+        Credential::X509SoftHsm => {
+            let (enrollment, line) = factory();
+            let (key, uri) = key_in_token();
+            let chain = line.device_with(key, device).with_chain([&line]).chain_pem();
+            let chain = parse_certificates(chain.as_bytes()).expect("certificates");
+            let uri = uri.parse().expect("a URI");
+            let key = Pkcs11Key::open(&uri, &Pkcs11Options::default()).expect("the key");
+            let identity = X509Identity::from_signing_key(chain, Arc::new(key));
+            (enrollment, identity.expect("an identity").into())
         }
     }
+}
+
+/// A group that knows a root, and the line whose devices are in the group.
+fn factory() -> (Enrollment, Authority) {
+    let root = Authority::root("Factory root");
+    let ca = CaCertificates::from_pem(&root.pem).expect("a CA certificate");
+    let line = root.intermediate("Line 4");
+    (Enrollment::group("factory", GroupAttestation::X509(ca)), line)
 }

@@ -17,6 +17,8 @@ pub enum Credential {
     X509,
     /// Such a certificate, whose private key is outside of the process.
     X509SigningKey,
+    /// Such a certificate, whose private key is in a PKCS#11 token.
+    X509SoftHsm,
 }
 
 impl fmt::Display for Credential {
@@ -27,6 +29,7 @@ impl fmt::Display for Credential {
             Self::Signer => "signer",
             Self::X509 => "x509",
             Self::X509SigningKey => "x509_signing_key",
+            Self::X509SoftHsm => "x509_softhsm",
         })
     }
 }
@@ -49,6 +52,7 @@ impl Cell {
             Credential::Signer,
             Credential::X509,
             Credential::X509SigningKey,
+            Credential::X509SoftHsm,
         ];
         Transport::ALL
             .into_iter()
@@ -63,7 +67,10 @@ impl Cell {
     /// Whether the device signs tokens.
     #[must_use]
     pub fn has_key(self) -> bool {
-        !matches!(self.credential, Credential::X509 | Credential::X509SigningKey)
+        matches!(
+            self.credential,
+            Credential::SymmetricKey | Credential::GroupKey | Credential::Signer
+        )
     }
 
     /// Whether the transport is one of MQTT's.

@@ -43,7 +43,13 @@ impl Authority {
     /// A device's certificate, valid for decades.
     #[must_use]
     pub fn device(&self, common_name: &str) -> Device {
-        self.issue(named(common_name))
+        self.issue(key(), named(common_name))
+    }
+
+    /// As [`Self::device`], for a key that is there already.
+    #[must_use]
+    pub fn device_with(&self, key: KeyPair, common_name: &str) -> Device {
+        self.issue(key, named(common_name))
     }
 
     /// A device's certificate that expired years ago.
@@ -52,11 +58,10 @@ impl Authority {
         let mut params = named(common_name);
         params.not_before = date_time_ymd(2015, 1, 1);
         params.not_after = date_time_ymd(2020, 1, 1);
-        self.issue(params)
+        self.issue(key(), params)
     }
 
-    fn issue(&self, params: CertificateParams) -> Device {
-        let key = key();
+    fn issue(&self, key: KeyPair, params: CertificateParams) -> Device {
         let certificate = params.signed_by(&key, &self.issuer).expect("a device's certificate");
         Device { certificate: certificate.pem(), chain: String::new(), key: key.serialize_pem() }
     }

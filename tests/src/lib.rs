@@ -10,6 +10,7 @@
 mod bench;
 mod canary;
 mod cell;
+mod hardware;
 mod identity;
 mod outside_key;
 mod proxy;
@@ -21,6 +22,7 @@ pub use bench::{Bench, DEVICE, adjusted, config_for, fast, settle};
 pub use canary::Canaries;
 pub use cell::{Cell, Credential};
 pub use dps_simulator::{drop_after, poll_count};
+pub use hardware::with_hardware;
 pub use identity::{Authority, Device};
 pub use outside_key::OutsideKey;
 pub use proxy::{ProxyScript, TestProxy};

@@ -26,7 +26,7 @@ pub(crate) struct Module {
 static LOADED: Mutex<Vec<Module>> = Mutex::new(Vec::new());
 
 impl Module {
-    /// Loads the first of these libraries that can be loaded, unless it is there already.
+    /// Loads the first of these libraries that can be loaded and initializes it, unless it is there already.
     pub(crate) fn load(paths: &[PathBuf]) -> Result<Self, Pkcs11Error> {
         let mut loaded = lock(&LOADED);
         if let Some(module) = loaded.iter().find(|module| paths.contains(&module.path)) {
@@ -37,6 +37,7 @@ impl Module {
             match Pkcs11::new(path) {
                 Ok(context) => {
                     let module = Self { path: path.clone(), context };
+                    module.initialize_locked()?;
                     loaded.push(module.clone());
                     return Ok(module);
                 }
@@ -46,8 +47,14 @@ impl Module {
         Err(first.unwrap_or(Pkcs11Error::NoModule))
     }
 
-    /// Initializes it, unless this or another part of the program did.
+    /// Initializes it again, after another part of the program finalized it.
     pub(crate) fn initialize(&self) -> Result<(), Pkcs11Error> {
+        let _alone = lock(&LOADED);
+        self.initialize_locked()
+    }
+
+    /// Modules break when two threads initialize them at once.
+    fn initialize_locked(&self) -> Result<(), Pkcs11Error> {
         match self.context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
             Ok(()) | Err(Failure::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(()),
             Err(failure) => Err(self.failed(&failure)),

@@ -154,7 +154,6 @@ impl Pkcs11Key {
 
 impl Place {
     fn open(&self) -> Result<Open, Pkcs11Error> {
-        self.module.initialize()?;
         self.module.check(&self.uri)?;
         let token = Token::find(&self.module, &self.uri)?;
         let session = token.session(&self.module, self.pin.as_ref())?;

@@ -32,7 +32,12 @@ impl Token {
         let wanted = uri.part(OF_TOKEN);
         let failed = |failure| Pkcs11Error::of(uri.text("token").unwrap_or("any"), &failure);
         let mut found = Vec::new();
-        for slot in module.context.get_slots_with_token().map_err(failed)? {
+        let mut slots = module.context.get_slots_with_token();
+        if let Err(Failure::Pkcs11(RvError::CryptokiNotInitialized, _)) = slots {
+            module.initialize()?;
+            slots = module.context.get_slots_with_token();
+        }
+        for slot in slots.map_err(failed)? {
             let info = match module.context.get_token_info(slot) {
                 Ok(info) => info,
                 Err(Failure::Pkcs11(RvError::HostMemory, function)) => {

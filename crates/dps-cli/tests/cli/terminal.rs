@@ -76,7 +76,9 @@ fn the_examples_of_the_help_can_be_pasted() {
     let chain = leaf.self_signed(&key).unwrap().pem();
     folder.file("key.pem", key.serialize_pem());
     folder.file("chain.pem", &chain);
-    folder.file("group.key", KEY);
+    for name in ["group.key", "primary.key", "secondary.key"] {
+        folder.file(name, KEY);
+    }
     let by_key = format!(
         "[[enrollment]]\nregistration-id = \"pump-17\"\nsymmetric-key = \"{KEY}\"\ncertificate-policy = \"issue\"\n"
     );

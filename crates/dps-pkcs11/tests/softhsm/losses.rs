@@ -103,10 +103,46 @@ fn a_busy_token_can_be_tried_again_and_other_failures_can_not() {
         let expected = "the token \"dps\" is busy: C_OpenSession failed with CKR_SESSION_COUNT";
         assert_eq!(typed(&error).to_string(), expected);
         assert!(typed(&error).is_retryable());
+    });
+}
+
+#[test]
+fn a_module_is_initialized_once_and_again_when_it_must() {
+    in_own_process("losses::a_module_is_initialized_once_and_again_when_it_must", |hsm| {
+        hsm.make(Kind::P256, "key", 1);
+        let uri = format!("pkcs11:object=key?pin-value=1234&{}", hsm.faulty());
         // CKR_CANT_LOCK.
         hsm.fail("C_Initialize", 0xa, 1);
         let error = hsm.open(&uri).unwrap_err();
         assert!(matches!(typed(&error), Pkcs11Error::Module { .. }), "{error:?}");
         assert!(error.to_string().contains("C_Initialize failed with CKR_CANT_LOCK"), "{error}");
+        // Another part of the program, here the test, has initialized it: CKR_CRYPTOKI_ALREADY_INITIALIZED.
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| handshake(certified(hsm.open(&uri).unwrap()), &TLS13).unwrap());
+            }
+        });
+        assert_eq!(hsm.calls("C_Initialize"), 2);
+        // CKR_CRYPTOKI_NOT_INITIALIZED.
+        hsm.fail("C_GetSlotList", 0x190, 1);
+        hsm.open(&uri).unwrap();
+        assert_eq!(hsm.calls("C_Initialize"), 3);
+    });
+}
+
+#[test]
+fn many_threads_may_open_keys_at_once() {
+    in_own_process("losses::many_threads_may_open_keys_at_once", |hsm| {
+        hsm.token.import("key", "01", &rcgen::KeyPair::generate().unwrap().serialize_pem());
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    for _ in 0..8 {
+                        let key = hsm.open("pkcs11:object=key?pin-value=1234").unwrap();
+                        handshake(certified(key), &TLS13).unwrap();
+                    }
+                });
+            }
+        });
     });
 }

@@ -28,7 +28,7 @@ impl From<&Credential> for CredentialKind {
         match credential {
             Credential::SymmetricKey(_) | Credential::SymmetricKeyFile(_) => Self::SymmetricKey,
             Credential::GroupKeyFile(_) => Self::GroupKey,
-            Credential::X509(_) | Credential::Stored(_) => Self::X509,
+            Credential::X509(_) | Credential::Stored(..) => Self::X509,
             Credential::Tpm(_) => Self::Tpm,
         }
     }

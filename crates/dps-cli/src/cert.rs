@@ -58,6 +58,10 @@ Examples:
   dps cert renew certificate --id-scope 0ne00AABBCC \\
       --symmetric-key-file pump-17.key
 
+  # A certificate whose key is in a PKCS#11 token.
+  dps cert renew certificate --id-scope 0ne00AABBCC \\
+      --request-key 'pkcs11:token=dps;object=pump?pin-source=file:pin'
+
   # For a timer.
   if dps cert needs-renewal certificate; then
       dps cert renew certificate --id-scope 0ne00AABBCC; fi";

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::SystemTime};
 
 use dps_client::{
-    Attestation, ConfigurationError, Error, GroupKey, RegistrationId, StoredCertificate,
-    SymmetricKey, X509Identity, parse_certificates,
+    Attestation, ConfigurationError, Error, GroupKey, RegistrationId, RequestKey,
+    StoredCertificate, SymmetricKey, X509Identity, parse_certificates,
     pkcs11::Pkcs11Key,
     tpm::{KeySource, Password, Tpm, TpmSigningKey},
 };
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::{
     files::{Deadline, Source},
     given::{
-        CERT, GROUP_KEY_FILE, KEY, SYMMETRIC_KEY, SYMMETRIC_KEY_FILE, Setting, TPM,
+        CERT, GROUP_KEY_FILE, KEY, REQUEST_KEY, SYMMETRIC_KEY, SYMMETRIC_KEY_FILE, Setting, TPM,
         TPM_KEY_PASSWORD_FILE, named, variable, wrong,
     },
     pkcs11::{Pkcs11Flags, TokenKey},
@@ -39,7 +39,11 @@ pub(crate) struct Flags {
     /// tpm:HANDLE. A PKCS#11 token has it at a URI like 'pkcs11:token=T;object=K?pin-source=file:PATH'
     #[arg(long, value_name = "PEM|tpm:HANDLE|pkcs11:URI")]
     key: Vec<String>,
-    /// File with the password of the key that --key names, if that is in a TPM
+    /// Key of the certificate that is asked for, as --key has it; a new one on P-256 without it. One in a TPM or a token
+    /// stays there, and only the chain is stored
+    #[arg(long, value_name = "PEM|tpm:HANDLE|pkcs11:URI")]
+    request_key: Option<String>,
+    /// File with the password of the key that --key or --request-key names, if that is in a TPM
     #[arg(long, value_name = "FILE")]
     tpm_key_password_file: Option<String>,
     #[command(flatten)]
@@ -56,7 +60,7 @@ pub(crate) enum Credential {
     GroupKeyFile(Source),
     X509(Box<Certificate>),
     /// The one that is to be renewed.
-    Stored(Box<StoredCertificate>),
+    Stored(Box<StoredCertificate>, Option<Box<KeyPlace>>),
     Tpm(Tpm),
 }
 
@@ -64,8 +68,14 @@ pub(crate) enum Credential {
 #[derive(Debug)]
 pub(crate) struct Certificate {
     certificates: Source,
+    key: KeyPlace,
+}
+
+/// Where a private key is.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyPlace {
     /// Without a PIN.
-    key: Source,
+    source: Source,
     token: Option<TokenKey>,
     password: Password,
     tpm: TpmFlags,
@@ -79,7 +89,7 @@ impl Flags {
 
     /// As [`Self::find`], and at least one.
     pub(crate) fn choose(&self) -> Result<Vec<Credential>, Error> {
-        let found = self.find()?;
+        let found = self.find(false)?;
         if found.is_empty() {
             return Err(wrong(
                 "credential",
@@ -91,8 +101,8 @@ impl Flags {
     }
 
     /// The credentials that were given, in the order in which they are tried, all of one kind: by flags, or else by
-    /// variables.
-    pub(crate) fn find(&self) -> Result<Vec<Credential>, Error> {
+    /// variables. `has_stored` says whether a stored certificate stands in for them.
+    pub(crate) fn find(&self, has_stored: bool) -> Result<Vec<Credential>, Error> {
         let Self { symmetric_key_file, group_key_file, cert, key, tpm, .. } = self;
         // A variable stands in for a flag, but adds no second credential to one.
         let by_flag = !(symmetric_key_file.is_empty() && cert.is_empty() && key.is_empty())
@@ -110,8 +120,16 @@ impl Flags {
         if let Some(file) = find(GROUP_KEY_FILE, group_key_file)? {
             given.push((file.from, vec![Credential::GroupKeyFile(file)]));
         }
-        // Beside a certificate it says where the TPM is that holds the key.
-        if cert.is_empty() && key.is_empty() && find(TPM, &tpm.tpm)?.is_some() {
+        if !by_flag && let Some(key) = variable(SYMMETRIC_KEY)? {
+            let key = Credential::SymmetricKey(Zeroizing::new(key));
+            given.push((SYMMETRIC_KEY, vec![key]));
+        }
+        // Beside a certificate it says where the TPM is that holds the key, and so it does beside another credential and a
+        // key that a certificate is requested for.
+        let holds_request_key = (has_stored || !given.is_empty())
+            && REQUEST_KEY.find(self.request_key.as_ref())?.is_some();
+        let holds_key = !cert.is_empty() || !key.is_empty() || holds_request_key;
+        if !holds_key && find(TPM, &tpm.tpm)?.is_some() {
             given.push((TPM.flag, vec![Credential::Tpm(tpm.open()?)]));
         }
         let with_certificate = !(by_flag && cert.is_empty() && key.is_empty());
@@ -119,10 +137,6 @@ impl Flags {
         let keys = sources(KEY, key, with_certificate)?;
         if let Some(pairs) = self.certificates(certificates, keys)? {
             given.push(("--cert with --key", pairs));
-        }
-        if !by_flag && let Some(key) = variable(SYMMETRIC_KEY)? {
-            let key = Credential::SymmetricKey(Zeroizing::new(key));
-            given.push((SYMMETRIC_KEY, vec![key]));
         }
         let names: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
         let names = names.join(" and ");
@@ -154,16 +168,28 @@ impl Flags {
             }
             (Some(_), Some(_)) => {}
         }
-        let file = self.tpm_key_password_file.as_ref();
-        let password = tpm::password(TPM_KEY_PASSWORD_FILE, file)?;
+        let password = self.key_password()?;
         let pairs = certificates.into_iter().zip(keys).map(|(certificates, key)| {
-            let (password, tpm) = (password.clone(), self.tpm.clone());
-            let token = self.pkcs11.key(&key)?;
-            let key = token.as_ref().map_or(key, |token| token.source.clone());
-            let of = Certificate { certificates, key, token, password, tpm };
+            let of = Certificate { certificates, key: self.place(key, password.clone())? };
             Ok(Credential::X509(Box::new(of)))
         });
         pairs.collect::<Result<_, Error>>().map(Some)
+    }
+
+    /// Where the key is that a certificate is requested for, if one was given.
+    pub(crate) fn request_key(&self) -> Result<Option<KeyPlace>, Error> {
+        let given = REQUEST_KEY.file(self.request_key.as_ref())?;
+        given.map(|key| self.place(key, self.key_password()?)).transpose()
+    }
+
+    fn key_password(&self) -> Result<Password, Error> {
+        tpm::password(TPM_KEY_PASSWORD_FILE, self.tpm_key_password_file.as_ref())
+    }
+
+    fn place(&self, key: Source, password: Password) -> Result<KeyPlace, Error> {
+        let token = self.pkcs11.key(&key)?;
+        let source = token.as_ref().map_or(key, |token| token.source.clone());
+        Ok(KeyPlace { source, token, password, tpm: self.tpm.clone() })
     }
 }
 
@@ -182,8 +208,8 @@ impl Credential {
     pub(crate) fn files(&self) -> Vec<&Source> {
         match self {
             Self::SymmetricKeyFile(file) | Self::GroupKeyFile(file) => vec![file],
-            Self::SymmetricKey(_) | Self::Stored(_) | Self::Tpm(_) => vec![],
-            Self::X509(of) => vec![&of.certificates, &of.key],
+            Self::SymmetricKey(_) | Self::Stored(..) | Self::Tpm(_) => vec![],
+            Self::X509(of) => vec![&of.certificates, &of.key.source],
         }
     }
 
@@ -207,22 +233,19 @@ impl Credential {
                 Ok(group.derive(registration_id).into())
             }
             Self::Tpm(tpm) => Ok(Attestation::from_tpm(tpm.clone())),
-            Self::Stored(stored) => {
-                let identity = stored.identity()?;
+            Self::Stored(stored, key) => {
+                let identity = match key {
+                    Some(key) => key.private_key(deadline).await?.identity(stored.chain_pem())?,
+                    None => stored.identity()?,
+                };
                 identity.preflight(registration_id, SystemTime::now())?;
                 Ok(identity.into())
             }
             Self::X509(of) => {
                 let chain = of.certificates.read_until(deadline).await?;
-                let blame = |error| blamed(error, &of.certificates, &of.key);
-                let identity = match of.private_key(deadline).await? {
-                    PrivateKey::Here(private) => X509Identity::from_pem(&chain, &private),
-                    PrivateKey::InTpm(key) => parse_certificates(&chain)
-                        .and_then(|chain| X509Identity::from_signing_key(chain, Arc::new(key))),
-                    PrivateKey::InToken(key) => parse_certificates(&chain)
-                        .and_then(|chain| X509Identity::from_signing_key(chain, Arc::new(key))),
-                };
-                let identity = identity.map_err(blame)?;
+                let blame = |error| blamed(error, &of.certificates, &of.key.source);
+                let key = of.key.private_key(deadline).await?;
+                let identity = key.identity(&chain).map_err(blame)?;
                 // The transport does so too, but does not know the file.
                 identity.preflight(registration_id, SystemTime::now()).map_err(blame)?;
                 Ok(identity.into())
@@ -238,10 +261,36 @@ enum PrivateKey {
     InToken(Pkcs11Key),
 }
 
-impl Certificate {
-    /// Reads `--key`: a file, a handle of the TPM, or the URI of a token's key.
+impl PrivateKey {
+    /// The key with the certificates that it belongs to.
+    fn identity(self, chain: &[u8]) -> Result<X509Identity, Error> {
+        let certificates = || parse_certificates(chain);
+        match self {
+            Self::Here(private) => X509Identity::from_pem(chain, &private),
+            Self::InTpm(key) => X509Identity::from_signing_key(certificates()?, Arc::new(key)),
+            Self::InToken(key) => X509Identity::from_signing_key(certificates()?, Arc::new(key)),
+        }
+    }
+}
+
+impl KeyPlace {
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The key, to request a certificate for.
+    pub(crate) async fn request_key(&self, deadline: Deadline) -> Result<RequestKey, Error> {
+        let key = match self.private_key(deadline).await? {
+            PrivateKey::Here(private) => RequestKey::from_pem(&private),
+            PrivateKey::InTpm(key) => RequestKey::from_signing_key(Arc::new(key)),
+            PrivateKey::InToken(key) => RequestKey::from_signing_key(Arc::new(key)),
+        };
+        key.map_err(|error| named(self.source.from, &self.source.path, error))
+    }
+
+    /// Reads it: a file, a handle of the TPM, or the URI of a token's key.
     async fn private_key(&self, deadline: Deadline) -> Result<PrivateKey, Error> {
-        let Self { key, token, password, tpm, .. } = self;
+        let Self { source: key, token, password, tpm } = self;
         if let Some(token) = token {
             return Ok(PrivateKey::InToken(token.open_until(deadline).await?));
         }
@@ -288,6 +337,7 @@ mod tests {
         group_key_file: None,
         cert: vec![],
         key: vec![],
+        request_key: None,
         tpm_key_password_file: None,
         pkcs11: Pkcs11Flags::NONE,
         tpm: TpmFlags::NONE,
@@ -305,6 +355,20 @@ mod tests {
         let all = Flags { cert: files(1), key: files(1), ..both };
         let message = all.choose().unwrap_err().to_string();
         assert!(message.ends_with("--group-key-file and --cert with --key"), "{message}");
+    }
+
+    #[test]
+    fn a_tpm_that_holds_the_key_of_a_request_is_no_credential_beside_another_one() {
+        let mut tpm = TpmFlags::NONE;
+        tpm.tpm = Some("/dev/tpmrm0".to_owned());
+        let request_key = Some("tpm:0x81000002".to_owned());
+        let alone = Flags { request_key, tpm, ..NONE };
+        assert!(matches!(&alone.find(false).unwrap()[..], [Credential::Tpm(_)]));
+        assert!(alone.find(true).unwrap().is_empty(), "the stored certificate is the credential");
+        let beside = Flags { symmetric_key_file: files(1), ..alone };
+        assert!(matches!(&beside.find(false).unwrap()[..], [Credential::SymmetricKeyFile(_)]));
+        let without = Flags { request_key: None, ..beside };
+        assert!(without.find(false).is_err(), "two kinds of credentials");
     }
 
     #[test]

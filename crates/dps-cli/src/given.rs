@@ -58,6 +58,7 @@ settings! {
     QUIET "--quiet" "DPS_QUIET"
     REGISTRATION_ID "--registration-id" "DPS_REGISTRATION_ID"
     REQUEST_CERTIFICATE "--request-certificate" "DPS_REQUEST_CERTIFICATE"
+    REQUEST_KEY "--request-key" "DPS_REQUEST_KEY"
     STEP_BY_STEP "--step-by-step" "DPS_STEP_BY_STEP"
     SYMMETRIC_KEY_FILE "--symmetric-key-file" "DPS_SYMMETRIC_KEY_FILE"
     TIMEOUT "--timeout" "DPS_TIMEOUT"

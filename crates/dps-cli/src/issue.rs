@@ -8,7 +8,12 @@ use dps_client::{
 };
 use serde::Serialize;
 
-use crate::{clock, credential::Credential, given::wrong};
+use crate::{
+    clock,
+    credential::{Credential, KeyPlace},
+    files::Deadline,
+    given::wrong,
+};
 
 /// A request for a certificate, and the folder that waits for it.
 pub(crate) struct Order {
@@ -47,10 +52,19 @@ enum Status {
 }
 
 impl Order {
-    /// Makes a key, and sees to it that storing is not likely to fail later.
-    pub(crate) fn prepare(folder: CertificateFolder, renews: bool) -> Result<Self, Error> {
+    /// Sees to it that storing is not likely to fail later, and takes the key that is given or makes one.
+    pub(crate) async fn prepare(
+        folder: CertificateFolder,
+        renews: bool,
+        key: Option<KeyPlace>,
+        deadline: Deadline,
+    ) -> Result<Self, Error> {
         let prepared = folder.prepare()?;
-        Ok(Self { folder, prepared, key: RequestKey::generate()?, renews })
+        let key = match key {
+            Some(place) => place.request_key(deadline).await?,
+            None => RequestKey::generate()?,
+        };
+        Ok(Self { folder, prepared, key, renews })
     }
 
     pub(crate) fn add_to(
@@ -162,8 +176,13 @@ impl Renewed {
         }
     }
 
-    /// The credentials that were given, or else the certificate itself.
-    pub(crate) fn or_given(self, given: Vec<Credential>) -> Result<Vec<Credential>, Error> {
+    /// The credentials that were given, or else the certificate itself. Where its key is not stored, that is the one that
+    /// the new certificate is requested for.
+    pub(crate) fn or_given(
+        self,
+        given: Vec<Credential>,
+        request_key: Option<KeyPlace>,
+    ) -> Result<Vec<Credential>, Error> {
         if !given.is_empty() {
             return Ok(given);
         }
@@ -172,7 +191,15 @@ impl Renewed {
             let at = clock::rfc3339(not_after).unwrap_or_default();
             return Err(self.wrong(&format!("its certificate expired at {at} and proves nothing any more; give the credential that the device was shipped with, like --symmetric-key-file, or set the clock if that is wrong")));
         }
-        Ok(vec![Credential::Stored(Box::new(self.stored))])
+        let key =
+            match self.stored.key_pem() {
+                Some(_) => None,
+                None if request_key.is_some() => request_key,
+                None => return Err(self.wrong(
+                    "the certificate's key is not stored there; say with --request-key where it is",
+                )),
+            };
+        Ok(vec![Credential::Stored(Box::new(self.stored), key.map(Box::new))])
     }
 
     fn wrong(&self, reason: &str) -> Error {

@@ -26,7 +26,7 @@ pub(crate) struct Pkcs11Flags {
 }
 
 /// A key in a token that was not opened yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TokenKey {
     /// What was given, without the PIN that may be in it.
     pub(crate) source: Source,

@@ -16,7 +16,7 @@ use dps_emulator::Emulator;
 
 use crate::{
     advice::Advice,
-    credential::{self, Credential},
+    credential::{self, Credential, KeyPlace},
     embedded,
     files::{Deadline, Source},
     given::{self, Given, named, wrong},
@@ -383,6 +383,7 @@ impl Registration {
         let poll_floor = given::POLL_FLOOR.find(self.poll_floor.as_ref())?;
         let poll_floor = poll_floor.map(|given| POLL_FLOOR.parse(&given)).transpose()?;
         let mut settings = Settings::default();
+        let request_key = self.credential.request_key()?;
         let mut others = Vec::new();
         let (mut config, registration_id, emulator) = if plan.is_emulated {
             let (id_scope, registration_id) = self.device.find()?;
@@ -398,7 +399,8 @@ impl Registration {
             let (credentials, id) = match renewed {
                 Some(renewed) => {
                     let id = id.map_or_else(|| renewed.registration_id(), Ok)?;
-                    (renewed.or_given(self.credential.find()?)?, Some(id))
+                    let given = self.credential.find(true)?;
+                    (renewed.or_given(given, request_key.clone())?, Some(id))
                 }
                 None => (self.credential.choose()?, id),
             };
@@ -408,15 +410,23 @@ impl Registration {
             };
             context.registration_id = Some(id.to_string());
             let config;
-            (config, others) = self.config(id_scope, &id, &credentials, deadline, context).await?;
+            let key = request_key.as_ref();
+            (config, others) =
+                self.config(id_scope, &id, &credentials, key, deadline, context).await?;
             (config, id, None)
         };
         config.pipelined = !given::STEP_BY_STEP.is_on(self.step_by_step)?;
         context.registration_id = Some(registration_id.to_string());
         context.endpoint = Some(config.endpoint.to_string());
         let request = self.request(registration_id, deadline).await?;
-        let renews = plan.renews;
-        let order = plan.folder.map(|folder| Order::prepare(folder, renews)).transpose()?;
+        let order = match (plan.folder, request_key) {
+            (Some(folder), key) => Some(Order::prepare(folder, plan.renews, key, deadline).await?),
+            (None, Some(key)) => {
+                let reason = "it needs --request-certificate too";
+                return Err(key.source().wrong(reason));
+            }
+            (None, None) => None,
+        };
         let request = match &order {
             Some(order) => order.add_to(request)?,
             None => request,
@@ -441,13 +451,15 @@ impl Registration {
         id_scope: IdScope,
         registration_id: &RegistrationId,
         credentials: &[Credential],
+        request_key: Option<&KeyPlace>,
         deadline: Deadline,
         context: &mut Context,
     ) -> Result<(Config, Vec<Attestation>), Error> {
         let ca_file = given::CA_FILE.file(self.ca_file.as_ref())?;
         let payload_file = self.payload()?.and_then(|payload| payload_file(&payload));
-        let files =
-            credentials.iter().flat_map(Credential::files).chain(&ca_file).chain(&payload_file);
+        let files = credentials.iter().flat_map(Credential::files);
+        let files = files.chain(&ca_file).chain(&payload_file);
+        let files = files.chain(request_key.map(KeyPlace::source));
         only_one_reads_stdin(files)?;
         let endpoint = given::ENDPOINT.find(self.endpoint.as_ref())?;
         let endpoint = endpoint.map(|given| given.parse::<Endpoint>()).transpose()?;

@@ -24,8 +24,8 @@ const DEFAULT: &str = "/dev/tpmrm0";
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "TPM")]
 pub(crate) struct TpmFlags {
-    /// The TPM: /dev/tpmrm0, swtpm:HOST:PORT or swtpm:/PATH. It is the credential by itself; beside --cert it says where
-    /// --key is, /dev/tpmrm0 without it
+    /// The TPM: /dev/tpmrm0, swtpm:HOST:PORT or swtpm:/PATH. It is the credential by itself; beside --cert or another
+    /// credential it says where --key or --request-key is, /dev/tpmrm0 without it
     #[arg(long, value_name = "TPM")]
     pub(crate) tpm: Option<String>,
     /// Where the endorsement key is kept; 0x81010001 without it

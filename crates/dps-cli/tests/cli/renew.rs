@@ -14,11 +14,13 @@ use dps_emulator::{
     Behavior, CaCertificates, CertificatePolicy, Emulator, Enrollment, EventKind, Fault,
     GroupAttestation, Method, RetryAfter,
 };
+use rcgen::KeyPair;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use crate::{
-    request_certificate::verify_by_openssl,
+    request_certificate::{openssl, verify_by_openssl},
+    softhsm::SoftHsm,
     support::{Ended, Folder, KEY, Running, TRANSPORTS, closed_endpoint, dps, run, text},
 };
 
@@ -76,12 +78,16 @@ impl Service {
         command
     }
 
-    fn register(&self, transport: &str) {
+    fn registering(&self, transport: &str) -> Command {
         let path = self.path();
         let command = dps(&["register", "--json", "--request-certificate", &path]);
         let mut command = self.reached(command, transport);
         command.args(["--registration-id", "dev", "--group-key-file", &self.group_key]);
-        let ended = run(&mut command);
+        command
+    }
+
+    fn register(&self, transport: &str) {
+        let ended = run(&mut self.registering(transport));
         assert_eq!(ended.code, 0, "{transport}: {ended:?}");
     }
 
@@ -307,4 +313,74 @@ fn the_units_for_systemd_are_sound_and_their_commands_renew_when_it_is_due() {
     let renewed = ran("ExecStart");
     assert_eq!(renewed.code, 0, "{renewed:?}");
     assert_ne!(service.content(), former);
+}
+
+#[test]
+fn a_key_in_a_token_stays_there_and_renews_its_certificate() {
+    let service = Service::start();
+    let files = Folder::new();
+    let Some(hsm) = SoftHsm::new(files.path("").as_ref()) else { return };
+    let key = KeyPair::generate().unwrap();
+    hsm.import("dev", "01", &key.serialize_pem());
+    let uri = hsm.uri("dev");
+    let by_token = |mut command: Command| {
+        command.args(["-vv", "--request-key", &uri]).env(SoftHsm::VARIABLE, hsm.config());
+        command
+    };
+    let folder = CertificateFolder::open(service.path()).unwrap();
+    let mut former = Vec::new();
+    for transport in TRANSPORTS {
+        let registered = folder.load().is_ok();
+        let ended = run(&mut by_token(match registered {
+            true => service.renew(transport),
+            false => service.registering(transport),
+        }));
+        assert_eq!(ended.code, 0, "{transport}: {ended:?}");
+        assert_eq!(ended.json()["certificate"]["keyFile"], Value::Null, "{ended:?}");
+        assert!(!ended.stderr.contains("pin-value=1"), "{ended:?}");
+        let stored = folder.load().unwrap();
+        assert!(stored.key_pem().is_none() && !folder.key_path().exists(), "{transport}");
+        assert_ne!(stored.chain_pem(), former, "{transport}");
+        former = stored.chain_pem().to_vec();
+        verify_by_openssl(&service.folder, &folder.chain_path().display().to_string());
+    }
+    let status = run(&mut dps(&["cert", "status", "--json", &service.path()])).json();
+    assert_eq!((&status["keyFile"], &status["keyFits"]), (&Value::Null, &Value::Null));
+    let lines = run(&mut dps(&["cert", "status", &service.path()])).stdout;
+    assert!(lines.ends_with("key         not stored here\n"), "{lines}");
+    let error = run(&mut service.renew("http")).failed("configuration");
+    assert!(text(&error, "message").contains("say with --request-key where it is"), "{error}");
+    assert_eq!(folder.load().unwrap().chain_pem(), former);
+}
+
+#[test]
+fn a_key_that_is_given_is_the_one_of_the_certificate() {
+    let service = Service::start();
+    let pem = KeyPair::generate().unwrap().serialize_pem();
+    let key = service.folder.file("own.key", &pem);
+    let ended = run(service.registering("http").args(["--request-key", &key]));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let public = |file: &str| openssl(&["pkey", "-pubout", "-in", file]);
+    assert_eq!(public(&key), public(&format!("{}/key.pem", service.path())));
+    let ended = run(service.renew("http").env("DPS_REQUEST_KEY", &key));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(public(&key), public(&format!("{}/key.pem", service.path())));
+    let ended = run(&mut service.renew("http"));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_ne!(public(&key), public(&format!("{}/key.pem", service.path())));
+
+    let former = service.content();
+    let refused = |given: &str, kind: &str, says: &str| {
+        let error = run(service.renew("http").args(["--request-key", given])).failed(kind);
+        assert!(text(&error, "message").contains(says), "{says}: {error}");
+        assert_eq!(service.content(), former);
+    };
+    refused("/no/such", "configuration", "--request-key \"/no/such\": the file can't be read");
+    refused(&service.group_key, "configuration", "--request-key");
+    refused("tpm:7", "configuration", "--request-key");
+    let command = dps(&["register", "--json", "--registration-id", "dev", "--request-key", &key]);
+    let mut command = service.reached(command, "http");
+    let error = run(command.args(["--group-key-file", &service.group_key]));
+    let error = error.failed("configuration");
+    assert!(text(&error, "message").contains("it needs --request-certificate too"), "{error}");
 }

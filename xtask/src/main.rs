@@ -43,7 +43,7 @@ const TASKS: &[(&str, &str, Run)] = &[
     ("requirements", "which tests hold which requirement; none is without", requirements::run),
     ("no-std", "the state machine builds without std", no_std::run),
     ("features", "every combination of features, and what none may pull in", features::run),
-    ("readme", "every command in README.md works", readme::run),
+    ("readme", "every command in README.md and docs/identity.md works", readme::run),
     ("peers", "unmodified SDKs register against the emulator", peers::run),
     ("faults", "faults x steps x transports, drops, retry-after, random schedules", suite::faults),
     ("fuzz", "a search by coverage for inputs that break something", fuzz::run),

@@ -1,9 +1,11 @@
-//! `cargo xtask readme`: what README.md tells people to type works.
+//! `cargo xtask readme`: what README.md and docs/identity.md tell people to type works.
 //!
 //! - Each fenced `sh` block is run from the root as one script that stops at its first failure. One that calls CI
 //!   itself (`cargo xtask TASK`) is not run, since it may be what runs this; its task has to exist.
 //! - "Quick start" is two blocks of one command each: the first says `assigned`, the second is the first line of
 //!   what `.ci/run` runs.
+//!
+//! Each `sh` block of docs/identity.md is run in an empty folder, with the variables that the page names, and says `assigned`.
 //!
 //! The flags and exit codes that it names are held by a test of `dps-cli`, which knows them all.
 
@@ -12,8 +14,8 @@ use std::time::Duration;
 use xshell::Shell;
 
 use crate::{
-    TASKS,
-    process::{Result, Running, in_ci},
+    TASKS, packages,
+    process::{Result, Running, build, in_ci},
 };
 
 /// Enough for the command that builds everything for release.
@@ -40,11 +42,41 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
         let script = script.envs(QUICK_RELEASE.iter().filter(|_| in_ci()).copied());
         let output = Running::start(script)?.read(LIMIT)?;
         print!("{output}");
-        if section == QUICK_START && !output.lines().any(|line| line.starts_with("assigned")) {
-            return Err(
-                format!("no line of what it prints begins with `assigned`:\n{block}").into()
-            );
+        if section == QUICK_START {
+            is_assigned(&output, block)?;
         }
+    }
+    identity(shell)
+}
+
+fn is_assigned(output: &str, block: &str) -> Result<(), String> {
+    match output.lines().any(|line| line.starts_with("assigned")) {
+        true => Ok(()),
+        false => Err(format!("no line of what it prints begins with `assigned`:\n{block}")),
+    }
+}
+
+/// Ends what a block has left running, and keeps its exit code.
+const AT_THE_END: &str = "trap 'code=$?; trap : TERM; kill 0; exit $code' EXIT";
+
+fn identity(shell: &Shell) -> Result {
+    if in_ci() {
+        packages::install_for_tests(shell)?;
+    }
+    let page = shell.read_file("docs/identity.md")?;
+    let variables = page.lines().find(|line| line.starts_with("export DPS_"));
+    let variables = variables.ok_or("docs/identity.md names no variables")?;
+    let dps = build(shell, "dps", "cli")?;
+    let folder = dps.parent().ok_or("dps is in no folder")?.to_string_lossy().into_owned();
+    let path = format!("{folder}:{}", std::env::var("PATH")?);
+    for (_, block) in blocks(&page)? {
+        let folder = shell.create_temp_dir()?;
+        let _there = shell.push_dir(folder.path());
+        let script = format!("{AT_THE_END}\n{variables}\n{block}");
+        let script = shell.cmd("setsid").args(["-w", "sh", "-e", "-u", "-c", &script]);
+        let output = Running::start(script.env("PATH", &path))?.read(LIMIT)?;
+        print!("{output}");
+        is_assigned(&output, block)?;
     }
     Ok(())
 }

@@ -27,7 +27,11 @@ const BARE: Figures =
 
 const DEVICE: &str = "bench-1";
 
-/// Prints the table; arguments name transports, none means all.
+/// What features add to a program that shows a certificate over HTTP.
+const FEATURES: [&str; 3] = ["csr", "pkcs11", "tpm"];
+
+/// Prints the table; arguments name transports, none means all. `sizes` prints what the features for identities add
+/// instead.
 fn main() -> Result {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // The folder of the programs that cargo builds is two above this one's.
@@ -35,6 +39,9 @@ fn main() -> Result {
     let target = this.parent().and_then(Path::parent).ok_or("no target folder")?.to_owned();
     let folder = target.join("bench");
     fs::create_dir_all(&folder)?;
+    if arguments == ["sizes"] {
+        return sizes(&target);
+    }
 
     let runtime = tokio::runtime::Runtime::new()?;
     let key = SymmetricKey::random()?;
@@ -70,8 +77,8 @@ fn main() -> Result {
         );
         let files = ["--ca-file", &ca, "--symmetric-key-file", &key];
         let command = flags.split(' ').chain(files).map(str::to_owned).collect();
-        let app =
-            Client { program: build_minimal(name, &target)?, port, arguments: minimal.into() };
+        let program = build_example("minimal", &name.replace("-ws", ",websocket"), &target)?;
+        let app = Client { program, port, arguments: minimal.into() };
         print_row(&format!("{name} app"), &app.measure()?);
         let program = target.join("release/dps");
         print_row(
@@ -87,14 +94,30 @@ fn main() -> Result {
     Ok(())
 }
 
-/// The example `minimal` with nothing but one transport.
-fn build_minimal(transport: &str, target: &Path) -> Result<PathBuf> {
-    let features = transport.replace("-ws", ",websocket");
-    let example = ["--example", "minimal", "--no-default-features", "--features", &features];
+/// Prints what each feature adds to the example `identity`.
+fn sizes(target: &Path) -> Result {
+    let size = |features: &str| -> Result<u64> {
+        Ok(fs::metadata(build_example("identity", features, target)?)?.len())
+    };
+    let without = size("http")?;
+    println!(
+        "| feature | bytes of the program | adds, KiB |\n|---|---|---|\n| (none) | {without} | |"
+    );
+    for feature in FEATURES {
+        let with = size(&format!("http,{feature}"))?;
+        let adds = (with as f64 - without as f64) / 1024.0;
+        println!("| `{feature}` | {with} | {adds:.0} |");
+    }
+    Ok(())
+}
+
+/// An example with these features and no others.
+fn build_example(name: &str, features: &str, target: &Path) -> Result<PathBuf> {
+    let example = ["--example", name, "--no-default-features", "--features", features];
     let package = ["build", "--profile", "minimal", "--locked", "--package", "dps-client"];
     cargo(&[&package[..], &example].concat())?;
-    let copy = target.join("bench").join(format!("minimal-{transport}"));
-    fs::copy(target.join("minimal/examples/minimal"), &copy)?;
+    let copy = target.join("bench").join(format!("{name}-{}", features.replace(',', "-")));
+    fs::copy(target.join("minimal/examples").join(name), &copy)?;
     Ok(copy)
 }
 

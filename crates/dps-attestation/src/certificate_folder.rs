@@ -217,6 +217,9 @@ impl CertificateFolder {
             match reload::read(&path) {
                 Ok((content, _)) => Ok(Some(content)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound && name == KEY => Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(wrong(&path, "it was removed; ask for a new certificate"))
+                }
                 Err(error) => Err(failed(&path, &error)),
             }
         };

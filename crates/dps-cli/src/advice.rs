@@ -20,6 +20,8 @@ pub(crate) enum CredentialKind {
     SymmetricKey,
     GroupKey,
     X509,
+    /// A certificate that is to be renewed.
+    Stored,
     Tpm,
 }
 
@@ -28,7 +30,8 @@ impl From<&Credential> for CredentialKind {
         match credential {
             Credential::SymmetricKey(_) | Credential::SymmetricKeyFile(_) => Self::SymmetricKey,
             Credential::GroupKeyFile(_) => Self::GroupKey,
-            Credential::X509(_) | Credential::Stored(..) => Self::X509,
+            Credential::X509(_) => Self::X509,
+            Credential::Stored(..) => Self::Stored,
             Credential::Tpm(_) => Self::Tpm,
         }
     }
@@ -88,6 +91,9 @@ impl Advice {
                     Some("a device's own key goes to --symmetric-key-file".to_owned())
                 }
                 CredentialKind::X509 => None,
+                CredentialKind::Stored => {
+                    Some("the enrollment may know only the credential that the device was shipped with; give that, like --symmetric-key-file".to_owned())
+                }
                 CredentialKind::Tpm => {
                     Some("dps tpm show prints the endorsement key for the enrollment".to_owned())
                 }

@@ -352,6 +352,34 @@ fn a_folder_that_can_not_be_used_is_refused_by_name() {
 }
 
 #[test]
+fn a_pair_that_was_removed_or_damaged_is_named_and_replaced() {
+    type Harm = fn(&Path) -> io::Result<()>;
+    let cases: [(&str, Harm); 4] = [
+        ("pairs/1/chain.pem\": it was removed; ask", |folder| {
+            fs::remove_dir_all(folder.join("pairs"))
+        }),
+        ("pairs/1/chain.pem\": it was removed; ask", |folder| {
+            fs::remove_file(folder.join("pairs/1/chain.pem"))
+        }),
+        ("pump/chain.pem\": it is empty", |folder| fs::write(folder.join("chain.pem"), "")),
+        ("pump\": no certificate was stored in it yet", |folder| {
+            fs::remove_file(folder.join("current"))
+        }),
+    ];
+    for (says, harm) in cases {
+        let folder = missing("harmed");
+        let pair = Pair::new("first");
+        pair.store(&folder).unwrap();
+        harm(folder.path()).unwrap();
+        let message = folder.load().unwrap_err().to_string();
+        assert!(message.contains(says), "{message}");
+        pair.store(&folder).unwrap();
+        assert!(pair.is_in(&folder), "{says}");
+        forget(&folder);
+    }
+}
+
+#[test]
 fn what_does_not_belong_together_is_not_stored() {
     let folder = missing("mismatch");
     let [first, second] = ["first", "second"].map(Pair::new);

@@ -14,7 +14,7 @@ use dps_emulator::{
     Behavior, CaCertificates, CertificatePolicy, Emulator, Enrollment, EventKind, Fault,
     GroupAttestation, Method, RetryAfter,
 };
-use rcgen::KeyPair;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -197,8 +197,22 @@ fn a_renewal_that_fails_keeps_the_pair_and_says_when_to_try_next() {
     try_next_within(2..=4, &ended.json()["certificate"]);
     kept(&ended);
 
-    service.emulator.set_enabled(ISSUED, false).unwrap();
+    service.emulator.remove_enrollment(ISSUED).unwrap();
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = authority.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
+    let others = GroupAttestation::X509(CaCertificates::from_pem(&authority).unwrap());
+    service.emulator.add_enrollment(Enrollment::group("others", others)).unwrap();
     let ended = run(&mut service.renew("http"));
+    assert_eq!(ended.code, 3, "{ended:?}");
+    let error = &ended.json()["error"];
+    assert!(text(error, "hint").contains("the device was shipped with; give that"), "{error}");
+    try_next_within(2..=4, error);
+    kept(&ended);
+
+    service.emulator.set_enabled(BOOTSTRAP, false).unwrap();
+    let mut command = service.renew("http");
+    let ended = run(command.args(["--group-key-file", &service.group_key]));
     assert_eq!(ended.code, 3, "{ended:?}");
     try_next_within(2..=4, &ended.json()["error"]);
     kept(&ended);

@@ -12,7 +12,7 @@ use dps_emulator::{Behavior, Body, Delivery, Fault};
 use crate::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
+    let cases = [
         case!(garbage_is_a_protocol_error),
         case!(garbage_for_a_query_is_a_protocol_error),
         case!(an_empty_body_is_a_protocol_error),
@@ -30,7 +30,8 @@ pub(crate) fn cases() -> Vec<Case> {
         case!(an_odd_field_costs_no_assignment),
         case!(an_odd_byte_does_not_make_a_refusal_fatal),
         case!(an_operation_id_of_any_characters_is_asked_about),
-    ]
+    ];
+    cases.into_iter().map(Case::after_the_handshake).collect()
 }
 
 async fn protocol_error(

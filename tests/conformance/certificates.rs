@@ -27,16 +27,18 @@ const P384: &[u8] = include_bytes!("../../crates/dps-attestation/tests/data/p384
 
 pub(crate) fn cases() -> Vec<Case> {
     vec![
-        case!(a_certificate_that_is_asked_for_comes_with_its_whole_chain),
+        case!(a_certificate_that_is_asked_for_comes_with_its_whole_chain).after_the_handshake(),
         case!(a_device_asks_checks_and_registers_with_its_new_certificate),
-        case!(a_chain_is_told_by_keys_and_signatures_whatever_the_order_it_came_in),
-        case!(a_chain_comes_after_polls_too),
-        case!(assigned_without_the_chain_is_an_outcome_of_its_own),
-        case!(what_is_no_chain_costs_no_assignment),
-        case!(a_request_for_a_certificate_is_refused_by_what_is_wrong_with_it),
-        case!(an_api_version_that_was_given_is_kept_for_a_certificate_too),
-        case!(one_client_registers_with_and_without_a_certificate),
-        case!(a_trust_bundle_and_a_connection_profile_are_handed_over),
+        case!(a_chain_is_told_by_keys_and_signatures_whatever_the_order_it_came_in)
+            .after_the_handshake(),
+        case!(a_chain_comes_after_polls_too).after_the_handshake(),
+        case!(assigned_without_the_chain_is_an_outcome_of_its_own).after_the_handshake(),
+        case!(what_is_no_chain_costs_no_assignment).after_the_handshake(),
+        case!(a_request_for_a_certificate_is_refused_by_what_is_wrong_with_it)
+            .after_the_handshake(),
+        case!(an_api_version_that_was_given_is_kept_for_a_certificate_too).after_the_handshake(),
+        case!(one_client_registers_with_and_without_a_certificate).after_the_handshake(),
+        case!(a_trust_bundle_and_a_connection_profile_are_handed_over).after_the_handshake(),
     ]
 }
 
@@ -98,10 +100,10 @@ async fn a_certificate_that_is_asked_for_comes_with_its_whole_chain(cell: Cell) 
 async fn a_device_asks_checks_and_registers_with_its_new_certificate(cell: Cell) {
     let mut bench = Bench::with(cell, issuing(Behavior::new())).await;
     let key = match cell.credential {
-        Credential::SymmetricKey | Credential::X509 => RequestKey::generate(),
+        Credential::SymmetricKey | Credential::X509 | Credential::Tpm => RequestKey::generate(),
         Credential::GroupKey => RequestKey::from_pem(RSA),
         Credential::Signer => RequestKey::from_pem(P384),
-        Credential::X509SigningKey | Credential::X509SoftHsm => {
+        Credential::X509SigningKey | Credential::X509SoftHsm | Credential::X509Swtpm => {
             let identity = bench.config.attestation.x509().unwrap();
             RequestKey::from_signing_key(identity.certified_key().key.clone())
         }

@@ -21,11 +21,12 @@ mod signers;
 mod stages;
 mod statuses;
 mod throttling;
+mod tpm;
 mod unasked;
 
 use std::{pin::Pin, process::ExitCode, time::Duration};
 
-use dps_conformance::{Cell, Credential, SoftHsm, with_hardware};
+use dps_conformance::{Cell, SharedTpm, with_hardware};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// What must hold, for one cell.
@@ -44,6 +45,22 @@ struct Skip {
 }
 
 impl Case {
+    /// It ends before the device shows its credential.
+    fn before_the_credential(self) -> Self {
+        self.skip("the device does not get to show its credential", Cell::has_hardware)
+    }
+
+    /// It is about what comes after the TLS handshake.
+    fn after_the_handshake(self) -> Self {
+        let reason = "a key that signs the TLS handshake has no part in what comes after it";
+        self.skip(reason, Cell::has_tls_hardware)
+    }
+
+    /// It must be over within so short a time that a TPM at work on a busy machine would spoil it.
+    fn within_a_short_time(self) -> Self {
+        self.skip("hardware takes some of the short time that it measures", Cell::has_hardware)
+    }
+
     fn skip(mut self, reason: &'static str, cells: fn(Cell) -> bool) -> Self {
         self.skips.push(Skip { cells, reason });
         self
@@ -86,6 +103,8 @@ fn run_cases() -> ExitCode {
     ]
     .into_iter()
     .flatten()
+    .map(|case| case.skip(tpm::NOT_OFFERED, |cell| !cell.is_offered()))
+    .chain(tpm::cases())
     .collect();
     // Cell by cell, so that cases that wait run beside those that compute.
     let trials = Cell::all().flat_map(|cell| cases.iter().map(move |case| trial(case, cell)));
@@ -94,16 +113,20 @@ fn run_cases() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Most of a case's time is waiting.
     arguments.test_threads.get_or_insert(12);
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    SharedTpm::end_all();
+    conclusion.exit_code()
 }
 
 fn trial(case: &Case, cell: Cell) -> Trial {
     let (name, run) = (format!("{}::{cell}", case.name), case.run);
-    let skip = case.skips.iter().find(|skip| (skip.cells)(cell)).map(|skip| skip.reason);
-    let lacks_token = cell.credential == Credential::X509SoftHsm && SoftHsm::library().is_none();
-    let lacks_token = lacks_token && std::env::var_os("CI").is_none();
-    match skip.or(lacks_token.then_some("SoftHSM is missing: install softhsm2")) {
-        Some(reason) => Trial::test(name, || Ok(())).with_kind(reason).with_ignored_flag(true),
+    let ignored =
+        |name, why: String| Trial::test(name, || Ok(())).with_kind(why).with_ignored_flag(true);
+    if let Some(skip) = case.skips.iter().find(|skip| (skip.cells)(cell)) {
+        return ignored(name, skip.reason.to_owned());
+    }
+    match cell.credential.missing_package() {
+        Some(package) => ignored(name, format!("the Debian package {package} is not installed")),
         None => Trial::test(name, move || run_in(cell, run)),
     }
 }

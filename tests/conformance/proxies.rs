@@ -9,15 +9,15 @@ use crate::{Case, case};
 pub(crate) fn cases() -> Vec<Case> {
     vec![
         case!(a_proxy_is_gone_through),
-        case!(a_proxy_with_a_password_is_gone_through),
-        case!(a_proxy_that_wants_a_password_is_named),
-        case!(a_proxy_that_refuses_is_named),
-        case!(a_proxy_may_open_a_tunnel_in_odd_words),
-        case!(a_proxy_that_wants_another_authentication_is_named),
-        case!(a_proxy_that_closes_is_named),
-        case!(a_proxy_that_dies_in_the_tunnel_is_a_tls_error),
-        case!(a_proxy_that_is_not_there_is_never_gone_around),
-        case!(an_exempted_host_is_reached_directly),
+        case!(a_proxy_with_a_password_is_gone_through).before_the_credential(),
+        case!(a_proxy_that_wants_a_password_is_named).before_the_credential(),
+        case!(a_proxy_that_refuses_is_named).before_the_credential(),
+        case!(a_proxy_may_open_a_tunnel_in_odd_words).before_the_credential(),
+        case!(a_proxy_that_wants_another_authentication_is_named).before_the_credential(),
+        case!(a_proxy_that_closes_is_named).before_the_credential(),
+        case!(a_proxy_that_dies_in_the_tunnel_is_a_tls_error).before_the_credential(),
+        case!(a_proxy_that_is_not_there_is_never_gone_around).before_the_credential(),
+        case!(an_exempted_host_is_reached_directly).before_the_credential(),
     ]
 }
 

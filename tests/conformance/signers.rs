@@ -15,7 +15,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let without_signer: fn(Cell) -> bool = |cell| cell.credential != Credential::Signer;
     let without_signing_key: fn(Cell) -> bool =
         |cell| cell.credential != Credential::X509SigningKey;
-    let reason = "the key is in memory";
+    let reason = "it tells another kind of key what to do";
     vec![
         case!(a_slow_signer_is_a_timeout_that_says_so).skip(reason, without_signer),
         case!(the_error_of_a_failing_signer_is_handed_on).skip(reason, without_signer),

@@ -28,7 +28,7 @@ const NEVER_FOUND: &str = "never-found.example";
 const AT_EACH: usize = 3;
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![case!(clients_of_one_configuration_each_name_their_own_stage)]
+    vec![case!(clients_of_one_configuration_each_name_their_own_stage).within_a_short_time()]
 }
 
 /// Many clients from clones of one configuration run at once, each led to another peer, and each peer lets them hang

@@ -7,16 +7,17 @@ use dps_emulator::{Behavior, Outcome};
 use crate::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
+    let cases = [
         case!(failed_is_an_error_with_code_and_message),
         case!(failed_after_polls_is_the_same_error),
         case!(disabled_enrollment_is_an_error_of_its_own),
         case!(disabled_outcome_is_an_error_of_its_own),
         case!(unknown_status_keeps_body_and_result),
         case!(unknown_status_of_a_query_keeps_body_and_result),
-        case!(unassigned_with_an_operation_is_polled),
+        case!(unassigned_with_an_operation_is_polled).within_a_short_time(),
         case!(status_words_have_no_case),
-    ]
+    ];
+    cases.into_iter().map(Case::after_the_handshake).collect()
 }
 
 async fn rejection(cell: Cell, behavior: Behavior) -> Box<dps_client::RejectionError> {

@@ -9,13 +9,13 @@ use dps_emulator::{Behavior, EventKind, Fault, Operation, RetryAfter};
 use crate::{Case, case};
 
 pub(crate) fn cases() -> Vec<Case> {
-    vec![
+    let cases = [
         case!(throttled_then_assigned),
         case!(throttled_query_then_assigned),
         case!(every_5xx_on_register_is_tried_again),
         case!(every_5xx_on_a_query_is_asked_again),
         case!(a_conflict_of_one_identity_is_tried_again),
-        case!(throttled_to_the_end_is_a_rejection),
+        case!(throttled_to_the_end_is_a_rejection).within_a_short_time(),
         case!(a_throttle_past_the_deadline_fails_at_once),
         case!(an_assigning_past_the_deadline_fails_at_once),
         case!(retry_after_in_seconds_is_never_undercut),
@@ -34,7 +34,8 @@ pub(crate) fn cases() -> Vec<Case> {
             },
         ),
         case!(other_refusals_fail_at_once),
-    ]
+    ];
+    cases.into_iter().map(Case::after_the_handshake).collect()
 }
 
 async fn throttled_then_assigned(cell: Cell) {

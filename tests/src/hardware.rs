@@ -35,11 +35,9 @@ pub fn with_hardware(run: impl FnOnce() -> ExitCode) -> ExitCode {
     if ended.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The key in the token of this process, and its URI.
-pub(crate) fn key_in_token() -> (KeyPair, String) {
+/// The URI of the key in the token of this process.
+pub(crate) fn key_in_token() -> String {
     let folder = std::env::var_os(FOLDER).map(PathBuf::from);
     let folder = folder.expect("SoftHSM; install the Debian package softhsm2");
-    let pem = fs::read_to_string(folder.join(format!("{LABEL}.pem"))).expect("the key's file");
-    let uri = SoftHsm::in_folder(&folder).uri(LABEL);
-    (KeyPair::from_pem(&pem).expect("a key"), uri)
+    SoftHsm::in_folder(&folder).uri(LABEL)
 }

@@ -1,9 +1,15 @@
 //! Devices with their keys and certificates, made on the spot.
 
+use std::sync::Arc;
+
 use dps_client::X509Identity;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    KeyUsagePurpose, SubjectPublicKeyInfo, date_time_ymd,
+};
+use rustls::{
+    pki_types::{CertificateDer, pem::PemObject},
+    sign::SigningKey,
 };
 
 /// A certificate authority.
@@ -43,13 +49,7 @@ impl Authority {
     /// A device's certificate, valid for decades.
     #[must_use]
     pub fn device(&self, common_name: &str) -> Device {
-        self.issue(key(), named(common_name))
-    }
-
-    /// As [`Self::device`], for a key that is there already.
-    #[must_use]
-    pub fn device_with(&self, key: KeyPair, common_name: &str) -> Device {
-        self.issue(key, named(common_name))
+        self.issue(named(common_name))
     }
 
     /// A device's certificate that expired years ago.
@@ -58,10 +58,23 @@ impl Authority {
         let mut params = named(common_name);
         params.not_before = date_time_ymd(2015, 1, 1);
         params.not_after = date_time_ymd(2020, 1, 1);
-        self.issue(key(), params)
+        self.issue(params)
     }
 
-    fn issue(&self, key: KeyPair, params: CertificateParams) -> Device {
+    /// A device whose key is outside of the process, with this authority's certificate in its chain.
+    #[must_use]
+    pub fn identity(&self, common_name: &str, key: Arc<dyn SigningKey>) -> X509Identity {
+        let public = key.public_key().expect("a public key");
+        let public = SubjectPublicKeyInfo::from_der(&public).expect("a public key");
+        let params = named(common_name);
+        let leaf = params.signed_by(&public, &self.issuer).expect("a device's certificate");
+        let own = CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a certificate");
+        let chain = vec![leaf.der().to_vec(), own.to_vec()];
+        X509Identity::from_signing_key(chain, key).expect("a usable identity")
+    }
+
+    fn issue(&self, params: CertificateParams) -> Device {
+        let key = key();
         let certificate = params.signed_by(&key, &self.issuer).expect("a device's certificate");
         Device { certificate: certificate.pem(), chain: String::new(), key: key.serialize_pem() }
     }

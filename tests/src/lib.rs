@@ -4,6 +4,7 @@
 //! `conformance/main.rs` runs every case in every cell.
 #![expect(
     clippy::expect_used,
+    clippy::indexing_slicing,
     reason = "a bench that can't be set up fails the test that wants it"
 )]
 
@@ -14,8 +15,10 @@ mod hardware;
 mod identity;
 mod outside_key;
 mod proxy;
+mod shared_tpm;
 mod signer;
 mod softhsm;
+mod swtpm;
 mod trials;
 
 pub use bench::{Bench, DEVICE, adjusted, config_for, fast, settle};
@@ -26,6 +29,8 @@ pub use hardware::with_hardware;
 pub use identity::{Authority, Device};
 pub use outside_key::OutsideKey;
 pub use proxy::{ProxyScript, TestProxy};
+pub use shared_tpm::SharedTpm;
 pub use signer::{OutsideSigner, SignerConduct};
 pub use softhsm::SoftHsm;
+pub use swtpm::Swtpm;
 pub use trials::{TransportCase, run_on_every_transport};

@@ -176,7 +176,7 @@ impl Config {
     /// what this machine's clock says. `date` is what the service's clock says, where its answer tells that.
     #[must_use]
     pub fn credential_hint(&self, date: Option<SystemTime>) -> Option<String> {
-        if self.attestation.sas_signer().is_some() {
+        if self.attestation.sas_signer().is_some() || self.attestation.tpm().is_some() {
             return Some(clock::describe(SystemTime::now(), date));
         }
         self.attestation.x509_in_use().map(|identity| {

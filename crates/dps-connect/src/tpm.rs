@@ -39,13 +39,15 @@ impl TpmLogin {
     /// The request with the public keys in its body.
     ///
     /// # Errors
-    /// [`Error::Credential`] with the TPM's words.
+    /// [`Error::Credential`] with the TPM's words; [`Error::Configuration`] when the body has no room for the keys.
     pub async fn complete(
         &self,
         request: &RegistrationRequest,
     ) -> Result<RegistrationRequest, Error> {
         let keys = self.keys().await?;
-        Ok(request.clone().tpm(keys.endorsement_key(), keys.storage_root_key()))
+        let request = request.clone().tpm(keys.endorsement_key(), keys.storage_root_key());
+        request.check()?;
+        Ok(request)
     }
 
     /// The SAS token that answers a challenge. It serves until the end of the registration.

@@ -30,6 +30,9 @@ mod secrets;
 #[expect(dead_code, unreachable_pub, reason = "it is part of a library elsewhere")]
 mod softhsm;
 mod support;
+#[path = "../../../../tests/src/swtpm.rs"]
+#[expect(dead_code, unreachable_pub, reason = "it is part of a library elsewhere")]
+mod swtpm;
 mod terminal;
 mod tpm;
 mod variables;

@@ -1,15 +1,13 @@
 //! `--tpm` and `dps tpm`, with a software TPM: `swtpm` of the Debian package of that name.
 
-use std::{
-    os::{fd::OwnedFd, unix::net::UnixListener},
-    process::{Child, Command, Stdio},
-};
-
 use dps_client::SymmetricKey;
 use dps_emulator::{Attestation, Emulator, Enrollment};
 use tokio::runtime::Runtime;
 
-use crate::support::{Folder, dps, run};
+use crate::{
+    support::{Folder, dps, run},
+    swtpm::Swtpm,
+};
 
 /// Ends the test when the software TPM is missing: as a failure in CI, as a skip that says so elsewhere.
 macro_rules! swtpm {
@@ -21,49 +19,9 @@ macro_rules! swtpm {
     };
 }
 
-/// One TPM in the state of the factory. It ends with its owner.
-struct Swtpm {
-    child: Child,
-    folder: Folder,
-}
-
-impl Swtpm {
-    fn start() -> Option<Self> {
-        let folder = Folder::new();
-        let socket = UnixListener::bind(folder.path("socket")).unwrap();
-        let child = Command::new("swtpm")
-            .args(["socket", "--tpm2", "--server", "type=unixio,fd=0"])
-            .args(["--flags", "not-need-init,startup-clear", "--tpmstate"])
-            .arg(format!("dir={}", folder.path("")))
-            .stdin(Stdio::from(OwnedFd::from(socket)))
-            .stderr(Stdio::null())
-            .spawn();
-        match child {
-            Ok(child) => Some(Self { child, folder }),
-            Err(error) => {
-                let why = format!("swtpm: {error}; install the Debian package swtpm");
-                assert!(std::env::var("CI").is_err(), "{why}");
-                eprintln!("SKIPPED: {why}");
-                None
-            }
-        }
-    }
-
-    fn address(&self) -> String {
-        format!("swtpm:{}", self.folder.path("socket"))
-    }
-}
-
-impl Drop for Swtpm {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn a_tpm_is_shown_registers_and_signs_for_the_hub() {
-    let swtpm = swtpm!();
+    let (swtpm, files) = (swtpm!(), Folder::new());
     let shown = run(&mut dps(&["tpm", "show", "--json", "--tpm", &swtpm.address()])).json();
     let text = |name: &str| shown[name].as_str().unwrap().to_owned();
     let (id, endorsement_key) = (text("registrationId"), text("endorsementKey"));
@@ -77,7 +35,7 @@ fn a_tpm_is_shown_registers_and_signs_for_the_hub() {
     let enrollment = Enrollment::individual(id.parse().unwrap(), attestation);
     let starting = Emulator::builder().enrollment(enrollment).start();
     let emulator = runtime.block_on(starting).unwrap();
-    let ca = swtpm.folder.file("ca.pem", emulator.ca_pem());
+    let ca = files.file("ca.pem", emulator.ca_pem());
     for (transport, port) in [
         ("http", emulator.https_port()),
         ("amqp", emulator.amqp_port()),
@@ -127,7 +85,7 @@ fn a_tpm_is_shown_registers_and_signs_for_the_hub() {
 
 #[test]
 fn what_a_tpm_can_not_do_is_said_before_any_io() {
-    let swtpm = swtpm!();
+    let (swtpm, files) = (swtpm!(), Folder::new());
     let register = |more: &[&str]| {
         let arguments = ["register", "--json", "--id-scope", "0ne1", "--endpoint", "localhost:1"];
         run(&mut dps(&[&arguments[..], more].concat()))
@@ -152,7 +110,7 @@ fn what_a_tpm_can_not_do_is_said_before_any_io() {
         let error = register(&more).failed("configuration");
         assert!(error["message"].as_str().unwrap().contains(says), "{flag}: {error}");
     }
-    let key = swtpm.folder.file("k", "a2V5IG9mIHRoZSB0ZXN0cyBvZiB0aGUgY29tbWFuZA==");
+    let key = files.file("k", "a2V5IG9mIHRoZSB0ZXN0cyBvZiB0aGUgY29tbWFuZA==");
     let error = register(&["--tpm", &swtpm.address(), "--symmetric-key-file", &key]);
     let error = error.failed("configuration");
     assert!(

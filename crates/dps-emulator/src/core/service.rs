@@ -181,7 +181,6 @@ impl Service {
     pub(crate) fn forget_devices(&mut self) {
         self.devices.clear();
         self.turns.clear();
-        self.tpms.clear();
     }
 
     /// Takes a registration: begins an operation, or goes on with the one that is under way.

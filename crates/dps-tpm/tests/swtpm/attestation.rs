@@ -3,7 +3,10 @@
 use dps_attestation::{Attestation, SasToken, SymmetricKey};
 use dps_tpm::{AuthenticationKey, TpmConfig, TpmError};
 
-use crate::support::{Act, Middleman, Swtpm, swtpm, wrapped, wrapped_bytes};
+use crate::{
+    support::{Act, Middleman, swtpm, wrapped, wrapped_bytes},
+    swtpm::Swtpm,
+};
 
 const KEY: [u8; 32] = [7; 32];
 const OTHER_KEY: [u8; 32] = [9; 32];

@@ -12,7 +12,10 @@ use std::{
 use dps_tpm::{Tpm, TpmConfig, TpmError, TpmKeys};
 use tokio::sync::mpsc;
 
-use crate::support::{Act, Middleman, Swtpm, swtpm, wrapped};
+use crate::{
+    support::{Act, Middleman, swtpm, wrapped},
+    swtpm::Swtpm,
+};
 
 const KEY: [u8; 32] = [7; 32];
 const NEW_KEY: [u8; 32] = [9; 32];
@@ -253,7 +256,7 @@ async fn an_answer_that_is_none_is_an_error_and_no_panic() {
         let listener = UnixListener::bind(&folder).unwrap();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            crate::support::read_frame(&mut stream).unwrap();
+            crate::swtpm::read_frame(&mut stream).unwrap();
             stream.write_all(nonsense).unwrap();
         });
         let tpm = Tpm::new(TpmConfig::new(format!("swtpm:{}", folder.display()).parse().unwrap()))

@@ -12,4 +12,7 @@ mod connection;
 mod handles;
 mod registration;
 mod support;
+#[path = "../../../../tests/src/swtpm.rs"]
+#[expect(unreachable_pub, reason = "it is part of a library elsewhere")]
+mod swtpm;
 mod tls;

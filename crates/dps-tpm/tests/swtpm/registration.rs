@@ -14,7 +14,10 @@ use dps_state_machine::{
 use dps_tpm::{Tpm, TpmError};
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::support::{Act, Middleman, Swtpm, swtpm};
+use crate::{
+    support::{Act, Middleman, swtpm},
+    swtpm::Swtpm,
+};
 
 const TEXT: &[u8] = b"hub.example/devices/pump-17\n1700000000";
 const TRANSPORTS: [&str; 3] = ["http", "amqp", "amqp-ws"];

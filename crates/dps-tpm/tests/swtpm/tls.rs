@@ -20,10 +20,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use crate::{
-    handles::ECC_STORAGE,
-    support::{Swtpm, swtpm},
-};
+use crate::{handles::ECC_STORAGE, support::swtpm, swtpm::Swtpm};
 
 /// Attributes of a key that signs what is given to it: fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, sign.
 const SIGN: [u8; 4] = [0, 4, 0, 0x72];
@@ -352,7 +349,7 @@ fn openssl(swtpm: &Swtpm, folder: &Path, arguments: &[&str]) -> Option<String> {
         .args(["genpkey", "-provider", "tpm2", "-provider", "default", "-out"])
         .arg(&path)
         .args(arguments)
-        .env("TPM2OPENSSL_TCTI", format!("cmd:socat - UNIX-CONNECT:{}", swtpm.path().display()))
+        .env("TPM2OPENSSL_TCTI", format!("cmd:socat - UNIX-CONNECT:{}", swtpm.socket().display()))
         .output();
     match status {
         Ok(output) if output.status.success() => Some(std::fs::read_to_string(path).unwrap()),
@@ -370,7 +367,7 @@ fn openssl(swtpm: &Swtpm, folder: &Path, arguments: &[&str]) -> Option<String> {
 #[tokio::test]
 async fn files_that_tpm2_openssl_made() {
     let swtpm = swtpm!();
-    let folder = swtpm.path().with_file_name("openssl");
+    let folder = swtpm.socket().with_file_name("openssl");
     std::fs::create_dir(&folder).unwrap();
     for arguments in [
         ["-algorithm", "EC", "-pkeyopt", "group:P-256"],

@@ -49,10 +49,6 @@ impl Tpms {
         self.0.remove(&key(registration_id));
     }
 
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
     /// The key of the last challenge, while its answer is taken.
     pub(super) fn nonce(&self, registration_id: &str, now: SystemTime) -> Option<SymmetricKey> {
         let tpm = self.0.get(&key(registration_id))?;

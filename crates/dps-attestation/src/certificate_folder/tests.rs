@@ -193,44 +193,44 @@ fn what_killed_processes_leave_over_does_not_grow() {
 #[test]
 fn an_error_at_any_step_keeps_a_whole_pair_and_names_the_path_and_what_to_do() {
     let [first, second, third] = ["first", "second", "third"].map(Pair::new);
-    for (number, says) in [
+    // No room, the quota, a read-only disk, no permission, input and output: one after the other, step by step.
+    let errors = [
         (28, "; make room on the disk and try again"),
         (122, "; make room on the disk and try again"),
         (30, "; name a folder on a disk that can be written"),
         (13, "; run as the user that owns it, or name another folder"),
         (5, "(os error 5)"),
-    ] {
-        let mut failures = 0;
-        for step in 0.. {
-            let folder = missing(&format!("error-{number}"));
-            first.store(&folder).unwrap();
-            third.store(&folder).unwrap();
-            STOP.set(Some((step, Stop::Fail(number))));
-            let stored = second.store(&folder);
-            let untouched = STOP.take().is_some();
-            let is_new = second.is_in(&folder);
-            assert!(is_new || third.is_in(&folder), "step {step}");
-            match stored {
-                Ok(()) => assert!(is_new),
-                Err(error) => {
-                    failures += 1;
-                    let message = error.to_string();
-                    let path = format!("certificate folder \"{}", folder.path().display());
-                    assert!(message.starts_with(&path) && message.ends_with(says), "{message}");
-                    let new = format!("pairs/{}", if is_new { 4 } else { 3 });
-                    assert!(!listing(folder.path()).contains_key(&new), "step {step}");
-                }
-            }
-            third.store(&folder).unwrap();
-            let used = number_in_use(&folder);
-            assert_eq!(listing(folder.path()), whole(used, Some(used - 1)), "step {step}");
-            forget(&folder);
-            if untouched {
-                break;
+    ];
+    let mut failures = 0;
+    for (step, (number, says)) in (0..).zip(errors.into_iter().cycle()) {
+        let folder = missing("error");
+        first.store(&folder).unwrap();
+        third.store(&folder).unwrap();
+        STOP.set(Some((step, Stop::Fail(number))));
+        let stored = second.store(&folder);
+        let untouched = STOP.take().is_some();
+        let is_new = second.is_in(&folder);
+        assert!(is_new || third.is_in(&folder), "step {step}");
+        match stored {
+            Ok(()) => assert!(is_new),
+            Err(error) => {
+                failures += 1;
+                let message = error.to_string();
+                let path = format!("certificate folder \"{}", folder.path().display());
+                assert!(message.starts_with(&path) && message.ends_with(says), "{message}");
+                let new = format!("pairs/{}", if is_new { 4 } else { 3 });
+                assert!(!listing(folder.path()).contains_key(&new), "step {step}");
             }
         }
-        assert!(failures > 12, "{failures} steps failed");
+        third.store(&folder).unwrap();
+        let used = number_in_use(&folder);
+        assert_eq!(listing(folder.path()), whole(used, Some(used - 1)), "step {step}");
+        forget(&folder);
+        if untouched {
+            break;
+        }
     }
+    assert!(failures > 12, "{failures} steps failed");
 }
 
 #[test]

@@ -220,8 +220,11 @@ fn after_scheme(text: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case(SCHEME).then_some(rest)
 }
 
-/// `file:PATH`, or `file://` with no host or this one.
+/// `file:PATH`, `file://` with no host or this one, or an absolute path alone, as other programs take it.
 fn path_of_file(source: &str) -> Option<PathBuf> {
+    if source.starts_with('/') {
+        return Some(source.into());
+    }
     let path = source.strip_prefix("file:")?;
     let path = match path.strip_prefix("//") {
         Some(with_host) => with_host.strip_prefix("localhost").unwrap_or(with_host),
@@ -428,6 +431,7 @@ mod tests {
             ("file:///etc/my%20pin", "/etc/my pin"),
             ("file://localhost/etc/pin", "/etc/pin"),
             ("file:pin", "pin"),
+            ("/etc/pin", "/etc/pin"),
         ] {
             let uri = uri(&format!("pkcs11:?pin-source={source}"));
             let found = uri.pin_source().unwrap();

@@ -7,8 +7,8 @@ use cryptoki::{
     },
     types::Ulong,
 };
+use ring::digest::{SHA256, SHA384, SHA512, digest};
 use rustls::SignatureScheme;
-use sha2::{Digest, Sha256, Sha384, Sha512};
 
 use crate::object::Kind;
 
@@ -119,11 +119,12 @@ fn ways(scheme: SignatureScheme) -> Option<(Hash, [(Mechanism<'static>, Input); 
 
 impl Hash {
     fn of(self, message: &[u8]) -> Vec<u8> {
-        match self {
-            Self::Sha256 => Sha256::digest(message).to_vec(),
-            Self::Sha384 => Sha384::digest(message).to_vec(),
-            Self::Sha512 => Sha512::digest(message).to_vec(),
-        }
+        let algorithm = match self {
+            Self::Sha256 => &SHA256,
+            Self::Sha384 => &SHA384,
+            Self::Sha512 => &SHA512,
+        };
+        digest(algorithm, message).as_ref().to_vec()
     }
 
     fn info(self, message: &[u8]) -> Vec<u8> {

@@ -124,8 +124,9 @@ impl Pkcs11Key {
                     return Ok(signature);
                 }
                 Err(Failed::Lost(failure)) => {
-                    tracing::debug!(token = %current.token.label, ?failure, "opening the token anew");
-                    lost = Some(current.token.failed(&failure));
+                    let error = current.token.failed(&failure);
+                    tracing::debug!(%error, "opening the token anew");
+                    lost = Some(error);
                 }
                 Err(Failed::ForGood(error)) => {
                     *open = Some(current);

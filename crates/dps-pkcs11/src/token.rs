@@ -1,7 +1,6 @@
 //! Finding a token and being let in.
 
 use std::{
-    collections::HashSet,
     hash::{BuildHasher, RandomState},
     sync::{LazyLock, Mutex},
 };
@@ -154,7 +153,7 @@ impl Token {
         }
         let error = self.failed(&failure);
         if matches!(error, Pkcs11Error::Pin { problem: PinProblem::Wrong, .. }) {
-            refused.insert(digest);
+            refused.push(digest);
         }
         Err(error)
     }
@@ -162,5 +161,5 @@ impl Token {
 
 /// The PINs that tokens refused in this process, by a keyed hash of token and PIN: a program that tries again must not lock
 /// the token.
-static REFUSED: LazyLock<Mutex<HashSet<u64>>> = LazyLock::new(Mutex::default);
+static REFUSED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 static KEYED: LazyLock<RandomState> = LazyLock::new(RandomState::new);

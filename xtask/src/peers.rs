@@ -3,6 +3,17 @@
 //! Each peer has a folder in tests/peers with its pinned packages and a script that registers one device as a JSON
 //! file asks, and prints how it ended. To add a peer, write that folder and a table in tests/peers/peers.toml.
 
+#[path = "../../tests/src/swtpm.rs"]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "it is part of a library of tests elsewhere"
+)]
+mod swtpm;
+mod tpm;
+
 use std::{
     collections::BTreeMap,
     io::ErrorKind,
@@ -28,6 +39,8 @@ struct Peer {
     install: String,
     register: String,
     ca_variable: String,
+    #[serde(default)]
+    tpm: bool,
     transports: Vec<String>,
     #[serde(default)]
     skips: BTreeMap<String, String>,
@@ -40,35 +53,51 @@ const PORTS: &str = "--https-port 443 --mqtt-port 8883 --amqp-port 5671";
 const KNOWN: &str = "peer-by-certificate";
 const FOREIGN: &str = "peer-by-foreign-certificate";
 
-/// Runs every peer, transport and credential, good and bad.
-pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
+/// Runs every peer, or those that are named, by every transport and credential, good and bad.
+pub(crate) fn run(shell: &Shell, named: &[String]) -> Result {
     let peers: BTreeMap<String, Peer> =
         toml::from_str(&shell.read_file("tests/peers/peers.toml")?)?;
     let mut faults = Vec::new();
-    for (name, peer) in peers {
+    let wanted = |name: &str| named.is_empty() || named.iter().any(|wanted| wanted == name);
+    for (name, peer) in peers.into_iter().filter(|(name, _)| wanted(name)) {
         if let Some(reason) = missing(shell, &peer.needs, PORTS)? {
             println!("skipped: {name}: {reason}");
             continue;
         }
         let folder = install(shell, &name, &peer)?;
+        if peer.tpm {
+            faults.extend(tpm::run(shell, &name, &peer, &folder)?);
+            continue;
+        }
         for (family, device) in [("known", KNOWN), ("foreign", FOREIGN)] {
             let make = cmd!(shell, "tests/peers/certificates.sh {folder} {family} {device}");
             make.ignore_stderr().run()?;
         }
-        let (_running, emulator) = emulate(shell, &folder, &folder.join("known-root.pem"))?;
+        let group_ca = folder.join("known-root.pem");
+        let (_running, emulator) = emulate(shell, &folder, "--group-ca", &group_ca)?;
         for (transport, case) in peer.transports.iter().flat_map(|t| CASES.map(|case| (t, case))) {
             let shown = format!("{transport}::{}", case.0);
-            if let Some(reason) = peer.skips.get(&shown) {
-                println!("{name}::{shown} ... skipped: {reason}");
+            if skips(&name, &peer, &shown) {
                 continue;
             }
             let outcome = register(shell, &peer, &folder, transport, case, &emulator);
-            let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
-            println!("{name}::{shown} ... {verdict}");
-            faults.extend(outcome.err().map(|why| format!("{name}::{shown}: {why}")));
+            faults.extend(tell_outcome(&format!("{name}::{shown}"), outcome));
         }
     }
     none_of(&faults)
+}
+
+/// Whether a peer can't show a case; says why.
+fn skips(name: &str, peer: &Peer, case: &str) -> bool {
+    let reason = peer.skips.get(case);
+    reason.inspect(|reason| println!("{name}::{case} ... skipped: {reason}")).is_some()
+}
+
+/// Shows how a case ended; what is wrong with it.
+fn tell_outcome(case: &str, outcome: Result) -> Option<String> {
+    let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
+    println!("{case} ... {verdict}");
+    outcome.err().map(|why| format!("{case}: {why}"))
 }
 
 /// A name, the registration id, and how the registration must end.
@@ -125,12 +154,13 @@ fn install(shell: &Shell, name: &str, peer: &Peer) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Starts the emulator; what it says when it is ready tells the id scope, the group's key and the file of its CA.
-fn emulate(shell: &Shell, folder: &Path, group_ca: &Path) -> Result<(Running, Value)> {
+/// Starts the emulator with a flag that tells whom it knows; what it says when it is ready tells the id scope, the
+/// group's key and the file of its CA.
+fn emulate(shell: &Shell, folder: &Path, flag: &str, known: &Path) -> Result<(Running, Value)> {
     let dps = build(shell, "dps", "cli")?;
     let ca = folder.join("server-ca.pem");
     let ports = PORTS.split(' ');
-    let emulate = cmd!(shell, "{dps} emulate --group-ca {group_ca} --ca-out {ca} {ports...}");
+    let emulate = cmd!(shell, "{dps} emulate {flag} {known} --ca-out {ca} {ports...}");
     let running = Running::start(emulate)?;
     let ready = running.line(Duration::from_secs(30))?.ok_or("the emulator ended at once")?;
     Ok((running, serde_json::from_str(&ready)?))
@@ -144,25 +174,39 @@ fn register(
     (name, id, outcome): Case,
     emulator: &Value,
 ) -> Result {
-    let scope = &emulator["idScope"];
-    let mut case = json!({"transport": transport, "host": "localhost", "idScope": scope, "registrationId": id});
     let file = |ending| json!(folder.join(format!("{id}{ending}")));
     let credential = match name {
         "symmetric_key" => json!({"groupKey": emulator["groupKey"]}),
         "wrong_key" => json!({"groupKey": FOREIGN_KEY}),
         _ => json!({"certFile": file("-chain.pem"), "keyFile": file(".key")}),
     };
+    let printed = run_script(shell, peer, folder, emulator, transport, id, credential)?;
+    judge(&printed, id, outcome)
+}
+
+/// Has the peer's script register a device; what it prints.
+fn run_script(
+    shell: &Shell,
+    peer: &Peer,
+    folder: &Path,
+    emulator: &Value,
+    transport: &str,
+    id: &str,
+    credential: Value,
+) -> Result<Value> {
+    let scope = &emulator["idScope"];
+    let mut case = json!({"transport": transport, "host": "localhost", "idScope": scope, "registrationId": id});
     if let (Value::Object(case), Value::Object(credential)) = (&mut case, credential) {
         case.extend(credential);
     }
-    let file = folder.join(format!("{name}.json"));
+    let file = folder.join("case.json");
     shell.write_file(&file, case.to_string())?;
     let ca = emulator["caFile"].as_str().ok_or("the emulator names no file of its CA")?;
     let _there = shell.push_dir(folder);
     let register = shell.cmd("sh").args(["-c", &peer.register]).arg(&file);
     let register = register.env(&peer.ca_variable, ca);
     let printed = Running::start(register)?.read(Duration::from_secs(60))?;
-    judge(&serde_json::from_str(&printed).map_err(|e| format!("{printed:?}: {e}"))?, id, outcome)
+    Ok(serde_json::from_str(&printed).map_err(|e| format!("{printed:?}: {e}"))?)
 }
 
 /// Whether a script ended as it must: refused, or assigned as the device that was asked for to some hub.

@@ -44,7 +44,7 @@ const TASKS: &[(&str, &str, Run)] = &[
     ("no-std", "the state machine builds without std", no_std::run),
     ("features", "every combination of features, and what none may pull in", features::run),
     ("readme", "every command in README.md and docs/identity.md works", readme::run),
-    ("peers", "unmodified SDKs register against the emulator", peers::run),
+    ("peers", "unmodified SDKs, all or those named, register against the emulator", peers::run),
     ("faults", "faults x steps x transports, drops, retry-after, random schedules", suite::faults),
     ("fuzz", "a search by coverage for inputs that break something", fuzz::run),
     ("soak", "much of everything: nothing grows, leaks or gives way", suite::soak),

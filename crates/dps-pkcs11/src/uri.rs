@@ -132,11 +132,11 @@ impl Pkcs11Uri {
             return Ok(());
         }
         let is_query = separator == '&';
+        let part = if is_query { "behind" } else { "before" };
         for (index, attribute) in text.split(separator).enumerate() {
+            let number = index + 1;
             let Some((name, value)) = attribute.split_once('=') else {
                 // It may be the rest of a PIN that has a separator in it.
-                let part = if is_query { "behind" } else { "before" };
-                let number = index + 1;
                 return Err(wrong(&format!(
                     "attribute {number} {part} the `?` has no `=`; write %3B, %26 and %3F for `;`, `&` and `?` within a value"
                 )));
@@ -154,9 +154,15 @@ impl Pkcs11Uri {
                         "what follows `pin-value` is no attribute; write %26 for a `&` in the PIN",
                     ));
                 }
-                (None, None) => {
+                // What has other characters is no misspelled name, and may have a PIN in it.
+                (None, None) if name.bytes().all(is_of_names) => {
                     return Err(wrong(&format!(
                         "there is no attribute `{name}`; check its spelling"
+                    )));
+                }
+                (None, None) => {
+                    return Err(wrong(&format!(
+                        "attribute {number} {part} the `?` has a name that no attribute has"
                     )));
                 }
             }
@@ -184,16 +190,19 @@ impl Pkcs11Uri {
         if value.is_empty() {
             return Err("its value is empty; leave the attribute out, or give it one");
         }
-        if name == PIN_VALUE || name == "id" {
+        if name == PIN_VALUE {
+            return Ok(());
+        }
+        // With the wrong separator before it a PIN would be a part of this value, and be printed with it.
+        if value.to_ascii_lowercase().windows(PIN_IN_VALUE.len()).any(|part| part == PIN_IN_VALUE) {
+            return Err("there is a `pin-value` in its value; that belongs behind a `?` or a `&`");
+        }
+        if name == "id" {
             return Ok(());
         }
         let text = self.text(name).ok_or("its value is not UTF-8 text")?;
         if text.contains('\0') {
             return Err("there is a zero byte in its value");
-        }
-        // With the wrong separator before it a PIN would be a part of this value, and be printed with it.
-        if text.to_ascii_lowercase().contains("pin-value=") {
-            return Err("there is a `pin-value` in its value; that belongs behind a `?` or a `&`");
         }
         match name {
             TYPE if text != "private" => {
@@ -213,11 +222,17 @@ impl Pkcs11Uri {
     }
 }
 
+const PIN_IN_VALUE: &[u8] = b"pin-value=";
 const BOTH_PINS: &str = "`pin-value` is there too; give one of the two";
 
 fn after_scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_at_checked(SCHEME.len())?;
     scheme.eq_ignore_ascii_case(SCHEME).then_some(rest)
+}
+
+/// Whether the names of attributes may have it.
+fn is_of_names(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
 /// `file:PATH`, `file://` with no host or this one, or an absolute path alone, as other programs take it.
@@ -323,6 +338,8 @@ fn of(name: &'static str, reason: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn uri(text: &str) -> Pkcs11Uri {
@@ -390,6 +407,8 @@ mod tests {
             ("pkcs11:token=a;module-path=S3cret", "`module-path`: it belongs behind the `?`"),
             ("pkcs11:?token=S3cret", "`token`: it belongs before the `?`"),
             ("pkcs11:token=a&pin-value=S3cret", "`token`: there is a `pin-value` in its value"),
+            ("pkcs11:id=%01&pin-value=S3cret", "`id`: there is a `pin-value` in its value"),
+            ("pkcs11:?pin-value%3DS3cret=", "attribute 1 behind the `?` has a name that no"),
             ("pkcs11:?module-path=/m;PIN-VALUE=S3cret", "`module-path`: there is a `pin-value`"),
             ("pkcs11:?pin-source=S3cret", "`pin-source`: give `file:`"),
             ("pkcs11:?pin-source=|S3cret", "`pin-source`: give `file:`"),
@@ -422,6 +441,46 @@ mod tests {
         assert!(
             matches!(uri.pin_source(), Ok(Some(PinSource::Value(pin))) if pin.bytes() == b"hunter2")
         );
+    }
+
+    proptest! {
+        #[test]
+        fn every_value_is_read_as_it_was_written(
+            token in "\\PC{1,20}",
+            object in "[^\\x00]{1,20}",
+            id in proptest::collection::vec(any::<u8>(), 1..20),
+            pin in "[ -~]{1,20}",
+        ) {
+            let values = [("token", token.as_bytes()), ("object", object.as_bytes()), ("id", &id)];
+            let pin_value = pairs([("pin-value", pin.as_bytes())]);
+            let text = format!("pkcs11:{}?{pin_value}", pairs(values));
+            let read = uri(&text);
+            for (name, value) in values {
+                prop_assert_eq!(read.bytes(name), Some(value));
+            }
+            prop_assert_eq!(read.bytes("pin-value"), Some(pin.as_bytes()));
+            prop_assert_eq!(read.to_string(), text.replace(&pin_value, "pin-value=***"));
+        }
+
+        #[test]
+        fn a_pin_is_not_printed_wherever_it_is_given(
+            before in "[a-z;&?=%#0-9 -]{0,30}",
+            separator in "[;&?=%/ ]",
+            name in "(pin-value|PIN-VALUE|pin_value|pin|xpin-value|x-pin)",
+            equals in "(=|%3D)",
+            after in "[a-z;&?=%0-9 ]{0,10}",
+        ) {
+            for start in ["", "pkcs11:", "pkcs11:token=a", "pkcs11:id=a?module-path=/m"] {
+                let text = format!("{start}{before}{separator}{name}{equals}S3CRET{after}");
+                let said = match text.parse::<Pkcs11Uri>() {
+                    Ok(uri) if name == "pin-value" => format!("{uri} {uri:?}"),
+                    // A part of another value, or of an attribute of other programs.
+                    Ok(_) => continue,
+                    Err(error) => format!("{error} {error:?}"),
+                };
+                prop_assert!(!said.contains("S3CRET"), "{}: {}", text, said);
+            }
+        }
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl View {
     }
 
     /// The digits of hexadecimal in small letters, without what tools write between them; a space for anything else.
+    #[cfg(feature = "std")]
     pub(crate) fn of_digits(&self) -> Self {
         self.replaced(|rest| match rest {
             [b'0', b'x' | b'X', ..] => Some((None, 2)),

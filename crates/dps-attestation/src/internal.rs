@@ -1,6 +1,18 @@
 //! What the crates for keys in hardware share. It is no part of the public API, and changes as they need it.
 
+use rustls::SignatureScheme;
+
 use crate::der_writer::{INTEGER, SEQUENCE, value};
+
+/// The signatures that an RSA key makes in TLS, in the order in which they are preferred.
+pub const RSA: &[SignatureScheme] = &[
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA512,
+    SignatureScheme::RSA_PKCS1_SHA256,
+    SignatureScheme::RSA_PKCS1_SHA384,
+    SignatureScheme::RSA_PKCS1_SHA512,
+];
 
 /// DER of a SEQUENCE of two positive numbers, whatever zeros are in front of them: an ECDSA signature (RFC 3279), or an RSA
 /// public key (RFC 8017).

@@ -177,18 +177,23 @@ pub(crate) fn read(path: &Path) -> io::Result<(Zeroizing<Vec<u8>>, Option<System
     Ok((content, metadata.modified().ok()))
 }
 
+/// Files that are replaced all the time are read so many times more.
+const TRIES: usize = 16;
+
 /// What the files hold, with their digest. Files that don't belong together are read again when they were being replaced:
 /// one may be from before and one from after.
 fn parse<T: Credential>(paths: &[PathBuf], mut found: Found) -> Result<(T, [u8; 32]), Error> {
+    let mut tries = 0;
     loop {
         let error = match T::parse(&found.contents) {
             Ok(parsed) => return Ok((parsed, found.digest)),
             Err(error) => error,
         };
         let again = Found::read(paths)?;
-        if again.digest == found.digest {
+        if again.digest == found.digest || tries == TRIES {
             return Err(at::<T>(paths, error));
         }
+        tries += 1;
         found = again;
     }
 }

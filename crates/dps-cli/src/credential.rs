@@ -1,4 +1,4 @@
-//! The one credential of a device, and where it came from.
+//! The credentials of a device, all of one kind, and where they came from.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -11,7 +11,7 @@ use dps_client::{
 use zeroize::Zeroizing;
 
 use crate::{
-    files::{Deadline, Source},
+    files::{Deadline, Source, aside},
     given::{
         CERT, GROUP_KEY_FILE, KEY, REQUEST_KEY, SYMMETRIC_KEY, SYMMETRIC_KEY_FILE, Setting, TPM,
         TPM_KEY_PASSWORD_FILE, named, variable, wrong,
@@ -85,6 +85,21 @@ impl Flags {
     /// Whether a TPM is given, which may name the device.
     pub(crate) fn has_tpm(&self) -> Result<bool, Error> {
         Ok(TPM.find(self.tpm.tpm.as_ref())?.is_some())
+    }
+
+    /// Asks them for something, aside when files with passwords are read for it: they may be pipes.
+    pub(crate) async fn aside<T: Send + 'static>(
+        &self,
+        deadline: Deadline,
+        what: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let password = TPM_KEY_PASSWORD_FILE.find(self.tpm_key_password_file.as_ref())?;
+        if password.is_none() && !self.pkcs11.has_pin_file()? && !self.tpm.has_password_file()? {
+            return what(self);
+        }
+        let flags = self.clone();
+        let done = aside(deadline, move || what(&flags)).await;
+        done.map_err(|reason| wrong("file with a password or a PIN", "", &reason))?
     }
 
     /// As [`Self::find`], and at least one.

@@ -90,15 +90,7 @@ impl Source {
         }
         tracing::debug!(from = self.from, "reading");
         let source = self.clone();
-        let reading = tokio::task::spawn_blocking(move || source.read());
-        match timeout_at(deadline.at, reading).await {
-            Ok(Ok(read)) => read,
-            Ok(Err(error)) => Err(self.wrong(&format!("it can't be read: {error}"))),
-            Err(_) => {
-                let seconds = deadline.after.as_secs_f64();
-                Err(self.wrong(&format!("it did not come to its end within {seconds} s")))
-            }
-        }
+        aside(deadline, move || source.read()).await.map_err(|reason| self.wrong(&reason))?
     }
 
     /// As [`Self::read_until`], for a file of text.
@@ -123,6 +115,21 @@ impl Source {
 pub(crate) struct Deadline {
     pub(crate) at: Instant,
     pub(crate) after: Duration,
+}
+
+/// Does what may block aside, so that it does not hold up the deadline. The error is what is wrong with it, in
+/// words for a message.
+pub(crate) async fn aside<T: Send + 'static>(
+    deadline: Deadline,
+    what: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    match timeout_at(deadline.at, tokio::task::spawn_blocking(what)).await {
+        Ok(done) => done.map_err(|error| format!("it can't be read: {error}")),
+        Err(_) => {
+            let seconds = deadline.after.as_secs_f64();
+            Err(format!("it did not come to its end within {seconds} s"))
+        }
+    }
 }
 
 fn capped(from: impl Read, size: u64) -> io::Result<Zeroizing<Vec<u8>>> {

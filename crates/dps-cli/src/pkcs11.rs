@@ -6,10 +6,9 @@ use dps_client::{
     Error,
     pkcs11::{Pin, Pkcs11Key, Pkcs11Options, Pkcs11Uri},
 };
-use tokio::time::timeout_at;
 
 use crate::{
-    files::{Deadline, Source},
+    files::{Deadline, Source, aside},
     given::{PKCS11_MODULE, PKCS11_PIN_FILE, named},
 };
 
@@ -38,6 +37,10 @@ impl Pkcs11Flags {
     #[cfg(test)]
     pub(crate) const NONE: Self = Self { pkcs11_module: None, pkcs11_pin_file: None };
 
+    pub(crate) fn has_pin_file(&self) -> Result<bool, Error> {
+        Ok(PKCS11_PIN_FILE.find(self.pkcs11_pin_file.as_ref())?.is_some())
+    }
+
     /// What `--key` names, when that is in a token.
     pub(crate) fn key(&self, given: &Source) -> Result<Option<TokenKey>, Error> {
         if !Pkcs11Uri::is_uri(&given.path) {
@@ -60,14 +63,7 @@ impl TokenKey {
     /// Opens it aside: a module may ask the user for the PIN, or an HSM over the network.
     pub(crate) async fn open_until(&self, deadline: Deadline) -> Result<Pkcs11Key, Error> {
         let (uri, options) = (self.uri.clone(), self.options.clone());
-        let opening = tokio::task::spawn_blocking(move || Pkcs11Key::open(&uri, &options));
-        match timeout_at(deadline.at, opening).await {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(error)) => Err(self.source.wrong(&format!("it can't be opened: {error}"))),
-            Err(_) => {
-                let seconds = deadline.after.as_secs_f64();
-                Err(self.source.wrong(&format!("the token did not let in within {seconds} s")))
-            }
-        }
+        let opened = aside(deadline, move || Pkcs11Key::open(&uri, &options)).await;
+        opened.map_err(|reason| self.source.wrong(&reason))?
     }
 }

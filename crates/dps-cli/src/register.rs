@@ -383,7 +383,7 @@ impl Registration {
         let poll_floor = given::POLL_FLOOR.find(self.poll_floor.as_ref())?;
         let poll_floor = poll_floor.map(|given| POLL_FLOOR.parse(&given)).transpose()?;
         let mut settings = Settings::default();
-        let request_key = self.credential.request_key()?;
+        let request_key = self.credential.aside(deadline, credential::Flags::request_key).await?;
         let mut others = Vec::new();
         let (mut config, registration_id, emulator) = if plan.is_emulated {
             let (id_scope, registration_id) = self.device.find()?;
@@ -399,10 +399,10 @@ impl Registration {
             let (credentials, id) = match renewed {
                 Some(renewed) => {
                     let id = id.map_or_else(|| renewed.registration_id(), Ok)?;
-                    let given = self.credential.find(true)?;
+                    let given = self.credential.aside(deadline, |flags| flags.find(true)).await?;
                     (renewed.or_given(given, request_key.clone())?, Some(id))
                 }
-                None => (self.credential.choose()?, id),
+                None => (self.credential.aside(deadline, credential::Flags::choose).await?, id),
             };
             let id = match (id, credentials.first()) {
                 (None, Some(Credential::Tpm(tpm))) => tpm.keys().await?.registration_id()?,

@@ -180,6 +180,14 @@ impl TpmFlags {
         tpm_owner_password_file: None,
     };
 
+    pub(crate) fn has_password_file(&self) -> Result<bool, Error> {
+        let (endorsement, owner) =
+            (&self.tpm_endorsement_password_file, &self.tpm_owner_password_file);
+        let endorsement = given::TPM_ENDORSEMENT_PASSWORD_FILE.find(endorsement.as_ref())?;
+        let owner = given::TPM_OWNER_PASSWORD_FILE.find(owner.as_ref())?;
+        Ok(endorsement.or(owner).is_some())
+    }
+
     /// The TPM; it is not opened before it is asked something.
     pub(crate) fn open(&self) -> Result<Tpm, Error> {
         let address = match given::TPM.find(self.tpm.as_ref())? {

@@ -7,20 +7,11 @@ use cryptoki::{
     },
     types::Ulong,
 };
+use dps_attestation::internal::RSA;
 use ring::digest::{SHA256, SHA384, SHA512, digest};
 use rustls::SignatureScheme;
 
 use crate::object::Kind;
-
-/// What is taken, in the order in which it is preferred.
-const RSA: &[SignatureScheme] = &[
-    SignatureScheme::RSA_PSS_SHA256,
-    SignatureScheme::RSA_PSS_SHA384,
-    SignatureScheme::RSA_PSS_SHA512,
-    SignatureScheme::RSA_PKCS1_SHA256,
-    SignatureScheme::RSA_PKCS1_SHA384,
-    SignatureScheme::RSA_PKCS1_SHA512,
-];
 
 impl Kind {
     pub(crate) fn schemes(self) -> &'static [SignatureScheme] {

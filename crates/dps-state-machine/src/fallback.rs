@@ -1,7 +1,7 @@
 //! Several credentials of one device: the next one when the service refuses the one before.
 
 use alloc::{collections::VecDeque, format, vec::Vec};
-use core::{fmt, mem};
+use core::{fmt, iter, mem};
 
 use crate::{
     error::Error,
@@ -138,12 +138,12 @@ impl<T: TransportHandlers> TransportHandlers for Fallback<T> {
         self.register(request, progress).await
     }
 
-    /// Of each credential's connection, the one that is in use last. All are ended whatever becomes of one; the error
-    /// is that of the last that failed.
+    /// Of each credential's connection, the one that is in use first. All are ended whatever becomes of one; the error
+    /// is that of the first that failed.
     async fn end_session(&mut self) -> Result<(), Error> {
         let mut outcome = Ok(());
-        for Numbered { transport, .. } in self.others.iter_mut().chain([&mut self.current]) {
-            outcome = transport.end_session().await.and(outcome);
+        for Numbered { transport, .. } in iter::once(&mut self.current).chain(&mut self.others) {
+            outcome = outcome.and(transport.end_session().await);
         }
         outcome
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use dps_attestation::internal::positive_numbers;
+use dps_attestation::internal::{RSA, positive_numbers};
 use dps_state_machine::{ConfigurationError, CredentialError, Error};
 use rustls::{
     SignatureAlgorithm, SignatureScheme,
@@ -108,16 +108,6 @@ enum Kind {
     Rsa(&'static [SignatureScheme]),
     P256,
 }
-
-/// What is taken, in the order in which it is preferred.
-const RSA: &[SignatureScheme] = &[
-    SignatureScheme::RSA_PSS_SHA256,
-    SignatureScheme::RSA_PSS_SHA384,
-    SignatureScheme::RSA_PSS_SHA512,
-    SignatureScheme::RSA_PKCS1_SHA256,
-    SignatureScheme::RSA_PKCS1_SHA384,
-    SignatureScheme::RSA_PKCS1_SHA512,
-];
 
 const TAKEN: &str =
     "give an RSA key of 2048 to 4096 bits or one on P-256 that may sign what is given to it";

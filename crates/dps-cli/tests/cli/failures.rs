@@ -275,6 +275,26 @@ fn a_key_that_never_comes_ends_with_the_timeout() {
 }
 
 #[test]
+fn a_password_or_a_pin_that_never_comes_ends_with_the_timeout() {
+    let folder = Folder::new();
+    let fifo = folder.path("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    for arguments in [
+        ["--key", "pkcs11:object=k", "--pkcs11-pin-file", &fifo],
+        ["--key", "tpm:0x81000002", "--tpm-key-password-file", &fifo],
+    ] {
+        let mut command =
+            dps(&["register", "--json", "--id-scope", "0ne1", "--registration-id", "dev"]);
+        command.args(["--timeout", "0.3", "--cert", "c"]).args(arguments);
+        let start = Instant::now();
+        let error = run(&mut command).failed("configuration");
+        assert!(start.elapsed() < Duration::from_millis(300) + GRACE, "{:?}", start.elapsed());
+        let says = "file with a password or a PIN: it did not come to its end within 0.3 s";
+        assert_eq!(text(&error, "message"), says);
+    }
+}
+
+#[test]
 fn people_get_the_facts_and_a_hint_on_standard_error() {
     let emulator = Emulator::behaving("");
     let ca = fs::read(text(&emulator.ready, "caFile")).unwrap();

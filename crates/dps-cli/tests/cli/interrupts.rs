@@ -106,6 +106,14 @@ fn an_interrupt_ends_a_command_that_reads_a_named_pipe() {
         ("register", vec!["--ca-file", &fifo]),
         ("register", vec!["--payload", &at_fifo]),
         ("register", vec!["--cert", &fifo, "--key", &fifo]),
+        ("register", vec!["--tpm", "/no/tpm", "--tpm-owner-password-file", &fifo]),
+        (
+            "register",
+            vec!["--cert", "c", "--key", "tpm:0x81000002", "--tpm-key-password-file", &fifo],
+        ),
+        ("register", vec!["--cert", "c", "--key", "pkcs11:object=k", "--pkcs11-pin-file", &fifo]),
+        ("tpm", vec!["show", "--tpm-endorsement-password-file", &fifo]),
+        ("tpm", vec!["sign", "--hub", "h", "--device-id", "d", "--tpm-owner-password-file", &fifo]),
         ("sas-token", vec!["--symmetric-key-file", &fifo]),
         ("derive-key", vec!["--registration-id", "dev", "--group-key-file", &fifo]),
         ("emulate", vec!["--config", &fifo]),
@@ -116,10 +124,9 @@ fn an_interrupt_ends_a_command_that_reads_a_named_pipe() {
             if matches!(command, "register" | "sas-token") {
                 dps.args(device);
             }
-            if !arguments
-                .iter()
-                .any(|argument| argument.ends_with("key-file") || *argument == "--key")
-            {
+            if !arguments.iter().any(|argument| {
+                argument.ends_with("key-file") || ["--key", "--tpm"].contains(argument)
+            }) {
                 dps.env("DPS_SYMMETRIC_KEY", KEY);
             }
             let running = Running::start(dps.args(&arguments));

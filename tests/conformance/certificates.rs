@@ -122,7 +122,7 @@ async fn a_device_asks_checks_and_registers_with_its_new_certificate(cell: Cell)
 
     bench.emulator.remove_enrollment(bench.enrollment).unwrap();
     let root = CaCertificates::from_pem(&root).unwrap();
-    let renewed = Enrollment::group("renewed", GroupAttestation::X509(root));
+    let renewed = Enrollment::group("renewed", GroupAttestation::x509(root));
     bench.emulator.add_enrollment(renewed.assign_to("renewed-hub")).unwrap();
     bench.config.attestation = issued.identity().into();
     assert_eq!(bench.register().await.unwrap().assigned_hub, "renewed-hub");

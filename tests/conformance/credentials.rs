@@ -169,7 +169,7 @@ async fn a_chain_that_was_not_sent_is_named(cell: Cell) {
     let line = root.intermediate("Line 4");
     let ca = dps_emulator::CaCertificates::from_pem(&root.pem).unwrap();
     let emulator = Emulator::builder()
-        .enrollment(Enrollment::group("factory", dps_emulator::GroupAttestation::X509(ca)))
+        .enrollment(Enrollment::group("factory", dps_emulator::GroupAttestation::x509(ca)))
         .start()
         .await
         .unwrap();

@@ -64,7 +64,7 @@ impl Bench {
         let root = Authority::root("Factory root");
         let line = root.intermediate("Line 4");
         let ca = CaCertificates::from_pem(&root.pem).unwrap();
-        let factory = Enrollment::group("factory", GroupAttestation::X509(ca)).behavior(behavior);
+        let factory = Enrollment::group("factory", GroupAttestation::x509(ca)).behavior(behavior);
         let emulator = Emulator::builder().enrollment(factory).start().await.unwrap();
         let first = line.device(DEVICE).with_chain([&line]);
         let folder = folder(transport, case);

@@ -31,7 +31,7 @@ pub(crate) async fn no_renewal_of_many_in_a_row_fails(transport: Transport) {
     let shipped = issues("shipped", GroupAttestation::symmetric_key(group));
     let emulator = Emulator::builder().enrollment(shipped).start().await.unwrap();
     let ca = CaCertificates::from_pem(&emulator.issuing_ca_pem().unwrap()).unwrap();
-    emulator.add_enrollment(issues("issued", GroupAttestation::X509(ca))).unwrap();
+    emulator.add_enrollment(issues("issued", GroupAttestation::x509(ca))).unwrap();
     let certificate = folder(transport, "renewals").join("certificate");
     let certificate = CertificateFolder::open(certificate).unwrap();
     let connect = |attestation| {

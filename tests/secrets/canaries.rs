@@ -92,7 +92,7 @@ impl Identity {
             ),
             Self::EcKey | Self::RsaKey | Self::KeyAndCertificateFiles => {
                 let ca = CaCertificates::from_pem(&factory.ca).unwrap();
-                Enrollment::group(DEVICE, GroupAttestation::X509(ca))
+                Enrollment::group(DEVICE, GroupAttestation::x509(ca))
             }
         }
     }

@@ -190,7 +190,7 @@ async fn start(limits: Limits, group_ca: &str) -> Result<(Emulator, BTreeMap<Str
         config = config.enrollment(enrollment);
         keys.insert(kind.name().to_owned(), key);
     }
-    let ca = GroupAttestation::X509(CaCertificates::from_pem(group_ca)?);
+    let ca = GroupAttestation::x509(CaCertificates::from_pem(group_ca)?);
     let alone = Attestation::symmetric_key(SymmetricKey::random()?);
     let emulator = config
         .enrollment(Enrollment::group("certificates", ca))

@@ -282,7 +282,7 @@ fn x509(issue: impl FnOnce(&Authority) -> X509Identity) -> (Enrollment, Attestat
     let root = Authority::root("Factory root");
     let identity = issue(&root.intermediate("Line 4"));
     let ca = CaCertificates::from_pem(&root.pem).expect("a CA certificate");
-    (Enrollment::group(FACTORY, GroupAttestation::X509(ca)), identity.into())
+    (Enrollment::group(FACTORY, GroupAttestation::x509(ca)), identity.into())
 }
 
 fn registration_id(device: &str) -> RegistrationId {

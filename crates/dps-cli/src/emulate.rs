@@ -258,7 +258,7 @@ impl Arguments {
             // The file has enrollments of its own: there is no need for a key that nobody asked for.
             (None, None) if has_file => config,
             (None, Some(ca)) if has_file => {
-                config.enrollment(Enrollment::group("x509-group", GroupAttestation::X509(ca)))
+                config.enrollment(Enrollment::group("x509-group", GroupAttestation::x509(ca)))
             }
             (key, ca) => config.with_any_device(key, ca).map_err(|e| misread(GROUP_KEY, "", &e))?,
         };

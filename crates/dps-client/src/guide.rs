@@ -164,7 +164,7 @@
 //! # let identity = certificate(&client(Transport::Mqtt, config.clone(), Settings::default())?, &device).await?;
 //! # let ca = CaCertificates::from_pem(&emulator.issuing_ca_pem().ok_or("an issuing CA")?)?;
 //! # emulator.remove_enrollment("shipped")?;
-//! # emulator.add_enrollment(Enrollment::group("renewed", GroupAttestation::X509(ca)).assign_to("hub-2"))?;
+//! # emulator.add_enrollment(Enrollment::group("renewed", GroupAttestation::x509(ca)).assign_to("hub-2"))?;
 //! # config.attestation = identity.into();
 //! # let client = client(Transport::Mqtt, config, Settings::default())?;
 //! # assert_eq!(client.register(RegistrationRequest::new(device)).await?.assigned_hub, "hub-2");

@@ -1,6 +1,7 @@
 //! What an emulator is started with.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     io::Write,
     net::IpAddr,
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use crate::{
     behavior::ConnectionFault,
     config_error::ConfigError,
+    core::Instance,
     enrollment::{Enrollment, GroupAttestation},
     keys::CaCertificates,
     tls::Ca,
@@ -48,6 +50,8 @@ pub struct Config {
     pub(crate) limits: Limits,
     pub(crate) group_key: Option<GroupKey>,
     pub(crate) clock_ahead: Duration,
+    pub(crate) nearest_hubs: Vec<String>,
+    pub(crate) verified_cas: BTreeMap<String, CaCertificates>,
     /// Those that a configuration file names.
     files: Vec<PathBuf>,
 }
@@ -78,6 +82,8 @@ impl Config {
             limits: Limits::default(),
             group_key: None,
             clock_ahead: Duration::ZERO,
+            nearest_hubs: Vec::new(),
+            verified_cas: BTreeMap::new(),
             files: Vec::new(),
         }
     }
@@ -117,7 +123,7 @@ impl Config {
         self.group_key = Some(key.clone());
         self = self.enrollment(Enrollment::group("group", GroupAttestation::symmetric_key(key)));
         if let Some(ca) = group_ca {
-            self = self.enrollment(Enrollment::group("x509-group", GroupAttestation::X509(ca)));
+            self = self.enrollment(Enrollment::group("x509-group", GroupAttestation::x509(ca)));
         }
         Ok(self)
     }
@@ -133,6 +139,22 @@ impl Config {
     #[must_use]
     pub fn enrollment(mut self, enrollment: Enrollment) -> Self {
         self.enrollments.push(enrollment);
+        self
+    }
+
+    /// Sets the order in which hubs are near, the nearest first, for enrollments with
+    /// [`Allocation::GeoLatency`](crate::Allocation::GeoLatency).
+    #[must_use]
+    pub fn nearest_hubs<H: Into<String>>(mut self, hubs: impl IntoIterator<Item = H>) -> Self {
+        self.nearest_hubs = hubs.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Adds CA certificates that groups may refer to by this name, as by those that were uploaded to the service and
+    /// verified. Another one of the same name is replaced.
+    #[must_use]
+    pub fn verified_ca(mut self, name: impl Into<String>, ca: CaCertificates) -> Self {
+        self.verified_cas.insert(name.into(), ca);
         self
     }
 
@@ -256,6 +278,15 @@ impl Config {
         chosen.map_err(|error| ConfigError::from_parser("id-scope", &error))
     }
 
+    /// How the service is set up.
+    pub(crate) fn instance(&self) -> Result<Instance, ConfigError> {
+        Ok(Instance {
+            id_scope: self.chosen_id_scope()?,
+            nearest_hubs: self.nearest_hubs.clone(),
+            verified_cas: self.verified_cas.clone(),
+        })
+    }
+
     /// Checks the server names, the limits, the clock, and that the enrollments can stand beside each other, as
     /// [`Config::start`] and the readers of TOML do before anything else.
     ///
@@ -277,12 +308,7 @@ impl Config {
             return Err(wrong.value(self.clock_ahead.as_secs_f64().to_string().chars()));
         }
         self.limits.check()?;
-        let mut rest = self.enrollments.as_slice();
-        while let Some((last, others)) = rest.split_last() {
-            last.check(others)?;
-            rest = others;
-        }
-        Ok(())
+        Enrollment::check_all(&self.enrollments, &self.verified_cas)
     }
 }
 

@@ -13,12 +13,12 @@ mod service;
 mod sessions;
 
 pub(crate) use caller::{Caller, DeviceRequest, Proof};
-use clock::Clock;
+pub(crate) use clock::Clock;
 use events::{EventKind, EventLog, Recorder};
 #[cfg(fuzzing)]
 pub(crate) use service::Credential;
 pub(crate) use service::{
-    Authenticated, Registration, Reply, Service, ServiceError, TpmKeys, http_date,
+    Authenticated, Instance, Registration, Reply, Service, ServiceError, TpmKeys, http_date,
 };
 pub(crate) use sessions::Session;
 use sessions::Sessions;
@@ -32,13 +32,8 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(service: Service, recorder: Recorder) -> Self {
-        Self {
-            service: Mutex::new(service),
-            clock: Clock::default(),
-            recorder,
-            sessions: Sessions::default(),
-        }
+    pub(crate) fn new(service: Service, clock: Clock, recorder: Recorder) -> Self {
+        Self { service: Mutex::new(service), clock, recorder, sessions: Sessions::default() }
     }
 
     /// The service; a panic elsewhere does not take it away.

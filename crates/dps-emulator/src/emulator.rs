@@ -17,10 +17,10 @@ use crate::{
     config::Config,
     config_error::ConfigError,
     core::{
-        Core, Service,
+        Clock, Core, Service,
         events::{EventLog, Recorder, SinkEnd, Transport},
     },
-    enrollment::Enrollment,
+    enrollment::{Enrollment, EnrollmentName},
     server::{self, Shared},
     tls::Identity,
 };
@@ -72,8 +72,11 @@ impl Emulator {
 
     async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let id_scope = config.chosen_id_scope()?;
-        let service = Service::new(id_scope.clone(), config.enrollments, seed()?)?;
+        let instance = config.instance()?;
+        let id_scope = instance.id_scope.clone();
+        let clock = Clock::default();
+        clock.set_ahead(config.clock_ahead);
+        let service = Service::new(instance, config.enrollments, seed()?, clock.now())?;
         let Config { server_names, server_certificate, ca, .. } = config;
         let identity = Identity::make(&server_names, server_certificate, ca, SystemTime::now())
             .map_err(|error| ConfigError::new("server-certificate", &error.to_string()))?;
@@ -85,8 +88,7 @@ impl Emulator {
         let mut recorder = Recorder::new();
         let sink = config.events.map(|sink| recorder.copy_to(sink.0)).transpose();
         let sink = sink.map_err(StartError::Events)?;
-        let core = Core::new(service, recorder);
-        core.clock().set_ahead(config.clock_ahead);
+        let core = Core::new(service, clock, recorder);
         let shared = Arc::new(Shared::new(core, config.limits, identity.config));
         shared.script_connections(config.connection_faults);
         let (stopping, stop) = watch::channel(false);
@@ -187,17 +189,41 @@ impl Emulator {
     /// Adds an enrollment to the running service.
     ///
     /// # Errors
-    /// [`ConfigError`] when another enrollment has the name, or it has no hub.
+    /// [`ConfigError`] when another enrollment has the name, or a setting of it can't be used.
     pub fn add_enrollment(&self, enrollment: Enrollment) -> Result<(), ConfigError> {
-        self.shared.core.service().add(enrollment)
+        let now = self.now();
+        self.shared.core.service().add(now, enrollment)
+    }
+
+    /// Puts an enrollment into the place of the one with its name, which it gives back; `None` when there was none, and
+    /// it is added. Devices keep what they were assigned, and a script of faults starts anew if it is another one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when a setting of it can't be used.
+    pub fn replace_enrollment(
+        &self,
+        enrollment: Enrollment,
+    ) -> Result<Option<Enrollment>, ConfigError> {
+        let now = self.now();
+        let former = self.shared.core.service().put(now, enrollment)?;
+        Ok(former.map(Arc::unwrap_or_clone))
+    }
+
+    /// The enrollments as they are now, those of single devices first, in the order of their names.
+    #[must_use]
+    pub fn enrollments(&self) -> Vec<Enrollment> {
+        self.shared.core.service().enrollments().cloned().collect()
     }
 
     /// Removes an enrollment, and forgets its devices.
     ///
     /// # Errors
     /// [`ConfigError`] when there is none with this name.
-    pub fn remove_enrollment(&self, name: &str) -> Result<(), ConfigError> {
-        self.shared.core.service().remove(name)
+    pub fn remove_enrollment<'a>(
+        &self,
+        name: impl Into<EnrollmentName<'a>>,
+    ) -> Result<(), ConfigError> {
+        self.shared.core.service().remove(name.into())
     }
 
     /// The key for its hub that a device with a TPM was given; `None` before its first challenge.
@@ -210,16 +236,31 @@ impl Emulator {
     ///
     /// # Errors
     /// [`ConfigError`] when there is none with this name.
-    pub fn set_behavior(&self, enrollment: &str, behavior: Behavior) -> Result<(), ConfigError> {
-        self.shared.core.service().set_behavior(enrollment, behavior)
+    pub fn set_behavior<'a>(
+        &self,
+        enrollment: impl Into<EnrollmentName<'a>>,
+        behavior: Behavior,
+    ) -> Result<(), ConfigError> {
+        let now = self.now();
+        self.shared.core.service().set_behavior(now, enrollment.into(), behavior)
     }
 
     /// Enables or disables an enrollment.
     ///
     /// # Errors
     /// [`ConfigError`] when there is none with this name.
-    pub fn set_enabled(&self, enrollment: &str, enabled: bool) -> Result<(), ConfigError> {
-        self.shared.core.service().set_enabled(enrollment, enabled)
+    pub fn set_enabled<'a>(
+        &self,
+        enrollment: impl Into<EnrollmentName<'a>>,
+        enabled: bool,
+    ) -> Result<(), ConfigError> {
+        let now = self.now();
+        self.shared.core.service().set_enabled(now, enrollment.into(), enabled)
+    }
+
+    /// The time of the service, which its settings may move.
+    fn now(&self) -> SystemTime {
+        self.shared.core.clock().now()
     }
 
     /// Sets what goes wrong with the next connections, one fault for each, in place of what was left.

@@ -1,14 +1,20 @@
 //! Enrollments: who may register, and what becomes of them.
 
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+};
+
 use dps_attestation::{GroupKey, SymmetricKey};
 use dps_state_machine::{Json, RegistrationId};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     behavior::Behavior,
     config_error::ConfigError,
     issuance::CertificatePolicy,
-    keys::{CaCertificates, Thumbprint},
+    keys::{CaCertificates, DeviceCertificate, Thumbprint},
     tpm::TpmStorageKey,
 };
 
@@ -26,6 +32,9 @@ pub struct Enrollment {
     pub(crate) payload: ReturnedPayload,
     pub(crate) reprovisioning: Reprovisioning,
     pub(crate) substatus: Option<String>,
+    pub(crate) initial_twin: Option<Json>,
+    pub(crate) iot_edge: bool,
+    pub(crate) device_information: Option<Json>,
     pub(crate) certificate_policy: CertificatePolicy,
     pub(crate) behavior: Behavior,
 }
@@ -63,6 +72,9 @@ impl Enrollment {
             payload: ReturnedPayload::default(),
             reprovisioning: Reprovisioning::default(),
             substatus: None,
+            initial_twin: None,
+            iot_edge: false,
+            device_information: None,
             certificate_policy: CertificatePolicy::default(),
             behavior: Behavior::default(),
         }
@@ -74,25 +86,68 @@ impl Enrollment {
         &self.name
     }
 
-    /// Whether it has this name; case does not count.
-    pub(crate) fn is_named(&self, name: &str) -> bool {
-        self.name.eq_ignore_ascii_case(name)
+    /// Whether it is for any number of devices. Groups and individual enrollments are two name spaces: a group and a
+    /// device may have the same name.
+    #[must_use]
+    pub fn is_group(&self) -> bool {
+        matches!(self.members, Members::Group(_))
     }
 
-    /// Checks that it can stand beside the others.
-    pub(crate) fn check(&self, others: &[Self]) -> Result<(), ConfigError> {
+    /// The endorsement key of the device's TPM, where that is how it is known.
+    pub(crate) fn tpm(&self) -> Option<&TpmStorageKey> {
+        match &self.members {
+            Members::One(Attestation::Tpm { endorsement_key }) => Some(endorsement_key),
+            _ => None,
+        }
+    }
+
+    /// Checks that it can be used where there are these CAs to refer to.
+    pub(crate) fn check(&self, cas: &BTreeMap<String, CaCertificates>) -> Result<(), ConfigError> {
         let wrong = |field, reason| Err(ConfigError::new(field, reason).of(&self.name));
         if self.name.is_empty() {
             return wrong("group", "it has no name; give it one");
         }
-        if others.iter().any(|other| other.is_named(&self.name)) {
-            let reason = "another enrollment has it already (case does not count); rename one";
-            return wrong("name", reason);
-        }
         if self.hubs.is_empty() || self.hubs.iter().any(String::is_empty) {
             return wrong("hub", "there is no hub to assign devices to; give a host name");
         }
+        if self.initial_twin.as_ref().is_some_and(|twin| !is_twin(twin)) {
+            let reason =
+                "it must have tags, properties.desired or both, and each must be an object";
+            return wrong("initial-twin", reason);
+        }
+        if self.device_information.as_ref().is_some_and(|information| !information.is_object()) {
+            return wrong("device-information", "it must be an object");
+        }
+        if let Members::Group(GroupAttestation::CaReferences { primary, secondary }) = &self.members
+        {
+            let mut references = [Some(primary), secondary.as_ref()].into_iter().flatten();
+            if let Some(unknown) = references.find(|name| !cas.contains_key(*name)) {
+                let reason = "no verified CA has this name; give one of [[verified-ca]]";
+                let error = ConfigError::new("ca-reference", reason).value(unknown.chars());
+                return Err(error.of(&self.name));
+            }
+        }
         Ok(())
+    }
+
+    /// Checks all of a configuration, which must not have one name twice.
+    pub(crate) fn check_all(
+        enrollments: &[Self],
+        cas: &BTreeMap<String, CaCertificates>,
+    ) -> Result<(), ConfigError> {
+        let mut names = HashSet::new();
+        for enrollment in enrollments {
+            if !names.insert((enrollment.is_group(), enrollment.name.to_ascii_lowercase())) {
+                return Err(enrollment.name_is_taken());
+            }
+            enrollment.check(cas)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn name_is_taken(&self) -> ConfigError {
+        let reason = "another enrollment has it already (case does not count); rename one";
+        ConfigError::new("name", reason).of(&self.name)
     }
 
     /// Sets the hub that devices are assigned to.
@@ -143,6 +198,28 @@ impl Enrollment {
         self
     }
 
+    /// Sets the twin that a device begins with at its hub: an object with `tags`, `properties.desired` or both.
+    /// See <https://learn.microsoft.com/rest/api/iot-dps/service/individual-enrollment/create-or-update#initialtwin>.
+    #[must_use]
+    pub fn initial_twin(mut self, twin: Json) -> Self {
+        self.initial_twin = Some(twin);
+        self
+    }
+
+    /// Sets whether its devices are IoT Edge devices, which is one of their capabilities at the hub.
+    #[must_use]
+    pub fn iot_edge(mut self, iot_edge: bool) -> Self {
+        self.iot_edge = iot_edge;
+        self
+    }
+
+    /// Sets what the operator notes about the device: an object, `optionalDeviceInformation` in the service API.
+    #[must_use]
+    pub fn device_information(mut self, information: Json) -> Self {
+        self.device_information = Some(information);
+        self
+    }
+
     /// Disables the enrollment: a right credential is answered with the status `disabled`.
     #[must_use]
     pub fn disabled(mut self) -> Self {
@@ -179,9 +256,9 @@ pub enum Attestation {
     /// By its TLS client certificate, with either thumbprint, whoever issued it.
     X509 {
         /// The primary certificate.
-        primary: Thumbprint,
+        primary: DeviceCertificate,
         /// The secondary certificate.
-        secondary: Option<Thumbprint>,
+        secondary: Option<DeviceCertificate>,
     },
     /// By its TPM, which alone can take in the key of a challenge. Over HTTP and AMQP.
     Tpm {
@@ -203,10 +280,16 @@ impl Attestation {
         Self::Tpm { endorsement_key }
     }
 
+    /// By this TLS client certificate.
+    #[must_use]
+    pub fn certificate(primary: DeviceCertificate) -> Self {
+        Self::X509 { primary, secondary: None }
+    }
+
     /// By the TLS client certificate with this thumbprint.
     #[must_use]
     pub fn thumbprint(primary: Thumbprint) -> Self {
-        Self::X509 { primary, secondary: None }
+        Self::certificate(primary.into())
     }
 }
 
@@ -223,7 +306,20 @@ pub enum GroupAttestation {
     },
     /// By a TLS client certificate whose chain leads to one of these and whose common name is the registration
     /// id.
-    X509(CaCertificates),
+    X509 {
+        /// The primary CA, or several.
+        primary: CaCertificates,
+        /// The secondary CA, which is as good as the primary one.
+        secondary: Option<CaCertificates>,
+    },
+    /// As [`GroupAttestation::X509`], by the names of CAs that the service knows:
+    /// [`Config::verified_ca`](crate::Config::verified_ca).
+    CaReferences {
+        /// The name of the primary CA.
+        primary: String,
+        /// The name of the secondary CA.
+        secondary: Option<String>,
+    },
 }
 
 impl GroupAttestation {
@@ -232,6 +328,76 @@ impl GroupAttestation {
     pub fn symmetric_key(primary: GroupKey) -> Self {
         Self::SymmetricKey { primary, secondary: None }
     }
+
+    /// By a TLS client certificate whose chain leads to one of these.
+    #[must_use]
+    pub fn x509(primary: CaCertificates) -> Self {
+        Self::X509 { primary, secondary: None }
+    }
+
+    /// By a TLS client certificate whose chain leads to the CA of this name.
+    #[must_use]
+    pub fn ca_reference(name: impl Into<String>) -> Self {
+        Self::CaReferences { primary: name.into(), secondary: None }
+    }
+
+    /// All the CA certificates that a chain may lead to; none for a group of another kind.
+    pub(crate) fn cas<'a>(
+        &'a self,
+        named: &'a BTreeMap<String, CaCertificates>,
+    ) -> Cow<'a, CaCertificates> {
+        let (primary, secondary) = match self {
+            Self::SymmetricKey { .. } => (None, None),
+            Self::X509 { primary, secondary } => (Some(primary), secondary.as_ref()),
+            Self::CaReferences { primary, secondary } => {
+                (named.get(primary), secondary.as_ref().and_then(|name| named.get(name)))
+            }
+        };
+        match (primary, secondary) {
+            (Some(only), None) | (None, Some(only)) => Cow::Borrowed(only),
+            (primary, secondary) => {
+                let both = primary.into_iter().chain(secondary).flat_map(|ca| ca.0.clone());
+                Cow::Owned(CaCertificates(both.collect()))
+            }
+        }
+    }
+}
+
+/// Which enrollment is meant. Individual enrollments and groups are two name spaces, as in the service; case does not
+/// count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EnrollmentName<'a> {
+    /// The individual enrollment of this name; without one, the group. A text is taken for this.
+    Any(&'a str),
+    /// The individual enrollment of this name.
+    Individual(&'a str),
+    /// The group of this name.
+    Group(&'a str),
+}
+
+impl<'a> From<&'a str> for EnrollmentName<'a> {
+    fn from(name: &'a str) -> Self {
+        Self::Any(name)
+    }
+}
+
+impl<'a> From<&'a String> for EnrollmentName<'a> {
+    fn from(name: &'a String) -> Self {
+        Self::Any(name)
+    }
+}
+
+/// Whether it is a twin as the service takes it: objects where there must be some, and nothing else.
+fn is_twin(twin: &Json) -> bool {
+    let Ok(Value::Object(twin)) = twin.read() else { return false };
+    twin.iter().all(|(name, value)| match (name.as_str(), value) {
+        ("tags", Value::Object(_)) => true,
+        ("properties", Value::Object(properties)) => {
+            properties.iter().all(|(name, value)| name == "desired" && value.is_object())
+        }
+        _ => false,
+    })
 }
 
 /// The payload that an assigned device gets, as from a custom allocation.
@@ -250,8 +416,8 @@ pub enum ReturnedPayload {
 /// Which of an enrollment's hubs a device gets.
 ///
 /// See <https://learn.microsoft.com/azure/iot-dps/how-to-use-allocation-policies>.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Allocation {
     /// Each new device gets the next hub, around and around, and the same one when it registers again.
@@ -262,12 +428,22 @@ pub enum Allocation {
     /// Each run of the allocation for a device takes the next hub. So a device that registers again moves, unless
     /// [`Reprovisioning::Never`] keeps it.
     EachRun,
+    /// Every device gets the nearest hub, which [`Config::nearest_hubs`](crate::Config::nearest_hubs) tells; without a
+    /// word of it there, the first hub.
+    GeoLatency,
+    /// A webhook is asked. See <https://learn.microsoft.com/azure/iot-dps/concepts-custom-allocation>.
+    Custom {
+        /// The URL that the emulator posts to.
+        webhook: String,
+        /// The api-version that the webhook is told.
+        api_version: String,
+    },
 }
 
 /// What a device that is assigned already gets when it registers again.
 ///
 /// See <https://learn.microsoft.com/azure/iot-dps/concepts-device-reprovision>.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Reprovisioning {

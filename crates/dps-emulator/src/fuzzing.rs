@@ -18,7 +18,7 @@ use crate::{
     config::{Config, Limits},
     config_error::ConfigError,
     core::{
-        Caller, Core, Credential, Service,
+        Caller, Clock, Core, Credential, Service,
         events::{Recorder, Transport},
     },
     server::{self, Connection, Control, Peer, Stream},
@@ -36,9 +36,10 @@ impl Unconnected {
     /// # Errors
     /// What is wrong with the configuration.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
-        let service = Service::new(config.chosen_id_scope()?, config.enrollments, [7; 32])?;
-        let core = Core::new(service, Recorder::new());
-        core.clock().set_ahead(config.clock_ahead);
+        let clock = Clock::default();
+        clock.set_ahead(config.clock_ahead);
+        let service = Service::new(config.instance()?, config.enrollments, [7; 32], clock.now())?;
+        let core = Core::new(service, clock, Recorder::new());
         Ok(Self { core: Arc::new(core), limits: config.limits })
     }
 
@@ -71,7 +72,7 @@ impl Unconnected {
     ) -> Result<String, (u32, String)> {
         let credential = Credential::Sas(token);
         let judged = self.core.service().authenticate(now, id_scope, registration_id, credential);
-        judged.map(|who| who.enrollment).map_err(|error| (error.error_code, error.reason))
+        judged.map(|who| who.enrollment_name).map_err(|error| (error.error_code, error.reason))
     }
 }
 

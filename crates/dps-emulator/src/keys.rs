@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dps_attestation::parse_certificates;
 use dps_state_machine::Error;
 use ring::digest;
@@ -31,10 +32,7 @@ impl Thumbprint {
     /// # Errors
     /// [`ConfigError`] when there is no certificate in it, or one that can't be read.
     pub fn of_pem(pem: &(impl AsRef<[u8]> + ?Sized)) -> Result<Self, ConfigError> {
-        certificates("certificate", pem.as_ref())?
-            .first()
-            .map(|der| Self::of_der(der))
-            .ok_or_else(|| ConfigError::new("certificate", "there is no certificate in the PEM"))
+        DeviceCertificate::from_pem(pem).map(|certificate| certificate.thumbprint)
     }
 }
 
@@ -79,6 +77,44 @@ impl fmt::Debug for Thumbprint {
     }
 }
 
+/// The certificate of an individual X.509 enrollment's device: the whole of it where it was given, or its thumbprint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceCertificate {
+    thumbprint: Thumbprint,
+    der: Option<CertificateDer<'static>>,
+}
+
+impl DeviceCertificate {
+    /// The first certificate in a file's contents, as [`parse_certificates`] reads them.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when there is no certificate in it, or one that can't be read.
+    pub fn from_pem(pem: &(impl AsRef<[u8]> + ?Sized)) -> Result<Self, ConfigError> {
+        let first = certificates("certificate", pem.as_ref())?.into_iter().next();
+        let der = first
+            .ok_or_else(|| ConfigError::new("certificate", "there is no certificate in the PEM"))?;
+        Ok(Self { thumbprint: Thumbprint::of_der(&der), der: Some(der) })
+    }
+
+    /// What the device's certificate is compared by.
+    #[must_use]
+    pub fn thumbprint(&self) -> Thumbprint {
+        self.thumbprint
+    }
+
+    /// The certificate, unless its thumbprint alone was given.
+    #[must_use]
+    pub fn to_pem(&self) -> Option<String> {
+        self.der.as_deref().map(pem)
+    }
+}
+
+impl From<Thumbprint> for DeviceCertificate {
+    fn from(thumbprint: Thumbprint) -> Self {
+        Self { thumbprint, der: None }
+    }
+}
+
 /// The CA certificates of an X.509 group: a device belongs to it when its chain leads to one of them.
 ///
 /// Roots and intermediates alike: the chain need not go further up.
@@ -103,6 +139,12 @@ impl CaCertificates {
         }
         Ok(Self(certificates))
     }
+
+    /// All of them, in PEM.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        self.0.iter().map(|der| pem(der)).collect()
+    }
 }
 
 impl FromStr for CaCertificates {
@@ -126,6 +168,14 @@ pub(crate) fn why_no_authority(certificate: &X509Certificate<'_>) -> Option<&'st
     } else {
         None
     }
+}
+
+/// A certificate as PEM has it, in lines of 64 characters.
+fn pem(der: &[u8]) -> String {
+    let mut lines = vec!["-----BEGIN CERTIFICATE-----".to_owned()];
+    lines.extend(der.chunks(48).map(|line| STANDARD.encode(line)));
+    lines.push("-----END CERTIFICATE-----\n".to_owned());
+    lines.join("\n")
 }
 
 /// Every certificate in the text; an error names the block that can't be read.

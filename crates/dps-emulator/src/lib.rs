@@ -73,8 +73,9 @@ pub use core::events::{Event, EventKind, EventLog, Method, Operation, Transport}
 pub use dps_attestation::{GroupKey, IdScope, RegistrationId, SymmetricKey};
 pub use emulator::{Emulator, StartError};
 pub use enrollment::{
-    Allocation, Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload,
+    Allocation, Attestation, Enrollment, EnrollmentName, GroupAttestation, Reprovisioning,
+    ReturnedPayload,
 };
 pub use issuance::CertificatePolicy;
-pub use keys::{CaCertificates, Thumbprint};
+pub use keys::{CaCertificates, DeviceCertificate, Thumbprint};
 pub use tpm::{NoRandomness, TpmKeyError, TpmStorageKey, wrap_key};

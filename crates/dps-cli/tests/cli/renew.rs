@@ -45,7 +45,7 @@ impl Service {
         let emulator = Emulator::builder().enrollment(bootstrap).start();
         let emulator = runtime.block_on(emulator).unwrap();
         let ca = CaCertificates::from_pem(&emulator.issuing_ca_pem().unwrap()).unwrap();
-        let issued = Enrollment::group(ISSUED, GroupAttestation::X509(ca))
+        let issued = Enrollment::group(ISSUED, GroupAttestation::x509(ca))
             .certificate_policy(CertificatePolicy::issue_for_days(1));
         emulator.add_enrollment(issued).unwrap();
         let folder = Folder::new();
@@ -201,7 +201,7 @@ fn a_renewal_that_fails_keeps_the_pair_and_says_when_to_try_next() {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = authority.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
-    let others = GroupAttestation::X509(CaCertificates::from_pem(&authority).unwrap());
+    let others = GroupAttestation::x509(CaCertificates::from_pem(&authority).unwrap());
     service.emulator.add_enrollment(Enrollment::group("others", others)).unwrap();
     let ended = run(&mut service.renew("http"));
     assert_eq!(ended.code, 3, "{ended:?}");

@@ -29,8 +29,18 @@ struct File {
     connections: Vec<Value>,
     #[serde(deserialize_with = "seconds")]
     clock_ahead: Duration,
+    nearest_hubs: Vec<String>,
     limits: Limits,
+    verified_ca: Vec<VerifiedCa>,
     enrollment: Vec<Table>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct VerifiedCa {
+    name: String,
+    ca: Option<String>,
+    ca_file: Option<String>,
 }
 
 pub(super) fn read(path: &Path, what: &str) -> Result<String, ConfigError> {
@@ -50,6 +60,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
     let enrollment_keys = file.enrollment.iter().flatten();
     let in_enrollments = enrollment_keys.filter(|(key, _)| key.ends_with("-file"));
     let named = in_enrollments.filter_map(|(_, value)| value.as_str());
+    let named = named.chain(file.verified_ca.iter().filter_map(|ca| ca.ca_file.as_deref()));
     let named = named.chain(file.ca_cert_file.as_deref()).chain(file.ca_key_file.as_deref());
     let files = named.map(|file| folder.join(file)).collect();
     let connection_faults = file.connections.into_iter().map(fault::connection);
@@ -65,12 +76,20 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
         server_certificate: file.server_certificate,
         connection_faults: connection_faults.collect::<Result<_, _>>()?,
         clock_ahead: file.clock_ahead,
+        nearest_hubs: file.nearest_hubs,
         limits: file.limits,
         files,
         enrollments: enrollments.collect::<Result<_, _>>()?,
         ..Config::new()
     };
     let mut config = config.bind(file.bind);
+    for VerifiedCa { name, ca, ca_file } in file.verified_ca {
+        config = config.verified_ca(
+            name.clone(),
+            enrollment::verified_ca(&ca, &ca_file, folder)
+                .map_err(|error| error.within(&format!("verified-ca {name:?}")))?,
+        );
+    }
     if let Some((certificate, key)) = both(file.ca_cert_file, file.ca_key_file)? {
         let certificate_pem = contents(folder, "ca-cert-file", &certificate)?;
         let key_pem = contents(folder, "ca-key-file", &key)?;
@@ -133,7 +152,7 @@ fn unreadable(text: &str, error: &toml::de::Error) -> ConfigError {
 /// The parser's message, without its words for types. A key that was written where a name belongs is not repeated:
 /// no name is that long.
 fn in_plain_words(message: &str) -> String {
-    const WORDS: [(&str, &str); 15] = [
+    const WORDS: [(&str, &str); 16] = [
         (
             "data did not match any variant of untagged enum Times",
             "it must be a number, 0 or more, or \"forever\"",
@@ -149,6 +168,10 @@ fn in_plain_words(message: &str) -> String {
         (
             "data did not match any variant of untagged enum RawDelivery",
             "it must be \"whole\", \"never\", \"close-before\", \"close-after\", { close-mid = BYTES } or { drip = BYTES, every-ms = MILLISECONDS }",
+        ),
+        (
+            "data did not match any variant of untagged enum RawJson",
+            "it must be a table, or a JSON object as text",
         ),
         (
             "data did not match any variant of untagged enum RawPayload",
@@ -206,6 +229,37 @@ fn json(value: Value) -> serde_json::Value {
             serde_json::Value::Object(table.into_iter().map(|(k, v)| (k, json(v))).collect())
         }
     }
+}
+
+/// JSON as TOML, which has no null and no integers beyond 64 bits with a sign.
+fn toml_value(field: &str, value: &serde_json::Value) -> Result<Value, ConfigError> {
+    use serde_json::Value as Json;
+    let wrong = |reason| Err(ConfigError::new(field, reason).value(value.to_string().chars()));
+    Ok(match value {
+        Json::Null => return wrong("it may have no null; leave it out"),
+        Json::Bool(flag) => Value::Boolean(*flag),
+        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => Value::Integer(integer),
+            (None, Some(float)) if number.is_f64() => Value::Float(float),
+            _ => return wrong("the number is too large"),
+        },
+        Json::String(text) => Value::String(text.clone()),
+        Json::Array(values) => {
+            let values = values.iter().map(|value| toml_value(field, value));
+            Value::Array(values.collect::<Result<_, _>>()?)
+        }
+        Json::Object(fields) => {
+            let fields =
+                fields.iter().map(|(key, value)| Ok((key.clone(), toml_value(key, value)?)));
+            Value::Table(fields.collect::<Result<_, ConfigError>>()?)
+        }
+    })
+}
+
+#[cfg(test)]
+fn keys_of(raw: impl serde::Serialize) -> Vec<String> {
+    let fields = serde_json::to_value(raw).unwrap_or_default();
+    fields.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
 }
 
 #[cfg(test)]

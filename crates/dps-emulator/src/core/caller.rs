@@ -98,7 +98,7 @@ impl Caller {
                 self.is_known.store(true, Ordering::Relaxed);
                 let method = if who.has_tpm() { Method::Tpm } else { credential.method() };
                 let (registration_id, enrollment) =
-                    (registration_id.to_owned(), who.enrollment.clone());
+                    (registration_id.to_owned(), who.enrollment_name.clone());
                 let event = EventKind::Authenticated { registration_id, enrollment, method };
                 self.core.record(self.connection, event);
             }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -18,14 +19,16 @@ use super::clock;
 use crate::{
     behavior::{Behavior, Outcome},
     config_error::ConfigError,
-    enrollment::{Enrollment, ReturnedPayload},
+    enrollment::{Enrollment, EnrollmentName, ReturnedPayload},
     issuance::CertificatePolicy,
+    keys::CaCertificates,
 };
 
 mod allocation;
 mod authenticate;
 mod chain;
 mod devices;
+mod enrollments;
 mod error;
 mod guid;
 mod issuing;
@@ -47,6 +50,7 @@ pub(crate) use tpm::{TpmKeys, challenge_reply};
 
 use allocation::Assignment;
 use devices::Devices;
+use enrollments::{EnrollmentId, Enrollments, Kind};
 use guid::Guids;
 use issuing::{CertificateRequest, IssuingCa};
 use script::Cursor;
@@ -55,13 +59,23 @@ use tpm::Tpms;
 /// How the state of a registration names a TPM.
 const TPM: &str = "tpm";
 
+/// How an instance of the service is set up, its enrollments aside.
+#[derive(Clone, Debug)]
+pub(crate) struct Instance {
+    pub(crate) id_scope: IdScope,
+    /// The hubs in the order of their latency, the nearest first.
+    pub(crate) nearest_hubs: Vec<String>,
+    /// The CA certificates that groups refer to, by their names.
+    pub(crate) verified_cas: BTreeMap<String, CaCertificates>,
+}
+
 /// One instance of the provisioning service.
 pub(crate) struct Service {
-    id_scope: IdScope,
-    enrollments: Vec<Enrollment>,
+    instance: Instance,
+    enrollments: Enrollments,
     devices: Devices,
-    /// How many devices of each enrollment have got a hub, by its name.
-    turns: HashMap<String, usize>,
+    /// How many devices of each enrollment have got a hub.
+    turns: HashMap<EnrollmentId, usize>,
     tpms: Tpms,
     guids: Guids,
     /// Made when it is needed first.
@@ -72,7 +86,9 @@ pub(crate) struct Service {
 #[derive(Clone, Debug)]
 pub(crate) struct Authenticated {
     pub(crate) registration_id: RegistrationId,
-    pub(crate) enrollment: String,
+    pub(crate) enrollment: EnrollmentId,
+    /// As the enrollment has it.
+    pub(crate) enrollment_name: String,
     /// What the state of the registration says of the credential.
     attested: (&'static str, Value),
 }
@@ -80,7 +96,7 @@ pub(crate) struct Authenticated {
 /// What the service knows of a device that has registered.
 #[derive(Default)]
 struct Device {
-    enrollment: String,
+    enrollment: EnrollmentId,
     operation: Option<Operation>,
     assignment: Option<Assignment>,
     /// Which of its enrollment's devices it is, in the order in which they got a hub.
@@ -123,58 +139,109 @@ impl Authenticated {
 
 impl Service {
     pub(crate) fn new(
-        id_scope: IdScope,
+        instance: Instance,
         enrollments: Vec<Enrollment>,
         seed: [u8; 32],
+        now: SystemTime,
     ) -> Result<Self, ConfigError> {
         let mut service = Self {
-            id_scope,
-            enrollments: vec![],
+            instance,
+            enrollments: Enrollments::default(),
             devices: Devices::default(),
             turns: HashMap::new(),
             tpms: Tpms::default(),
             guids: Guids::new(seed),
             issuing: None,
         };
-        enrollments.into_iter().try_for_each(|enrollment| service.add(enrollment))?;
+        enrollments.into_iter().try_for_each(|enrollment| service.add(now, enrollment))?;
         Ok(service)
     }
 
+    /// All enrollments, those of single devices first, in the order of their names.
+    pub(crate) fn enrollments(&self) -> impl Iterator<Item = &Enrollment> {
+        let kinds = [Kind::Individual, Kind::Group].into_iter();
+        kinds.flat_map(|kind| self.enrollments.of_kind(kind).values()).map(|it| &*it.enrollment)
+    }
+
     /// Adds an enrollment whose name is not taken.
-    pub(crate) fn add(&mut self, enrollment: Enrollment) -> Result<(), ConfigError> {
-        enrollment.check(&self.enrollments)?;
-        self.enrollments.push(enrollment);
-        Ok(())
+    pub(crate) fn add(
+        &mut self,
+        now: SystemTime,
+        enrollment: Enrollment,
+    ) -> Result<(), ConfigError> {
+        if self.enrollments.get(&EnrollmentId::of(&enrollment)).is_some() {
+            return Err(enrollment.name_is_taken());
+        }
+        self.put(now, enrollment).map(|_| ())
+    }
+
+    /// Adds an enrollment, or puts it into the place of the one with its name, which it gives back. What its devices
+    /// were assigned stays; with another behavior, each starts at the beginning of the script.
+    pub(crate) fn put(
+        &mut self,
+        now: SystemTime,
+        enrollment: Enrollment,
+    ) -> Result<Option<Arc<Enrollment>>, ConfigError> {
+        enrollment.check(&self.instance.verified_cas)?;
+        let id = EnrollmentId::of(&enrollment);
+        let (behavior, tpm) = (enrollment.behavior.clone(), enrollment.tpm().cloned());
+        let etag = self.guids.next_etag();
+        let former = self.enrollments.put(enrollment, etag, now).map(|stored| stored.enrollment);
+        if let Some(former) = &former {
+            if former.behavior != behavior {
+                self.restart_scripts(&id);
+            }
+            if former.tpm() != tpm.as_ref() {
+                self.tpms.forget(former.name());
+            }
+        }
+        Ok(former)
     }
 
     /// Removes an enrollment; its devices are forgotten with it.
-    pub(crate) fn remove(&mut self, name: &str) -> Result<(), ConfigError> {
-        self.enrollment_mut(name)?;
-        self.enrollments.retain(|enrollment| !enrollment.is_named(name));
-        self.devices.forget(name);
-        self.turns.retain(|enrollment, _| !enrollment.eq_ignore_ascii_case(name));
-        self.tpms.forget(name);
+    pub(crate) fn remove(&mut self, name: EnrollmentName<'_>) -> Result<(), ConfigError> {
+        let id = self.enrollments.find(name)?;
+        let removed = self.enrollments.remove(&id);
+        self.devices.forget(&id);
+        self.turns.remove(&id);
+        if let (Kind::Individual, Some(removed)) = (id.kind, removed) {
+            self.tpms.forget(removed.enrollment.name());
+        }
         Ok(())
     }
 
     /// Sets the behavior toward an enrollment's devices; each starts at the beginning of the new script.
     pub(crate) fn set_behavior(
         &mut self,
-        name: &str,
+        now: SystemTime,
+        name: EnrollmentName<'_>,
         behavior: Behavior,
     ) -> Result<(), ConfigError> {
-        self.enrollment_mut(name)?.behavior = behavior;
-        for device in self.devices.each().filter(|d| d.enrollment.eq_ignore_ascii_case(name)) {
-            device.register = Cursor::default();
-            device.query = Cursor::default();
-        }
+        let id = self.enrollments.find(name)?;
+        let etag = self.guids.next_etag();
+        self.enrollments.change(&id, etag, now, |enrollment| enrollment.behavior = behavior);
+        self.restart_scripts(&id);
         Ok(())
     }
 
     /// Enables or disables an enrollment.
-    pub(crate) fn set_enabled(&mut self, name: &str, enabled: bool) -> Result<(), ConfigError> {
-        self.enrollment_mut(name)?.enabled = enabled;
+    pub(crate) fn set_enabled(
+        &mut self,
+        now: SystemTime,
+        name: EnrollmentName<'_>,
+        enabled: bool,
+    ) -> Result<(), ConfigError> {
+        let id = self.enrollments.find(name)?;
+        let etag = self.guids.next_etag();
+        self.enrollments.change(&id, etag, now, |enrollment| enrollment.enabled = enabled);
         Ok(())
+    }
+
+    fn restart_scripts(&mut self, id: &EnrollmentId) {
+        for device in self.devices.each().filter(|device| device.enrollment == *id) {
+            device.register = Cursor::default();
+            device.query = Cursor::default();
+        }
     }
 
     /// Forgets all that devices have done. Enrollments and their behavior stay.
@@ -339,19 +406,23 @@ impl Service {
         let tpm_key = self.tpms.assigned(who.registration_id.as_str()).ok();
         let turn = self.turn(who);
         let chain = csr.and_then(|csr| self.issue(now, who, &csr));
+        let nearest = self.instance.nearest_hubs.clone();
         let device = self.device(who);
         let status = match outcome {
             Outcome::Assigned | Outcome::Status(_) => {
-                let assignment = device.allocate(&enrollment, turn, now, force);
+                let assignment = device.allocate(&enrollment, turn, &nearest, now, force);
                 set("createdDateTimeUtc", json!(clock::rfc3339(assignment.created)));
                 set("lastUpdatedDateTimeUtc", json!(clock::rfc3339(assignment.updated)));
                 set("assignedHub", json!(assignment.hub));
                 let own_id = who.registration_id.as_str();
                 set("deviceId", json!(enrollment.device_id.as_deref().unwrap_or(own_id)));
-                set("substatus", json!(enrollment.substatus.unwrap_or(assignment.substatus)));
-                returned = match (enrollment.payload, payload) {
-                    (ReturnedPayload::Fixed(payload), _)
-                    | (ReturnedPayload::Echo, Some(payload)) => Some(payload),
+                set(
+                    "substatus",
+                    json!(enrollment.substatus.as_ref().unwrap_or(&assignment.substatus)),
+                );
+                returned = match (&enrollment.payload, payload) {
+                    (ReturnedPayload::Fixed(payload), _) => Some(payload.clone()),
+                    (ReturnedPayload::Echo, Some(payload)) => Some(payload),
                     _ => None,
                 };
                 let (name, value) = match &who.attested {
@@ -442,14 +513,13 @@ impl Service {
         turn
     }
 
-    fn enrollment(&self, name: &str) -> Option<&Enrollment> {
-        self.enrollments.iter().find(|enrollment| enrollment.is_named(name))
+    fn enrollment(&self, id: &EnrollmentId) -> Option<&Arc<Enrollment>> {
+        self.enrollments.get(id).map(|stored| &stored.enrollment)
     }
 
-    fn enrollment_mut(&mut self, name: &str) -> Result<&mut Enrollment, ConfigError> {
-        self.enrollments.iter_mut().find(|enrollment| enrollment.is_named(name)).ok_or_else(|| {
-            ConfigError::new("enrollment", "there is none with this name").value(name.chars())
-        })
+    /// The individual enrollment of a device.
+    fn individual(&self, registration_id: &str) -> Option<&Arc<Enrollment>> {
+        self.enrollment(&EnrollmentId::new(Kind::Individual, registration_id))
     }
 }
 

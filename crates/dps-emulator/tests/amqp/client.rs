@@ -144,7 +144,7 @@ async fn a_certificate_is_enough_whether_sasl_is_wanted_or_not() {
     let leaf = params.self_signed(&pair).unwrap().der().to_vec();
     let enrollment = Enrollment::individual(
         "dev-1".parse().unwrap(),
-        Attestation::X509 { primary: Thumbprint::of_der(&leaf), secondary: None },
+        Attestation::thumbprint(Thumbprint::of_der(&leaf)),
     );
     let identity = X509Identity::from_der(vec![leaf], pair.serialize_der()).unwrap();
     for carrier in CARRIERS {

@@ -137,7 +137,7 @@ async fn certificates_without_extensions_are_taken_with_both_versions_of_tls() {
     let key = rustls::crypto::ring::sign::any_supported_type(&key).unwrap();
     let device = Arc::new(CertifiedKey::new(chain.to_vec(), key));
     let ca = CaCertificates::from_pem(include_str!("../fixtures/old-root.pem")).unwrap();
-    let group = Enrollment::group("factory", GroupAttestation::X509(ca));
+    let group = Enrollment::group("factory", GroupAttestation::x509(ca));
     let emulator = Emulator::builder().enrollment(group).start().await.unwrap();
     let requests = Requests::with_certificate(&emulator, "dev-1");
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
@@ -177,7 +177,7 @@ async fn a_group_takes_devices_whose_whole_chain_is_sent() {
     let leaf = named("dev-7").signed_by(&device_key, &middle).unwrap().der().clone();
 
     let ca = CaCertificates::from_pem(&ca_pem).unwrap();
-    let group = Enrollment::group("factory", GroupAttestation::X509(ca));
+    let group = Enrollment::group("factory", GroupAttestation::x509(ca));
     let emulator = Emulator::builder().enrollment(group).start().await.unwrap();
     let requests = Requests::with_certificate(&emulator, "dev-7");
     for (chain, status, message) in [

@@ -68,7 +68,7 @@ async fn a_certificate_registers_without_a_password() {
     let (authority, chain) = certificate("dev-9");
     let ca = dps_emulator::CaCertificates::from_pem(&authority).unwrap();
     let emulator = dps_emulator::Emulator::builder()
-        .enrollment(Enrollment::group("factory", GroupAttestation::X509(ca)))
+        .enrollment(Enrollment::group("factory", GroupAttestation::x509(ca)))
         .start()
         .await
         .unwrap();

@@ -1,26 +1,28 @@
-//! An enrollment in the configuration file.
+//! An enrollment in the configuration file, and the same as JSON: read and written.
 
-use std::{path::Path, str::FromStr};
+use std::{path::Path, str::FromStr, time::Duration};
 
-use dps_attestation::SymmetricKey;
+use dps_attestation::{GroupKey, SymmetricKey};
 use dps_state_machine::Json;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use super::{contents, fault, fields, json};
+use super::{contents, fault, fields, json, toml_value};
 use crate::{
     behavior::{Behavior, Outcome, RetryAfter, Times},
     config_error::ConfigError,
     enrollment::{
-        Allocation, Attestation, Enrollment, GroupAttestation, Reprovisioning, ReturnedPayload,
+        Allocation, Attestation, Enrollment, GroupAttestation, Members, Reprovisioning,
+        ReturnedPayload,
     },
     issuance::CertificatePolicy,
-    keys::{CaCertificates, Thumbprint},
+    keys::{CaCertificates, DeviceCertificate, Thumbprint},
     tpm::TpmStorageKey,
 };
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+/// What a table of the file may have; all of it is optional.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 struct Raw {
     registration_id: Option<String>,
     group: Option<String>,
@@ -31,49 +33,103 @@ struct Raw {
     secondary_thumbprint: Option<String>,
     certificate: Option<String>,
     certificate_file: Option<String>,
+    secondary_certificate: Option<String>,
+    secondary_certificate_file: Option<String>,
     ca: Option<String>,
     ca_file: Option<String>,
+    secondary_ca: Option<String>,
+    secondary_ca_file: Option<String>,
+    ca_reference: Option<String>,
+    secondary_ca_reference: Option<String>,
     enabled: Option<bool>,
     hub: Option<String>,
     hubs: Option<Vec<String>>,
-    #[serde(default)]
-    allocation: Allocation,
+    allocation: Option<Allocation>,
     device_id: Option<String>,
     payload: Option<RawPayload>,
-    #[serde(default)]
-    reprovisioning: Reprovisioning,
+    reprovisioning: Option<Reprovisioning>,
     substatus: Option<String>,
+    initial_twin: Option<RawJson>,
+    iot_edge: Option<bool>,
+    device_information: Option<RawJson>,
     certificate_policy: Option<RawPolicy>,
     certificate_days: Option<u16>,
     polls: Option<Times>,
-    #[serde(default)]
-    retry_after: RetryAfter,
-    #[serde(default)]
-    outcome: Outcome,
-    #[serde(default)]
-    register: Vec<Table>,
-    #[serde(default)]
-    query: Vec<Table>,
+    retry_after: Option<RetryAfter>,
+    outcome: Option<Outcome>,
+    register: Option<Vec<Table>>,
+    query: Option<Vec<Table>>,
 }
 
 /// [`ReturnedPayload`] as the file has it.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum RawPayload {
     Echo,
     #[serde(untagged)]
+    Fixed(RawJson),
+}
+
+/// A JSON object as the file has it: a table, or a text where it must come back to the letter.
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum RawJson {
     Text(String),
-    #[serde(untagged)]
     Table(Table),
 }
 
 /// [`CertificatePolicy`] as the file has it.
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum RawPolicy {
     Refuse,
     Ignore,
     Issue,
+}
+
+impl Enrollment {
+    /// Reads an enrollment from a JSON object with the keys that an `[[enrollment]]` of the
+    /// [configuration file](crate#the-configuration-file) has. It may name no files.
+    ///
+    /// # Errors
+    /// [`ConfigError`] that names the key and what is wrong with it.
+    pub fn from_json(json: &serde_json::Value) -> Result<Self, ConfigError> {
+        let serde_json::Value::Object(fields) = json else {
+            return Err(ConfigError::new("enrollment", "it must be a JSON object"));
+        };
+        if let Some(file) = fields.keys().find(|key| key.ends_with("-file")) {
+            let inline = file.trim_end_matches("-file");
+            return Err(ConfigError::new(
+                file,
+                &format!("no file is read; give the PEM in {inline}"),
+            ));
+        }
+        let fields = fields.iter().filter(|(_, value)| !value.is_null());
+        let table = fields.map(|(key, value)| {
+            // These come back to the letter, also with what TOML lacks.
+            let is_json = matches!(key.as_str(), "payload" | "initial-twin" | "device-information");
+            let value = match value {
+                serde_json::Value::Object(_) if is_json => Value::String(value.to_string()),
+                value => toml_value(key, value)?,
+            };
+            Ok((key.clone(), value))
+        });
+        read(table.collect::<Result<_, ConfigError>>()?, 1, Path::new(""))
+    }
+
+    /// Writes it as a JSON object with the keys that an `[[enrollment]]` of the
+    /// [configuration file](crate#the-configuration-file) has, which [`Enrollment::from_json`] reads back. **Its secrets
+    /// are in it.** A lifetime of certificates is rounded up to whole days.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let raw = Raw::from(self);
+        // Texts, numbers, and tables with texts as their keys: there is nothing that can fail to serialize.
+        let mut json = serde_json::to_value(raw).unwrap_or_default();
+        if let Some(fields) = json.as_object_mut() {
+            fields.retain(|_, value| !value.is_null());
+        }
+        json
+    }
 }
 
 /// Reads an enrollment; every error names it.
@@ -84,26 +140,44 @@ pub(super) fn read(table: Table, number: usize, folder: &Path) -> Result<Enrollm
 }
 
 fn build(raw: Raw, folder: &Path) -> Result<Enrollment, ConfigError> {
-    let certificate = (&raw.certificate, &raw.certificate_file);
-    let certificate = load("certificate", certificate, folder, Thumbprint::of_pem)?;
-    let ca = load("ca", (&raw.ca, &raw.ca_file), folder, CaCertificates::from_pem)?;
+    let certificate =
+        |field, text, file| load(field, text, file, folder, DeviceCertificate::from_pem);
+    let certificates = [
+        certificate("certificate", &raw.certificate, &raw.certificate_file)?,
+        certificate(
+            "secondary-certificate",
+            &raw.secondary_certificate,
+            &raw.secondary_certificate_file,
+        )?,
+    ];
+    let ca = |field, text, file| load(field, text, file, folder, CaCertificates::from_pem);
+    let cas = [
+        ca("ca", &raw.ca, &raw.ca_file)?,
+        ca("secondary-ca", &raw.secondary_ca, &raw.secondary_ca_file)?,
+    ];
     let enrollment = match (&raw.registration_id, &raw.group) {
         (Some(id), None) => {
-            if ca.is_some() {
+            let of_groups = [
+                ("ca", cas[0].is_some()),
+                ("secondary-ca", cas[1].is_some()),
+                ("ca-reference", raw.ca_reference.is_some()),
+                ("secondary-ca-reference", raw.secondary_ca_reference.is_some()),
+            ];
+            if let Some((field, _)) = of_groups.iter().find(|(_, given)| *given) {
                 let reason = "only a group has one; use thumbprint or certificate";
-                return Err(ConfigError::new("ca", reason));
+                return Err(ConfigError::new(field, reason));
             }
             let id = id.parse();
             let id = id.map_err(|error| ConfigError::from_parser("registration-id", &error))?;
-            Enrollment::individual(id, individual(certificate, &raw)?)
+            Enrollment::individual(id, individual(certificates, &raw)?)
         }
         (None, Some(name)) => {
             let other = [&raw.thumbprint, &raw.secondary_thumbprint, &raw.endorsement_key];
-            if other.iter().any(|key| key.is_some()) || certificate.is_some() {
-                let reason = "a group is known by symmetric-key or by ca";
+            if other.iter().any(|key| key.is_some()) || certificates.iter().any(Option::is_some) {
+                let reason = "a group is known by symmetric-key, by ca or by ca-reference";
                 return Err(ConfigError::new("group", reason));
             }
-            Enrollment::group(name.clone(), group(ca, &raw)?)
+            Enrollment::group(name.clone(), group(cas, &raw)?)
         }
         _ => {
             return Err(ConfigError::new(
@@ -118,7 +192,8 @@ fn build(raw: Raw, folder: &Path) -> Result<Enrollment, ConfigError> {
 /// What a PEM says that is given as text or as a file.
 fn load<T>(
     field: &str,
-    (text, file): (&Option<String>, &Option<String>),
+    text: &Option<String>,
+    file: &Option<String>,
     folder: &Path,
     parse: impl Fn(&[u8]) -> Result<T, ConfigError>,
 ) -> Result<Option<T>, ConfigError> {
@@ -126,7 +201,9 @@ fn load<T>(
         (Some(_), Some(_)) => {
             Err(ConfigError::new(field, "give it as text or as a file, not both"))
         }
-        (Some(text), None) => parse(text.as_bytes()).map(Some),
+        (Some(text), None) => {
+            parse(text.as_bytes()).map(Some).map_err(|error| error.field_named(field))
+        }
         (None, Some(file)) => {
             let field = format!("{field}-file");
             let pem = contents(folder, &field, file)?;
@@ -134,6 +211,16 @@ fn load<T>(
         }
         (None, None) => Ok(None),
     }
+}
+
+/// The certificates of a verified CA.
+pub(super) fn verified_ca(
+    text: &Option<String>,
+    file: &Option<String>,
+    folder: &Path,
+) -> Result<CaCertificates, ConfigError> {
+    load("ca", text, file, folder, CaCertificates::from_pem)?
+        .ok_or_else(|| ConfigError::new("ca", "give ca or ca-file"))
 }
 
 /// The primary and the secondary symmetric key, if any were given.
@@ -158,16 +245,13 @@ where
     parsed.map_err(|error: T::Err| error.into().field_named(field))
 }
 
-fn individual(certificate: Option<Thumbprint>, raw: &Raw) -> Result<Attestation, ConfigError> {
+fn individual(
+    [primary, secondary]: [Option<DeviceCertificate>; 2],
+    raw: &Raw,
+) -> Result<Attestation, ConfigError> {
     let keys: Option<(SymmetricKey, _)> = keys(raw)?;
-    let given: Option<Thumbprint> = parsed("thumbprint", &raw.thumbprint)?;
-    let secondary = parsed("secondary-thumbprint", &raw.secondary_thumbprint)?;
-    let primary = match (given, certificate) {
-        (Some(_), Some(_)) => {
-            return Err(ConfigError::new("thumbprint", "give thumbprint or certificate, not both"));
-        }
-        (given, certificate) => given.or(certificate),
-    };
+    let primary = certificate("", &raw.thumbprint, primary)?;
+    let secondary = certificate("secondary-", &raw.secondary_thumbprint, secondary)?;
     let tpm: Option<TpmStorageKey> = parsed("endorsement-key", &raw.endorsement_key)?;
     match (keys, primary, tpm) {
         (Some((primary, key)), None, None) if secondary.is_none() => {
@@ -186,14 +270,49 @@ fn individual(certificate: Option<Thumbprint>, raw: &Raw) -> Result<Attestation,
     }
 }
 
-fn group(ca: Option<CaCertificates>, raw: &Raw) -> Result<GroupAttestation, ConfigError> {
-    match (keys(raw)?, ca) {
-        (Some((primary, secondary)), None) => {
+/// A device's certificate, by its thumbprint or itself.
+fn certificate(
+    which: &str,
+    thumbprint: &Option<String>,
+    certificate: Option<DeviceCertificate>,
+) -> Result<Option<DeviceCertificate>, ConfigError> {
+    let field = format!("{which}thumbprint");
+    let given: Option<Thumbprint> = parsed(&field, thumbprint)?;
+    if given.is_some() && certificate.is_some() {
+        let reason = format!("give {which}thumbprint or {which}certificate, not both");
+        return Err(ConfigError::new(&field, &reason));
+    }
+    Ok(certificate.or(given.map(Into::into)))
+}
+
+fn group(
+    [ca, secondary_ca]: [Option<CaCertificates>; 2],
+    raw: &Raw,
+) -> Result<GroupAttestation, ConfigError> {
+    let alone = |field, other| Err(ConfigError::new(field, &format!("it needs {other} beside it")));
+    if ca.is_none() && secondary_ca.is_some() {
+        return alone("secondary-ca", "ca");
+    }
+    let (reference, secondary) = (raw.ca_reference.clone(), raw.secondary_ca_reference.clone());
+    if reference.is_none() && secondary.is_some() {
+        return alone("secondary-ca-reference", "ca-reference");
+    }
+    match (keys(raw)?, ca, reference) {
+        (Some((primary, secondary)), None, None) => {
             Ok(GroupAttestation::SymmetricKey { primary, secondary })
         }
-        (None, Some(ca)) => Ok(GroupAttestation::X509(ca)),
-        (None, None) => Err(ConfigError::new("symmetric-key", "give symmetric-key, ca or ca-file")),
-        _ => Err(ConfigError::new("symmetric-key", "give symmetric-key or ca, not both")),
+        (None, Some(primary), None) => {
+            Ok(GroupAttestation::X509 { primary, secondary: secondary_ca })
+        }
+        (None, None, Some(primary)) => Ok(GroupAttestation::CaReferences { primary, secondary }),
+        (None, None, None) => Err(ConfigError::new(
+            "symmetric-key",
+            "give symmetric-key, ca, ca-file or ca-reference",
+        )),
+        _ => Err(ConfigError::new(
+            "symmetric-key",
+            "give symmetric-key, ca or ca-reference, and nothing beside it",
+        )),
     }
 }
 
@@ -207,11 +326,12 @@ fn settings(enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError>
     let payload = match raw.payload {
         None => ReturnedPayload::None,
         Some(RawPayload::Echo) => ReturnedPayload::Echo,
-        Some(RawPayload::Table(table)) => ReturnedPayload::Fixed(json(Value::Table(table)).into()),
-        Some(RawPayload::Text(text)) => ReturnedPayload::Fixed(payload(&text)?),
+        Some(RawPayload::Fixed(raw)) => ReturnedPayload::Fixed(object("payload", raw)?),
     };
-    let faults = |list: &str, tables: Vec<Table>| -> Result<Vec<_>, _> {
-        let faults = tables.into_iter().map(fault::read);
+    let initial_twin = raw.initial_twin.map(|raw| object("initial-twin", raw)).transpose()?;
+    let information = raw.device_information.map(|raw| object("device-information", raw));
+    let faults = |list: &str, tables: Option<Vec<Table>>| -> Result<Vec<_>, _> {
+        let faults = tables.unwrap_or_default().into_iter().map(fault::read);
         faults.collect::<Result<_, _>>().map_err(|error: ConfigError| error.within(list))
     };
     let behavior = Behavior {
@@ -220,19 +340,22 @@ fn settings(enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError>
             Some(Times::Count(polls)) => polls,
             Some(Times::Forever) => u32::MAX,
         },
-        retry_after: raw.retry_after,
-        outcome: raw.outcome,
+        retry_after: raw.retry_after.unwrap_or_default(),
+        outcome: raw.outcome.unwrap_or_default(),
         register: faults("register", raw.register)?,
         query: faults("query", raw.query)?,
     };
     Ok(Enrollment {
         enabled: raw.enabled.unwrap_or(true),
         hubs,
-        allocation: raw.allocation,
+        allocation: raw.allocation.unwrap_or_default(),
         device_id: raw.device_id,
         payload,
-        reprovisioning: raw.reprovisioning,
+        reprovisioning: raw.reprovisioning.unwrap_or_default(),
         substatus: raw.substatus,
+        initial_twin,
+        iot_edge: raw.iot_edge.unwrap_or_default(),
+        device_information: information.transpose()?,
         certificate_policy,
         behavior,
         ..enrollment
@@ -254,11 +377,142 @@ fn policy(policy: Option<RawPolicy>, days: Option<u16>) -> Result<CertificatePol
     }
 }
 
-/// A JSON object that was written as text, so that it comes back to the letter.
-fn payload(text: &str) -> Result<Json, ConfigError> {
+fn object(field: &str, raw: RawJson) -> Result<Json, ConfigError> {
+    let text = match raw {
+        RawJson::Table(table) => return Ok(json(Value::Table(table)).into()),
+        RawJson::Text(text) => text,
+    };
     if !text.trim_start().starts_with('{') {
-        let reason = "it must be \"echo\", a table, or a JSON object as text";
-        return Err(ConfigError::new("payload", reason).value(text.chars()));
+        let echo = if field == "payload" { "\"echo\", " } else { "" };
+        let reason = format!("it must be {echo}a table, or a JSON object as text");
+        return Err(ConfigError::new(field, &reason).value(text.chars()));
     }
-    text.parse().map_err(|error| ConfigError::from_parser("payload", &error))
+    text.parse().map_err(|error| ConfigError::from_parser(field, &error))
+}
+
+impl From<&Enrollment> for Raw {
+    fn from(enrollment: &Enrollment) -> Self {
+        let Enrollment { hubs, behavior, .. } = enrollment;
+        let faults = |faults: &[_]| {
+            (!faults.is_empty()).then(|| faults.iter().map(fault::write).collect::<Vec<_>>())
+        };
+        let (certificate_policy, certificate_days) = match enrollment.certificate_policy {
+            CertificatePolicy::Refuse => (RawPolicy::Refuse, None),
+            CertificatePolicy::Ignore => (RawPolicy::Ignore, None),
+            CertificatePolicy::Issue { lifetime } => (RawPolicy::Issue, Some(days(lifetime))),
+        };
+        let raw = Self {
+            enabled: Some(enrollment.enabled),
+            allocation: Some(enrollment.allocation.clone()),
+            device_id: enrollment.device_id.clone(),
+            payload: match &enrollment.payload {
+                ReturnedPayload::None => None,
+                ReturnedPayload::Echo => Some(RawPayload::Echo),
+                ReturnedPayload::Fixed(json) => Some(RawPayload::Fixed(RawJson::from(json))),
+            },
+            reprovisioning: Some(enrollment.reprovisioning),
+            substatus: enrollment.substatus.clone(),
+            initial_twin: enrollment.initial_twin.as_ref().map(RawJson::from),
+            iot_edge: Some(enrollment.iot_edge),
+            device_information: enrollment.device_information.as_ref().map(RawJson::from),
+            certificate_policy: Some(certificate_policy),
+            certificate_days,
+            polls: Some(match behavior.polls {
+                u32::MAX => Times::Forever,
+                polls => Times::Count(polls),
+            }),
+            retry_after: fault::retry_after(&behavior.retry_after),
+            outcome: Some(behavior.outcome.clone()),
+            register: faults(&behavior.register),
+            query: faults(&behavior.query),
+            ..match &enrollment.members {
+                Members::One(attestation) => {
+                    Self { registration_id: Some(enrollment.name.clone()), ..attestation.into() }
+                }
+                Members::Group(attestation) => {
+                    Self { group: Some(enrollment.name.clone()), ..attestation.into() }
+                }
+            }
+        };
+        match hubs.as_slice() {
+            [hub] => Self { hub: Some(hub.clone()), ..raw },
+            hubs => Self { hubs: Some(hubs.to_vec()), ..raw },
+        }
+    }
+}
+
+impl From<&Attestation> for Raw {
+    fn from(attestation: &Attestation) -> Self {
+        let thumbprint = |certificate: &DeviceCertificate| match certificate.to_pem() {
+            None => Some(certificate.thumbprint().to_string()),
+            Some(_) => None,
+        };
+        match attestation {
+            Attestation::SymmetricKey { primary, secondary } => Self {
+                symmetric_key: Some(primary.expose_base64().to_string()),
+                secondary_key: secondary.as_ref().map(|key| key.expose_base64().to_string()),
+                ..Self::default()
+            },
+            Attestation::X509 { primary, secondary } => Self {
+                thumbprint: thumbprint(primary),
+                certificate: primary.to_pem(),
+                secondary_thumbprint: secondary.as_ref().and_then(thumbprint),
+                secondary_certificate: secondary.as_ref().and_then(DeviceCertificate::to_pem),
+                ..Self::default()
+            },
+            Attestation::Tpm { endorsement_key } => {
+                Self { endorsement_key: Some(endorsement_key.to_string()), ..Self::default() }
+            }
+        }
+    }
+}
+
+impl From<&GroupAttestation> for Raw {
+    fn from(attestation: &GroupAttestation) -> Self {
+        match attestation {
+            GroupAttestation::SymmetricKey { primary, secondary } => {
+                let base64 = |key: &GroupKey| key.expose_base64().to_string();
+                Self {
+                    symmetric_key: Some(base64(primary)),
+                    secondary_key: secondary.as_ref().map(base64),
+                    ..Self::default()
+                }
+            }
+            GroupAttestation::X509 { primary, secondary } => Self {
+                ca: Some(primary.to_pem()),
+                secondary_ca: secondary.as_ref().map(CaCertificates::to_pem),
+                ..Self::default()
+            },
+            GroupAttestation::CaReferences { primary, secondary } => Self {
+                ca_reference: Some(primary.clone()),
+                secondary_ca_reference: secondary.clone(),
+                ..Self::default()
+            },
+        }
+    }
+}
+
+impl From<&Json> for RawJson {
+    /// As a table where that says all that the text does.
+    fn from(json: &Json) -> Self {
+        let same =
+            json.read().ok().filter(|value| Json::from(serde_json::Value::clone(value)) == *json);
+        let table = same.and_then(|value| toml_value("", &value).ok());
+        match table {
+            Some(Value::Table(table)) => Self::Table(table),
+            _ => Self::Text(json.get().to_owned()),
+        }
+    }
+}
+
+/// Every key that an enrollment may have.
+#[cfg(test)]
+pub(super) fn every_key() -> Vec<String> {
+    super::keys_of(Raw::default())
+}
+
+/// Whole days, rounded up.
+fn days(lifetime: Duration) -> u16 {
+    const DAY: u64 = 86_400;
+    u16::try_from(lifetime.as_secs().div_ceil(DAY)).unwrap_or(90).clamp(1, 90)
 }

@@ -2,41 +2,37 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
-use super::{fields, in_plain_words, json};
+use super::{fields, in_plain_words, json, toml_value};
 use crate::{
     behavior::{Body, ConnectionFault, Delivery, Fault, RetryAfter, Times},
     config_error::ConfigError,
 };
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 struct Raw {
     times: Option<Times>,
     refuse: Option<u16>,
     error_code: Option<u32>,
     message: Option<String>,
     status: Option<u16>,
-    #[serde(default)]
-    without: Vec<String>,
-    #[serde(default)]
-    with: Table,
+    without: Option<Vec<String>>,
+    with: Option<Table>,
+    with_json: Option<String>,
     body: Option<Body>,
     content_type: Option<String>,
     retry_after: Option<RetryAfter>,
-    #[serde(default)]
-    deliver: RawDelivery,
-    #[serde(default)]
-    wrong_id: bool,
-    #[serde(default)]
-    twice: bool,
+    deliver: Option<RawDelivery>,
+    wrong_id: Option<bool>,
+    twice: Option<bool>,
 }
 
 /// [`Delivery`] as the file has it; in events it has another form.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 enum RawDelivery {
     #[default]
@@ -67,6 +63,22 @@ impl From<RawDelivery> for Delivery {
     }
 }
 
+impl From<Delivery> for RawDelivery {
+    fn from(delivery: Delivery) -> Self {
+        match delivery {
+            Delivery::Whole => Self::Whole,
+            Delivery::Never => Self::Never,
+            Delivery::CloseBefore => Self::CloseBefore,
+            Delivery::CloseMid(bytes) => Self::CloseMid(bytes),
+            Delivery::CloseAfter => Self::CloseAfter,
+            Delivery::Drip { bytes, every } => Self::Drip {
+                drip: bytes,
+                every_ms: u64::try_from(every.as_millis()).unwrap_or(u64::MAX),
+            },
+        }
+    }
+}
+
 /// What goes wrong with one connection: a word, or something of one transport's own.
 pub(super) fn connection(value: Value) -> Result<ConnectionFault, ConfigError> {
     let shown = json(value.clone()).to_string();
@@ -80,20 +92,73 @@ pub(super) fn read(table: Table) -> Result<Fault, ConfigError> {
     let raw: Raw = fields(table)?;
     let refusal = refusal(&raw)?;
     let status = raw.status.map(|status| http_status("status", status)).transpose()?;
-    let without = raw.without.into_iter().map(|path| (path, None));
-    let with = raw.with.into_iter().map(|(path, value)| (path, Some(json(value))));
+    let with_json = raw.with_json.map(|text| object("with-json", &text)).transpose()?;
+    let without = raw.without.into_iter().flatten().map(|path| (path, None));
+    let with = raw.with.into_iter().flatten().map(|(path, value)| (path, Some(json(value))));
+    let with_json = with_json.into_iter().flatten().map(|(path, value)| (path, Some(value)));
     Ok(Fault {
         times: raw.times.unwrap_or(refusal.times),
         status,
-        edits: without.chain(with).collect::<Vec<(String, Option<Json>)>>(),
+        edits: without.chain(with).chain(with_json).collect::<Vec<(String, Option<Json>)>>(),
         body: raw.body,
         content_type: raw.content_type,
         retry_after: raw.retry_after,
-        delivery: raw.deliver.into(),
-        wrong_id: raw.wrong_id,
-        twice: raw.twice,
+        delivery: raw.deliver.unwrap_or_default().into(),
+        wrong_id: raw.wrong_id.unwrap_or_default(),
+        twice: raw.twice.unwrap_or_default(),
         ..refusal
     })
+}
+
+fn object(field: &str, text: &str) -> Result<serde_json::Map<String, Json>, ConfigError> {
+    serde_json::from_str(text).map_err(|error| {
+        let reason = format!("it must be a JSON object as text: {error}");
+        ConfigError::new(field, &reason)
+    })
+}
+
+/// The table that [`read`] makes the same fault of.
+pub(super) fn write(fault: &Fault) -> Table {
+    let mut raw = Raw {
+        times: (fault.times != Times::Count(1)).then_some(fault.times),
+        refuse: fault.refuse.as_ref().map(|refusal| refusal.status),
+        error_code: fault.refuse.as_ref().map(|refusal| refusal.error_code),
+        message: fault.refuse.as_ref().map(|refusal| refusal.message.clone()),
+        status: fault.status,
+        body: fault.body.clone(),
+        content_type: fault.content_type.clone(),
+        retry_after: fault.retry_after.as_ref().and_then(retry_after),
+        deliver: (fault.delivery != Delivery::Whole).then(|| fault.delivery.into()),
+        wrong_id: fault.wrong_id.then_some(true),
+        twice: fault.twice.then_some(true),
+        ..Raw::default()
+    };
+    let mut with_json = serde_json::Map::new();
+    for (path, value) in &fault.edits {
+        match value.as_ref().map(|value| (value, toml_value(path, value))) {
+            None => raw.without.get_or_insert_default().push(path.clone()),
+            Some((_, Ok(value))) => {
+                raw.with.get_or_insert_default().insert(path.clone(), value);
+            }
+            Some((value, Err(_))) => {
+                with_json.insert(path.clone(), value.clone());
+            }
+        }
+    }
+    raw.with_json = (!with_json.is_empty()).then(|| Json::from(with_json).to_string());
+    // Texts, numbers and tables: there is nothing that can fail to serialize.
+    Table::try_from(raw).unwrap_or_default()
+}
+
+/// As the file has it, with the numbers that TOML has.
+pub(super) fn retry_after(retry_after: &RetryAfter) -> Option<RetryAfter> {
+    match retry_after {
+        RetryAfter::Absent => None,
+        RetryAfter::Seconds(seconds) if i64::try_from(*seconds).is_err() => {
+            Some(RetryAfter::raw(seconds.to_string()))
+        }
+        other => Some(other.clone()),
+    }
 }
 
 fn refusal(raw: &Raw) -> Result<Fault, ConfigError> {
@@ -125,4 +190,10 @@ fn http_status(field: &str, status: u16) -> Result<u16, ConfigError> {
     }
     Err(ConfigError::new(field, "its HTTP status must be between 200 and 999")
         .value(status.to_string().chars()))
+}
+
+/// Every key that a fault may have.
+#[cfg(test)]
+pub(super) fn every_key() -> Vec<String> {
+    super::keys_of(Raw::default())
 }

@@ -56,6 +56,7 @@ fn the_documented_example_is_read_and_means_what_it_says() {
         .on_register(Fault::deliver(Delivery::Never))
         .on_query(Fault::with_body(Body::Html))
         .on_query(Fault::without("operationId").and_with("registrationState.deviceId", 7))
+        .on_query(Fault::with("registrationState.deviceId", serde_json::Value::Null))
         .on_query(Fault::none().wrong_id().twice())
         .on_query(Fault::none().status(500).content_type("text/plain").forever());
     assert_eq!(factory.behavior, expected);
@@ -180,6 +181,19 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
             "[[enrollment]]\ngroup = \"\"\nsymmetric-key = \"c2VjcmV0IGtleSBvZiBwdW1wLTE3\"",
             &["\"\"", "group", "no name"],
         ),
+        (
+            "[[enrollment]]\ngroup = \"g\"\nca-reference = \"root\"",
+            &["\"g\"", "ca-reference \"root\"", "[[verified-ca]]"],
+        ),
+        (
+            "[[enrollment]]\ngroup = \"g\"\nsecondary-ca-reference = \"root\"",
+            &["\"g\"", "secondary-ca-reference", "needs ca-reference"],
+        ),
+        ("[[verified-ca]]\nname = \"root\"", &["verified-ca \"root\", ca: give ca or ca-file"]),
+        (
+            "[[verified-ca]]\nname = \"root\"\nca-file = \"/no/such\"",
+            &["verified-ca \"root\", ca-file \"/no/such\"", "can't be read"],
+        ),
         ("connections = [\"bad\"]", &["connections", "bad", "hang-after-tls"]),
         ("connections = [7]", &["connections", "7", "a word, or a table"]),
         ("connections = [{ http = \"x\" }]", &["connections", "http", "`amqp`"]),
@@ -250,6 +264,20 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
         ("certificate-policy = \"issue\"\ncertificate-days = 91", &["certificate-days", "1 to 90"]),
         ("certificate-policy = \"issue\"\ncertificate-days = -1", &["certificate-days", "-1"]),
         ("payload = 3", &["payload", "echo"]),
+        ("allocation = \"best\"", &["allocation", "`best`", "geo-latency"]),
+        ("allocation.custom.webhook = \"http://x\"", &["allocation", "api-version"]),
+        ("initial-twin = 3", &["initial-twin", "3", "a table"]),
+        ("initial-twin = { tag = {} }", &["initial-twin", "properties.desired"]),
+        (
+            "initial-twin = { properties = { reported = {} } }",
+            &["initial-twin", "properties.desired"],
+        ),
+        ("initial-twin.properties.desired = 3", &["initial-twin", "must be an object"]),
+        ("device-information = '[]'", &["device-information", "a JSON object as text"]),
+        ("iot-edge = 1", &["iot-edge", "true or false"]),
+        ("ca-reference = \"x\"", &["ca-reference", "only a group"]),
+        ("secondary-ca = \"x\"", &["secondary-ca", "no certificate"]),
+        ("query = [{ with-json = \"x\" }]", &["query, with-json", "JSON object"]),
         ("reprovisioning = \"no\"", &["reprovisioning", "`no`", "never"]),
         ("retry-after = -3", &["retry-after", "-3", "date-in"]),
         ("outcome = \"lost\"", &["outcome", "lost", "assigned"]),
@@ -273,4 +301,122 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
         assert!(message.starts_with("enrollment \"d\": "), "{message}");
         assert!(says.iter().all(|part| message.contains(part)), "{keys:?}: {message}");
     }
+}
+
+/// Enrollments that have, together, every key in every form.
+fn every_key() -> Vec<Enrollment> {
+    let authority = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = params.self_signed(&authority).unwrap().pem();
+    let key = "symmetric-key = \"c2VjcmV0IGtleSBvZiBwdW1wLTE3\"";
+    let tables = [
+        format!("registration-id = \"c\"\ncertificate = \"\"\"{pem}\"\"\""),
+        format!(
+            "registration-id = \"cc\"\ncertificate = \"\"\"{pem}\"\"\"\nsecondary-certificate = \"\"\"{pem}\"\"\""
+        ),
+        format!(
+            "registration-id = \"ct\"\ncertificate = \"\"\"{pem}\"\"\"\nsecondary-thumbprint = \"{}\"",
+            "AB".repeat(32)
+        ),
+        format!("group = \"ca\"\nca = \"\"\"{pem}\"\"\""),
+        format!("group = \"cas\"\nca = \"\"\"{pem}\"\"\"\nsecondary-ca = \"\"\"{pem}\"\"\""),
+        "group = \"ref\"\nca-reference = \"one\"".to_owned(),
+        "group = \"refs\"\nca-reference = \"one\"\nsecondary-ca-reference = \"two\"".to_owned(),
+        format!(
+            "group = \"hook\"\n{key}\nallocation.custom = {{ webhook = \"http://localhost:1/x?code=2\", api-version = \"2021-10-01\" }}"
+        ),
+        format!(
+            "group = \"odd\"\n{key}\npolls = \"forever\"\nretry-after = {{ date-in = 5 }}\npayload = \"echo\"\nenabled = false\niot-edge = true\ncertificate-policy = \"ignore\"\noutcome = {{ status = \"odd\" }}\nreprovisioning = \"never\"\nallocation = \"geo-latency\"\nhubs = [\"a\", \"b\"]"
+        ),
+        format!(
+            "group = \"list\"\n{key}\nretry-after = [\"1\", \"9\"]\noutcome = \"disabled\"\nallocation = \"each-run\"\npayload = '{{\"serial\": 12345678901234567890123, \"rate\": 1.50, \"no\": null}}'"
+        ),
+        format!(
+            "group = \"faults\"\n{key}\nregister = [{{ deliver = {{ close-mid = 7 }} }}, {{ deliver = {{ drip = 1, every-ms = 20 }} }}, {{ body = {{ cut = 3 }} }}, {{ body = {{ text = \"x\" }} }}, {{ body = \"empty\" }}, {{ retry-after = \"soon\", times = 0 }}]"
+        ),
+    ];
+    let tables: String = tables.iter().map(|keys| format!("[[enrollment]]\n{keys}\n")).collect();
+    let cas = ["one", "two"]
+        .map(|name| format!("[[verified-ca]]\nname = \"{name}\"\nca = \"\"\"{pem}\"\"\"\n"));
+    let parsed = parse(&format!("{}{tables}", cas.concat()), Path::new("")).unwrap();
+    let example = parse(Config::EXAMPLE, Path::new("")).unwrap();
+    example.enrollments.into_iter().chain(parsed.enrollments).collect()
+}
+
+#[test]
+fn every_key_of_an_enrollment_goes_to_json_and_back() {
+    let enrollments = every_key();
+    let mut written = std::collections::BTreeSet::new();
+    for enrollment in &enrollments {
+        let json = enrollment.to_json();
+        let text = json.to_string();
+        let read = Enrollment::from_json(&serde_json::from_str(&text).unwrap());
+        let read = read.unwrap_or_else(|error| panic!("{error}: {text}"));
+        assert_eq!(read.to_json(), json);
+        assert_eq!(format!("{read:?}"), format!("{enrollment:?}"));
+        let keys = |json: &serde_json::Value| -> Vec<String> {
+            json.as_object().unwrap().keys().cloned().collect()
+        };
+        written.extend(keys(&json));
+        for list in ["register", "query"] {
+            let faults = json.get(list).and_then(|faults| faults.as_array());
+            written.extend(faults.into_iter().flatten().flat_map(keys));
+        }
+    }
+    let all = enrollment::every_key().into_iter().chain(fault::every_key());
+    let missing: Vec<_> =
+        all.filter(|key| !key.ends_with("-file") && !written.contains(key)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn what_an_enrollment_means_as_json_is_what_it_means_as_toml() {
+    let example: Table = Config::EXAMPLE.parse().unwrap();
+    for table in example["enrollment"].as_array().unwrap() {
+        let table = table.as_table().unwrap();
+        let read = Enrollment::from_json(&json(Value::Table(table.clone()))).unwrap();
+        let written = read.to_json();
+        for (key, value) in table {
+            if !["register", "query"].contains(&key.as_str()) {
+                assert_eq!(written[key], json(value.clone()), "{key}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bad_enrollment_as_json_is_refused_with_the_key() {
+    let key = "c2VjcmV0IGtleSBvZiBwdW1wLTE3";
+    for (json, says) in [
+        (json!([]), &["must be a JSON object"][..]),
+        (json!({}), &["number 1", "registration-id"]),
+        (json!({"registration-id": "d"}), &["\"d\"", "symmetric-key"]),
+        (
+            json!({"registration-id": "d", "certificate-file": "/etc/passwd"}),
+            &["certificate-file", "no file is read"],
+        ),
+        (json!({"group": "g", "ca-file": "x"}), &["ca-file", "PEM in ca"]),
+        (json!({"group": "g", "symmetric-key": key, "color": 1}), &["color", "polls"]),
+        (json!({"group": "g", "symmetric-key": 7}), &["symmetric-key", "string"]),
+        (json!({"group": "g", "symmetric-key": "secret!"}), &["symmetric-key", "base64"]),
+        (json!({"group": "g", "symmetric-key": key, "polls": -1}), &["polls", "-1"]),
+        (
+            json!({"group": "g", "symmetric-key": key, "polls": 18446744073709551615_u64}),
+            &["polls", "too large"],
+        ),
+        (json!({"group": "g", "symmetric-key": key, "hubs": ["a", null]}), &["hubs", "null"]),
+        (json!({"group": "g", "symmetric-key": key, "payload": 3}), &["payload", "echo"]),
+        (
+            json!({"group": "g", "symmetric-key": key, "initial-twin": "x"}),
+            &["initial-twin", "a table"],
+        ),
+    ] {
+        let message = Enrollment::from_json(&json).unwrap_err().to_string();
+        assert!(says.iter().all(|part| message.contains(part)), "{json}: {message}");
+        assert!(!message.contains("secret"), "{message}");
+    }
+    let null = json!({"group": "g", "symmetric-key": key, "hub": null, "payload": {"a": null}});
+    let read = Enrollment::from_json(&null).unwrap();
+    assert_eq!(read.payload, ReturnedPayload::Fixed(json!({"a": null}).into()));
 }

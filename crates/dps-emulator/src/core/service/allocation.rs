@@ -18,11 +18,12 @@ pub(crate) struct Assignment {
 
 impl Device {
     /// Runs the allocation as the enrollment's policy wants it, and keeps what comes of it. `turn` counts the devices of
-    /// the enrollment that came before.
+    /// the enrollment that came before; `nearest` has hubs by their latency.
     pub(super) fn allocate(
         &mut self,
         enrollment: &Enrollment,
         turn: usize,
+        nearest: &[String],
         now: SystemTime,
         force: bool,
     ) -> Assignment {
@@ -32,18 +33,20 @@ impl Device {
         let assignment = match former {
             Some(former) if stays => former,
             former => {
-                let hub = self.next_hub(enrollment, turn);
+                let hub = self.next_hub(enrollment, turn, nearest);
                 assign(enrollment, now, force, hub, former)
             }
         };
         self.assignment.insert(assignment).clone()
     }
 
-    fn next_hub(&mut self, enrollment: &Enrollment, turn: usize) -> String {
+    fn next_hub(&mut self, enrollment: &Enrollment, turn: usize, nearest: &[String]) -> String {
+        let place_of = |hub: &String| enrollment.hubs.iter().position(|own| own == hub);
         let place = match enrollment.allocation {
             Allocation::Evenly => turn,
-            Allocation::Static => 0,
+            Allocation::Static | Allocation::Custom { .. } => 0,
             Allocation::EachRun => self.allocations,
+            Allocation::GeoLatency => nearest.iter().find_map(place_of).unwrap_or(0),
         };
         self.allocations += 1;
         let place = place % enrollment.hubs.len().max(1);

@@ -1,17 +1,18 @@
 //! Who may register: the right credential for an enrollment of this service.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use rustls::crypto::CryptoProvider;
 use serde_json::{Value, json};
 
 use super::{
-    Authenticated, CertificateDer, Enrollment, RegistrationId, Service, ServiceError, chain, clock,
-    sas::SasToken, x509,
+    Authenticated, CertificateDer, Enrollment, EnrollmentId, Kind, RegistrationId, Service,
+    ServiceError, chain, clock, enrollments::Stored, sas::SasToken, x509,
 };
 use crate::{
     core::events::Method,
     enrollment::{Attestation, GroupAttestation, Members},
+    keys::CaCertificates,
 };
 use dps_attestation::{Error, SymmetricKey};
 
@@ -48,13 +49,19 @@ impl Service {
         let id = self.check_id(id_scope, registration_id)?;
         let nonce = self.tpms.nonce(id.as_str(), now);
         let claim = Claim { now, id_scope, id: &id, credential, nonce };
-        let (enrollment, attested) = match self.enrollment(id.as_str()) {
-            Some(Enrollment { name, members: Members::One(attestation), .. }) => {
-                (name, claim.proves_one(attestation)?)
-            }
-            _ => self.find_group(&claim)?,
+        let (enrollment, attested) = match self.individual(id.as_str()) {
+            Some(enrollment) => match &enrollment.members {
+                Members::One(attestation) => (enrollment, claim.proves_one(attestation)?),
+                Members::Group(_) => return Err(ServiceError::internal()),
+            },
+            None => self.find_group(&claim)?,
         };
-        Ok(Authenticated { registration_id: id, enrollment: enrollment.clone(), attested })
+        Ok(Authenticated {
+            registration_id: id,
+            enrollment: EnrollmentId::of(enrollment),
+            enrollment_name: enrollment.name.clone(),
+            attested,
+        })
     }
 
     /// The registration id, if it can be one, at this instance of the service.
@@ -63,7 +70,7 @@ impl Service {
         id_scope: &str,
         registration_id: &str,
     ) -> Result<RegistrationId, ServiceError> {
-        if !id_scope.eq_ignore_ascii_case(self.id_scope.as_str()) {
+        if !id_scope.eq_ignore_ascii_case(self.instance.id_scope.as_str()) {
             return Err(ServiceError::scope_not_found());
         }
         registration_id.parse().map_err(|error| match error {
@@ -73,13 +80,14 @@ impl Service {
         })
     }
 
-    fn find_group(&self, claim: &Claim<'_>) -> Result<(&String, Attested), ServiceError> {
+    fn find_group(&self, claim: &Claim<'_>) -> Result<(&Arc<Enrollment>, Attested), ServiceError> {
         let mut closest: Option<ServiceError> = None;
-        for enrollment in &self.enrollments {
+        for Stored { enrollment, .. } in self.enrollments.of_kind(Kind::Group).values() {
             let Members::Group(attestation) = &enrollment.members else { continue };
-            match claim.proves_membership(attestation, &enrollment.name) {
+            let cas = &self.instance.verified_cas;
+            match claim.proves_membership(attestation, &enrollment.name, cas) {
                 None => {}
-                Some(Ok(attested)) => return Ok((&enrollment.name, attested)),
+                Some(Ok(attested)) => return Ok((enrollment, attested)),
                 // The group whose CA was reached knows best what is wrong.
                 Some(Err(error)) if closest.as_ref().is_none_or(ServiceError::is_ca_not_found) => {
                     closest = Some(error);
@@ -117,7 +125,8 @@ impl Claim<'_> {
             (Attestation::X509 { primary, secondary }, Credential::Certificates(chain)) => {
                 let leaf = chain.first().ok_or_else(ServiceError::no_credential)?;
                 let thumbprint = crate::Thumbprint::of_der(leaf);
-                if thumbprint != *primary && Some(thumbprint) != *secondary {
+                let mut known = [Some(primary), secondary.as_ref()].into_iter().flatten();
+                if !known.any(|certificate| certificate.thumbprint() == thumbprint) {
                     return Err(ServiceError::invalid_certificate(format!(
                         "the enrollment does not know the certificate with thumbprint {thumbprint}"
                     )));
@@ -149,6 +158,7 @@ impl Claim<'_> {
         &self,
         attestation: &GroupAttestation,
         group: &str,
+        cas: &BTreeMap<String, CaCertificates>,
     ) -> Option<Result<Attested, ServiceError>> {
         match (attestation, self.credential) {
             (GroupAttestation::SymmetricKey { primary, secondary }, Credential::Sas(token)) => {
@@ -157,10 +167,13 @@ impl Claim<'_> {
                 let attested = ("symmetricKey", json!({ "enrollmentGroupId": group }));
                 Some(self.check_sas(token, keys).map(|()| attested))
             }
-            (GroupAttestation::X509(ca), Credential::Certificates(chain)) => {
+            (
+                GroupAttestation::X509 { .. } | GroupAttestation::CaReferences { .. },
+                Credential::Certificates(chain),
+            ) => {
                 let leaf = chain.first()?;
                 let provider: Arc<CryptoProvider> = crate::tls::provider();
-                let checked = chain::check_chain(chain, ca, &provider, self.now)
+                let checked = chain::check_chain(chain, &attestation.cas(cas), &provider, self.now)
                     .and_then(|()| x509::check_leaf(leaf, self.id.as_str(), self.now));
                 Some(checked.map(|()| ("x509", x509::describe(leaf, Some(group)))))
             }

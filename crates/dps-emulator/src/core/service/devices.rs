@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Device, Operation, Progress, key};
+use super::{Device, EnrollmentId, Operation, Progress, key};
 
 /// How many bytes all devices may have; those that were not heard of for longest are forgotten for the latest.
 const CAPACITY_BYTES: usize = 4 * 1024 * 1024;
@@ -24,14 +24,14 @@ struct Known {
 
 impl Devices {
     /// The device that an enrollment has let in, as it was left or a new one.
-    pub(super) fn of(&mut self, registration_id: &str, enrollment: &str) -> &mut Device {
+    pub(super) fn of(&mut self, registration_id: &str, enrollment: &EnrollmentId) -> &mut Device {
         self.asked += 1;
         let asked = self.asked;
-        let new = || Device { enrollment: enrollment.to_owned(), ..Device::default() };
+        let new = || Device { enrollment: enrollment.clone(), ..Device::default() };
         let known = self.known.entry(key(registration_id));
         let known = known.or_insert_with(|| Known { device: new(), asked });
         known.asked = asked;
-        if known.device.enrollment != enrollment {
+        if known.device.enrollment != *enrollment {
             known.device = new();
         }
         &mut known.device
@@ -52,8 +52,8 @@ impl Devices {
         self.known.values_mut().map(|known| &mut known.device)
     }
 
-    pub(super) fn forget(&mut self, enrollment: &str) {
-        self.known.retain(|_, known| !known.device.enrollment.eq_ignore_ascii_case(enrollment));
+    pub(super) fn forget(&mut self, enrollment: &EnrollmentId) {
+        self.known.retain(|_, known| known.device.enrollment != *enrollment);
     }
 
     pub(super) fn clear(&mut self) {
@@ -72,12 +72,14 @@ fn size(operation: &Operation) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::service::Kind;
 
     #[test]
     fn those_not_heard_of_for_longest_are_forgotten_for_the_latest() {
         let mut devices = Devices::default();
+        let factory = EnrollmentId::new(Kind::Group, "factory");
         let mut register = |name: &str| {
-            devices.of(name, "factory").operation = Some(Operation {
+            devices.of(name, &factory).operation = Some(Operation {
                 id: String::new(),
                 progress: Progress::PollsLeft(1),
                 payload: Some(serde_json::Value::from("x".repeat(1 << 16)).into()),
@@ -96,7 +98,7 @@ mod tests {
         assert!(devices.known.contains_key("first") && devices.known.contains_key("999"));
         assert!(!devices.known.contains_key("100"));
         for number in 0..10_000 {
-            devices.of(&number.to_string(), "factory");
+            devices.of(&number.to_string(), &factory);
             devices.bound();
         }
         assert!(devices.known.len() <= CAPACITY_BYTES / OVERHEAD);

@@ -25,7 +25,12 @@ fn now() -> SystemTime {
 }
 
 fn service(enrollments: impl IntoIterator<Item = Enrollment>) -> Service {
-    Service::new(SCOPE.parse().unwrap(), enrollments.into_iter().collect(), [1; 32]).unwrap()
+    let instance = Instance {
+        id_scope: SCOPE.parse().unwrap(),
+        nearest_hubs: vec!["b".into(), "a".into()],
+        verified_cas: BTreeMap::new(),
+    };
+    Service::new(instance, enrollments.into_iter().collect(), [1; 32], now()).unwrap()
 }
 
 fn key(text: &str) -> SymmetricKey {

@@ -13,10 +13,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{Reply, Service, ServiceError, key};
-use crate::{
-    enrollment::{Attestation, Enrollment, Members},
-    tpm::{NoRandomness, TpmStorageKey, wrap_key},
-};
+use crate::tpm::{NoRandomness, TpmStorageKey, wrap_key};
 
 /// How long the answer to a challenge is taken.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -79,16 +76,11 @@ impl Service {
         keys: &TpmKeys,
     ) -> Result<Vec<u8>, ServiceError> {
         let id = self.check_id(id_scope, registration_id)?;
-        let enrolled = match self.enrollment(id.as_str()) {
-            Some(Enrollment {
-                members: Members::One(Attestation::Tpm { endorsement_key }),
-                ..
-            }) => endorsement_key.clone(),
-            Some(_) => {
-                return Err(ServiceError::unauthorized("the enrollment is not for a TPM"));
-            }
-            None => return Err(ServiceError::not_found()),
-        };
+        let enrollment = self.individual(id.as_str()).ok_or_else(ServiceError::not_found)?;
+        let enrolled = enrollment
+            .tpm()
+            .cloned()
+            .ok_or_else(|| ServiceError::unauthorized("the enrollment is not for a TPM"))?;
         let given = |name: &str, bytes: &[u8]| {
             TpmStorageKey::from_bytes(bytes).map_err(|error| {
                 ServiceError::bad_request(&format!("The {name} can't be read: {error}"))

@@ -50,7 +50,7 @@ fn shown(service: &Service, id: &str, chain: &[&CertificateDer<'static>]) -> Sho
     let chain: Vec<_> = chain.iter().copied().cloned().collect();
     service
         .authenticate(now(), SCOPE, id, Credential::Certificates(&chain))
-        .map(|who| who.enrollment)
+        .map(|who| who.enrollment_name)
         .map_err(|error| (error.error_code, error.message))
 }
 
@@ -70,8 +70,8 @@ fn an_individual_certificate_is_known_by_its_thumbprint_whoever_issued_it() {
         assert_eq!(shown(&enrollment("dev-1", der), "dev-1", &[der]), Ok("dev-1".into()));
     }
     let secondary = Attestation::X509 {
-        primary: Thumbprint::of_der(&own),
-        secondary: Some(Thumbprint::of_der(&issued)),
+        primary: Thumbprint::of_der(&own).into(),
+        secondary: Some(Thumbprint::of_der(&issued).into()),
     };
     let both = service([Enrollment::individual("dev-1".parse().unwrap(), secondary)]);
     assert_eq!(shown(&both, "dev-1", &[&issued]), Ok("dev-1".into()));
@@ -106,7 +106,7 @@ fn a_group_takes_whom_its_ca_vouches_for() {
     let middle = ca(params("middle", true), Some(&root));
     let foreign = ca(params("root", true), None);
     let of = |ca: &Ca| {
-        let attestation = GroupAttestation::X509(CaCertificates::from_pem(&ca.2).unwrap());
+        let attestation = GroupAttestation::x509(CaCertificates::from_pem(&ca.2).unwrap());
         service([Enrollment::group("line", attestation)])
     };
     let (by_root, by_middle) = (of(&root), of(&middle));
@@ -152,7 +152,7 @@ fn a_ca_out_of_its_dates_signs_for_no_device() {
     let mut old = params("old", true);
     old.not_after = (now() - DAY).into();
     let old = ca(old, None);
-    let attestation = GroupAttestation::X509(CaCertificates::from_pem(&old.2).unwrap());
+    let attestation = GroupAttestation::x509(CaCertificates::from_pem(&old.2).unwrap());
     let service = service([Enrollment::group("line", attestation)]);
     let below = leaf(params("dev-1", false), &old);
     assert_eq!(shown(&service, "dev-1", &[&below]), refused("CA certificate not found."));
@@ -162,7 +162,7 @@ fn a_ca_out_of_its_dates_signs_for_no_device() {
 fn of_several_groups_the_one_whose_ca_was_reached_says_what_is_wrong() {
     let (first, second) = (ca(params("first", true), None), ca(params("second", true), None));
     let enrollment = |name: &str, ca: &Ca| {
-        let attestation = GroupAttestation::X509(CaCertificates::from_pem(&ca.2).unwrap());
+        let attestation = GroupAttestation::x509(CaCertificates::from_pem(&ca.2).unwrap());
         Enrollment::group(name, attestation)
     };
     let groups = [enrollment("a", &first), enrollment("b", &second), group("keys")];
@@ -191,7 +191,7 @@ fn a_certificate_is_no_token_and_a_token_no_certificate() {
 #[test]
 fn the_state_tells_of_the_certificate() {
     let root = ca(params("root", true), None);
-    let attestation = GroupAttestation::X509(CaCertificates::from_pem(&root.2).unwrap());
+    let attestation = GroupAttestation::x509(CaCertificates::from_pem(&root.2).unwrap());
     let mut service = service([Enrollment::group("line", attestation)]);
     let der = leaf(params("dev-1", false), &root);
     let chain = [der.clone()];
@@ -219,7 +219,7 @@ fn certificates_without_extensions_are_judged_too() {
     let der = |name: &str| CertificateDer::from_pem_slice(pem(name).as_bytes()).unwrap();
     let (root, middle, device) = (der("old-root"), der("old-middle"), der("old-device"));
     let of = |name: &str| {
-        let attestation = GroupAttestation::X509(CaCertificates::from_pem(&pem(name)).unwrap());
+        let attestation = GroupAttestation::x509(CaCertificates::from_pem(&pem(name)).unwrap());
         service([Enrollment::group("line", attestation)])
     };
     let taken = Ok("line".to_owned());
@@ -238,7 +238,7 @@ fn certificates_without_extensions_are_judged_too() {
     let root = ca(params("old root", true), None);
     let foreign = ca(params("old middle", true), Some(&root));
     assert_eq!(shown(&of("old-root"), "dev-1", &[&device, &foreign.1]), not_found);
-    let attestation = GroupAttestation::X509(CaCertificates::from_pem(&foreign.2).unwrap());
+    let attestation = GroupAttestation::x509(CaCertificates::from_pem(&foreign.2).unwrap());
     let strange = service([Enrollment::group("line", attestation)]);
     assert_eq!(shown(&strange, "dev-1", &[&device]), not_found);
 }
@@ -347,7 +347,7 @@ fn chains_are_judged_by_the_same_rules_whatever_the_version_of_the_leaf() {
         let root = made("root", root, None);
         let first = made("first", first, Some(&root));
         let last = made("last", last, Some(&first));
-        let attestation = GroupAttestation::X509(CaCertificates(vec![root.1.clone()]));
+        let attestation = GroupAttestation::x509(CaCertificates(vec![root.1.clone()]));
         let service = service([Enrollment::group("line", attestation)]);
         let leaves =
             [leaf(params("dev-1", false), &last), in_version_1(params("dev-1", false), &last)];
@@ -369,7 +369,7 @@ fn a_signature_with_sha_1_proves_nothing() {
         std::fs::read_to_string(path).unwrap()
     };
     let root = CaCertificates::from_pem(&read("sha1-root")).unwrap();
-    let service = service([Enrollment::group("line", GroupAttestation::X509(root))]);
+    let service = service([Enrollment::group("line", GroupAttestation::x509(root))]);
     for (name, version) in [("sha1-device-1", 0), ("sha1-device-3", 2)] {
         let der = CertificateDer::from_pem_slice(read(name).as_bytes()).unwrap();
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();

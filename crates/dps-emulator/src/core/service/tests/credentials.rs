@@ -5,7 +5,7 @@ use super::*;
 fn code(service: &Service, scope: &str, id: &str, token: &str) -> Result<String, u32> {
     service
         .authenticate(now(), scope, id, Credential::Sas(token))
-        .map(|who| who.enrollment)
+        .map(|who| who.enrollment_name)
         .map_err(|error| error.error_code)
 }
 
@@ -68,17 +68,82 @@ fn an_unknown_device_and_a_missing_credential_have_errors_of_their_own() {
 
 #[test]
 fn enrollments_have_names_of_their_own_and_a_hub() {
-    let mut service = service([individual("dev-1")]);
+    let mut service = service([individual("dev-1"), group("factory")]);
     for (enrollment, says) in [
         (individual("DEV-1"), "another enrollment"),
-        (group("dev-1"), "another enrollment"),
+        (group("FACTORY"), "another enrollment"),
         (group(""), "no name"),
         (individual("dev-2").assign_to_each(Vec::<String>::new()), "no hub"),
         (individual("dev-2").assign_to_each(["hub", ""]), "no hub"),
     ] {
-        let message = service.add(enrollment).unwrap_err().to_string();
+        let message = service.add(now(), enrollment).unwrap_err().to_string();
         assert!(message.contains(says), "{message}");
     }
-    assert!(service.set_behavior("nobody", Behavior::new()).is_err());
-    assert!(service.remove("dev-1").is_ok() && service.remove("dev-1").is_err());
+    let nobody = EnrollmentName::Individual("factory");
+    assert!(service.set_behavior(now(), nobody, Behavior::new()).is_err());
+    assert!(service.remove("dev-1".into()).is_ok() && service.remove("dev-1".into()).is_err());
+}
+
+#[test]
+fn a_group_and_a_device_may_have_the_same_name() {
+    let group = group("dev-1").assign_to("of-the-group");
+    let mut service = service([group, individual("dev-1").assign_to("of-the-device")]);
+    let names: Vec<_> = service.enrollments().map(|it| (it.name(), it.is_group())).collect();
+    assert_eq!(names, [("dev-1", false), ("dev-1", true)]);
+    let hub = |service: &mut Service, key: &SymmetricKey| {
+        let token = token("dev-1", key);
+        let who = service.authenticate(now(), SCOPE, "dev-1", Credential::Sas(&token))?;
+        let reply = service.register(now(), &who, Ok(Registration::default()));
+        Ok::<_, ServiceError>(body(&reply)["registrationState"]["assignedHub"].clone())
+    };
+    let derived = group_key("g1").derive(&"dev-1".parse().unwrap());
+    assert_eq!(hub(&mut service, &key("one")).unwrap(), "of-the-device");
+    assert!(hub(&mut service, &derived).is_err(), "the individual enrollment decides alone");
+    service.remove("DEV-1".into()).unwrap();
+    assert_eq!(hub(&mut service, &derived).unwrap(), "of-the-group");
+    service.remove(EnrollmentName::Group("dev-1")).unwrap();
+    assert_eq!(hub(&mut service, &derived).unwrap_err().error_code, 404_201);
+}
+
+#[test]
+fn a_replaced_enrollment_keeps_its_devices_and_its_creation_time() {
+    let mut service = service([individual("dev-1").assign_to("one")]);
+    let id = EnrollmentId::new(Kind::Individual, "dev-1");
+    let stored = |service: &Service| service.enrollments.get(&id).unwrap().clone();
+    let before = stored(&service);
+    let register = |service: &mut Service, key: &SymmetricKey| {
+        let token = token("dev-1", key);
+        let who = service.authenticate(now(), SCOPE, "dev-1", Credential::Sas(&token))?;
+        let reply = service.register(now(), &who, Ok(Registration::default()));
+        let state = body(&reply)["registrationState"].clone();
+        Ok::<_, ServiceError>(format!("{} {}", state["assignedHub"], state["substatus"]))
+    };
+    assert_eq!(register(&mut service, &key("one")).unwrap(), r#""one" "initialAssignment""#);
+    let later = now() + Duration::from_secs(60);
+    let attestation = Attestation::symmetric_key(key("new"));
+    let moved = Enrollment::individual("Dev-1".parse().unwrap(), attestation).assign_to("two");
+    assert_eq!(service.put(later, moved).unwrap().unwrap().hubs, ["one"]);
+    assert_eq!(register(&mut service, &key("new")).unwrap(), r#""two" "deviceDataMigrated""#);
+    assert_eq!(register(&mut service, &key("one")).unwrap_err().error_code, 401_002);
+    let after = stored(&service);
+    assert_eq!((after.created, after.updated), (before.created, later));
+    assert_ne!(after.etag, before.etag);
+}
+
+#[test]
+fn a_hundred_thousand_devices_are_found_as_fast_as_a_few() {
+    let key = SymmetricKey::random().unwrap();
+    let devices = (0..100_000).map(|number| {
+        let id = format!("device-{number}").parse().unwrap();
+        Enrollment::individual(id, Attestation::symmetric_key(key.clone()))
+    });
+    let service = service(devices.chain([group("factory")]));
+    let member = group_key("g1").derive(&"elsewhere".parse().unwrap());
+    // With a search through all of them, this would be 400 million comparisons.
+    for _ in 0..2000 {
+        for (id, key) in [("DEVICE-99999", &key), ("elsewhere", &member)] {
+            let token = token(id, key);
+            service.authenticate(now(), SCOPE, id, Credential::Sas(&token)).unwrap();
+        }
+    }
 }

@@ -128,7 +128,7 @@ fn every_outcome_has_its_status() {
     }
     let mut disabled = Bench::new(individual("dev-1").disabled());
     assert_eq!(body(&disabled.register())["status"], "disabled");
-    disabled.service.set_enabled("dev-1", true).unwrap();
+    disabled.service.set_enabled(now(), "dev-1".into(), true).unwrap();
     assert_eq!(body(&disabled.register())["status"], "assigned");
 }
 
@@ -158,10 +158,11 @@ fn devices_are_spread_over_hubs_as_the_allocation_says() {
         (Allocation::Evenly, "abcabca", "abcabca"),
         (Allocation::Static, "aaaaaaa", "aaaaaaa"),
         (Allocation::EachRun, "aaaaaaa", "bbbbbbb"),
+        (Allocation::GeoLatency, "bbbbbbb", "bbbbbbb"),
     ] {
         let group = GroupAttestation::symmetric_key(group_key("the group"));
         let group = Enrollment::group("factory", group).assign_to_each(["a", "b", "c"]);
-        let mut service = service([group.allocation(allocation)]);
+        let mut service = service([group.allocation(allocation.clone())]);
         let hubs = |service: &mut Service| -> String {
             let hub = |number: usize| {
                 let id = format!("dev-{number}");
@@ -306,11 +307,13 @@ fn each_device_of_a_group_has_its_own_place_in_the_script() {
     };
     assert_eq!(statuses("dev-1"), [429, 200]);
     assert_eq!(statuses("dev-2"), [429, 200]);
-    service.set_behavior("G", Behavior::new().on_register(Fault::refuse(500).forever())).unwrap();
+    service
+        .set_behavior(now(), "G".into(), Behavior::new().on_register(Fault::refuse(500).forever()))
+        .unwrap();
     let token = token("dev-1", &group_key("g1").derive(&"dev-1".parse().unwrap()));
     let who = service.authenticate(now(), SCOPE, "dev-1", Credential::Sas(&token)).unwrap();
     assert_eq!(service.register(now(), &who, Ok(Registration::default())).status, 500);
-    service.remove("g").unwrap();
+    service.remove("g".into()).unwrap();
     assert_eq!(
         service.register(now(), &who, Ok(Registration::default())).error_code,
         Some(404_201)

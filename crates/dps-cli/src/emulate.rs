@@ -70,7 +70,7 @@ pub(crate) struct Arguments {
     /// Port for AMQP; 0 or without it any free one
     #[arg(long, value_name = "PORT")]
     amqp_port: Option<String>,
-    /// Port for /health and /events, over plain HTTP on loopback; 0 or without it any free one
+    /// Port by which it is watched and steered, over plain HTTP on loopback; 0 or without it any free one
     #[arg(long, value_name = "PORT")]
     admin_port: Option<String>,
     /// Address to listen on, may be repeated; 127.0.0.1 and ::1 without it

@@ -13,11 +13,12 @@ use dps_attestation::GroupKey;
 use dps_state_machine::IdScope;
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::{
     behavior::ConnectionFault,
     config_error::ConfigError,
-    core::Instance,
+    core::{Clock, Instance, clock::ClockSetting},
     enrollment::{Enrollment, GroupAttestation},
     keys::CaCertificates,
     tls::Ca,
@@ -42,6 +43,8 @@ pub struct Config {
     pub(crate) mqtt_port: u16,
     pub(crate) amqp_port: u16,
     pub(crate) admin_port: Option<u16>,
+    pub(crate) admin_listen: Vec<IpAddr>,
+    pub(crate) admin_token: Option<AdminToken>,
     pub(crate) server_names: Vec<String>,
     pub(crate) server_certificate: ServerCertificate,
     pub(crate) ca: Option<Ca>,
@@ -49,7 +52,8 @@ pub struct Config {
     pub(crate) events: Option<Sink>,
     pub(crate) limits: Limits,
     pub(crate) group_key: Option<GroupKey>,
-    pub(crate) clock_ahead: Duration,
+    /// In seconds; less than 0 is behind.
+    pub(crate) clock_ahead: f64,
     pub(crate) nearest_hubs: Vec<String>,
     pub(crate) verified_cas: BTreeMap<String, CaCertificates>,
     /// Those that a configuration file names.
@@ -74,6 +78,8 @@ impl Config {
             mqtt_port: 0,
             amqp_port: 0,
             admin_port: None,
+            admin_listen: Vec::new(),
+            admin_token: None,
             server_names: Vec::new(),
             server_certificate: ServerCertificate::Valid,
             ca: None,
@@ -81,7 +87,7 @@ impl Config {
             events: None,
             limits: Limits::default(),
             group_key: None,
-            clock_ahead: Duration::ZERO,
+            clock_ahead: 0.0,
             nearest_hubs: Vec::new(),
             verified_cas: BTreeMap::new(),
             files: Vec::new(),
@@ -159,7 +165,7 @@ impl Config {
     }
 
     /// Sets the addresses to listen on; without it, `127.0.0.1` and, where there is one, `::1`. The admin port
-    /// stays on loopback whatever is set here. An address that comes twice counts once.
+    /// stays on loopback whatever is set here; [`Config::admin_listen`] sets its own. An address that comes twice counts once.
     #[must_use]
     pub fn bind(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         self.bind.clear();
@@ -192,7 +198,8 @@ impl Config {
         self
     }
 
-    /// Serves `/health` and `/events` over plain HTTP on this loopback port; 0 is any free one.
+    /// Serves what `openapi.json` of this crate says, like `/health`, `/events` and `/clock`, over plain HTTP on this
+    /// port; 0 is any free one.
     #[must_use]
     pub fn admin_port(mut self, port: u16) -> Self {
         self.admin_port = Some(port);
@@ -203,6 +210,27 @@ impl Config {
     #[must_use]
     pub fn admin_port_or(mut self, port: u16) -> Self {
         self.admin_port.get_or_insert(port);
+        self
+    }
+
+    /// Sets the addresses of the admin port, on any free port unless [`Config::admin_port`] sets one. Beyond loopback, or
+    /// with [`Config::admin_token`], each request but those for the health must show the token.
+    #[must_use]
+    pub fn admin_listen(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.admin_listen.clear();
+        for address in addresses {
+            if !self.admin_listen.contains(&address) {
+                self.admin_listen.push(address);
+            }
+        }
+        self
+    }
+
+    /// Sets the token of the admin port: 1 to 512 visible ASCII characters. Without it, a fresh one is made when the
+    /// port listens beyond loopback; [`Emulator::admin_token`](crate::Emulator::admin_token) tells it.
+    #[must_use]
+    pub fn admin_token(mut self, token: impl Into<String>) -> Self {
+        self.admin_token = Some(AdminToken(Zeroizing::new(token.into())));
         self
     }
 
@@ -260,7 +288,14 @@ impl Config {
     /// and shows certificates that have, too.
     #[must_use]
     pub fn clock_ahead(mut self, ahead: Duration) -> Self {
-        self.clock_ahead = ahead;
+        self.clock_ahead = ahead.as_secs_f64();
+        self
+    }
+
+    /// Sets how far the service's clock is behind, 100 years at most and not before 1970.
+    #[must_use]
+    pub fn clock_behind(mut self, behind: Duration) -> Self {
+        self.clock_ahead = -behind.as_secs_f64();
         self
     }
 
@@ -287,25 +322,32 @@ impl Config {
         })
     }
 
+    /// The clock as it is at the start.
+    pub(crate) fn clock(&self) -> Result<Clock, ConfigError> {
+        let clock = Clock::default();
+        clock.set("clock-ahead", ClockSetting::Ahead(self.clock_ahead))?;
+        Ok(clock)
+    }
+
     /// Checks the server names, the limits, the clock, and that the enrollments can stand beside each other, as
     /// [`Config::start`] and the readers of TOML do before anything else.
     ///
     /// # Errors
     /// [`ConfigError`] that names the setting, its value and what would be right.
     pub fn check(&self) -> Result<(), ConfigError> {
-        const LONGEST_AHEAD: Duration = Duration::from_secs(100 * 365 * 86_400);
         for name in &self.server_names {
             if ServerName::try_from(name.as_str()).is_err() {
                 let wrong = ConfigError::new("server-names", "give a host name or an IP address");
                 return Err(wrong.value(name.chars()));
             }
         }
-        if self.clock_ahead > LONGEST_AHEAD {
-            let wrong = ConfigError::new(
-                "clock-ahead",
-                "it must be 3153600000 seconds (100 years) at most",
-            );
-            return Err(wrong.value(self.clock_ahead.as_secs_f64().to_string().chars()));
+        self.clock()?;
+        if let Some(token) = &self.admin_token
+            && (!(1..=512).contains(&token.0.len())
+                || !token.0.bytes().all(|byte| byte.is_ascii_graphic()))
+        {
+            let reason = "it must be 1 to 512 visible ASCII characters, without spaces";
+            return Err(ConfigError::new("admin-token", reason));
         }
         self.limits.check()?;
         Enrollment::check_all(&self.enrollments, &self.verified_cas)
@@ -315,6 +357,16 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// What requests to the admin port must show.
+#[derive(Clone)]
+pub(crate) struct AdminToken(pub(crate) Zeroizing<String>);
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) use clock::Clock;
 use events::{EventKind, EventLog, Recorder};
 #[cfg(fuzzing)]
 pub(crate) use service::Credential;
+pub use service::KnownDevice;
 pub(crate) use service::{
     Authenticated, Instance, Registration, Reply, Service, ServiceError, TpmKeys, http_date,
 };

@@ -7,21 +7,24 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use dps_attestation::{GroupKey, SymmetricKey};
 use dps_state_machine::IdScope;
 use ring::rand::SecureRandom as _;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use zeroize::Zeroizing;
 
 use crate::{
     behavior::{Behavior, ConnectionFault},
-    config::Config,
+    config::{AdminToken, Config},
     config_error::ConfigError,
     core::{
-        Clock, Core, Service,
+        Core, KnownDevice, Service,
+        clock::{self, ClockSetting},
         events::{EventLog, Recorder, SinkEnd, Transport},
     },
     enrollment::{Enrollment, EnrollmentName},
-    server::{self, Shared},
+    server::{self, Admin, Facts, Guard, Shared, Start},
     tls::Identity,
 };
 
@@ -53,6 +56,7 @@ pub struct Emulator {
     mqtt_port: u16,
     amqp_port: u16,
     admin_port: Option<u16>,
+    admin_token: Option<AdminToken>,
     shared: Arc<Shared>,
     stopping: watch::Sender<bool>,
     /// Aborted when dropped.
@@ -72,25 +76,37 @@ impl Emulator {
 
     async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
+        let clock = config.clock()?;
         let instance = config.instance()?;
         let id_scope = instance.id_scope.clone();
-        let clock = Clock::default();
-        clock.set_ahead(config.clock_ahead);
-        let service = Service::new(instance, config.enrollments, seed()?, clock.now())?;
+        let start = Start {
+            enrollments: config.enrollments,
+            connection_faults: config.connection_faults,
+            clock_ahead: config.clock_ahead,
+            seed: seed()?,
+        };
+        let service = Service::new(instance, start.enrollments.clone(), start.seed, clock.now())?;
+        let admin_port =
+            config.admin_port.or_else(|| (!config.admin_listen.is_empty()).then_some(0));
+        let admin_token = match config.admin_token {
+            None if config.admin_listen.iter().any(|address| !address.is_loopback()) => {
+                Some(fresh_token()?)
+            }
+            given => given,
+        };
         let Config { server_names, server_certificate, ca, .. } = config;
         let identity = Identity::make(&server_names, server_certificate, ca, SystemTime::now())
             .map_err(|error| ConfigError::new("server-certificate", &error.to_string()))?;
         let (https_port, https) = bind("https-port", &config.bind, config.https_port)?;
         let (mqtt_port, mqtts) = bind("mqtt-port", &config.bind, config.mqtt_port)?;
         let (amqp_port, amqps) = bind("amqp-port", &config.bind, config.amqp_port)?;
-        let admin = config.admin_port.map(|port| bind("admin-port", &[], port)).transpose()?;
-        let (admin_port, admin) = admin.unzip();
+        let admin = admin_port.map(|port| bind("admin-port", &config.admin_listen, port));
+        let (admin_port, admin) = admin.transpose()?.unzip();
         let mut recorder = Recorder::new();
         let sink = config.events.map(|sink| recorder.copy_to(sink.0)).transpose();
         let sink = sink.map_err(StartError::Events)?;
         let core = Core::new(service, clock, recorder);
-        let shared = Arc::new(Shared::new(core, config.limits, identity.config));
-        shared.script_connections(config.connection_faults);
+        let shared = Arc::new(Shared::new(core, config.limits, identity.config, start));
         let (stopping, stop) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for (transport, listeners) in
@@ -100,8 +116,21 @@ impl Emulator {
                 tasks.spawn(server::accept(listener, transport, shared.clone(), stop.clone()));
             }
         }
+        let facts = Facts {
+            ready: true,
+            id_scope: id_scope.to_string(),
+            https_port,
+            mqtt_port,
+            amqp_port,
+            admin_port: admin_port.unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: clock::rfc3339(SystemTime::now()),
+            ca_pem: identity.ca_pem.clone(),
+        };
+        let guard = Guard::new(config.admin_listen, server_names, admin_token.clone());
+        let admin_side = Arc::new(Admin::new(shared.clone(), facts, guard, stop));
         for listener in admin.into_iter().flatten() {
-            tasks.spawn(server::accept_admin(listener, shared.clone(), stop.clone()));
+            tasks.spawn(admin_side.clone().accept(listener));
         }
         Ok(Self {
             id_scope,
@@ -111,6 +140,7 @@ impl Emulator {
             mqtt_port,
             amqp_port,
             admin_port,
+            admin_token,
             shared,
             stopping,
             tasks,
@@ -163,10 +193,16 @@ impl Emulator {
         self.amqp_port
     }
 
-    /// The port that serves `/health` and `/events`.
+    /// The port by which it is watched and steered.
     #[must_use]
     pub fn admin_port(&self) -> Option<u16> {
         self.admin_port
+    }
+
+    /// What requests to the admin port must show as `Authorization: Bearer TOKEN`; `None` when they need none.
+    #[must_use]
+    pub fn admin_token(&self) -> Option<&str> {
+        self.admin_token.as_ref().map(|token| token.0.as_str())
     }
 
     /// Where a transport is served, as `localhost:PORT`.
@@ -191,7 +227,7 @@ impl Emulator {
     /// # Errors
     /// [`ConfigError`] when another enrollment has the name, or a setting of it can't be used.
     pub fn add_enrollment(&self, enrollment: Enrollment) -> Result<(), ConfigError> {
-        let now = self.now();
+        let now = self.clock_now();
         self.shared.core.service().add(now, enrollment)
     }
 
@@ -204,7 +240,7 @@ impl Emulator {
         &self,
         enrollment: Enrollment,
     ) -> Result<Option<Enrollment>, ConfigError> {
-        let now = self.now();
+        let now = self.clock_now();
         let former = self.shared.core.service().put(now, enrollment)?;
         Ok(former.map(Arc::unwrap_or_clone))
     }
@@ -241,7 +277,7 @@ impl Emulator {
         enrollment: impl Into<EnrollmentName<'a>>,
         behavior: Behavior,
     ) -> Result<(), ConfigError> {
-        let now = self.now();
+        let now = self.clock_now();
         self.shared.core.service().set_behavior(now, enrollment.into(), behavior)
     }
 
@@ -254,13 +290,8 @@ impl Emulator {
         enrollment: impl Into<EnrollmentName<'a>>,
         enabled: bool,
     ) -> Result<(), ConfigError> {
-        let now = self.now();
+        let now = self.clock_now();
         self.shared.core.service().set_enabled(now, enrollment.into(), enabled)
-    }
-
-    /// The time of the service, which its settings may move.
-    fn now(&self) -> SystemTime {
-        self.shared.core.clock().now()
     }
 
     /// Sets what goes wrong with the next connections, one fault for each, in place of what was left.
@@ -268,9 +299,50 @@ impl Emulator {
         self.shared.script_connections(faults);
     }
 
-    /// Sets how far the service's clock is ahead; zero puts it right.
+    /// What goes wrong with the next connections.
+    #[must_use]
+    pub fn connection_faults(&self) -> Vec<ConnectionFault> {
+        self.shared.scripted_connections()
+    }
+
+    /// Sets how far the service's clock is ahead; zero puts it right. More than 100 years change nothing.
     pub fn set_clock_ahead(&self, ahead: Duration) {
-        self.shared.core.clock().set_ahead(ahead);
+        self.set_clock(ClockSetting::Ahead(ahead.as_secs_f64())).ok();
+    }
+
+    /// Sets the service's clock, or lets it stand still or go on.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when it would be more than 100 years from this machine's clock, or before 1970. The clock is then as
+    /// it was.
+    pub fn set_clock(&self, setting: ClockSetting) -> Result<(), ConfigError> {
+        self.shared.core.clock().set("clock", setting)
+    }
+
+    /// The time by the service's clock.
+    #[must_use]
+    pub fn clock_now(&self) -> SystemTime {
+        self.shared.core.clock().now()
+    }
+
+    /// Puts it back to what it was at its start: enrollments, what is known of devices, faults, the clock, and, with a
+    /// seed, the ids that come next. The log of events goes on, connections stay open, and the authorities are the same.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the clock of its start has become one that can't be.
+    pub fn reset(&self) -> Result<(), ConfigError> {
+        self.shared.reset()
+    }
+
+    /// What is known of each device that has registered, ordered by registration ids.
+    #[must_use]
+    pub fn devices(&self) -> Vec<KnownDevice> {
+        self.shared.core.service().known_devices()
+    }
+
+    /// Forgets what one device has done; says whether it was known.
+    pub fn forget_device(&self, registration_id: &str) -> bool {
+        self.shared.core.service().forget_device(registration_id)
     }
 
     /// Forgets all that devices have done: assignments, operations, and their places in the scripts.
@@ -351,6 +423,11 @@ fn advice(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => "take the right to it, or give a port from 1024 on",
         _ => "give another port, or 0 for any free one",
     }
+}
+
+/// What nobody can guess, as text.
+fn fresh_token() -> Result<AdminToken, ConfigError> {
+    Ok(AdminToken(Zeroizing::new(URL_SAFE_NO_PAD.encode(seed()?))))
 }
 
 fn seed() -> Result<[u8; 32], ConfigError> {

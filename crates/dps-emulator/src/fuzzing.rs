@@ -36,8 +36,7 @@ impl Unconnected {
     /// # Errors
     /// What is wrong with the configuration.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
-        let clock = Clock::default();
-        clock.set_ahead(config.clock_ahead);
+        let clock = config.clock()?;
         let service = Service::new(config.instance()?, config.enrollments, [7; 32], clock.now())?;
         let core = Core::new(service, clock, Recorder::new());
         Ok(Self { core: Arc::new(core), limits: config.limits })

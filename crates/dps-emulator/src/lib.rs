@@ -69,6 +69,8 @@ pub use behavior::{
 };
 pub use config::{Config, Limits, ServerCertificate};
 pub use config_error::ConfigError;
+pub use core::KnownDevice;
+pub use core::clock::ClockSetting;
 pub use core::events::{Event, EventKind, EventLog, Method, Operation, Transport};
 pub use dps_attestation::{GroupKey, IdScope, RegistrationId, SymmetricKey};
 pub use emulator::{Emulator, StartError};

@@ -16,12 +16,12 @@ mod unauthenticated;
 mod websocket;
 
 pub(crate) use accept::accept;
-pub(crate) use admin::accept as accept_admin;
+pub(crate) use admin::{Admin, Facts, Guard};
 pub(crate) use bind::bind;
 #[cfg(fuzzing)]
 pub(crate) use peer::{Connection, Peer};
 #[cfg(fuzzing)]
 pub(crate) use protocol::serve;
-pub(crate) use shared::Shared;
+pub(crate) use shared::{Shared, Start};
 #[cfg(fuzzing)]
 pub(crate) use stream::{Control, Stream};

@@ -232,7 +232,10 @@ fn bad_values_are_named_with_exit_code_2() {
 fn what_is_not_found_names_the_path() {
     let emulator = Emulator::start(Folder::new(), &["-v"]);
     let answer = get(&emulator.ready["adminPort"], "/nope");
-    assert!(answer.contains("\"/nope\" is not served; there are /health"), "{answer}");
+    assert!(
+        answer.contains(r#"\"/nope\" is not served; GET /openapi.json says what is"#),
+        "{answer}"
+    );
 }
 
 #[test]

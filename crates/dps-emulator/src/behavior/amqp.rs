@@ -6,11 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 ///
 /// What concerns a request concerns the first one on the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(
-    rename_all = "kebab-case",
-    rename_all_fields(serialize = "camelCase", deserialize = "kebab-case"),
-    deny_unknown_fields
-)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum AmqpFault {
     /// Wants SASL first, also from a device with a certificate.

@@ -21,14 +21,14 @@ struct File {
     mqtt_port: u16,
     amqp_port: u16,
     admin_port: Option<u16>,
+    admin_listen: Vec<IpAddr>,
     bind: Vec<IpAddr>,
     server_names: Vec<String>,
     server_certificate: ServerCertificate,
     ca_cert_file: Option<String>,
     ca_key_file: Option<String>,
     connections: Vec<Value>,
-    #[serde(deserialize_with = "seconds")]
-    clock_ahead: Duration,
+    clock_ahead: f64,
     nearest_hubs: Vec<String>,
     limits: Limits,
     verified_ca: Vec<VerifiedCa>,
@@ -82,7 +82,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
         enrollments: enrollments.collect::<Result<_, _>>()?,
         ..Config::new()
     };
-    let mut config = config.bind(file.bind);
+    let mut config = config.bind(file.bind).admin_listen(file.admin_listen);
     for VerifiedCa { name, ca, ca_file } in file.verified_ca {
         config = config.verified_ca(
             name.clone(),

@@ -12,7 +12,7 @@ mod shown;
 mod sink;
 
 pub use log::EventLog;
-pub(crate) use log::{PORTION, Recorder};
+pub(crate) use log::{Line, PORTION, Recorder};
 pub(crate) use sink::SinkEnd;
 
 /// One thing that happened. It is written to and read from one line of JSON; no secret is ever in it.
@@ -169,6 +169,8 @@ pub enum EventKind {
         /// How it is delivered.
         delivery: Delivery,
     },
+    /// The emulator was put back to what it was at its start.
+    Reset {},
     /// A connection is over.
     Closed {
         /// Why.

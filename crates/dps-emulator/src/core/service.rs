@@ -32,6 +32,7 @@ mod enrollments;
 mod error;
 mod guid;
 mod issuing;
+mod known;
 mod registration;
 mod reply;
 mod sas;
@@ -44,6 +45,7 @@ mod tests;
 
 pub(crate) use authenticate::Credential;
 pub(crate) use error::ServiceError;
+pub use known::KnownDevice;
 pub(crate) use registration::{Registration, check_api_version};
 pub(crate) use reply::{Reply, http_date};
 pub(crate) use tpm::{TpmKeys, challenge_reply};
@@ -96,6 +98,8 @@ pub(crate) struct Authenticated {
 /// What the service knows of a device that has registered.
 #[derive(Default)]
 struct Device {
+    /// As it was written first.
+    registration_id: String,
     enrollment: EnrollmentId,
     operation: Option<Operation>,
     assignment: Option<Assignment>,
@@ -248,6 +252,24 @@ impl Service {
     pub(crate) fn forget_devices(&mut self) {
         self.devices.clear();
         self.turns.clear();
+    }
+
+    /// Forgets what one device has done; says whether it was known.
+    pub(crate) fn forget_device(&mut self, registration_id: &str) -> bool {
+        self.tpms.forget(registration_id);
+        self.devices.remove(registration_id)
+    }
+
+    /// Puts all back as it was with these enrollments and this seed. The issuing CA stays: whoever trusts it goes on to.
+    pub(crate) fn reset(
+        &mut self,
+        enrollments: Vec<Enrollment>,
+        seed: [u8; 32],
+        now: SystemTime,
+    ) -> Result<(), ConfigError> {
+        let fresh = Self::new(self.instance.clone(), enrollments, seed, now)?;
+        *self = Self { issuing: self.issuing.take(), ..fresh };
+        Ok(())
     }
 
     /// Takes a registration: begins an operation, or goes on with the one that is under way.

@@ -17,10 +17,26 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::unauthenticated::Unauthenticated;
-use crate::{behavior::ConnectionFault, config::Limits, core::Core};
+use crate::{
+    behavior::ConnectionFault,
+    config::Limits,
+    config_error::ConfigError,
+    core::{Core, clock::ClockSetting, events::EventKind},
+    enrollment::Enrollment,
+};
 
 /// How long a peer may take to show its credential when others wait for its place, at most.
 const UNAUTHENTICATED_TIME: Duration = Duration::from_secs(1);
+
+/// What a reset leads back to.
+pub(crate) struct Start {
+    pub(crate) enrollments: Vec<Enrollment>,
+    pub(crate) connection_faults: Vec<ConnectionFault>,
+    /// In seconds.
+    pub(crate) clock_ahead: f64,
+    /// Of all ids.
+    pub(crate) seed: [u8; 32],
+}
 
 /// See the module.
 pub(crate) struct Shared {
@@ -28,20 +44,22 @@ pub(crate) struct Shared {
     pub(super) limits: Limits,
     pub(super) tls: TlsAcceptor,
     pub(super) unauthenticated: Arc<Unauthenticated>,
+    start: Start,
     connection_faults: Mutex<VecDeque<ConnectionFault>>,
     slots: Arc<Semaphore>,
     connections: AtomicU64,
 }
 
 impl Shared {
-    pub(crate) fn new(core: Core, limits: Limits, tls: Arc<ServerConfig>) -> Self {
+    pub(crate) fn new(core: Core, limits: Limits, tls: Arc<ServerConfig>, start: Start) -> Self {
         let time = (limits.handshake_timeout / 10).min(UNAUTHENTICATED_TIME);
         Self {
             core: Arc::new(core),
             limits,
             tls: tls.into(),
             unauthenticated: Arc::new(Unauthenticated::new(time)),
-            connection_faults: Mutex::default(),
+            connection_faults: Mutex::new(start.connection_faults.iter().copied().collect()),
+            start,
             slots: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
             connections: AtomicU64::new(0),
         }
@@ -78,6 +96,24 @@ impl Shared {
     /// Sets what goes wrong with the next connections.
     pub(crate) fn script_connections(&self, faults: impl IntoIterator<Item = ConnectionFault>) {
         *self.connection_faults() = faults.into_iter().collect();
+    }
+
+    /// What goes wrong with the next connections.
+    pub(crate) fn scripted_connections(&self) -> Vec<ConnectionFault> {
+        self.connection_faults().iter().copied().collect()
+    }
+
+    /// Puts the service back to what it was at the start: enrollments, what is known of devices, faults, the clock. The
+    /// log of events goes on, connections stay open, and the authorities are those that devices trust already.
+    pub(crate) fn reset(&self) -> Result<(), ConfigError> {
+        for setting in [ClockSetting::Frozen(false), ClockSetting::Ahead(self.start.clock_ahead)] {
+            self.core.clock().set("clock-ahead", setting)?;
+        }
+        let now = self.core.clock().now();
+        self.core.service().reset(self.start.enrollments.clone(), self.start.seed, now)?;
+        self.script_connections(self.start.connection_faults.iter().copied());
+        self.core.record(0, EventKind::Reset {});
+        Ok(())
     }
 
     /// What goes wrong with a new connection.

@@ -1,6 +1,8 @@
 //! The emulator as devices meet it: real sockets, real TLS.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod first_bytes;

@@ -115,6 +115,11 @@ impl EventLog {
         lock(&self.ring).first()
     }
 
+    /// Waits until there is an event with this sequence number; false when the emulator is gone before.
+    pub(crate) async fn reaches(&self, sequence: u64) -> bool {
+        self.count.clone().wait_for(|count| *count > sequence).await.is_ok()
+    }
+
     /// The first event that matches, past ones included; waits for one if need be. `None` when the emulator is
     /// gone and no such event happened.
     ///

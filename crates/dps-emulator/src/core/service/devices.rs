@@ -27,7 +27,11 @@ impl Devices {
     pub(super) fn of(&mut self, registration_id: &str, enrollment: &EnrollmentId) -> &mut Device {
         self.asked += 1;
         let asked = self.asked;
-        let new = || Device { enrollment: enrollment.clone(), ..Device::default() };
+        let new = || Device {
+            registration_id: registration_id.to_owned(),
+            enrollment: enrollment.clone(),
+            ..Device::default()
+        };
         let known = self.known.entry(key(registration_id));
         let known = known.or_insert_with(|| Known { device: new(), asked });
         known.asked = asked;
@@ -46,6 +50,22 @@ impl Devices {
             let Some(key) = oldest.map(|(key, _)| key.clone()) else { break };
             bytes -= self.known.remove(&key).as_ref().map_or(0, size);
         }
+    }
+
+    /// All of them, ordered by their names.
+    pub(super) fn sorted(&self) -> Vec<&Device> {
+        let mut known: Vec<_> = self.known.iter().collect();
+        known.sort_by_key(|(name, _)| *name);
+        known.into_iter().map(|(_, known)| &known.device).collect()
+    }
+
+    pub(super) fn get(&self, registration_id: &str) -> Option<&Device> {
+        Some(&self.known.get(&key(registration_id))?.device)
+    }
+
+    /// Forgets one; says whether it was known.
+    pub(super) fn remove(&mut self, registration_id: &str) -> bool {
+        self.known.remove(&key(registration_id)).is_some()
     }
 
     pub(super) fn each(&mut self) -> impl Iterator<Item = &mut Device> {

@@ -5,8 +5,10 @@
 
 mod ci;
 mod deps;
+mod dist;
 mod features;
 mod fuzz;
+mod image;
 mod licenses;
 mod no_std;
 mod package;
@@ -41,6 +43,7 @@ const TASKS: &[(&str, &str, Run)] = &[
     ("docs", "the documentation builds without a warning", style::docs),
     ("package", "each crate is packaged whole, with its metadata", package::run),
     ("requirements", "which tests hold which requirement; none is without", requirements::run),
+    ("dist", "what people without Rust install, in target/dist", dist::run),
     ("no-std", "the state machine builds without std", no_std::run),
     ("features", "every combination of features, and what none may pull in", features::run),
     ("readme", "every command in README.md and docs/identity.md works", readme::run),

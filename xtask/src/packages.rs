@@ -9,10 +9,14 @@ use crate::process::Result;
 const TESTS: &str =
     "swtpm softhsm2 openssh-client openssl tpm2-openssl libtss2-tcti-cmd0 socat groff-base";
 
-/// Installs those of the tests' packages that are not there.
 pub(crate) fn install_for_tests(shell: &Shell) -> Result {
+    install_missing(shell, TESTS)
+}
+
+/// Installs those of the packages that are not there.
+pub(crate) fn install_missing(shell: &Shell, names: &str) -> Result {
     let installed = |name: &&str| cmd!(shell, "dpkg --status {name}").quiet().read().is_ok();
-    let missing: Vec<&str> = TESTS.split(' ').filter(|name| !installed(name)).collect();
+    let missing: Vec<&str> = names.split(' ').filter(|name| !installed(name)).collect();
     if missing.is_empty() { Ok(()) } else { install(shell, &missing) }
 }
 

@@ -48,8 +48,12 @@ pub(crate) fn in_ci() -> bool {
 
 /// A cargo command by its words.
 pub(crate) fn cargo<'a>(shell: &'a Shell, words: &str) -> Cmd<'a> {
-    let mut command = shell.cmd("cargo").args(words.split_whitespace());
-    // `cargo run` describes xtask itself in these; build scripts that watch them would run again in every task.
+    without_xtask(shell.cmd("cargo").args(words.split_whitespace()))
+}
+
+/// A command that runs cargo, without what `cargo run` says of xtask itself in variables: build scripts that watch them
+/// would run again in every task.
+pub(crate) fn without_xtask(mut command: Cmd<'_>) -> Cmd<'_> {
     for (name, _) in std::env::vars() {
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
             command = command.env_remove(name);

@@ -14,21 +14,15 @@ use std::time::Duration;
 use xshell::Shell;
 
 use crate::{
-    TASKS, packages,
-    process::{Result, Running, build, in_ci},
+    TASKS, dist, packages,
+    process::{Result, Running, build, in_ci, without_xtask},
 };
 
 /// Enough for the command that builds everything for release.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 const QUICK_START: &str = "Quick start";
 const CI: &str = "cargo xtask ";
-
-/// CI wants to know that a release is built, not that it is small: optimizing it takes minutes.
-const QUICK_RELEASE: &[(&str, &str)] = &[
-    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),
-    ("CARGO_PROFILE_RELEASE_LTO", "off"),
-    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
-];
+const RELEASE: &str = " --release ";
 
 pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
     let readme = shell.read_file("README.md")?;
@@ -38,8 +32,9 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
         if calls_ci(block)? {
             continue;
         }
-        let script = shell.cmd("sh").args(["-e", "-u", "-c", block]);
-        let script = script.envs(QUICK_RELEASE.iter().filter(|_| in_ci()).copied());
+        let script = without_xtask(shell.cmd("sh").args(["-e", "-u", "-c", block]));
+        // In CI `cargo xtask dist` builds the same release.
+        let script = script.envs(dist::variables().filter(|_| in_ci() && block.contains(RELEASE)));
         let output = Running::start(script)?.read(LIMIT)?;
         print!("{output}");
         if section == QUICK_START {

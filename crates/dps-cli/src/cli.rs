@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use dps_client::{ConfigurationError, internal as secret};
 
 use crate::{
-    cert, derive_key, emulate, generated, given, output, register, report, sas_token, tpm,
+    cert, derive_key, emulate, generated, given, output, pkcs11, register, report, sas_token, tpm,
 };
 
 const EXAMPLES: &str = "\
@@ -20,13 +20,25 @@ Examples:
 
 `dps COMMAND --help` has more.";
 
+macro_rules! long_version {
+    ($pkcs11:literal) => {
+        concat!(
+            env!("CARGO_PKG_VERSION"),
+            env!("COMMIT_OF_DPS"),
+            "\ntransports: http, mqtt, mqtt-ws, amqp, amqp-ws",
+            "\nTLS: 1.2 and 1.3, by rustls with ring",
+            "\nPKCS#11: ",
+            $pkcs11,
+        )
+    };
+}
+
 /// What `--version` says; `-V` says the first line without the commit.
-const LONG_VERSION: &str = concat!(
-    env!("CARGO_PKG_VERSION"),
-    env!("COMMIT_OF_DPS"),
-    "\ntransports: http, mqtt, mqtt-ws, amqp, amqp-ws",
-    "\nTLS: 1.2 and 1.3, by rustls with ring",
-);
+const LONG_VERSION: &str = if pkcs11::LOADS_MODULES {
+    long_version!("by the token's module")
+} else {
+    long_version!("none, since a static program can't load a token's module")
+};
 
 /// Device provisioning for Azure IoT: register a device, emulate the service, derive keys, sign SAS tokens.
 #[derive(Debug, Parser)]
@@ -150,16 +162,18 @@ mod tests {
         }
     }
 
-    /// What the README names that is no flag of ours.
-    const OF_CARGO: &[&str] = &[
+    /// What the README names that is a flag of another program.
+    const OF_OTHERS: &[&str] = &[
         "--all-features",
         "--bin",
         "--locked",
+        "--now",
         "--open",
         "--package",
         "--path",
         "--quiet",
         "--release",
+        "--strip-components",
     ];
 
     #[test]
@@ -176,7 +190,7 @@ mod tests {
         let flags =
             words.filter(|word| word.starts_with("--") && word.contains(char::is_alphabetic));
         let unknown: Vec<_> = flags
-            .filter(|flag| !OF_CARGO.contains(flag) && !ours.iter().any(|known| known == flag))
+            .filter(|flag| !OF_OTHERS.contains(flag) && !ours.iter().any(|known| known == flag))
             .collect();
         assert_eq!(unknown, Vec::<&str>::new(), "the README names flags that dps does not know");
 

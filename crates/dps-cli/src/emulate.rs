@@ -8,6 +8,7 @@ use std::{
     path::Path,
     process::ExitCode,
     sync::mpsc,
+    thread,
     time::SystemTime,
 };
 
@@ -16,6 +17,7 @@ use dps_emulator::{
     CaCertificates, Config, ConfigError, Emulator, Enrollment, GroupAttestation, GroupKey,
 };
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use crate::{
     files::Source,
@@ -41,6 +43,9 @@ When it serves, the first line on standard output is one JSON object:
   {\"ready\": true, \"idScope\", \"httpsPort\", \"mqttPort\", \"amqpPort\",
    \"adminPort\", \"caFile\", \"groupKey\"}
 Ctrl-C or SIGTERM stops it, with exit code 0; 130 or 143 before it serves.
+
+A program that starts it as its child gives --stop-at-eof and a pipe as its
+standard input: nothing is left running then, even if that program crashes.
 
 Each flag but --group-key has a variable named after it, like DPS_HTTPS_PORT
 for --https-port; where a flag may be repeated, commas separate the values.
@@ -104,6 +109,9 @@ pub(crate) struct Arguments {
     /// output
     #[arg(long, value_name = "FILE|-")]
     events: Option<String>,
+    /// Stops when standard input ends, as it does with the program that holds the other end, however that ends
+    #[arg(long)]
+    stop_at_eof: bool,
     /// Shows no warnings, and no lines to paste at a terminal
     #[arg(long, short)]
     quiet: bool,
@@ -143,6 +151,7 @@ async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<Exit
         trace::start(level);
     }
     let quiet = given::QUIET.is_on(arguments.quiet)?;
+    let stop_at_eof = given::STOP_AT_EOF.is_on(arguments.stop_at_eof)?;
     if !quiet {
         given::unknown_variables().iter().for_each(|warning| report::warn(warning));
         clock_warning(SystemTime::now()).iter().for_each(|warning| report::warn(warning));
@@ -165,6 +174,7 @@ async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<Exit
     };
     tokio::select! {
         () = interrupts.next() => {}
+        () = end_of_input(), if stop_at_eof => {}
         () = reported => {}
     }
     tokio::select! {
@@ -172,6 +182,20 @@ async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<Exit
         // Twice: at once.
         () = interrupts.next() => Ok(ExitCode::from(interrupt::exit_code())),
     }
+}
+
+/// Waits until standard input ends, or can't be read. Nobody waits for the thread that reads it.
+async fn end_of_input() {
+    let (sender, ended) = oneshot::channel::<()>();
+    let read = move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        drop(sender);
+    };
+    if thread::Builder::new().name("input".to_owned()).spawn(read).is_err() {
+        report::warn("no thread can be started to read standard input: its end stops nothing");
+        std::future::pending().await
+    }
+    let _ = ended.await;
 }
 
 /// Reads what is needed, starts it, and writes the file with its authority. What may wait for another process, like a

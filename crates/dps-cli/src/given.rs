@@ -60,6 +60,7 @@ settings! {
     REQUEST_CERTIFICATE "--request-certificate" "DPS_REQUEST_CERTIFICATE"
     REQUEST_KEY "--request-key" "DPS_REQUEST_KEY"
     STEP_BY_STEP "--step-by-step" "DPS_STEP_BY_STEP"
+    STOP_AT_EOF "--stop-at-eof" "DPS_STOP_AT_EOF"
     SYMMETRIC_KEY_FILE "--symmetric-key-file" "DPS_SYMMETRIC_KEY_FILE"
     TIMEOUT "--timeout" "DPS_TIMEOUT"
     TPM "--tpm" "DPS_TPM"

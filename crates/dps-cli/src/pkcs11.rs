@@ -9,8 +9,11 @@ use dps_client::{
 
 use crate::{
     files::{Deadline, Source, aside},
-    given::{PKCS11_MODULE, PKCS11_PIN_FILE, named},
+    given::{PKCS11_MODULE, PKCS11_PIN_FILE, named, wrong},
 };
+
+/// Whether this program can load the library of a token: a static one has no loader.
+pub(crate) const LOADS_MODULES: bool = !cfg!(all(unix, target_feature = "crt-static"));
 
 /// What the URI of a key may leave out.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,6 +48,10 @@ impl Pkcs11Flags {
     pub(crate) fn key(&self, given: &Source) -> Result<Option<TokenKey>, Error> {
         if !Pkcs11Uri::is_uri(&given.path) {
             return Ok(None);
+        }
+        if !LOADS_MODULES {
+            let reason = "this dps is a static program, which can't load a token's module; build one that is not, as README.md says";
+            return Err(wrong(given.from, "", reason));
         }
         let uri: Pkcs11Uri = given.path.parse().map_err(|error| named(given.from, "", error))?;
         let mut options = Pkcs11Options::default();

@@ -2,8 +2,9 @@
 
 use std::{
     fs,
-    io::{BufRead, Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    process::Stdio,
 };
 
 use serde_json::Value;
@@ -63,6 +64,28 @@ fn it_stops_cleanly_and_its_port_is_free_again() {
         assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{signal:?}");
         let again = Emulator::start(Folder::new(), &["--https-port", &port]);
         assert_eq!(again.ready["httpsPort"].to_string(), port, "{signal:?}");
+    }
+}
+
+#[test]
+fn with_stop_at_eof_it_serves_until_its_standard_input_ends() {
+    for variable in [false, true] {
+        let mut command = dps(&["emulate"]);
+        match variable {
+            true => command.env("DPS_STOP_AT_EOF", "1"),
+            false => command.arg("--stop-at-eof"),
+        };
+        let mut running = crate::support::Running::start(command.stdin(Stdio::piped()));
+        let mut stdout = BufReader::new(running.child().stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line).unwrap();
+        let mut stdin = running.child().stdin.take().unwrap();
+        stdin.write_all(b"what is written does not matter\n").unwrap();
+        assert!(get(&ready["adminPort"], "/health").starts_with("HTTP/1.1 200"));
+        drop(stdin);
+        let ended = running.ended();
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{variable}");
     }
 }
 

@@ -29,9 +29,12 @@ fn the_version_names_the_commit_the_transports_and_the_tls_library() {
     let short = run(&mut dps(&["-V"]));
     assert_eq!(short.stdout, concat!("dps ", env!("CARGO_PKG_VERSION"), "\n"));
     let long = run(&mut dps(&["--version"])).stdout;
-    let [first, transports, tls] = long.lines().collect::<Vec<_>>()[..] else { panic!("{long}") };
+    let [first, transports, tls, pkcs11] = long.lines().collect::<Vec<_>>()[..] else {
+        panic!("{long}")
+    };
     assert_eq!(transports, "transports: http, mqtt, mqtt-ws, amqp, amqp-ws");
     assert_eq!(tls, "TLS: 1.2 and 1.3, by rustls with ring");
+    assert_eq!(pkcs11, "PKCS#11: by the token's module");
     let rest = first.strip_prefix(short.stdout.trim_end()).unwrap();
     let folder = env!("CARGO_MANIFEST_DIR");
     let head = Command::new("git").current_dir(folder).args(["rev-parse", "HEAD"]).output();

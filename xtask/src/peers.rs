@@ -160,7 +160,7 @@ fn emulate(shell: &Shell, folder: &Path, flag: &str, known: &Path) -> Result<(Ru
     let dps = build(shell, "dps", "cli")?;
     let ca = folder.join("server-ca.pem");
     let ports = PORTS.split(' ');
-    let emulate = cmd!(shell, "{dps} emulate {flag} {known} --ca-out {ca} {ports...}");
+    let emulate = cmd!(shell, "{dps} emulate --fast {flag} {known} --ca-out {ca} {ports...}");
     let running = Running::start(emulate)?;
     let ready = running.line(Duration::from_secs(30))?.ok_or("the emulator ended at once")?;
     Ok((running, serde_json::from_str(&ready)?))

@@ -14,7 +14,7 @@ use std::{
 
 use dps_client::{Error, Printable, internal as secret};
 use dps_emulator::{
-    CaCertificates, Config, ConfigError, Emulator, Enrollment, GroupAttestation, GroupKey,
+    CaCertificates, Config, ConfigError, Emulator, Enrollment, GroupAttestation, GroupKey, Pace,
 };
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -22,8 +22,8 @@ use tokio::sync::oneshot;
 use crate::{
     files::Source,
     given::{
-        self, ADMIN_PORT, AMQP_PORT, CA_CERT, CA_KEY, CA_OUT, CONFIG, EVENTS, GROUP_CA, Given,
-        HTTPS_PORT, LISTEN, MQTT_PORT, NAME, Setting, wrong,
+        self, ADMIN_PORT, AMQP_PORT, CA_CERT, CA_KEY, CA_OUT, CONFIG, EVENTS, FAST, GROUP_CA,
+        Given, HTTPS_PORT, LISTEN, MQTT_PORT, NAME, Setting, wrong,
     },
     interrupt::{self, Interrupts},
     output::{self, print},
@@ -90,6 +90,10 @@ pub(crate) struct Arguments {
     /// Prints a file for --config that has every key, explained, and does nothing else
     #[arg(long)]
     example_config: bool,
+    /// Assigns a device with the first answer; without it, as the service does, with the first query, 3 seconds later.
+    /// An enrollment of the file that says `polls` or `retry-after` keeps what it says
+    #[arg(long)]
+    fast: bool,
     /// Key of the enrollment group `group` in base64, a throwaway; a fresh one without it
     #[arg(long, value_name = "B64")]
     group_key: Option<String>,
@@ -317,6 +321,7 @@ impl Arguments {
             Some("x509-group") => misread(GROUP_CA.flag, "", &error),
             Some(_) => misread(GROUP_KEY, "", &error),
         })?;
+        config = config.pace(if FAST.is_on(self.fast)? { Pace::Fast } else { Pace::Service });
         let addresses = LISTEN.list(&self.listen)?;
         if !addresses.is_empty() {
             let addresses = addresses.iter().map(|Given { from, text }| {

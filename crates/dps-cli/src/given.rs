@@ -37,6 +37,7 @@ settings! {
     EVENTS "--events" "DPS_EVENTS"
     EXPIRES_IN "--expires-in" "DPS_EXPIRES_IN"
     EXPIRY "--expiry" "DPS_EXPIRY"
+    FAST "--fast" "DPS_FAST"
     FORCE "--force" "DPS_FORCE"
     GROUP_CA "--group-ca" "DPS_GROUP_CA"
     GROUP_KEY_FILE "--group-key-file" "DPS_GROUP_KEY_FILE"

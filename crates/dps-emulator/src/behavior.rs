@@ -11,8 +11,8 @@ pub use fault::{Body, Delivery, Fault};
 pub(crate) use fault::{Refusal, Times};
 pub use mqtt::MqttFault;
 
-/// How the service treats the devices of one enrollment. The default is a service in good health that assigns
-/// at once.
+/// How the service treats the devices of one enrollment. The default is a service in good health that assigns as
+/// its [`Pace`] says, at once unless another is set.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -31,33 +31,48 @@ pub use mqtt::MqttFault;
 /// Each device has its own place in the script, which a new registration does not reset.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Behavior {
-    pub(crate) polls: u32,
-    pub(crate) retry_after: RetryAfter,
+    /// What is not set follows the pace of the emulator.
+    pub(crate) polls: Option<u32>,
+    pub(crate) retry_after: Option<RetryAfter>,
     pub(crate) outcome: Outcome,
     pub(crate) register: Vec<Fault>,
     pub(crate) query: Vec<Fault>,
 }
 
 impl Behavior {
-    /// A service in good health that assigns at once.
+    /// A service in good health.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets how many polls it takes: 0, the default, ends the registration with its first answer, N with the Nth poll.
-    /// [`u32::MAX`] never ends it.
+    /// Sets how many polls it takes: 0 ends the registration with its first answer, N with the Nth poll. [`u32::MAX`]
+    /// never ends it. Without it, the [`Pace`] of the emulator counts.
     #[must_use]
     pub fn polls(mut self, polls: u32) -> Self {
-        self.polls = polls;
+        self.polls = Some(polls);
         self
     }
 
-    /// Sets the retry-after of every answer that says `assigning`; none by default.
+    /// Sets the retry-after of every answer that says `assigning`. Without it, the [`Pace`] of the emulator counts.
     #[must_use]
     pub fn retry_after(mut self, retry_after: RetryAfter) -> Self {
-        self.retry_after = retry_after;
+        self.retry_after = Some(retry_after);
         self
+    }
+
+    pub(crate) fn polls_at(&self, pace: Pace) -> u32 {
+        self.polls.unwrap_or(match pace {
+            Pace::Fast => 0,
+            Pace::Service => 1,
+        })
+    }
+
+    pub(crate) fn retry_after_at(&self, pace: Pace) -> RetryAfter {
+        self.retry_after.clone().unwrap_or(match pace {
+            Pace::Fast => RetryAfter::Absent,
+            Pace::Service => RetryAfter::Seconds(3),
+        })
     }
 
     /// Sets how the registration ends; the device is assigned by default.
@@ -80,6 +95,18 @@ impl Behavior {
         self.query.push(fault);
         self
     }
+}
+
+/// How long the service takes to assign a device whose [`Behavior`] does not say it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pace {
+    /// The device is assigned by the first answer.
+    #[default]
+    Fast,
+    /// As public transcripts of the real service have it: the first answer is 202 `assigning` with a retry-after of 3
+    /// seconds, and the device is assigned by the first query.
+    Service,
 }
 
 /// How a registration ends.

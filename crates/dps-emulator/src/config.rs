@@ -16,7 +16,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    behavior::ConnectionFault,
+    behavior::{ConnectionFault, Pace},
     config_error::ConfigError,
     core::{Clock, Instance, clock::ClockSetting},
     enrollment::{Enrollment, GroupAttestation},
@@ -56,6 +56,7 @@ pub struct Config {
     pub(crate) clock_ahead: f64,
     pub(crate) nearest_hubs: Vec<String>,
     pub(crate) verified_cas: BTreeMap<String, CaCertificates>,
+    pub(crate) pace: Pace,
     /// Those that a configuration file names.
     files: Vec<PathBuf>,
 }
@@ -90,6 +91,7 @@ impl Config {
             clock_ahead: 0.0,
             nearest_hubs: Vec::new(),
             verified_cas: BTreeMap::new(),
+            pace: Pace::default(),
             files: Vec::new(),
         }
     }
@@ -299,6 +301,13 @@ impl Config {
         self
     }
 
+    /// Sets how long the service takes to assign a device whose enrollment does not say it; [`Pace::Fast`] by default.
+    #[must_use]
+    pub fn pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
     /// Sets the bounds that keep a hostile peer from using the emulator up.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -319,6 +328,7 @@ impl Config {
             id_scope: self.chosen_id_scope()?,
             nearest_hubs: self.nearest_hubs.clone(),
             verified_cas: self.verified_cas.clone(),
+            pace: self.pace,
         })
     }
 

@@ -36,6 +36,7 @@ pub struct Enrollment {
     pub(crate) iot_edge: bool,
     pub(crate) device_information: Option<Json>,
     pub(crate) certificate_policy: CertificatePolicy,
+    pub(crate) update: Option<Json>,
     pub(crate) behavior: Behavior,
 }
 
@@ -46,8 +47,9 @@ pub(crate) enum Members {
 }
 
 impl Enrollment {
-    /// The hub that devices get unless [`Enrollment::assign_to`] names another.
-    pub const DEFAULT_HUB: &str = "emulated-hub.azure-devices.net";
+    /// The hub that devices get unless [`Enrollment::assign_to`] names another. A name under `localhost` never leaves
+    /// the machine (<https://www.rfc-editor.org/rfc/rfc6761#section-6.3>).
+    pub const DEFAULT_HUB: &str = "hub.localhost";
 
     /// One device. Its registration id is also the enrollment's name.
     #[must_use]
@@ -76,6 +78,7 @@ impl Enrollment {
             iot_edge: false,
             device_information: None,
             certificate_policy: CertificatePolicy::default(),
+            update: None,
             behavior: Behavior::default(),
         }
     }
@@ -231,6 +234,15 @@ impl Enrollment {
     #[must_use]
     pub fn certificate_policy(mut self, policy: CertificatePolicy) -> Self {
         self.certificate_policy = policy;
+        self
+    }
+
+    /// Sets the update of their software that its devices are offered, an object with `workflowId`, `updateManifest`,
+    /// `updateManifestSignature` and `fileUrls`: the `updateMetadata` of the answer, to the letter. Without it there is
+    /// none. A device that has reported how it went is not offered it again.
+    #[must_use]
+    pub fn update(mut self, update: Json) -> Self {
+        self.update = Some(update);
         self
     }
 

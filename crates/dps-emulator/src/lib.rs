@@ -65,7 +65,7 @@ mod tpm;
 
 pub use behavior::{
     AmqpFault, Behavior, Body, ConnectionFault, Delivery, Fault, InfoRetryAfter, MqttFault,
-    Outcome, RetryAfter,
+    Outcome, Pace, RetryAfter,
 };
 pub use config::{Config, Limits, ServerCertificate};
 pub use config_error::ConfigError;

@@ -58,14 +58,22 @@ impl Lines {
                 let what = match operation {
                     Operation::Register => "the registration",
                     Operation::Query => "the query",
+                    Operation::Lookup => "the status lookup",
+                    Operation::OnboardingUpdate | Operation::SoftwareUpdate => {
+                        "the request for an update"
+                    }
+                    Operation::UpdateStatus => "the report on an update",
                     _ => "an unknown request",
                 };
                 let code = code.unwrap_or_default();
                 (Some(registration_id), format!("refused: {what} with status {status}{code}"))
             }
-            EventKind::Answer { registration_id, registration_status: Some(status), .. }
-                if !matches!(status.as_str(), "assigning" | "unassigned") =>
-            {
+            EventKind::Answer {
+                registration_id,
+                registration_status: Some(status),
+                operation: Operation::Register | Operation::Query,
+                ..
+            } if !matches!(status.as_str(), "assigning" | "unassigned") => {
                 (Some(registration_id), status.clone())
             }
             _ => return None,

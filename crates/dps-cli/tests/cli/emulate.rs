@@ -54,6 +54,32 @@ fn without_a_file_for_it_the_ca_is_null_and_a_given_group_key_is_kept() {
 }
 
 #[test]
+fn it_takes_its_time_as_the_service_does_unless_it_is_to_be_fast() {
+    let toml = format!(
+        "[[enrollment]]\nregistration-id = \"dev\"\nsymmetric-key = \"{KEY}\"\n\
+         [[enrollment]]\nregistration-id = \"own\"\nsymmetric-key = \"{KEY}\"\npolls = 0\n"
+    );
+    let started = |fast: &[&str]| {
+        let folder = Folder::new();
+        let config = folder.file("emulator.toml", &toml);
+        let arguments = [&["--config", &config, "--events", "-"], fast].concat();
+        Emulator::start_with_stderr(folder, &arguments, std::process::Stdio::piped())
+    };
+    // The wait would pass the deadline: so it fails at once.
+    let register = |emulator: &Emulator, device: &str| {
+        let mut command = emulator.register(&["--registration-id", device, "--timeout", "2"]);
+        run(command.env("DPS_SYMMETRIC_KEY", KEY)).code
+    };
+    let mut slow = started(&[]);
+    assert_eq!(register(&slow, "dev"), 5);
+    let answer = slow.event("answer");
+    assert_eq!(answer["registrationStatus"], "assigning", "{answer}");
+    assert_eq!(answer["retryAfter"][0], "3", "{answer}");
+    assert_eq!(register(&slow, "own"), 0, "it says itself how many polls it takes");
+    assert_eq!(register(&started(&["--fast"]), "dev"), 0);
+}
+
+#[test]
 fn it_stops_cleanly_and_its_port_is_free_again() {
     for signal in ["-INT", "-TERM"] {
         let first = Emulator::behaving("");

@@ -290,7 +290,7 @@ impl Emulator {
     }
 
     pub(crate) fn start(folder: Folder, arguments: &[&str]) -> Self {
-        Self::start_with_stderr(folder, arguments, Stdio::piped())
+        Self::start_with_stderr(folder, &[&["--fast"], arguments].concat(), Stdio::piped())
     }
 
     pub(crate) fn start_with_stderr(folder: Folder, arguments: &[&str], stderr: Stdio) -> Self {

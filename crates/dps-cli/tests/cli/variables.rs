@@ -43,6 +43,7 @@ fn each_variable_stands_in_for_its_flag_and_is_named() {
         ("emulate", "DPS_GROUP_CA", &missing),
         ("emulate", "DPS_CA_OUT", "/no/such/folder"),
         ("emulate", "DPS_EVENTS", "/no/such/folder"),
+        ("emulate", "DPS_FAST", "maybe"),
         ("emulate", "DPS_QUIET", "maybe"),
         ("emulate", "DPS_VERBOSE", "much"),
     ] {

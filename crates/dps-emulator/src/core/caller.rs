@@ -15,8 +15,8 @@ use super::{
     Core, Session,
     events::{EventKind, Method, Operation, Transport},
     service::{
-        Authenticated, Credential, Registration, Reply, ServiceError, TpmKeys, challenge_reply,
-        check_api_version,
+        ApiVersion, Authenticated, Credential, Registration, Reply, ServiceError, TpmKeys,
+        challenge_reply,
     },
 };
 
@@ -176,7 +176,7 @@ impl Caller {
         if let Some(error) = &request.malformed {
             return Err(error.clone());
         }
-        let version = check_api_version(request.api_version.as_deref())?;
+        let version = ApiVersion::find(request.api_version.as_deref())?;
         let id = &request.registration_id;
         if let Some((id_scope, keys)) = self.asks_for_challenge(request) {
             return self.challenge(id_scope, id, &keys).map(|key| challenge_reply(&key));
@@ -197,6 +197,17 @@ impl Caller {
             (Operation::Query, None) => {
                 Err(ServiceError::bad_request("The operation ID is missing"))
             }
+            (Operation::Lookup, _) => {
+                Registration::check_lookup(request.body, id, version)?;
+                Ok(self.core.service().look_up(now, &who))
+            }
+            (
+                Operation::OnboardingUpdate | Operation::SoftwareUpdate | Operation::UpdateStatus,
+                _,
+            ) => {
+                let (operation, body) = (request.operation, request.body);
+                Ok(self.core.service().update(now, &who, operation, version, body))
+            }
             (Operation::Unknown, _) => {
                 Err(ServiceError::bad_request("The operation type is missing or unknown"))
             }
@@ -206,7 +217,7 @@ impl Caller {
     /// The ID scope and the keys of a device that has nothing to show yet but which TPM it has.
     fn asks_for_challenge<'a>(&self, request: &'a DeviceRequest<'_>) -> Option<(&'a str, TpmKeys)> {
         match (&request.proof, request.operation) {
-            (Proof::Shown { id_scope, token: None }, Operation::Register)
+            (Proof::Shown { id_scope, token: None }, Operation::Register | Operation::Lookup)
                 if !self.has_certificate() =>
             {
                 Some((id_scope, Registration::peek_tpm(request.body)?))

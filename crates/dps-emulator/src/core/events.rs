@@ -208,6 +208,14 @@ pub enum Operation {
     Register,
     /// How far an operation is.
     Query,
+    /// What has become of a device's last registration.
+    Lookup,
+    /// For an update of a device's software before it is assigned.
+    OnboardingUpdate,
+    /// For an update of a device's software.
+    SoftwareUpdate,
+    /// To take note of how an update went.
+    UpdateStatus,
     /// Something that the service doesn't know.
     Unknown,
 }

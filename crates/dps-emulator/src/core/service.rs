@@ -1,7 +1,7 @@
 //! The rules of the service: enrollments, credentials, operations. It reads no clock and records nothing.
 //!
-//! [`Service::authenticate`] judges what the peer showed; [`Service::register`] and [`Service::query`] take what came
-//! of it.
+//! [`Service::authenticate`] judges what the peer showed; [`Service::register`], [`Service::query`],
+//! [`Service::look_up`] and [`Service::update`] take what came of it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::clock;
 use crate::{
-    behavior::{Behavior, Outcome},
+    behavior::{Behavior, Outcome, Pace},
     config_error::ConfigError,
     enrollment::{Enrollment, EnrollmentName, ReturnedPayload},
     issuance::CertificatePolicy,
@@ -25,6 +25,7 @@ use crate::{
 };
 
 mod allocation;
+mod api_version;
 mod authenticate;
 mod chain;
 mod devices;
@@ -38,23 +39,26 @@ mod reply;
 mod sas;
 mod script;
 mod tpm;
+mod updates;
 mod x509;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use api_version::ApiVersion;
 pub(crate) use authenticate::Credential;
 pub(crate) use error::ServiceError;
 pub use known::KnownDevice;
-pub(crate) use registration::{Registration, check_api_version};
+pub(crate) use registration::Registration;
 pub(crate) use reply::{Reply, http_date};
 pub(crate) use tpm::{TpmKeys, challenge_reply};
 
 use allocation::Assignment;
+use api_version::Certificates;
 use devices::Devices;
 use enrollments::{EnrollmentId, Enrollments, Kind};
 use guid::Guids;
-use issuing::{CertificateRequest, IssuingCa};
+use issuing::{CertificateRequest, IssuingCa, pem};
 use script::Cursor;
 use tpm::Tpms;
 
@@ -69,6 +73,8 @@ pub(crate) struct Instance {
     pub(crate) nearest_hubs: Vec<String>,
     /// The CA certificates that groups refer to, by their names.
     pub(crate) verified_cas: BTreeMap<String, CaCertificates>,
+    /// How long a device whose enrollment does not say it takes to be assigned.
+    pub(crate) pace: Pace,
 }
 
 /// One instance of the provisioning service.
@@ -108,11 +114,16 @@ struct Device {
     allocations: usize,
     register: Cursor,
     query: Cursor,
+    /// Whether the device has installed the update of its enrollment.
+    updated: bool,
 }
 
 /// One registration: under way, or its last result.
 struct Operation {
     id: String,
+    etag: String,
+    begun: SystemTime,
+    api_version: &'static ApiVersion,
     progress: Progress,
     /// The payload that the device sent and whether it forced the allocation.
     payload: Option<Json>,
@@ -120,19 +131,28 @@ struct Operation {
     csr: Option<CertificateRequest>,
 }
 
-/// The answer about an operation that has ended.
+/// The answer about an operation.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Ended<'a> {
+struct OperationStatus<'a> {
     operation_id: &'a str,
-    registration_state: &'a Json,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registration_state: Option<&'a Json>,
     status: &'a str,
 }
 
 enum Progress {
     PollsLeft(u32),
-    Done { status: String, state: Json },
+    Done {
+        status: String,
+        state: Json,
+        /// What only the answer about the operation says besides: the certificate that was issued.
+        issued: Fields,
+    },
 }
+
+/// Fields of an object.
+type Fields = Vec<(&'static str, Json)>;
 
 impl Authenticated {
     /// Whether a TPM answered its challenge.
@@ -322,8 +342,22 @@ impl Service {
             let reply = self.refuse(now, &ServiceError::operation_not_found());
             return self.apply(now, reply, fault);
         }
-        let reply = self.report(now, who, &behavior);
+        let reply = self.report(now, who, &behavior, true);
         self.apply(now, reply, fault)
+    }
+
+    /// Tells what has become of the device's last registration, without the certificate that was issued with it.
+    pub(crate) fn look_up(&mut self, now: SystemTime, who: &Authenticated) -> Reply {
+        let device = self.device(who);
+        let found = device.operation.as_ref().map(|operation| match &operation.progress {
+            Progress::PollsLeft(_) => ("assigning".to_owned(), device.assigning(who, operation)),
+            Progress::Done { status, state, .. } => (status.clone(), state.clone()),
+        });
+        self.devices.bound();
+        let Some((status, state)) = found else {
+            return self.refuse(now, &ServiceError::not_found());
+        };
+        Reply::ok(200, &state).registration_status(&status).tracked(self.guids.next())
     }
 
     /// The key that a TPM was given for its hub.
@@ -347,11 +381,12 @@ impl Service {
         if registration.csr.is_some() && self.policy(who) == CertificatePolicy::Refuse {
             return self.refuse(now, &ServiceError::no_certificate_policy());
         }
-        let id = self.guids.next_operation();
+        let (id, etag) = (self.guids.next_operation(), self.guids.next_etag());
         // Nothing else is done with it, and it may be large.
         let echoes = self
             .enrollment(&who.enrollment)
             .is_some_and(|enrollment| matches!(enrollment.payload, ReturnedPayload::Echo));
+        let polls = behavior.polls_at(self.instance.pace);
         let device = self.device(who);
         let under_way =
             matches!(&device.operation, Some(Operation { progress: Progress::PollsLeft(_), .. }));
@@ -360,50 +395,76 @@ impl Service {
         {
             // The device may have made another key meanwhile.
             operation.csr = registration.csr;
+            operation.api_version = registration.api_version;
         } else if !under_way {
             device.operation = Some(Operation {
                 id,
-                progress: Progress::PollsLeft(behavior.polls),
+                etag,
+                begun: now,
+                api_version: registration.api_version,
+                progress: Progress::PollsLeft(polls),
                 payload: registration.payload.filter(|_| echoes),
                 force: registration.force,
                 csr: registration.csr,
             });
         }
-        self.report(now, who, behavior)
+        self.report(now, who, behavior, false)
     }
 
-    /// What the device's operation has come to; ends it when no poll is left.
-    fn report(&mut self, now: SystemTime, who: &Authenticated, behavior: &Behavior) -> Reply {
+    /// What the device's operation has come to; ends it when no poll is left. Only a poll is told the state of one that
+    /// is under way.
+    fn report(
+        &mut self,
+        now: SystemTime,
+        who: &Authenticated,
+        behavior: &Behavior,
+        polled: bool,
+    ) -> Reply {
         let tracking_id = self.guids.next();
+        let retry_after = behavior.retry_after_at(self.instance.pace);
         let due = match &self.device(who).operation {
-            Some(Operation { progress: Progress::PollsLeft(0), payload, force, csr, .. }) => {
-                Some((payload.clone(), *force, csr.clone()))
-            }
+            Some(Operation {
+                progress: Progress::PollsLeft(0),
+                payload,
+                force,
+                csr,
+                api_version,
+                ..
+            }) => Some(Registration {
+                api_version,
+                payload: payload.clone(),
+                force: *force,
+                csr: csr.clone(),
+            }),
             _ => None,
         };
-        if let Some((payload, force, csr)) = due {
-            let done = self.end(now, who, behavior, (payload, force, csr));
+        if let Some(registration) = due {
+            let done = self.end(now, who, behavior, registration);
             if let Some(operation) = &mut self.device(who).operation {
                 operation.progress = done;
                 operation.payload = None;
             }
         }
-        let Some(operation) = &self.device(who).operation else {
+        let device = self.device(who);
+        let Some(operation) = &device.operation else {
             return self.refuse(now, &ServiceError::operation_not_found());
         };
-        let id = operation.id.clone();
+        let id = &operation.id;
         let reply = match &operation.progress {
             Progress::PollsLeft(_) => {
                 let status = "assigning";
-                let body = json!({ "operationId": id, "status": status });
-                Reply::ok(202, &body)
+                let state = polled.then(|| device.assigning(who, operation));
+                let registration_state = state.as_ref();
+                Reply::ok(202, &OperationStatus { operation_id: id, registration_state, status })
                     .registration_status(status)
-                    .pending(id)
-                    .retry_after(&behavior.retry_after, now)
+                    .pending(id.clone())
+                    .retry_after(&retry_after, now)
             }
-            Progress::Done { status, state } => {
-                let body = Ended { operation_id: &id, registration_state: state, status };
-                Reply::ok(200, &body).registration_status(status)
+            Progress::Done { status, state, issued } => {
+                let state = with_fields(state, issued);
+                let registration_state = Some(&state);
+                Reply::ok(200, &OperationStatus { operation_id: id, registration_state, status })
+                    .registration_status(status)
             }
         };
         reply.tracked(tracking_id)
@@ -414,7 +475,7 @@ impl Service {
         now: SystemTime,
         who: &Authenticated,
         behavior: &Behavior,
-        (payload, force, csr): (Option<Json>, bool, Option<CertificateRequest>),
+        Registration { api_version, payload, force, csr }: Registration,
     ) -> Progress {
         let Some(enrollment) = self.enrollment(&who.enrollment).cloned() else {
             return Progress::PollsLeft(0);
@@ -427,8 +488,8 @@ impl Service {
         set("registrationId", json!(who.registration_id.as_str()));
         let tpm_key = self.tpms.assigned(who.registration_id.as_str()).ok();
         let turn = self.turn(who);
-        let chain = csr.and_then(|csr| self.issue(now, who, &csr));
         let nearest = self.instance.nearest_hubs.clone();
+        let mut issued = None;
         let device = self.device(who);
         let status = match outcome {
             Outcome::Assigned | Outcome::Status(_) => {
@@ -438,13 +499,20 @@ impl Service {
                 set("assignedHub", json!(assignment.hub));
                 let own_id = who.registration_id.as_str();
                 set("deviceId", json!(enrollment.device_id.as_deref().unwrap_or(own_id)));
-                set(
-                    "substatus",
-                    json!(enrollment.substatus.as_ref().unwrap_or(&assignment.substatus)),
-                );
+                if api_version.substatus {
+                    let own = enrollment.substatus.as_ref().unwrap_or(&assignment.substatus);
+                    set("substatus", json!(own));
+                }
+                if api_version.connection_profile {
+                    set("connectionProfile", json!("classic"));
+                }
                 returned = match (&enrollment.payload, payload) {
-                    (ReturnedPayload::Fixed(payload), _) => Some(payload.clone()),
-                    (ReturnedPayload::Echo, Some(payload)) => Some(payload),
+                    (ReturnedPayload::Fixed(payload), _) => {
+                        api_version.payload.zip(Some(payload.clone()))
+                    }
+                    (ReturnedPayload::Echo, Some(payload)) => {
+                        api_version.payload.zip(Some(payload))
+                    }
                     _ => None,
                 };
                 let (name, value) = match &who.attested {
@@ -452,9 +520,7 @@ impl Service {
                     attested => attested.clone(),
                 };
                 set(name, value);
-                if let Some(chain) = chain {
-                    set("issuedCertificateChain", json!(chain));
-                }
+                issued = csr;
                 match outcome {
                     Outcome::Status(word) => word,
                     _ => "assigned",
@@ -475,21 +541,29 @@ impl Service {
         };
         set("status", json!(status));
         set("etag", json!(etag));
-        state.extend(returned.map(|payload| ("payload", payload)));
-        // Texts and what is JSON already: there is nothing that can fail to serialize.
-        let state = Json::new(&state).unwrap_or_else(|_| Value::Null.into());
-        Progress::Done { status: status.to_owned(), state }
+        state.extend(returned);
+        let issued = issued.and_then(|csr| self.issue(now, who, &csr, api_version));
+        let (status, issued) = (status.to_owned(), issued.unwrap_or_default());
+        Progress::Done { status, state: to_json(&state), issued }
     }
 
-    /// The chain for a device's request, if the policy of its enrollment is to issue one.
+    /// What the answer says of a certificate for a device's request, if the policy of its enrollment is to issue one.
     fn issue(
         &mut self,
         now: SystemTime,
         who: &Authenticated,
         csr: &CertificateRequest,
-    ) -> Option<Vec<String>> {
+        api_version: &ApiVersion,
+    ) -> Option<Fields> {
         let CertificatePolicy::Issue { lifetime } = self.policy(who) else { return None };
-        self.issuing_ca(now)?.issue(csr, lifetime, now).ok()
+        let chain = self.issuing_ca(now)?.issue(csr, lifetime, now).ok()?;
+        if api_version.certificates == Certificates::Der {
+            return Some(vec![("issuedCertificateChain", json!(chain).into())]);
+        }
+        let leaf = chain.first().map(|leaf| pem(leaf))?;
+        let etag = self.guids.next();
+        let bundle = self.issuing_ca(now)?.trust_bundle(now, &etag);
+        Some(vec![("issuedClientCertificate", json!(leaf).into()), ("trustBundle", bundle.into())])
     }
 
     /// The issuing CA; `None` when the system has no randomness to make it from.
@@ -543,6 +617,36 @@ impl Service {
     fn individual(&self, registration_id: &str) -> Option<&Arc<Enrollment>> {
         self.enrollment(&EnrollmentId::new(Kind::Individual, registration_id))
     }
+}
+
+impl Device {
+    /// The state of a registration that is under way.
+    fn assigning(&self, who: &Authenticated, operation: &Operation) -> Json {
+        let created = self.assignment.as_ref().map_or(operation.begun, |former| former.created);
+        let state = json!({
+            "registrationId": who.registration_id.as_str(),
+            "createdDateTimeUtc": clock::rfc3339(created),
+            "lastUpdatedDateTimeUtc": clock::rfc3339(operation.begun),
+            "status": "assigning",
+            "etag": operation.etag,
+        });
+        state.into()
+    }
+}
+
+/// The object with more fields, and the others to the letter.
+fn with_fields(object: &Json, more: &Fields) -> Json {
+    if more.is_empty() {
+        return object.clone();
+    }
+    let mut fields: BTreeMap<String, Json> = object.read().unwrap_or_default();
+    fields.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    to_json(&fields)
+}
+
+/// Of texts, numbers and what is JSON already: there is nothing that can fail to serialize.
+fn to_json(fields: &impl Serialize) -> Json {
+    Json::new(fields).unwrap_or_else(|_| Value::Null.into())
 }
 
 /// Registration ids are compared without case, as the service does.

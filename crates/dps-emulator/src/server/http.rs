@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     behavior::Delivery,
-    core::{DeviceRequest, Proof, Reply, ServiceError, events::Operation, http_date},
+    core::{ApiVersion, DeviceRequest, Proof, Reply, ServiceError, events::Operation, http_date},
 };
 
 mod body;
@@ -240,25 +240,33 @@ impl Target {
     }
 
     fn read(head: &Request<Incoming>) -> Result<Self, ServiceError> {
-        let segments: Vec<_> = head.uri().path().trim_start_matches('/').split('/').collect();
-        let (id_scope, registration_id, operation, operation_id) = match *segments.as_slice() {
-            [scope, "registrations", id, "register"] => (scope, id, Operation::Register, None),
-            [scope, "registrations", id, "operations", operation] => {
-                (scope, id, Operation::Query, Some(decode(operation)))
-            }
-            _ => return Err(ServiceError::no_such_path(head.uri().path())),
-        };
-        match (operation, head.method()) {
-            (Operation::Register, &Method::PUT) | (Operation::Query, &Method::GET) => {}
-            _ => return Err(ServiceError::method_not_allowed()),
-        }
+        let no_such_path = || ServiceError::no_such_path(head.uri().path());
         let query = Query(head.uri().query().unwrap_or_default());
+        let api_version = query.get("api-version");
+        let segments: Vec<_> = head.uri().path().trim_start_matches('/').split('/').collect();
+        let [id_scope, "registrations", registration_id, rest @ ..] = segments.as_slice() else {
+            return Err(no_such_path());
+        };
+        let (method, operation, operation_id) = match rest {
+            [] => (Method::POST, Operation::Lookup, None),
+            ["register"] => (Method::PUT, Operation::Register, None),
+            ["operations", operation] => (Method::GET, Operation::Query, Some(decode(operation))),
+            others => {
+                let version =
+                    ApiVersion::find(api_version.as_deref()).map_err(|_| no_such_path())?;
+                let update = version.update(&others.join("/")).ok_or_else(no_such_path)?;
+                (Method::POST, update, None)
+            }
+        };
+        if head.method() != method {
+            return Err(ServiceError::method_not_allowed());
+        }
         Ok(Self {
             operation,
             id_scope: decode(id_scope),
             registration_id: decode(registration_id),
             operation_id,
-            api_version: query.get("api-version"),
+            api_version,
             force: query.get("forceRegistration").is_some_and(|v| v.eq_ignore_ascii_case("true")),
         })
     }

@@ -61,6 +61,40 @@ async fn refusals_are_rejections_with_the_services_json() {
 }
 
 #[tokio::test]
+async fn an_unknown_operation_type_is_refused_and_the_link_goes_on() {
+    let emulator = behaving(Behavior::new()).await;
+    let mut device = connect(&emulator).await;
+    device.send([plain(&emulator, &right_token(&emulator)), session(&emulator)].concat()).await;
+    for (number, operation) in (0..).zip(["iotdps-something", "iotdps-get-deviceupdate", ""]) {
+        device.send(delivery(number, &sections(None, operation, None))).await;
+        let Some((Performative::Disposition(disposition), _)) = device.next().await else {
+            panic!("{operation}")
+        };
+        let Some(DeliveryState::Rejected(rejected)) = disposition.state else { panic!() };
+        assert_eq!(json(&rejected.error.unwrap())["errorCode"], 400_000, "{operation}");
+    }
+    device.send(register(3, "id")).await;
+    assert_eq!(device.answer().await.0["status"], "assigned");
+}
+
+#[tokio::test]
+async fn a_status_lookup_is_answered_with_the_bare_state() {
+    let emulator = behaving(Behavior::new().polls(1)).await;
+    let mut device = connect(&emulator).await;
+    device.send([plain(&emulator, &right_token(&emulator)), session(&emulator)].concat()).await;
+    let lookup = |number| delivery(number, &sections(None, "iotdps-get-registration", None));
+    device.send(lookup(0)).await;
+    let Some((Performative::Disposition(disposition), _)) = device.next().await else { panic!() };
+    let Some(DeliveryState::Rejected(rejected)) = disposition.state else { panic!() };
+    assert_eq!(json(&rejected.error.unwrap())["errorCode"], 404_201);
+    device.send(register(1, "id")).await;
+    device.answer().await;
+    device.send(lookup(2)).await;
+    let (state, _) = device.answer().await;
+    assert_eq!((&state["status"], state.get("operationId")), (&"assigning".into(), None));
+}
+
+#[tokio::test]
 async fn a_request_that_is_too_large_is_refused_however_many_parts_it_has() {
     let parts: Vec<u8> = (0..20).flat_map(|n| part(0, &[b' '; 10_000], n < 19)).collect();
     let error = rejection(Behavior::new(), &parts).await;

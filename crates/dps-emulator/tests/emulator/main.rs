@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod device_api;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod first_bytes;

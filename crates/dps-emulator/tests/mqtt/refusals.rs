@@ -2,6 +2,7 @@
 
 use dps_emulator::{Behavior, EventKind, SymmetricKey};
 use mqtt_proto::{Protocol, QoS, v3::Connect};
+use serde_json::json;
 
 use crate::{
     device::*,
@@ -155,17 +156,92 @@ async fn requests_without_what_they_need_are_answered_with_what_is_missing() {
     let emulator = behaving(Behavior::new()).await;
     let mut device = ready(&emulator).await;
     let no_operation = "$dps/registrations/GET/iotdps-get-operationstatus/?$rid=7";
-    let no_id = "$dps/registrations/PUT/iotdps-register/?x=y";
-    for (topic, rid, says) in [(no_operation, "7", "operation ID"), (no_id, "", "request ID")] {
-        device.send([publish(topic, "", Some(2))]).await;
-        let answer = device.answer().await.unwrap();
-        assert_eq!(answer.topic, format!("$dps/registrations/res/400/?$rid={rid}"));
-        assert!(answer.json()["message"].to_string().contains(says), "{answer:?}");
-    }
+    device.send([publish(no_operation, "", Some(2))]).await;
+    let answer = device.answer().await.unwrap();
+    assert_eq!(answer.topic, "$dps/registrations/res/400/?$rid=7");
+    assert!(answer.json()["message"].to_string().contains("operation ID"), "{answer:?}");
     device.send([query("8", "4.unknown")]).await;
     assert_eq!(device.answer().await.unwrap().json()["errorCode"], 404_202);
     let answers = emulator.events().snapshot();
     let refused =
         answers.iter().filter(|e| matches!(e.kind, EventKind::Answer { status: 400.., .. }));
-    assert_eq!(refused.count(), 3);
+    assert_eq!(refused.count(), 2);
+}
+
+#[tokio::test]
+async fn a_request_without_an_id_is_answered_with_an_empty_one() {
+    let emulator = behaving(Behavior::new()).await;
+    let mut device = ready(&emulator).await;
+    for fields in ["?rid=1", "?", "", "/", "/?rid=1&$ridx=2", "/?$rid", "/?$rid="] {
+        let topic = format!("$dps/registrations/PUT/iotdps-register{fields}");
+        device.send([publish(&topic, BODY, Some(2))]).await;
+        let answer = device.answer().await.unwrap();
+        assert_eq!(answer.topic, "$dps/registrations/res/200/?$rid=", "{topic}");
+        assert_eq!(answer.json()["status"], "assigned");
+    }
+}
+
+#[tokio::test]
+async fn unknown_publications_to_the_service_are_answered_with_404_and_do_no_harm() {
+    let emulator = behaving(Behavior::new()).await;
+    let mut device = ready(&emulator).await;
+    let long = format!("$dps/registrations/{}/?$rid=9", "x".repeat(60_000));
+    for (topic, rid) in [
+        ("$dps/registrations/POST/iotdps-get-registration/?$rid=7", "7"),
+        ("$dps/registrations/PUT/iotdps-other/?$rid=a%20b", "a%20b"),
+        ("$dps/registrations/GET/iotdps-register/?$rid=7&$rid=8", "7"),
+        ("$dps/registrations/res/200/?$rid=7", "7"),
+        ("$dps/registrations/PUT/iotdps-register/more/?$rid=7", "7"),
+        ("$dps/registrations/", ""),
+        ("$dps/other/?$rid=7", "7"),
+        ("$dps/", ""),
+        ("$dps/?", ""),
+        ("$dps/\u{e9}\u{1f600}/?$rid=%ff&=&&", "%EF%BF%BD"),
+        (&long, "9"),
+    ] {
+        for (body, pid) in [("", None), ("{", Some(2))] {
+            device.send([publish(topic, body, pid)]).await;
+            let answer = device.answer().await.unwrap();
+            assert_eq!(answer.topic, format!("$dps/registrations/res/404/?$rid={rid}"));
+            assert_eq!(answer.json()["errorCode"], 404_000, "{topic}");
+        }
+    }
+    device.send([register("7")]).await;
+    assert_eq!(device.answer().await.unwrap().json()["status"], "assigned");
+}
+
+#[tokio::test]
+async fn the_topics_of_updates_are_answered_by_the_api_version_that_has_them() {
+    let emulator = behaving(Behavior::new()).await;
+    let scope = emulator.id_scope().to_string();
+    let etags = |service: &str, agent: &str| json!({service: "\"1\"", agent: "\"1\""});
+    let none = etags("serviceConfigEtag", "agentInfoEtag");
+    let draft = etags("serviceConfigETag", "agentInfoETag");
+    for (version, fetched) in [
+        ("2026-11-02-preview", Some(&none)),
+        ("2026-11-15-preview", Some(&draft)),
+        ("2026-11-01", None),
+    ] {
+        let mut connect = connect(&emulator);
+        let user_name = format!("{scope}/registrations/dev-1/api-version={version}");
+        connect.username = Some(user_name.as_str().into());
+        let mut device = reach(&emulator).await;
+        device.send([connect.into(), subscribe(ANSWERS, QoS::Level1)]).await;
+        device.bytes(9).await;
+        for (name, expected) in [
+            ("iotdps-get-onboarding-deviceupdate", fetched.cloned()),
+            ("iotdps-get-deviceupdate", fetched.cloned()),
+            ("iotdps-report-deviceupdatestatus", fetched.map(|_| json!({}))),
+        ] {
+            let topic = format!("$dps/registrations/POST/{name}/?$rid=5");
+            device.send([publish(&topic, r#"{"workflowId":"w"}"#, Some(2))]).await;
+            let answer = device.answer().await.unwrap();
+            let status = if expected.is_some() { 200 } else { 404 };
+            assert_eq!(answer.topic, format!("$dps/registrations/res/{status}/?$rid=5"));
+            match expected {
+                Some(expected) => assert_eq!(answer.json(), expected, "{version} {name}"),
+                None => assert_eq!(answer.json()["errorCode"], 404_000),
+            }
+        }
+    }
 }

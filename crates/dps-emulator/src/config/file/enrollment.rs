@@ -54,6 +54,7 @@ struct Raw {
     device_information: Option<RawJson>,
     certificate_policy: Option<RawPolicy>,
     certificate_days: Option<u16>,
+    update: Option<RawJson>,
     polls: Option<Times>,
     retry_after: Option<RetryAfter>,
     outcome: Option<Outcome>,
@@ -328,6 +329,7 @@ fn settings(enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError>
         Some(RawPayload::Echo) => ReturnedPayload::Echo,
         Some(RawPayload::Fixed(raw)) => ReturnedPayload::Fixed(object("payload", raw)?),
     };
+    let update = raw.update.map(|raw| object("update", raw)).transpose()?;
     let initial_twin = raw.initial_twin.map(|raw| object("initial-twin", raw)).transpose()?;
     let information = raw.device_information.map(|raw| object("device-information", raw));
     let faults = |list: &str, tables: Option<Vec<Table>>| -> Result<Vec<_>, _> {
@@ -335,12 +337,11 @@ fn settings(enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError>
         faults.collect::<Result<_, _>>().map_err(|error: ConfigError| error.within(list))
     };
     let behavior = Behavior {
-        polls: match raw.polls {
-            None => 0,
-            Some(Times::Count(polls)) => polls,
-            Some(Times::Forever) => u32::MAX,
-        },
-        retry_after: raw.retry_after.unwrap_or_default(),
+        polls: raw.polls.map(|polls| match polls {
+            Times::Count(polls) => polls,
+            Times::Forever => u32::MAX,
+        }),
+        retry_after: raw.retry_after,
         outcome: raw.outcome.unwrap_or_default(),
         register: faults("register", raw.register)?,
         query: faults("query", raw.query)?,
@@ -357,6 +358,7 @@ fn settings(enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError>
         iot_edge: raw.iot_edge.unwrap_or_default(),
         device_information: information.transpose()?,
         certificate_policy,
+        update,
         behavior,
         ..enrollment
     })
@@ -417,11 +419,12 @@ impl From<&Enrollment> for Raw {
             device_information: enrollment.device_information.as_ref().map(RawJson::from),
             certificate_policy: Some(certificate_policy),
             certificate_days,
-            polls: Some(match behavior.polls {
+            update: enrollment.update.as_ref().map(RawJson::from),
+            polls: behavior.polls.map(|polls| match polls {
                 u32::MAX => Times::Forever,
                 polls => Times::Count(polls),
             }),
-            retry_after: fault::retry_after(&behavior.retry_after),
+            retry_after: behavior.retry_after.as_ref().and_then(fault::retry_after),
             outcome: Some(behavior.outcome.clone()),
             register: faults(&behavior.register),
             query: faults(&behavior.query),

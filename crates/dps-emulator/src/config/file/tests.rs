@@ -38,6 +38,8 @@ fn the_documented_example_is_read_and_means_what_it_says() {
     assert_eq!(pump.payload, ReturnedPayload::Fixed(json!({"color": "blue", "rate": 3}).into()));
     assert_eq!(pump.reprovisioning, Reprovisioning::MigrateData);
     assert_eq!(pump.behavior, Behavior::new());
+    let update = json!({"workflowId": "w-1", "updateManifest": "e30=", "fileUrls": {}});
+    assert_eq!(pump.update, Some(update.into()));
 
     assert!(matches!(&valve.members, Members::One(Attestation::X509 { secondary: Some(_), .. })));
     let expected = Behavior::new()
@@ -65,11 +67,13 @@ fn the_documented_example_is_read_and_means_what_it_says() {
 #[test]
 fn every_form_of_a_value_is_read() {
     let behavior = |keys: &str| one(keys).unwrap().behavior;
-    assert_eq!(behavior("polls = \"forever\"").polls, u32::MAX);
-    assert_eq!(behavior("retry-after = \"soon\"").retry_after, RetryAfter::raw("soon"));
+    assert_eq!(behavior("polls = \"forever\"").polls, Some(u32::MAX));
+    let update = one("update = '{\"b\": 1.0, \"a\": 2}'").unwrap().update.unwrap();
+    assert_eq!(update.get(), "{\"b\": 1.0, \"a\": 2}", "to the letter");
+    assert_eq!(behavior("retry-after = \"soon\"").retry_after, Some(RetryAfter::raw("soon")));
     let two = RetryAfter::Raw(vec!["1".into(), "9".into()]);
-    assert_eq!(behavior("retry-after = [\"1\", \"9\"]").retry_after, two);
-    assert_eq!(behavior("retry-after = { date-in = 5 }").retry_after, RetryAfter::DateIn(5));
+    assert_eq!(behavior("retry-after = [\"1\", \"9\"]").retry_after, Some(two));
+    assert_eq!(behavior("retry-after = { date-in = 5 }").retry_after, Some(RetryAfter::DateIn(5)));
     assert_eq!(behavior("outcome = \"disabled\"").outcome, Outcome::Disabled);
     assert_eq!(behavior("outcome = { status = \"odd\" }").outcome, Outcome::status("odd"));
     for (keys, fault) in [

@@ -84,7 +84,10 @@ impl Devices {
 fn size(operation: &Operation) -> usize {
     let payload = operation.payload.as_ref().map_or(0, |payload| payload.get().len());
     match &operation.progress {
-        Progress::Done { state, .. } => payload + state.get().len(),
+        Progress::Done { state, issued, .. } => {
+            let issued: usize = issued.iter().map(|(_, value)| value.get().len()).sum();
+            payload + state.get().len() + issued
+        }
         Progress::PollsLeft(_) => payload,
     }
 }
@@ -101,6 +104,9 @@ mod tests {
         let mut register = |name: &str| {
             devices.of(name, &factory).operation = Some(Operation {
                 id: String::new(),
+                etag: String::new(),
+                begun: std::time::SystemTime::UNIX_EPOCH,
+                api_version: super::super::ApiVersion::find(Some("2021-06-01")).unwrap(),
                 progress: Progress::PollsLeft(1),
                 payload: Some(serde_json::Value::from("x".repeat(1 << 16)).into()),
                 force: false,

@@ -12,7 +12,10 @@ use x509_parser::{
     x509::SubjectPublicKeyInfo,
 };
 
-use super::ServiceError;
+use rustls_pki_types::CertificateDer;
+use serde_json::{Value, json};
+
+use super::{ServiceError, clock, x509};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -125,6 +128,23 @@ impl IssuingCa {
         &self.root_pem
     }
 
+    /// The root as the api-version 2021-11-01-preview hands it out.
+    pub(super) fn trust_bundle(&self, now: SystemTime, etag: &str) -> Value {
+        let [_, root] = &self.chain;
+        let described = x509::describe(&CertificateDer::from_slice(root), None);
+        let now = clock::rfc3339(now);
+        json!({
+            "certificates": [{
+                "certificate": self.root_pem,
+                "metadata": described.get("certificateInfo"),
+            }],
+            "id": "dps-emulator",
+            "createdDateTime": now,
+            "lastModifiedDateTime": now,
+            "etag": etag,
+        })
+    }
+
     /// The chain for a request as an answer has it: leaf, intermediate, root, each as base64 of DER.
     pub(crate) fn issue(
         &self,
@@ -145,6 +165,18 @@ impl IssuingCa {
             std::iter::once(leaf.der().as_ref()).chain(self.chain.iter().map(Vec::as_slice));
         Ok(chain.map(|der| STANDARD.encode(der)).collect())
     }
+}
+
+/// A certificate as PEM, from base64 of its DER.
+pub(super) fn pem(base64: &str) -> String {
+    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for (place, character) in base64.char_indices() {
+        if place > 0 && place.is_multiple_of(64) {
+            pem.push('\n');
+        }
+        pem.push(character);
+    }
+    pem + "\n-----END CERTIFICATE-----\n"
 }
 
 fn ca(name: &str, constraints: BasicConstraints, now: SystemTime) -> CertificateParams {

@@ -29,6 +29,7 @@ fn service(enrollments: impl IntoIterator<Item = Enrollment>) -> Service {
         id_scope: SCOPE.parse().unwrap(),
         nearest_hubs: vec!["b".into(), "a".into()],
         verified_cas: BTreeMap::new(),
+        pace: Pace::default(),
     };
     Service::new(instance, enrollments.into_iter().collect(), [1; 32], now()).unwrap()
 }
@@ -64,6 +65,12 @@ fn token(id: &str, key: &SymmetricKey) -> String {
     let signature = STANDARD.encode(key.signature(&format!("{resource}\n{expiry}")).expose());
     let signature = utf8_percent_encode(&signature, NON_ALPHANUMERIC);
     format!("SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn=registration")
+}
+
+/// A registration with nothing but its api-version.
+fn plain() -> Registration {
+    let api_version = ApiVersion::find(Some("2021-06-01")).unwrap();
+    Registration { api_version, payload: None, force: false, csr: None }
 }
 
 fn body(reply: &Reply) -> Value {

@@ -51,6 +51,7 @@ impl Device {
             operation: match property("iotdps-operation-type") {
                 Some("iotdps-register") => Operation::Register,
                 Some("iotdps-get-operationstatus") => Operation::Query,
+                Some("iotdps-get-registration") => Operation::Lookup,
                 _ => Operation::Unknown,
             },
             registration_id: self.registration_id.clone(),

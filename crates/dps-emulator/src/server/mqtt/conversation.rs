@@ -240,6 +240,7 @@ impl Conversation {
         };
         let Some(device) = &self.device else { return };
         let Some((request, request_id)) = device.request(publish) else {
+            // What a device may send to its hub has no place here.
             let reason =
                 format!("no publication to {:?} is taken", Printable::brief(&*publish.topic_name));
             return self.violation(&reason);

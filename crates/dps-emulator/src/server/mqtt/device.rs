@@ -77,7 +77,8 @@ impl Device {
         }
     }
 
-    /// What a publication asks for, and the id that the answer repeats; `None` when nobody may publish to this topic.
+    /// What a publication asks for, and the id that the answer repeats, which is empty without one, as at the service;
+    /// `None` when its topic is none of the service's.
     pub(super) fn request<'a>(
         &'a self,
         publish: &'a Publish,
@@ -87,8 +88,8 @@ impl Device {
         let mut headers = self.headers.clone();
         headers.insert("topic".to_owned(), publish.topic_name.to_string());
         headers.insert("qos".to_owned(), qos.to_owned());
-        let request_id = fields.get("$rid");
-        let no_request_id = || ServiceError::bad_request("The request ID is missing");
+        let request_id = fields.get("$rid").unwrap_or_default();
+        let unknown = || ServiceError::no_such_path(&publish.topic_name);
         let request = DeviceRequest {
             operation,
             registration_id: self.registration_id.clone(),
@@ -98,20 +99,27 @@ impl Device {
             headers,
             body: &publish.payload,
             proof: Proof::Checked(self.checked.as_ref()),
-            malformed: request_id.is_none().then(no_request_id),
+            malformed: (operation == Operation::Unknown).then(unknown),
         };
-        Some((request, request_id.unwrap_or_default()))
+        Some((request, request_id))
     }
 }
 
-/// What a topic asks for, and the fields beside it.
+const OPERATIONS: [(&str, Operation); 5] = [
+    ("PUT/iotdps-register", Operation::Register),
+    ("GET/iotdps-get-operationstatus", Operation::Query),
+    ("POST/iotdps-get-onboarding-deviceupdate", Operation::OnboardingUpdate),
+    ("POST/iotdps-get-deviceupdate", Operation::SoftwareUpdate),
+    ("POST/iotdps-report-deviceupdatestatus", Operation::UpdateStatus),
+];
+
+/// What a topic asks for, and the fields beside it; `None` when it is none of the service's.
 fn operation(topic: &str) -> Option<(Operation, Fields<'_>)> {
-    let (path, fields) = topic.strip_prefix("$dps/registrations/")?.split_once('?')?;
-    let operation = match path.trim_end_matches('/') {
-        "PUT/iotdps-register" => Operation::Register,
-        "GET/iotdps-get-operationstatus" => Operation::Query,
-        _ => return None,
-    };
+    let rest = topic.strip_prefix("$dps/")?;
+    let (path, fields) = rest.split_once('?').unwrap_or((rest, ""));
+    let path = path.strip_prefix("registrations/").unwrap_or_default().trim_end_matches('/');
+    let known = OPERATIONS.iter().find(|(known, _)| known.eq_ignore_ascii_case(path));
+    let operation = known.map_or(Operation::Unknown, |(_, operation)| *operation);
     Some((operation, Fields(fields)))
 }
 
@@ -158,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_of_requests_are_read_and_no_others() {
+    fn topics_of_the_service_are_read_and_no_others() {
         let read = |topic| operation(topic).map(|(op, fields)| (op, fields.get("$rid")));
         let rid = Some("7".to_owned());
         for (topic, expected) in [
@@ -175,9 +183,19 @@ mod tests {
                 Some((Operation::Query, rid.clone())),
             ),
             ("$dps/registrations/PUT/iotdps-register/?", Some((Operation::Register, None))),
-            ("$dps/registrations/PUT/iotdps-register/", None),
-            ("$dps/registrations/POST/iotdps-register/?$rid=7", None),
-            ("$dps/registrations/res/200/?$rid=7", None),
+            ("$dps/registrations/PUT/iotdps-register/", Some((Operation::Register, None))),
+            (
+                "$dps/registrations/POST/IoTDPS-get-deviceupdate/?$rid=7",
+                Some((Operation::SoftwareUpdate, rid.clone())),
+            ),
+            (
+                "$dps/registrations/POST/iotdps-register/?$rid=7",
+                Some((Operation::Unknown, rid.clone())),
+            ),
+            ("$dps/registrations/res/200/?$rid=7", Some((Operation::Unknown, rid))),
+            ("$dps/registrations/", Some((Operation::Unknown, None))),
+            ("$dps/?$", Some((Operation::Unknown, None))),
+            ("$dpsx/registrations/PUT/iotdps-register/?$rid=7", None),
             ("devices/d-1/messages/events/", None),
         ] {
             assert_eq!(read(topic), expected, "{topic}");

@@ -197,7 +197,7 @@ fn the_state_tells_of_the_certificate() {
     let chain = [der.clone()];
     let who =
         service.authenticate(now(), SCOPE, "dev-1", Credential::Certificates(&chain)).unwrap();
-    let reply = service.register(now(), &who, Ok(Registration::default()));
+    let reply = service.register(now(), &who, Ok(plain()));
     let x509 = &body(&reply)["registrationState"]["x509"];
     assert_eq!(x509["enrollmentGroupId"], "line");
     let info = &x509["certificateInfo"];

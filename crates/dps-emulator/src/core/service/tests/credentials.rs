@@ -93,7 +93,7 @@ fn a_group_and_a_device_may_have_the_same_name() {
     let hub = |service: &mut Service, key: &SymmetricKey| {
         let token = token("dev-1", key);
         let who = service.authenticate(now(), SCOPE, "dev-1", Credential::Sas(&token))?;
-        let reply = service.register(now(), &who, Ok(Registration::default()));
+        let reply = service.register(now(), &who, Ok(plain()));
         Ok::<_, ServiceError>(body(&reply)["registrationState"]["assignedHub"].clone())
     };
     let derived = group_key("g1").derive(&"dev-1".parse().unwrap());
@@ -114,7 +114,7 @@ fn a_replaced_enrollment_keeps_its_devices_and_its_creation_time() {
     let register = |service: &mut Service, key: &SymmetricKey| {
         let token = token("dev-1", key);
         let who = service.authenticate(now(), SCOPE, "dev-1", Credential::Sas(&token))?;
-        let reply = service.register(now(), &who, Ok(Registration::default()));
+        let reply = service.register(now(), &who, Ok(plain()));
         let state = body(&reply)["registrationState"].clone();
         Ok::<_, ServiceError>(format!("{} {}", state["assignedHub"], state["substatus"]))
     };

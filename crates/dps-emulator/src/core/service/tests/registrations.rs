@@ -21,11 +21,11 @@ impl Bench {
     }
 
     fn register(&mut self) -> Reply {
-        self.service.register(now(), &self.who, Ok(Registration::default()))
+        self.service.register(now(), &self.who, Ok(plain()))
     }
 
     fn force(&mut self) -> Reply {
-        let forced = Registration { force: true, ..Registration::default() };
+        let forced = Registration { force: true, ..plain() };
         self.service.register(now(), &self.who, Ok(forced))
     }
 
@@ -79,6 +79,47 @@ fn it_takes_as_many_polls_as_it_says() {
     let assigned = (200, word("assigned"));
     let assigning = (202, word("assigning"));
     assert_eq!(seen, [assigning.clone(), assigning, assigned.clone(), assigned]);
+}
+
+#[test]
+fn a_poll_is_told_the_state_of_a_registration_that_is_under_way() {
+    let mut bench = Bench::behaving(Behavior::new().polls(2));
+    let id = operation(&bench.register());
+    let mut state = body(&bench.query(&id))["registrationState"].take();
+    assert!(state["etag"].take().as_str().is_some_and(|etag| !etag.is_empty()));
+    let expected = json!({
+        "registrationId": "dev-1",
+        "createdDateTimeUtc": "2025-01-01T00:00:00.000Z",
+        "lastUpdatedDateTimeUtc": "2025-01-01T00:00:00.000Z",
+        "status": "assigning",
+        "etag": null,
+    });
+    assert_eq!(state, expected);
+}
+
+#[test]
+fn the_pace_counts_for_what_an_enrollment_does_not_say() {
+    let none: &[&str] = &[];
+    for (pace, behavior, polls, retry_after) in [
+        (Pace::Fast, Behavior::new(), 0, none),
+        (Pace::Service, Behavior::new(), 1, &["3"]),
+        (Pace::Service, Behavior::new().polls(2), 2, &["3"]),
+        (Pace::Service, Behavior::new().polls(0), 0, none),
+        (Pace::Service, Behavior::new().retry_after(RetryAfter::Seconds(9)), 1, &["9"]),
+        (Pace::Service, Behavior::new().retry_after(RetryAfter::Absent), 1, none),
+    ] {
+        let mut bench = Bench::behaving(behavior.clone());
+        bench.service.instance.pace = pace;
+        let mut reply = bench.register();
+        assert_eq!(reply.retry_after, retry_after, "{pace:?} {behavior:?}");
+        let id = operation(&reply);
+        let mut polled = 0;
+        while reply.status == 202 {
+            reply = bench.query(&id);
+            polled += 1;
+        }
+        assert_eq!(polled, polls, "{pace:?} {behavior:?}");
+    }
 }
 
 #[test]
@@ -142,8 +183,7 @@ fn payloads_are_echoed_fixed_or_left_out() {
     ] {
         let behavior = Behavior::new().polls(1);
         let mut bench = Bench::new(individual("dev-1").payload(policy).behavior(behavior));
-        let registration =
-            Registration { payload: Some(sent.clone().into()), ..Registration::default() };
+        let registration = Registration { payload: Some(sent.clone().into()), ..plain() };
         let reply = bench.service.register(now(), &bench.who, Ok(registration));
         let done = bench.query(&operation(&reply));
         assert_eq!(body(&done)["registrationState"].get("payload"), gets);
@@ -168,7 +208,7 @@ fn devices_are_spread_over_hubs_as_the_allocation_says() {
                 let id = format!("dev-{number}");
                 let token = token(&id, &group_key("the group").derive(&id.parse().unwrap()));
                 let who = service.authenticate(now(), SCOPE, &id, Credential::Sas(&token)).unwrap();
-                let reply = service.register(now(), &who, Ok(Registration::default()));
+                let reply = service.register(now(), &who, Ok(plain()));
                 body(&reply)["registrationState"]["assignedHub"].as_str().unwrap().to_owned()
             };
             (0..7).map(hub).collect()
@@ -303,7 +343,7 @@ fn each_device_of_a_group_has_its_own_place_in_the_script() {
     let mut statuses = |id: &str| {
         let token = token(id, &group_key("g1").derive(&id.parse().unwrap()));
         let who = service.authenticate(now(), SCOPE, id, Credential::Sas(&token)).unwrap();
-        [(); 2].map(|()| service.register(now(), &who, Ok(Registration::default())).status)
+        [(); 2].map(|()| service.register(now(), &who, Ok(plain())).status)
     };
     assert_eq!(statuses("dev-1"), [429, 200]);
     assert_eq!(statuses("dev-2"), [429, 200]);
@@ -312,10 +352,7 @@ fn each_device_of_a_group_has_its_own_place_in_the_script() {
         .unwrap();
     let token = token("dev-1", &group_key("g1").derive(&"dev-1".parse().unwrap()));
     let who = service.authenticate(now(), SCOPE, "dev-1", Credential::Sas(&token)).unwrap();
-    assert_eq!(service.register(now(), &who, Ok(Registration::default())).status, 500);
+    assert_eq!(service.register(now(), &who, Ok(plain())).status, 500);
     service.remove("g".into()).unwrap();
-    assert_eq!(
-        service.register(now(), &who, Ok(Registration::default())).error_code,
-        Some(404_201)
-    );
+    assert_eq!(service.register(now(), &who, Ok(plain())).error_code, Some(404_201));
 }

@@ -11,9 +11,14 @@ use std::{
 
 use dps_attestation::GroupKey;
 use dps_state_machine::IdScope;
+use ring::{
+    digest::SHA256,
+    hmac,
+    rand::{SecureRandom as _, SystemRandom},
+};
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     behavior::{ConnectionFault, Pace},
@@ -44,7 +49,7 @@ pub struct Config {
     pub(crate) amqp_port: u16,
     pub(crate) admin_port: Option<u16>,
     pub(crate) admin_listen: Vec<IpAddr>,
-    pub(crate) admin_token: Option<AdminToken>,
+    pub(crate) admin_token: Option<Secret<String>>,
     pub(crate) server_names: Vec<String>,
     pub(crate) server_certificate: ServerCertificate,
     pub(crate) ca: Option<Ca>,
@@ -54,6 +59,7 @@ pub struct Config {
     pub(crate) group_key: Option<GroupKey>,
     /// In seconds; less than 0 is behind.
     pub(crate) clock_ahead: f64,
+    pub(crate) seed: Option<Secret<[u8; 32]>>,
     pub(crate) nearest_hubs: Vec<String>,
     pub(crate) verified_cas: BTreeMap<String, CaCertificates>,
     pub(crate) pace: Pace,
@@ -89,6 +95,7 @@ impl Config {
             limits: Limits::default(),
             group_key: None,
             clock_ahead: 0.0,
+            seed: None,
             nearest_hubs: Vec::new(),
             verified_cas: BTreeMap::new(),
             pace: Pace::default(),
@@ -126,14 +133,43 @@ impl Config {
         group_key: Option<GroupKey>,
         group_ca: Option<CaCertificates>,
     ) -> Result<Self, ConfigError> {
-        let key = group_key.map_or_else(GroupKey::random, Ok);
-        let key = key.map_err(|error| ConfigError::from_parser("group-key", &error))?;
+        let key = match group_key {
+            Some(key) => key,
+            None => GroupKey::from_bytes(&*self.secret("group-key")?)
+                .map_err(|error| ConfigError::from_parser("group-key", &error))?,
+        };
         self.group_key = Some(key.clone());
         self = self.enrollment(Enrollment::group("group", GroupAttestation::symmetric_key(key)));
         if let Some(ca) = group_ca {
             self = self.enrollment(Enrollment::group("x509-group", GroupAttestation::x509(ca)));
         }
         Ok(self)
+    }
+
+    /// Makes what is fresh at each start the same each time: ids of operations and answers, etags, and keys, that of
+    /// [`Config::with_any_device`] among them, which is called after it. The authorities, the server certificate and the
+    /// admin port's token stay fresh. **Whoever knows the seed knows the keys.**
+    #[must_use]
+    pub fn seed(mut self, seed: impl AsRef<[u8]>) -> Self {
+        let mut digest = Zeroizing::new([0; 32]);
+        digest.copy_from_slice(ring::digest::digest(&SHA256, seed.as_ref()).as_ref());
+        self.seed = Some(Secret(digest));
+        self
+    }
+
+    /// What nobody can guess, or with a seed what follows from it and the name.
+    pub(crate) fn secret(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
+        let mut secret = Zeroizing::new([0; 32]);
+        match &self.seed {
+            Some(seed) => {
+                let key = hmac::Key::new(hmac::HMAC_SHA256, &*seed.0);
+                secret.copy_from_slice(hmac::sign(&key, name.as_bytes()).as_ref());
+            }
+            None => SystemRandom::new()
+                .fill(&mut *secret)
+                .map_err(|_| ConfigError::new(name, "the system's random source failed"))?,
+        }
+        Ok(secret)
     }
 
     /// Sets the ID scope; without it, [`Config::DEFAULT_ID_SCOPE`].
@@ -232,7 +268,7 @@ impl Config {
     /// port listens beyond loopback; [`Emulator::admin_token`](crate::Emulator::admin_token) tells it.
     #[must_use]
     pub fn admin_token(mut self, token: impl Into<String>) -> Self {
-        self.admin_token = Some(AdminToken(Zeroizing::new(token.into())));
+        self.admin_token = Some(Secret(Zeroizing::new(token.into())));
         self
     }
 
@@ -370,11 +406,11 @@ impl Default for Config {
     }
 }
 
-/// What requests to the admin port must show.
+/// What is not shown, and wiped when it is gone.
 #[derive(Clone)]
-pub(crate) struct AdminToken(pub(crate) Zeroizing<String>);
+pub(crate) struct Secret<T: Zeroize>(pub(crate) Zeroizing<T>);
 
-impl fmt::Debug for AdminToken {
+impl<T: Zeroize> fmt::Debug for Secret<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }

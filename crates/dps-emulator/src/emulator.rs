@@ -10,13 +10,12 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use dps_attestation::{GroupKey, SymmetricKey};
 use dps_state_machine::IdScope;
-use ring::rand::SecureRandom as _;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use zeroize::Zeroizing;
 
 use crate::{
     behavior::{Behavior, ConnectionFault},
-    config::{AdminToken, Config},
+    config::{Config, Secret},
     config_error::ConfigError,
     core::{
         Core, KnownDevice, Service,
@@ -56,7 +55,7 @@ pub struct Emulator {
     mqtt_port: u16,
     amqp_port: u16,
     admin_port: Option<u16>,
-    admin_token: Option<AdminToken>,
+    admin_token: Option<Secret<String>>,
     shared: Arc<Shared>,
     stopping: watch::Sender<bool>,
     /// Aborted when dropped.
@@ -79,13 +78,14 @@ impl Emulator {
         let clock = config.clock()?;
         let instance = config.instance()?;
         let id_scope = instance.id_scope.clone();
+        let seed = config.secret("ids")?;
         let start = Start {
             enrollments: config.enrollments,
             connection_faults: config.connection_faults,
             clock_ahead: config.clock_ahead,
-            seed: seed()?,
+            seed,
         };
-        let service = Service::new(instance, start.enrollments.clone(), start.seed, clock.now())?;
+        let service = Service::new(instance, start.enrollments.clone(), *start.seed, clock.now())?;
         let admin_port =
             config.admin_port.or_else(|| (!config.admin_listen.is_empty()).then_some(0));
         let admin_token = match config.admin_token {
@@ -426,14 +426,6 @@ fn advice(error: &io::Error) -> &'static str {
 }
 
 /// What nobody can guess, as text.
-fn fresh_token() -> Result<AdminToken, ConfigError> {
-    Ok(AdminToken(Zeroizing::new(URL_SAFE_NO_PAD.encode(seed()?))))
-}
-
-fn seed() -> Result<[u8; 32], ConfigError> {
-    let mut seed = [0; 32];
-    ring::rand::SystemRandom::new()
-        .fill(&mut seed)
-        .map_err(|_| ConfigError::new("seed", "the system's random source failed"))?;
-    Ok(seed)
+fn fresh_token() -> Result<Secret<String>, ConfigError> {
+    Ok(Secret(Zeroizing::new(URL_SAFE_NO_PAD.encode(*Config::new().secret("admin-token")?))))
 }

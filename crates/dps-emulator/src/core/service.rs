@@ -187,6 +187,16 @@ impl Service {
         kinds.flat_map(|kind| self.enrollments.of_kind(kind).values()).map(|it| &*it.enrollment)
     }
 
+    /// The enrollment that a program or a person means.
+    pub(crate) fn enrollment_named(
+        &self,
+        name: EnrollmentName<'_>,
+    ) -> Result<&Enrollment, ConfigError> {
+        let id = self.enrollments.find(name)?;
+        let unknown = || ConfigError::new("enrollment", "there is none with this name");
+        self.enrollments.get(&id).map(|stored| &*stored.enrollment).ok_or_else(unknown)
+    }
+
     /// Adds an enrollment whose name is not taken.
     pub(crate) fn add(
         &mut self,

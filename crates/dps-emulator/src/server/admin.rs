@@ -27,6 +27,7 @@ mod answer;
 mod clock;
 mod connections;
 mod devices;
+mod enrollments;
 mod events;
 mod guard;
 mod query;

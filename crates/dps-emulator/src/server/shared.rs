@@ -15,6 +15,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
 
 use super::unauthenticated::Unauthenticated;
 use crate::{
@@ -35,7 +36,7 @@ pub(crate) struct Start {
     /// In seconds.
     pub(crate) clock_ahead: f64,
     /// Of all ids.
-    pub(crate) seed: [u8; 32],
+    pub(crate) seed: Zeroizing<[u8; 32]>,
 }
 
 /// See the module.
@@ -110,7 +111,7 @@ impl Shared {
             self.core.clock().set("clock-ahead", setting)?;
         }
         let now = self.core.clock().now();
-        self.core.service().reset(self.start.enrollments.clone(), self.start.seed, now)?;
+        self.core.service().reset(self.start.enrollments.clone(), *self.start.seed, now)?;
         self.script_connections(self.start.connection_faults.iter().copied());
         self.core.record(0, EventKind::Reset {});
         Ok(())

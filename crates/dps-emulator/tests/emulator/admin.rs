@@ -10,6 +10,7 @@ use tokio::{
 use crate::support::{PATIENCE, Requests, connect};
 
 mod document;
+mod enrollments;
 mod guard;
 mod schema;
 mod steering;

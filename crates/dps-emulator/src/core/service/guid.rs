@@ -1,9 +1,10 @@
-//! Fresh ids from one seed, so that the core needs no source of randomness.
+//! Fresh ids and keys from one seed, so that the core needs no source of randomness.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::digest;
+use zeroize::Zeroizing;
 
-/// An endless supply of GUIDs.
+/// An endless supply of GUIDs and keys.
 pub(crate) struct Guids {
     seed: [u8; 32],
     count: u64,
@@ -38,14 +39,25 @@ impl Guids {
         STANDARD.encode(format!("{:?}", self.next()))
     }
 
+    /// A key: whoever does not know the seed can't tell it from what else came of it.
+    pub(crate) fn next_key(&mut self) -> Zeroizing<[u8; 32]> {
+        let mut key = Zeroizing::new([0; 32]);
+        key.copy_from_slice(self.digest().as_ref());
+        key
+    }
+
     fn words(&mut self) -> [u64; 2] {
+        let digest = self.digest();
+        let mut bytes = digest.as_ref().iter();
+        [(); 2].map(|()| bytes.by_ref().take(8).fold(0, |word, b| word << 8 | u64::from(*b)))
+    }
+
+    fn digest(&mut self) -> digest::Digest {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(&self.seed);
         context.update(&self.count.to_be_bytes());
         self.count = self.count.wrapping_add(1);
-        let digest = context.finish();
-        let mut bytes = digest.as_ref().iter();
-        [(); 2].map(|()| bytes.by_ref().take(8).fold(0, |word, b| word << 8 | u64::from(*b)))
+        context.finish()
     }
 }
 

@@ -8,7 +8,6 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dps_attestation::SymmetricKey;
 use dps_state_machine::RegistrationId;
-use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -103,12 +102,12 @@ impl Service {
         endorsement: TpmStorageKey,
         storage: TpmStorageKey,
     ) -> Result<Vec<u8>, NoRandomness> {
-        let nonce = random_key()?;
+        let nonce = self.guids.next_key();
         let challenge = wrap_key(&endorsement, &storage, &*nonce, &CHALLENGE_DATA)?;
         // The key for the hub stays the same for as long as the device is known.
         let hub_key = match self.tpms.0.get(&key(id.as_str())) {
             Some(former) => former.hub_key.clone(),
-            None => random_key()?,
+            None => self.guids.next_key(),
         };
         let tpm = DeviceTpm { endorsement, storage, nonce, challenged: now, hub_key };
         self.tpms.0.insert(key(id.as_str()), tpm);
@@ -127,10 +126,4 @@ pub(crate) fn challenge_reply(challenge: &[u8]) -> Reply {
             "keyName": "registration",
         }),
     )
-}
-
-fn random_key() -> Result<Key, NoRandomness> {
-    let mut bytes = Key::default();
-    SystemRandom::new().fill(&mut *bytes).map_err(|_| NoRandomness)?;
-    Ok(bytes)
 }

@@ -43,6 +43,11 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, field, value, message)
     }
 
+    /// A name that is none.
+    pub(super) fn unknown(error: ConfigError) -> Self {
+        Self::not_found(error.field(), error.given(), error.reason())
+    }
+
     pub(super) fn too_large() -> Self {
         let message = "it must be 1048576 bytes (1 MiB) at most";
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body", "", message)

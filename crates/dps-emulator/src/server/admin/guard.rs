@@ -6,21 +6,21 @@ use http::{StatusCode, header, request::Parts, uri::Authority};
 use subtle::ConstantTimeEq as _;
 
 use super::answer::Problem;
-use crate::config::AdminToken;
+use crate::config::Secret;
 
 /// See the module.
 pub(crate) struct Guard {
     /// Beside the loopback's: the addresses that are listened on, and the names of the server certificate.
     addresses: Vec<IpAddr>,
     names: Vec<String>,
-    token: Option<AdminToken>,
+    token: Option<Secret<String>>,
 }
 
 impl Guard {
     pub(crate) fn new(
         addresses: Vec<IpAddr>,
         names: Vec<String>,
-        token: Option<AdminToken>,
+        token: Option<Secret<String>>,
     ) -> Self {
         Self { addresses, names, token }
     }

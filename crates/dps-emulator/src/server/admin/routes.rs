@@ -5,7 +5,7 @@ use http::{Method, StatusCode, header, request};
 use super::{
     Admin, Call,
     answer::{Answer, Problem},
-    clock, connections, devices, events, query, status,
+    clock, connections, devices, enrollments, events, query, status,
 };
 
 /// See the module.
@@ -35,6 +35,16 @@ pub(super) const ROUTES: &[Route] = &[
     Route { method: Method::DELETE, path: "/devices", act: devices::forget_all },
     get("/devices/{id}", devices::get),
     Route { method: Method::DELETE, path: "/devices/{id}", act: devices::forget },
+    get("/enrollments", enrollments::list),
+    Route { method: Method::POST, path: "/enrollments", act: enrollments::add },
+    get("/enrollments/{name}", enrollments::get),
+    Route { method: Method::PUT, path: "/enrollments/{name}", act: enrollments::put },
+    Route { method: Method::DELETE, path: "/enrollments/{name}", act: enrollments::remove },
+    Route {
+        method: Method::PUT,
+        path: "/enrollments/{name}/behavior",
+        act: enrollments::put_behavior,
+    },
     get("/connections", connections::get),
     Route { method: Method::PUT, path: "/connections", act: connections::put },
 ];

@@ -33,7 +33,12 @@ fn admin(limits: Limits) -> (Arc<Admin>, watch::Sender<bool>) {
     let service = Service::new(Config::new().instance().unwrap(), vec![], seed, now).unwrap();
     let core = Core::new(service, Clock::default(), Recorder::new());
     let identity = Identity::make(&[], ServerCertificate::Valid, None, now).unwrap();
-    let start = Start { enrollments: vec![], connection_faults: vec![], clock_ahead: 0.0, seed };
+    let start = Start {
+        enrollments: vec![],
+        connection_faults: vec![],
+        clock_ahead: 0.0,
+        seed: seed.into(),
+    };
     let shared = Arc::new(Shared::new(core, limits, identity.config, start));
     let facts = Facts {
         ready: true,

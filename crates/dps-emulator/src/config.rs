@@ -1,7 +1,7 @@
 //! What an emulator is started with.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     io::Write,
     net::IpAddr,
@@ -373,6 +373,21 @@ impl Config {
         let clock = Clock::default();
         clock.set("clock-ahead", ClockSetting::Ahead(self.clock_ahead))?;
         Ok(clock)
+    }
+
+    /// The names of the server certificate beside those of the loopback: hubs are served by the same ports.
+    pub(crate) fn names(&self) -> Vec<String> {
+        /// So many hubs are in the certificate, which everybody is sent.
+        const MOST_HUBS: usize = 100;
+        let mut names = self.server_names.clone();
+        if self.server_certificate != ServerCertificate::WrongName {
+            let own = [Enrollment::DEFAULT_HUB].into_iter();
+            let hubs = self.enrollments.iter().flat_map(|it| it.hubs.iter().map(String::as_str));
+            let hubs = own.chain(hubs).filter(|hub| ServerName::try_from(*hub).is_ok());
+            let hubs: BTreeSet<&str> = hubs.collect();
+            names.extend(hubs.into_iter().take(MOST_HUBS).map(str::to_owned));
+        }
+        names
     }
 
     /// Checks the server names, the limits, the clock, and that the enrollments can stand beside each other, as

@@ -19,8 +19,8 @@ use events::{EventKind, EventLog, Recorder};
 pub(crate) use service::Credential;
 pub use service::KnownDevice;
 pub(crate) use service::{
-    ApiVersion, Authenticated, Instance, Registration, Reply, Service, ServiceError, TpmKeys,
-    http_date,
+    ApiVersion, Authenticated, HubDevice, Instance, Registration, Reply, Service, ServiceError,
+    TpmKeys, http_date,
 };
 pub(crate) use sessions::Session;
 use sessions::Sessions;

@@ -75,6 +75,7 @@ impl Emulator {
 
     async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
+        let names = config.names();
         let clock = config.clock()?;
         let instance = config.instance()?;
         let id_scope = instance.id_scope.clone();
@@ -95,7 +96,7 @@ impl Emulator {
             given => given,
         };
         let Config { server_names, server_certificate, ca, .. } = config;
-        let identity = Identity::make(&server_names, server_certificate, ca, SystemTime::now())
+        let identity = Identity::make(&names, server_certificate, ca, SystemTime::now())
             .map_err(|error| ConfigError::new("server-certificate", &error.to_string()))?;
         let (https_port, https) = bind("https-port", &config.bind, config.https_port)?;
         let (mqtt_port, mqtts) = bind("mqtt-port", &config.bind, config.mqtt_port)?;

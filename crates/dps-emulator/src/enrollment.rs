@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::{
     behavior::Behavior,
     config_error::ConfigError,
+    hub::HubRefusal,
     issuance::CertificatePolicy,
     keys::{CaCertificates, DeviceCertificate, Thumbprint},
     tpm::TpmStorageKey,
@@ -37,6 +38,7 @@ pub struct Enrollment {
     pub(crate) device_information: Option<Json>,
     pub(crate) certificate_policy: CertificatePolicy,
     pub(crate) update: Option<Json>,
+    pub(crate) hub_refusal: Option<HubRefusal>,
     pub(crate) behavior: Behavior,
 }
 
@@ -79,6 +81,7 @@ impl Enrollment {
             device_information: None,
             certificate_policy: CertificatePolicy::default(),
             update: None,
+            hub_refusal: None,
             behavior: Behavior::default(),
         }
     }
@@ -243,6 +246,13 @@ impl Enrollment {
     #[must_use]
     pub fn update(mut self, update: Json) -> Self {
         self.update = Some(update);
+        self
+    }
+
+    /// Has the hub refuse its devices, whatever is right about their credential.
+    #[must_use]
+    pub fn hub_refusal(mut self, refusal: HubRefusal) -> Self {
+        self.hub_refusal = Some(refusal);
         self
     }
 

@@ -34,14 +34,15 @@
 //!   wants to see and needs no sleep.
 //! - [`Limits`] keep a hostile or forgotten peer from using the emulator up.
 //!
-//! It is not for production, and it is no hub: what comes after the registration is not emulated.
+//! It is not for production. Beside the service is a small hub over MQTT, for what a device does first once it is assigned:
+//! it connects, sends telemetry, asks for its twin and reports properties. There is no more of a hub than that.
 //!
 //! # How it is built
 //!
 //! Modules use each other in one direction. `core` is the service: enrollments, credentials, operations, its clock and its
 //! events; it knows no transport. `server` has the sockets, TLS and one thin layer for each protocol, which reads a
 //! request from bytes, has the core answer it, and writes the reply. `config`, `enrollment`, `behavior` and `keys` are what
-//! both are set up with; `emulator` puts them together.
+//! both are set up with; `hub` is the hub's part of the core; `emulator` puts them together.
 //!
 //! # The configuration file
 //!
@@ -57,6 +58,7 @@ mod emulator;
 mod enrollment;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod hub;
 mod issuance;
 mod keys;
 mod server;
@@ -71,13 +73,14 @@ pub use config::{Config, Limits, ServerCertificate};
 pub use config_error::ConfigError;
 pub use core::KnownDevice;
 pub use core::clock::ClockSetting;
-pub use core::events::{Event, EventKind, EventLog, Method, Operation, Transport};
+pub use core::events::{Event, EventKind, EventLog, HubOperation, Method, Operation, Transport};
 pub use dps_attestation::{GroupKey, IdScope, RegistrationId, SymmetricKey};
 pub use emulator::{Emulator, StartError};
 pub use enrollment::{
     Allocation, Attestation, Enrollment, EnrollmentName, GroupAttestation, Reprovisioning,
     ReturnedPayload,
 };
+pub use hub::HubRefusal;
 pub use issuance::CertificatePolicy;
 pub use keys::{CaCertificates, DeviceCertificate, Thumbprint};
 pub use tpm::{NoRandomness, TpmKeyError, TpmStorageKey, wrap_key};

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::SystemTime,
@@ -11,11 +11,13 @@ use std::{
 
 use rustls::pki_types::CertificateDer;
 
+use crate::hub::{Arrival, NotAdmitted};
+
 use super::{
-    Core, Session,
+    Core, HubDevice, Session,
     events::{EventKind, Method, Operation, Transport},
     service::{
-        ApiVersion, Authenticated, Credential, Registration, Reply, ServiceError, TpmKeys,
+        ApiVersion, Authenticated, Credential, Registration, Reply, Service, ServiceError, TpmKeys,
         challenge_reply,
     },
 };
@@ -85,12 +87,7 @@ impl Caller {
         registration_id: &str,
         token: Option<&str>,
     ) -> Result<Authenticated, ServiceError> {
-        self.conceal(token);
-        let credential = match token {
-            Some(token) => Credential::Sas(token),
-            None if self.has_certificate() => Credential::Certificates(&self.certificates),
-            None => Credential::None,
-        };
+        let credential = self.credential(token);
         let now = self.core.clock().now();
         let checked = self.core.service().authenticate(now, id_scope, registration_id, credential);
         match &checked {
@@ -105,6 +102,56 @@ impl Caller {
             Err(error) => self.record_failure(registration_id, credential.method(), error),
         }
         checked
+    }
+
+    fn credential<'a>(&'a self, token: Option<&'a str>) -> Credential<'a> {
+        self.conceal(token);
+        match token {
+            Some(token) => Credential::Sas(token),
+            None if self.has_certificate() => Credential::Certificates(&self.certificates),
+            None => Credential::None,
+        }
+    }
+
+    /// Checks a device that connects to its hub, and records what came of it.
+    pub(crate) fn admit(&self, arrival: Arrival<'_>) -> Result<HubDevice, NotAdmitted> {
+        let Arrival { hub, device_id, token, api_version, client_type } = arrival;
+        let (credential, now) = (self.credential(token), self.now());
+        let admitted = self.service().admit(now, hub, device_id, credential);
+        let method = credential.method();
+        let (transport, hub) = (self.transport, hub.to_owned());
+        self.record(match &admitted {
+            Ok(device) => {
+                self.is_known.store(true, Ordering::Relaxed);
+                let registration_id = device.registration_id.to_string();
+                let device_id = device.device_id.clone();
+                EventKind::HubConnected {
+                    transport,
+                    registration_id,
+                    hub,
+                    device_id,
+                    method,
+                    api_version,
+                    client_type,
+                }
+            }
+            Err(NotAdmitted { reason, .. }) => EventKind::HubRefused {
+                transport,
+                hub,
+                device_id: device_id.to_owned(),
+                method,
+                reason: reason.clone(),
+            },
+        });
+        admitted
+    }
+
+    pub(crate) fn service(&self) -> MutexGuard<'_, Service> {
+        self.core.service()
+    }
+
+    pub(crate) fn record(&self, event: EventKind) {
+        self.core.record(self.connection, event);
     }
 
     /// What stands in the place of a token or a password is in no event of this connection.

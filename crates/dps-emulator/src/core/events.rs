@@ -41,7 +41,10 @@ impl Event {
             EventKind::Request { registration_id, .. }
             | EventKind::Authenticated { registration_id, .. }
             | EventKind::AuthenticationFailed { registration_id, .. }
-            | EventKind::Answer { registration_id, .. } => Some(registration_id),
+            | EventKind::Answer { registration_id, .. }
+            | EventKind::HubConnected { registration_id, .. }
+            | EventKind::Telemetry { registration_id, .. }
+            | EventKind::HubRequest { registration_id, .. } => Some(registration_id),
             _ => None,
         }
     }
@@ -67,7 +70,10 @@ impl<'de> Deserialize<'de> for Event {
         let others = Json::new(&fields).map_err(D::Error::custom)?;
         let mut others = serde_json::Deserializer::from_str(others.get());
         let mut event = Self::deserialize(&mut others).map_err(D::Error::custom)?;
-        if let EventKind::Request { payload, .. } = &mut event.kind {
+        if let EventKind::Request { payload, .. }
+        | EventKind::Telemetry { payload, .. }
+        | EventKind::HubRequest { payload, .. } = &mut event.kind
+        {
             *payload = sent;
         }
         Ok(event)
@@ -171,6 +177,70 @@ pub enum EventKind {
     },
     /// The emulator was put back to what it was at its start.
     Reset {},
+    /// A device has connected to its hub.
+    HubConnected {
+        /// The protocol.
+        transport: Transport,
+        /// As whom it is registered.
+        registration_id: String,
+        /// The hub.
+        hub: String,
+        /// Its id there.
+        device_id: String,
+        /// What kind of credential it showed.
+        method: Method,
+        /// The api-version, as written.
+        api_version: String,
+        /// What the device says of its software.
+        client_type: Option<String>,
+    },
+    /// A hub has refused a device.
+    HubRefused {
+        /// The protocol.
+        transport: Transport,
+        /// The hub, as written.
+        hub: String,
+        /// Which device, as written.
+        device_id: String,
+        /// What kind of credential it showed.
+        method: Method,
+        /// The true reason, which the answer does not tell.
+        reason: String,
+    },
+    /// A device has sent a message to its hub.
+    Telemetry {
+        /// As whom it is registered.
+        registration_id: String,
+        /// The hub.
+        hub: String,
+        /// Its id there.
+        device_id: String,
+        /// The message's properties.
+        properties: BTreeMap<String, String>,
+        /// MQTT's quality of service: 0 or 1.
+        qos: u8,
+        /// The size of its body.
+        body_bytes: usize,
+        /// The body to the letter, if it is JSON of at most 16 KiB.
+        #[serde(skip_deserializing)]
+        payload: Option<Json>,
+        /// The first 1024 bytes of any other body, as base64. What looks like a key is masked, here as in every event.
+        base64: Option<String>,
+    },
+    /// A device has asked its hub for something, and was answered.
+    HubRequest {
+        /// As whom it is registered.
+        registration_id: String,
+        /// What it asked for.
+        operation: HubOperation,
+        /// The size of the request's body.
+        body_bytes: usize,
+        /// The status of each answer, as HTTP counts it.
+        statuses: Vec<u16>,
+        /// The patch of reported properties, to the letter, if it has at most 16 KiB.
+        #[serde(skip_deserializing)]
+        payload: Option<Json>,
+    },
     /// A connection is over.
     Closed {
         /// Why.
@@ -218,6 +288,19 @@ pub enum Operation {
     UpdateStatus,
     /// Something that the service doesn't know.
     Unknown,
+}
+
+/// What a device asks its hub for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum HubOperation {
+    /// Its twin.
+    Twin,
+    /// To take properties that it reports.
+    ReportedProperties,
+    /// A certificate in place of the one that it has.
+    IssueCertificate,
 }
 
 /// The kind of a credential.

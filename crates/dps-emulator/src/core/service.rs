@@ -20,6 +20,7 @@ use crate::{
     behavior::{Behavior, Outcome, Pace},
     config_error::ConfigError,
     enrollment::{Enrollment, EnrollmentName, ReturnedPayload},
+    hub::Twin,
     issuance::CertificatePolicy,
     keys::CaCertificates,
 };
@@ -32,6 +33,7 @@ mod devices;
 mod enrollments;
 mod error;
 mod guid;
+mod hub;
 mod issuing;
 mod known;
 mod registration;
@@ -48,6 +50,7 @@ mod tests;
 pub(crate) use api_version::ApiVersion;
 pub(crate) use authenticate::Credential;
 pub(crate) use error::ServiceError;
+pub(crate) use hub::HubDevice;
 pub use known::KnownDevice;
 pub(crate) use registration::Registration;
 pub(crate) use reply::{Reply, http_date};
@@ -116,6 +119,9 @@ struct Device {
     query: Cursor,
     /// Whether the device has installed the update of its enrollment.
     updated: bool,
+    /// Its id at the hub, once it is assigned.
+    device_id: Option<String>,
+    twin: Twin,
 }
 
 /// One registration: under way, or its last result.
@@ -508,7 +514,9 @@ impl Service {
                 set("lastUpdatedDateTimeUtc", json!(clock::rfc3339(assignment.updated)));
                 set("assignedHub", json!(assignment.hub));
                 let own_id = who.registration_id.as_str();
-                set("deviceId", json!(enrollment.device_id.as_deref().unwrap_or(own_id)));
+                let device_id = enrollment.device_id.as_deref().unwrap_or(own_id);
+                set("deviceId", json!(device_id));
+                device.device_id = Some(device_id.to_owned());
                 if api_version.substatus {
                     let own = enrollment.substatus.as_ref().unwrap_or(&assignment.substatus);
                     set("substatus", json!(own));

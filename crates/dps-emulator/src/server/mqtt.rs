@@ -4,5 +4,6 @@
 mod codec;
 mod conversation;
 mod device;
+mod hub;
 
 pub(super) use conversation::Conversation;

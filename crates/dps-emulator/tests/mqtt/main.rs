@@ -7,6 +7,8 @@ mod device;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod hub;
+#[cfg(test)]
 #[path = "../emulator/misplaced.rs"]
 mod misplaced;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! MQTT over WebSocket, on the port of HTTPS.
 
 use dps_connect::internal::websocket::{WsBytes, accept_key};
-use dps_emulator::{Behavior, Delivery, EventKind, Fault, Transport};
+use dps_emulator::{Behavior, Delivery, Emulator, EventKind, Fault, Transport};
 
 use crate::{device::*, support};
 
@@ -11,6 +11,15 @@ pub(crate) fn upgrade(path: &str, subprotocol: &str) -> String {
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
          Sec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
     )
+}
+
+/// A device that has nothing but its stream.
+pub(crate) async fn over_websocket(
+    emulator: &Emulator,
+) -> Device<impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + use<>> {
+    let mut https = support::connect(emulator).await.unwrap();
+    assert_eq!(https.ask(&upgrade("/$iothub/websocket", "mqtt")).await.unwrap().status, 101);
+    Device { stream: WsBytes::client(https.stream).await, buffer: Vec::new() }
 }
 
 #[tokio::test]
@@ -53,9 +62,7 @@ async fn a_session_over_websocket_is_the_same_session_however_the_device_spells_
 async fn a_cut_is_a_cut_over_websocket_too() {
     let fault = Fault::deliver(Delivery::CloseBefore);
     let emulator = behaving(Behavior::new().on_register(fault)).await;
-    let mut https = support::connect(&emulator).await.unwrap();
-    assert_eq!(https.ask(&upgrade("/$iothub/websocket", "mqtt")).await.unwrap().status, 101);
-    let mut device = Device { stream: WsBytes::client(https.stream).await, buffer: Vec::new() };
+    let mut device = over_websocket(&emulator).await;
     device.begin(&emulator).await;
     device.send([register("1")]).await;
     assert!(device.is_closed().await);

@@ -15,6 +15,7 @@ use crate::{
         Allocation, Attestation, Enrollment, GroupAttestation, Members, Reprovisioning,
         ReturnedPayload,
     },
+    hub::HubRefusal,
     issuance::CertificatePolicy,
     keys::{CaCertificates, DeviceCertificate, Thumbprint},
     tpm::TpmStorageKey,
@@ -55,6 +56,7 @@ struct Raw {
     certificate_policy: Option<RawPolicy>,
     certificate_days: Option<u16>,
     update: Option<RawJson>,
+    hub_refusal: Option<HubRefusal>,
     polls: Option<Times>,
     retry_after: Option<RetryAfter>,
     outcome: Option<Outcome>,
@@ -359,6 +361,7 @@ fn settings(enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError>
         device_information: information.transpose()?,
         certificate_policy,
         update,
+        hub_refusal: raw.hub_refusal,
         behavior,
         ..enrollment
     })
@@ -420,6 +423,7 @@ impl From<&Enrollment> for Raw {
             certificate_policy: Some(certificate_policy),
             certificate_days,
             update: enrollment.update.as_ref().map(RawJson::from),
+            hub_refusal: enrollment.hub_refusal,
             polls: behavior.polls.map(|polls| match polls {
                 u32::MAX => Times::Forever,
                 polls => Times::Count(polls),

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    AmqpFault, InfoRetryAfter, MqttFault,
+    AmqpFault, HubRefusal, InfoRetryAfter, MqttFault,
     behavior::{Behavior, Body, ConnectionFault, Delivery, Fault, Outcome, RetryAfter},
     enrollment::{Attestation, Enrollment, Members, Reprovisioning, ReturnedPayload},
 };
@@ -40,6 +40,7 @@ fn the_documented_example_is_read_and_means_what_it_says() {
     assert_eq!(pump.behavior, Behavior::new());
     let update = json!({"workflowId": "w-1", "updateManifest": "e30=", "fileUrls": {}});
     assert_eq!(pump.update, Some(update.into()));
+    assert_eq!(pump.hub_refusal, Some(HubRefusal::Throttled));
 
     assert!(matches!(&valve.members, Members::One(Attestation::X509 { secondary: Some(_), .. })));
     let expected = Behavior::new()

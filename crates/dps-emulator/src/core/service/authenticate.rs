@@ -47,8 +47,9 @@ impl Service {
         credential: Credential<'_>,
     ) -> Result<Authenticated, ServiceError> {
         let id = self.check_id(id_scope, registration_id)?;
-        let nonce = self.tpms.nonce(id.as_str(), now);
-        let claim = Claim { now, id_scope, id: &id, credential, nonce };
+        let tpm_key = self.tpms.nonce(id.as_str(), now);
+        let resource = format!("{id_scope}/registrations/{id}");
+        let claim = Claim { now, resource, id: &id, credential, tpm_key };
         let (enrollment, attested) = match self.individual(id.as_str()) {
             Some(enrollment) => match &enrollment.members {
                 Members::One(attestation) => (enrollment, claim.proves_one(attestation)?),
@@ -105,17 +106,18 @@ impl Service {
 /// What the state of the registration says of the credential: a name and a value.
 type Attested = (&'static str, Value);
 
-struct Claim<'a> {
-    now: SystemTime,
-    id_scope: &'a str,
-    id: &'a RegistrationId,
-    credential: Credential<'a>,
-    /// The key of the challenge to the device's TPM.
-    nonce: Option<SymmetricKey>,
+pub(super) struct Claim<'a> {
+    pub(super) now: SystemTime,
+    /// What a SAS token must be for.
+    pub(super) resource: String,
+    pub(super) id: &'a RegistrationId,
+    pub(super) credential: Credential<'a>,
+    /// The key that the device's TPM was given.
+    pub(super) tpm_key: Option<SymmetricKey>,
 }
 
 impl Claim<'_> {
-    fn proves_one(&self, attestation: &Attestation) -> Result<Attested, ServiceError> {
+    pub(super) fn proves_one(&self, attestation: &Attestation) -> Result<Attested, ServiceError> {
         match (attestation, self.credential) {
             (_, Credential::None) => Err(ServiceError::no_credential()),
             (Attestation::SymmetricKey { primary, secondary }, Credential::Sas(token)) => {
@@ -135,10 +137,10 @@ impl Claim<'_> {
                 Ok(("x509", x509::describe(leaf, None)))
             }
             (Attestation::Tpm { .. }, Credential::Sas(token)) => {
-                let nonce = self.nonce.clone().ok_or_else(|| {
+                let key = self.tpm_key.clone().ok_or_else(|| {
                     ServiceError::unauthorized("the TPM was not challenged, or too long ago")
                 })?;
-                self.check_sas(token, [Some(nonce), None])?;
+                self.check_sas(token, [Some(key), None])?;
                 Ok((super::TPM, json!({})))
             }
             (Attestation::Tpm { .. }, Credential::Certificates(_)) => {
@@ -154,7 +156,7 @@ impl Claim<'_> {
     }
 
     /// `None` when the group is for another kind of credential.
-    fn proves_membership(
+    pub(super) fn proves_membership(
         &self,
         attestation: &GroupAttestation,
         group: &str,
@@ -184,7 +186,7 @@ impl Claim<'_> {
     fn check_sas(&self, token: &str, keys: [Option<SymmetricKey>; 2]) -> Result<(), ServiceError> {
         let token = SasToken::parse(token).map_err(ServiceError::unauthorized)?;
         token
-            .check(self.id_scope, self.id.as_str(), clock::unix_seconds(self.now))
+            .check(&self.resource, clock::unix_seconds(self.now))
             .map_err(ServiceError::unauthorized)?;
         // Both keys are tried whatever the first one says, so that the time tells nothing.
         let signed = keys.iter().flatten().filter(|key| token.is_signed_with(key)).count();

@@ -43,7 +43,10 @@ impl Devices {
 
     /// Forgets as many as it takes, but not the latest.
     pub(super) fn bound(&mut self) {
-        let size = |known: &Known| OVERHEAD + known.device.operation.as_ref().map_or(0, size);
+        let size = |known: &Known| {
+            let operation = known.device.operation.as_ref().map_or(0, size);
+            OVERHEAD + operation + known.device.twin.bytes()
+        };
         let mut bytes: usize = self.known.values().map(size).sum();
         while bytes > CAPACITY_BYTES && self.known.len() > 1 {
             let oldest = self.known.iter().min_by_key(|(_, known)| known.asked);
@@ -57,6 +60,14 @@ impl Devices {
         let mut known: Vec<_> = self.known.iter().collect();
         known.sort_by_key(|(name, _)| *name);
         known.into_iter().map(|(_, known)| &known.device).collect()
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Device> {
+        self.known.values().map(|known| &known.device)
+    }
+
+    pub(super) fn get_mut(&mut self, registration_id: &str) -> Option<&mut Device> {
+        Some(&mut self.known.get_mut(&key(registration_id))?.device)
     }
 
     pub(super) fn get(&self, registration_id: &str) -> Option<&Device> {

@@ -44,6 +44,16 @@ impl ServiceError {
         Self::plain(400_040, &format!("The CSR can't be decoded: {reason}"))
     }
 
+    /// A refusal of the hub.
+    pub(super) fn hub(error_code: u32, message: &str) -> Self {
+        Self::plain(error_code, message)
+    }
+
+    /// The hub's refusal of a request for a certificate that it had accepted.
+    pub(super) fn no_certificate(reason: &str) -> Self {
+        Self::plain(400_037, &format!("The certificate request can't be completed: {reason}"))
+    }
+
     /// The service's own code is not published.
     pub(crate) fn no_certificate_policy() -> Self {
         Self::bad_request("Certificate issuance is not configured for this enrollment")

@@ -128,6 +128,11 @@ impl IssuingCa {
         &self.root_pem
     }
 
+    pub(super) fn root(&self) -> CertificateDer<'static> {
+        let [_, root] = &self.chain;
+        root.clone().into()
+    }
+
     /// The root as the api-version 2021-11-01-preview hands it out.
     pub(super) fn trust_bundle(&self, now: SystemTime, etag: &str) -> Value {
         let [_, root] = &self.chain;

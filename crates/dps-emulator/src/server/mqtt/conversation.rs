@@ -11,6 +11,7 @@ use mqtt_proto::{
 use super::{
     codec::{self, Malformed},
     device::{Device, UserName},
+    hub::{self, Hub, Publication, Refused},
 };
 use crate::{
     behavior::{ConnectionFault, Delivery, MqttFault},
@@ -51,6 +52,8 @@ pub(crate) struct Conversation {
     idle: u32,
     /// The device, once CONNECT was accepted.
     device: Option<Device>,
+    /// The device at its hub, in place of that.
+    hub: Option<Hub>,
     /// Its session. See <https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html#_Toc398718032>, MQTT-3.1.4-2.
     session: Option<Session>,
     /// At most this often each answer is to be delivered; `None` without a subscription.
@@ -75,6 +78,7 @@ impl conversation::Conversation for Conversation {
             taken: 0,
             idle: 0,
             device: None,
+            hub: None,
             session: None,
             subscribed: None,
             keep_alive: Duration::ZERO,
@@ -84,33 +88,35 @@ impl conversation::Conversation for Conversation {
 
     /// One packet at a time: what answers it has gone out before the next one is looked at.
     fn take(&mut self, bytes: &[u8]) -> usize {
-        let max = match self.device {
-            Some(_) => MAX_PACKET,
-            None => self.peer.limits.max_head_bytes.max(8192),
+        let max = match (&self.device, &self.hub) {
+            (_, Some(_)) => hub::MAX_PACKET,
+            (Some(_), _) => MAX_PACKET,
+            _ => self.peer.limits.max_head_bytes.max(8192),
         };
         let Some(framed) = codec::read(bytes, max) else {
-            if self.device.is_none() && !codec::may_be_connect(bytes) {
+            if !self.is_connected() && !codec::may_be_connect(bytes) {
                 self.violation(NO_CONNECT);
                 return bytes.len();
             }
             return 0;
         };
         self.taken += 1;
-        self.idle += 1;
+        // Whoever is at its hub stays there, and may have nothing to say.
+        self.idle = if self.hub.is_some() { 0 } else { self.idle + 1 };
         if self.idle > MAX_IDLE {
             self.violation(&format!("{MAX_IDLE} packets came without a request among them"));
             return framed.size;
         }
         let alone = framed.size == bytes.len();
         if self.fault == Some(MqttFault::CutAfter { packets: self.taken })
-            || self.fault == Some(MqttFault::RefusePipelining) && self.device.is_none() && !alone
+            || self.fault == Some(MqttFault::RefusePipelining) && !self.is_connected() && !alone
         {
             self.over = Some(Over::Cut);
             return framed.size;
         }
         match framed.packet {
             Ok(packet) => self.take_packet(packet),
-            Err(Malformed::OtherVersion) if self.device.is_none() => {
+            Err(Malformed::OtherVersion) if !self.is_connected() => {
                 self.refuse(connack::UNACCEPTABLE_VERSION, "another version of MQTT than 3.1.1");
             }
             Err(Malformed::OtherVersion) => self.violation("CONNECT came twice"),
@@ -137,7 +143,7 @@ impl conversation::Conversation for Conversation {
     }
 
     async fn is_taken_over(&self) {
-        match &self.session {
+        match self.session.as_ref().or(self.hub.as_ref().map(Hub::session)) {
             Some(session) => session.is_taken_over().await,
             None => std::future::pending().await,
         }
@@ -150,15 +156,24 @@ impl conversation::Conversation for Conversation {
 }
 
 impl Conversation {
+    /// Whether CONNECT was accepted.
+    fn is_connected(&self) -> bool {
+        self.device.is_some() || self.hub.is_some()
+    }
+
     fn take_packet(&mut self, packet: Packet) {
-        match (packet, self.device.is_some()) {
+        match (packet, self.is_connected()) {
             (Packet::Connect(connect), false) => self.take_connect(&connect),
             (Packet::Connect(_), true) => self.violation("CONNECT came twice"),
             (_, false) => self.violation(NO_CONNECT),
             (Packet::Subscribe(subscribe), true) => self.take_subscribe(&subscribe),
             (Packet::Unsubscribe(unsubscribe), true) => {
-                if unsubscribe.topics.iter().any(|filter| **filter == *ANSWERS) {
-                    self.subscribed = None;
+                for filter in &unsubscribe.topics {
+                    match &mut self.hub {
+                        Some(hub) => hub.unsubscribe(filter),
+                        None if **filter == *ANSWERS => self.subscribed = None,
+                        None => {}
+                    }
                 }
                 codec::put(&mut self.out, &Packet::Unsuback(unsubscribe.pid));
             }
@@ -190,7 +205,7 @@ impl Conversation {
         }
         let user_name = connect.username.as_deref().unwrap_or_default();
         let Some(user_name) = UserName::parse(user_name) else {
-            return self.refuse(connack::NOT_AUTHORIZED, "the user name names no device");
+            return self.take_hub_connect(connect, user_name);
         };
         if !connect.client_id.eq_ignore_ascii_case(user_name.registration_id) {
             let reason = "the client id is not the registration id";
@@ -215,19 +230,42 @@ impl Conversation {
         codec::put_connack(&mut self.out, connack::ACCEPTED);
     }
 
+    fn take_hub_connect(&mut self, connect: &Connect, user_name: &str) {
+        let Some(user_name) = hub::UserName::parse(user_name) else {
+            return self.refuse(connack::NOT_AUTHORIZED, "the user name names no device");
+        };
+        if let Some(MqttFault::RefuseConnect { code }) = self.fault {
+            return self.refuse(code, "scripted");
+        }
+        match Hub::connect(&self.peer.caller, &user_name, connect) {
+            Ok(hub) => {
+                self.keep_alive = Duration::from_secs(connect.keep_alive.into());
+                self.hub = Some(hub);
+                codec::put_connack(&mut self.out, connack::ACCEPTED);
+            }
+            Err(Refused(code, reason)) => self.refuse(code, &reason),
+        }
+    }
+
     fn take_subscribe(&mut self, subscribe: &Subscribe) {
         let refused = self.fault == Some(MqttFault::RefuseSubscribe);
         let mut codes = Vec::new();
         for (filter, wanted) in &subscribe.topics {
-            codes.push(match wanted {
-                _ if refused || **filter != *ANSWERS => 0x80,
-                QoS::Level0 => 0,
-                QoS::Level1 | QoS::Level2 => 1,
+            let granted = match &mut self.hub {
+                _ if refused => None,
+                Some(hub) => hub.subscribe(filter, *wanted),
+                None if **filter != *ANSWERS => None,
+                None => {
+                    let at_most = if *wanted == QoS::Level0 { QoS::Level0 } else { QoS::Level1 };
+                    self.subscribed = Some(at_most);
+                    self.subscribed
+                }
+            };
+            codes.push(match granted {
+                None => 0x80,
+                Some(QoS::Level0) => 0,
+                Some(QoS::Level1 | QoS::Level2) => 1,
             });
-            if codes.last() != Some(&0x80) {
-                let granted = if *wanted == QoS::Level0 { QoS::Level0 } else { QoS::Level1 };
-                self.subscribed = Some(granted);
-            }
         }
         codec::put_suback(&mut self.out, subscribe.pid, &codes);
     }
@@ -238,12 +276,14 @@ impl Conversation {
             QosPid::Level1(id) => Some(Packet::Puback(id)),
             QosPid::Level2(_) => return self.violation("QoS 2 is not served"),
         };
+        if let Some(hub) = &mut self.hub {
+            let answers = hub.take(publish);
+            return self.put_hub_answers(acknowledgement, answers, &publish.topic_name);
+        }
         let Some(device) = &self.device else { return };
         let Some((request, request_id)) = device.request(publish) else {
             // What a device may send to its hub has no place here.
-            let reason =
-                format!("no publication to {:?} is taken", Printable::brief(&*publish.topic_name));
-            return self.violation(&reason);
+            return self.wrong_topic(&publish.topic_name);
         };
         self.idle = 0;
         let reply = self.peer.caller.ask(request);
@@ -258,6 +298,24 @@ impl Conversation {
         before.iter().for_each(|packet| codec::put(&mut self.out, packet));
         self.put_answer(&request_id, &reply, fault);
         after.iter().for_each(|packet| codec::put(&mut self.out, packet));
+    }
+
+    fn put_hub_answers(
+        &mut self,
+        acknowledgement: Option<Packet>,
+        answers: Option<Vec<Publication>>,
+        topic: &str,
+    ) {
+        let Some(answers) = answers else { return self.wrong_topic(topic) };
+        acknowledgement.iter().for_each(|packet| codec::put(&mut self.out, packet));
+        for Publication { topic, body, qos } in answers {
+            let id = (qos == QoS::Level1).then(|| self.next_id());
+            codec::put_publication(&mut self.out, &topic, &body, id);
+        }
+    }
+
+    fn wrong_topic(&mut self, topic: &str) {
+        self.violation(&format!("no publication to {:?} is taken", Printable::brief(topic)));
     }
 
     /// What goes wrong with the request at hand; the next one goes well.

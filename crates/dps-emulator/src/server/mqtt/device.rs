@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// What would end a value in a topic, or make the topic a filter.
-const TOPIC_ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'&').add(b'+');
+pub(super) const TOPIC_ENCODED: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'&').add(b'+');
 
 /// A user name, taken apart: `{ID scope}/registrations/{registration id}/api-version=V&ClientVersion=C`.
 pub(super) struct UserName<'a> {
@@ -33,10 +34,10 @@ impl<'a> UserName<'a> {
 }
 
 /// Names and values as in the query of a URL.
-struct Fields<'a>(&'a str);
+pub(super) struct Fields<'a>(pub(super) &'a str);
 
 impl Fields<'_> {
-    fn get(&self, name: &str) -> Option<String> {
+    pub(super) fn get(&self, name: &str) -> Option<String> {
         self.0
             .split('&')
             .filter_map(|pair| pair.split_once('='))

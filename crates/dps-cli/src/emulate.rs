@@ -22,8 +22,9 @@ use tokio::sync::oneshot;
 use crate::{
     files::Source,
     given::{
-        self, ADMIN_PORT, AMQP_PORT, CA_CERT, CA_KEY, CA_OUT, CONFIG, EVENTS, FAST, GROUP_CA,
-        Given, HTTPS_PORT, LISTEN, MQTT_PORT, NAME, Setting, wrong,
+        self, ADMIN_LISTEN, ADMIN_PORT, ADMIN_TOKEN_FILE, AMQP_PORT, CA_CERT, CA_KEY, CA_OUT,
+        CONFIG, EVENTS, FAST, FIXED, GROUP_CA, Given, HTTPS_PORT, LISTEN, MQTT_PORT, NAME, SEED,
+        Setting, wrong,
     },
     interrupt::{self, Interrupts},
     output::{self, print},
@@ -41,7 +42,7 @@ credential: a SAS token signed with a key derived from the group key or, with
 
 When it serves, the first line on standard output is one JSON object:
   {\"ready\": true, \"idScope\", \"httpsPort\", \"mqttPort\", \"amqpPort\",
-   \"adminPort\", \"caFile\", \"groupKey\"}
+   \"adminPort\", \"adminToken\", \"caFile\", \"groupKey\"}
 Ctrl-C or SIGTERM stops it, with exit code 0; 130 or 143 before it serves.
 
 A program that starts it as its child gives --stop-at-eof and a pipe as its
@@ -78,6 +79,12 @@ pub(crate) struct Arguments {
     /// Port by which it is watched and steered, over plain HTTP on loopback; 0 or without it any free one
     #[arg(long, value_name = "PORT")]
     admin_port: Option<String>,
+    /// Address of the admin port, may be repeated; 127.0.0.1 and ::1 without it. Beyond loopback it wants a token
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Vec<String>,
+    /// File with the token that the admin port wants; beyond loopback a fresh one without it
+    #[arg(long, value_name = "FILE|-")]
+    admin_token_file: Option<String>,
     /// Address to listen on, may be repeated; 127.0.0.1 and ::1 without it
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
@@ -116,6 +123,12 @@ pub(crate) struct Arguments {
     /// Stops when standard input ends, as it does with the program that holds the other end, however that ends
     #[arg(long)]
     stop_at_eof: bool,
+    /// Makes ids, etags and keys that are fresh otherwise follow from this text or number: the same each run
+    #[arg(long, value_name = "TEXT")]
+    seed: Option<String>,
+    /// Takes https 8443, mqtt 8883, amqp 5671 and admin 8080 where no port is given, `--seed fixed`, and an authority that stays
+    #[arg(long)]
+    fixed: bool,
     /// Shows no warnings, and no lines to paste at a terminal
     #[arg(long, short)]
     quiet: bool,
@@ -132,11 +145,14 @@ struct Ready<'a> {
     mqtt_port: Option<u16>,
     amqp_port: Option<u16>,
     admin_port: Option<u16>,
+    /// One that was given is known already.
+    admin_token: Option<&'a str>,
     ca_file: Option<&'a str>,
     /// A throwaway, unlike a real group's.
     group_key: Option<&'a str>,
 }
 
+mod fixed;
 mod outputs;
 mod registrations;
 
@@ -165,7 +181,8 @@ async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<Exit
         () = interrupts.next() => return Ok(ExitCode::from(interrupt::exit_code())),
         started = start(arguments) => started?,
     };
-    print(&ready_line(&emulator, ca_file.as_deref()));
+    let has_token = ADMIN_TOKEN_FILE.find(arguments.admin_token_file.as_ref())?.is_some();
+    print(&ready_line(&emulator, ca_file.as_deref(), has_token));
     drop(ready);
     if !quiet && std::io::stderr().is_terminal() {
         output::note(&welcome(&emulator, ca_file.as_deref()));
@@ -208,17 +225,27 @@ async fn start(
     arguments: &Arguments,
 ) -> Result<(Emulator, mpsc::Sender<()>, Option<String>), Error> {
     let aside = arguments.clone();
-    let (config, ready) = blocking(move || {
+    let (config, ready, kept) = blocking(move || {
         let mut files = aside.files()?;
         files.check()?;
-        let config = aside.config()?;
+        let mut config = aside.config()?;
         files.read = in_the_file(&config);
         files.check()?;
-        aside.events(config)
+        let kept = aside.kept(&config)?;
+        if let Some(kept) = &kept {
+            files.written.push(kept.key.clone());
+            files.check()?;
+            config = kept.authority(config)?;
+        }
+        let (config, ready) = aside.events(config)?;
+        Ok((config, ready, kept.map(|kept| kept.certificate.text)))
     })
     .await?;
     let started = config.start().await;
     let emulator = started.map_err(|error| wrong("emulator", "", &error.to_string()))?;
+    if kept.is_some() {
+        return Ok((emulator, ready, kept));
+    }
     let ca_file = CA_OUT.find(arguments.ca_out.as_ref())?;
     if let Some(Given { from, text }) = ca_file.clone() {
         ensure_path(from, &text)?;
@@ -258,10 +285,43 @@ impl Arguments {
             GROUP_CA.find(self.group_ca.as_ref())?,
             CA_CERT.find(self.ca_cert.as_ref())?,
             CA_KEY.find(self.ca_key.as_ref())?,
+            ADMIN_TOKEN_FILE.find(self.admin_token_file.as_ref())?,
         ];
         let (written, read) =
             (written.into_iter().flatten().collect(), read.into_iter().flatten().collect());
         Ok(outputs::Files { written, read })
+    }
+
+    /// The authority that `--fixed` keeps, unless another is given.
+    fn kept(&self, config: &Config) -> Result<Option<fixed::Kept>, Error> {
+        if !FIXED.is_on(self.fixed)? || config.has_authority() {
+            return Ok(None);
+        }
+        let kept = fixed::Kept::find(self.ca_out.as_ref())?;
+        ensure_path(kept.certificate.from, &kept.certificate.text)?;
+        Ok(Some(kept))
+    }
+
+    /// Where the admin port listens, and the token that it wants.
+    fn admin(&self, mut config: Config) -> Result<Config, Error> {
+        let addresses = addresses(ADMIN_LISTEN, &self.admin_listen)?;
+        if !addresses.is_empty() {
+            config = config.admin_listen(addresses);
+        }
+        if let Some(file) = ADMIN_TOKEN_FILE.file(self.admin_token_file.as_ref())? {
+            if file.is_stdin() && given::STOP_AT_EOF.is_on(self.stop_at_eof)? {
+                return Err(
+                    file.wrong("it does not go with --stop-at-eof, which reads standard input too")
+                );
+            }
+            let token = file.text(&file.read()?)?;
+            config = config.admin_token(token.trim());
+            config.check().map_err(|error| match error.field() {
+                "admin-token" => file.wrong(error.reason()),
+                _ => misread(CONFIG.flag, error.given(), &error),
+            })?;
+        }
+        Ok(config)
     }
 
     fn config(&self) -> Result<Config, Error> {
@@ -282,6 +342,15 @@ impl Arguments {
                 Config::from_toml_file(&path).map_err(|e| misread(from, &path, &e))?
             }
         };
+        if let Some(Given { from, text }) = SEED.find(self.seed.as_ref())? {
+            if text.is_empty() {
+                return Err(wrong(from, "", "it is empty; give a text or a number"));
+            }
+            config = config.seed(text);
+        }
+        if FIXED.is_on(self.fixed)? {
+            config = config.fixed();
+        }
         config = match (group_key, group_ca) {
             // The file has enrollments of its own: there is no need for a key that nobody asked for.
             (None, None) if has_file => config,
@@ -322,15 +391,11 @@ impl Arguments {
             Some(_) => misread(GROUP_KEY, "", &error),
         })?;
         config = config.pace(if FAST.is_on(self.fast)? { Pace::Fast } else { Pace::Service });
-        let addresses = LISTEN.list(&self.listen)?;
+        let addresses = addresses(LISTEN, &self.listen)?;
         if !addresses.is_empty() {
-            let addresses = addresses.iter().map(|Given { from, text }| {
-                text.parse::<IpAddr>().map_err(|_| {
-                    wrong(from, text, "give an IP address of this machine, like 127.0.0.1")
-                })
-            });
-            config = config.bind(addresses.collect::<Result<Vec<_>, _>>()?);
+            config = config.bind(addresses);
         }
+        config = self.admin(config)?;
         if let Some(port) = port(HTTPS_PORT, self.https_port.as_ref())? {
             config = config.https_port(port);
         }
@@ -365,6 +430,14 @@ impl Arguments {
     }
 }
 
+fn addresses(setting: Setting, flags: &[String]) -> Result<Vec<IpAddr>, Error> {
+    let parse = |Given { from, text }: &Given| {
+        let reason = "give an IP address of this machine, like 127.0.0.1";
+        text.parse().map_err(|_| wrong(from, text, reason))
+    };
+    setting.list(flags)?.iter().map(parse).collect()
+}
+
 /// A port, as people type it.
 fn port(setting: Setting, flag: Option<&String>) -> Result<Option<u16>, Error> {
     let parse = |Given { from, text }: Given| {
@@ -374,7 +447,7 @@ fn port(setting: Setting, flag: Option<&String>) -> Result<Option<u16>, Error> {
     setting.find(flag)?.map(parse).transpose()
 }
 
-fn ready_line(emulator: &Emulator, ca_file: Option<&str>) -> String {
+fn ready_line(emulator: &Emulator, ca_file: Option<&str>, has_token: bool) -> String {
     let group_key = emulator.group_key().map(GroupKey::expose_base64);
     let ready = Ready {
         ready: true,
@@ -383,6 +456,7 @@ fn ready_line(emulator: &Emulator, ca_file: Option<&str>) -> String {
         mqtt_port: Some(emulator.mqtt_port()),
         amqp_port: Some(emulator.amqp_port()),
         admin_port: emulator.admin_port(),
+        admin_token: emulator.admin_token().filter(|_| !has_token),
         ca_file,
         group_key: group_key.as_ref().map(|key| key.as_str()),
     };
@@ -395,7 +469,7 @@ fn welcome(emulator: &Emulator, ca_file: Option<&str>) -> String {
     let (https, mqtt, amqp) = (emulator.https_port(), emulator.mqtt_port(), emulator.amqp_port());
     let mut text = format!("serving on localhost: https {https}, mqtt {mqtt}, amqp {amqp}");
     if let Some(admin) = emulator.admin_port() {
-        let _ = write!(text, ", admin {admin}");
+        let _ = write!(text, "; watch and steer it at http://localhost:{admin}/");
     }
     let Some(ca_file) = ca_file else {
         return text + "\nwith --ca-out FILE devices can trust it; Ctrl-C stops it\n";

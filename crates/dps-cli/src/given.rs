@@ -23,7 +23,9 @@ macro_rules! settings {
 }
 
 settings! {
+    ADMIN_LISTEN "--admin-listen" "DPS_ADMIN_LISTEN"
     ADMIN_PORT "--admin-port" "DPS_ADMIN_PORT"
+    ADMIN_TOKEN_FILE "--admin-token-file" "DPS_ADMIN_TOKEN_FILE"
     AMQP_PORT "--amqp-port" "DPS_AMQP_PORT"
     CA_CERT "--ca-cert" "DPS_CA_CERT"
     CA_FILE "--ca-file" "DPS_CA_FILE"
@@ -38,6 +40,7 @@ settings! {
     EXPIRES_IN "--expires-in" "DPS_EXPIRES_IN"
     EXPIRY "--expiry" "DPS_EXPIRY"
     FAST "--fast" "DPS_FAST"
+    FIXED "--fixed" "DPS_FIXED"
     FORCE "--force" "DPS_FORCE"
     GROUP_CA "--group-ca" "DPS_GROUP_CA"
     GROUP_KEY_FILE "--group-key-file" "DPS_GROUP_KEY_FILE"
@@ -60,6 +63,7 @@ settings! {
     REGISTRATION_ID "--registration-id" "DPS_REGISTRATION_ID"
     REQUEST_CERTIFICATE "--request-certificate" "DPS_REQUEST_CERTIFICATE"
     REQUEST_KEY "--request-key" "DPS_REQUEST_KEY"
+    SEED "--seed" "DPS_SEED"
     STEP_BY_STEP "--step-by-step" "DPS_STEP_BY_STEP"
     STOP_AT_EOF "--stop-at-eof" "DPS_STOP_AT_EOF"
     SYMMETRIC_KEY_FILE "--symmetric-key-file" "DPS_SYMMETRIC_KEY_FILE"

@@ -157,6 +157,20 @@ impl Config {
         self
     }
 
+    /// Takes the documented ports where none is set: 8443 for HTTPS, 8883 for MQTT, 5671 for AMQP, and 8080 for the admin
+    /// port; and, without another seed, the seed `fixed`.
+    #[must_use]
+    pub fn fixed(mut self) -> Self {
+        let ports = [
+            (&mut self.https_port, 8443),
+            (&mut self.mqtt_port, 8883),
+            (&mut self.amqp_port, 5671),
+            (self.admin_port.get_or_insert(0), 8080),
+        ];
+        ports.into_iter().filter(|(port, _)| **port == 0).for_each(|(port, fixed)| *port = fixed);
+        if self.seed.is_none() { self.seed("fixed") } else { self }
+    }
+
     /// What nobody can guess, or with a seed what follows from it and the name.
     pub(crate) fn secret(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
         let mut secret = Zeroizing::new([0; 32]);
@@ -294,6 +308,23 @@ impl Config {
     pub fn authority(mut self, certificate: &[u8], key: &[u8]) -> Result<Self, ConfigError> {
         self.ca = Some(Ca::read(certificate, key, SystemTime::now())?);
         Ok(self)
+    }
+
+    /// Makes an authority as [`Config::authority`] takes it: its certificate, which is valid for a year, and its key, both
+    /// as PEM.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the system has no randomness.
+    pub fn make_authority() -> Result<(String, Zeroizing<String>), ConfigError> {
+        let made = Ca::make(SystemTime::now());
+        let made = made.map_err(|error| ConfigError::new("ca-key", &error.to_string()))?;
+        Ok(made.to_pem())
+    }
+
+    /// Whether it has an authority of its own already, by [`Config::authority`] or the configuration file.
+    #[must_use]
+    pub fn has_authority(&self) -> bool {
+        self.ca.is_some()
     }
 
     /// The files that the configuration file names; nothing may be written to them.

@@ -32,6 +32,8 @@
 //!   What happens before the peer is known goes wrong by [`ConnectionFault`].
 //! - [`EventLog`] has every connection, authentication, request and answer, so that a test can wait for what it
 //!   wants to see and needs no sleep.
+//! - [`Config::admin_port`] opens a port by which programs in any language watch and steer it, and a browser shows what each
+//!   device asks and is answered. [`Emulator`] has a method for each of these.
 //! - [`Limits`] keep a hostile or forgotten peer from using the emulator up.
 //!
 //! It is not for production. Beside the service is a small hub over MQTT, for what a device does first once it is assigned:

@@ -23,6 +23,7 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use zeroize::Zeroizing;
 
 use crate::{config::ServerCertificate, config_error::ConfigError, core::clock, keys};
 
@@ -83,7 +84,7 @@ pub(crate) struct Ca {
 }
 
 impl Ca {
-    fn make(now: SystemTime) -> Result<Self, rcgen::Error> {
+    pub(crate) fn make(now: SystemTime) -> Result<Self, rcgen::Error> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         // A name of its own, so that no other CA of an emulator is taken for this one.
@@ -102,6 +103,11 @@ impl Ca {
 }
 
 impl Ca {
+    /// Its certificate and its key.
+    pub(crate) fn to_pem(&self) -> (String, Zeroizing<String>) {
+        (self.pem.clone(), Zeroizing::new(self.issuer.key().serialize_pem()))
+    }
+
     /// One that was made elsewhere.
     pub(crate) fn read(
         certificate: &[u8],

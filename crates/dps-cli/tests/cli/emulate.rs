@@ -11,8 +11,17 @@ use serde_json::Value;
 
 use crate::support::{Emulator, Folder, KEY, TRANSPORTS, dps, keys, run, sorted, text};
 
-const READY_KEYS: [&str; 8] =
-    ["ready", "idScope", "httpsPort", "mqttPort", "amqpPort", "adminPort", "caFile", "groupKey"];
+const READY_KEYS: [&str; 9] = [
+    "ready",
+    "idScope",
+    "httpsPort",
+    "mqttPort",
+    "amqpPort",
+    "adminPort",
+    "adminToken",
+    "caFile",
+    "groupKey",
+];
 
 fn get(port: &Value, path: &str) -> String {
     let port = u16::try_from(port.as_u64().expect("a port")).unwrap();

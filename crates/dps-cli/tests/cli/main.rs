@@ -16,6 +16,7 @@ mod canary;
 mod cert;
 mod emulate;
 mod failures;
+mod fixed;
 mod generated;
 mod interrupts;
 mod keys;

@@ -30,6 +30,7 @@ mod devices;
 mod enrollments;
 mod events;
 mod guard;
+mod page;
 mod query;
 mod routes;
 mod status;

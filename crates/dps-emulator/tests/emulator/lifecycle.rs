@@ -131,7 +131,7 @@ async fn the_admin_port_serves_health_and_events() {
     let (_, rest) = get(port, "/events?since=3").await;
     assert!(rest.lines().next().is_some_and(|line| line.contains("\"sequence\":3")), "{rest}");
     assert!(get(port, "/events?since=x").await.0.contains("400"));
-    assert!(get(port, "/").await.0.contains("404"));
+    assert!(get(port, "/nope").await.0.contains("404"));
     assert_eq!(with_one_device().start().await.unwrap().admin_port(), None);
 }
 

@@ -427,3 +427,13 @@ fn a_bad_enrollment_as_json_is_refused_with_the_key() {
     let read = Enrollment::from_json(&null).unwrap();
     assert_eq!(read.payload, ReturnedPayload::Fixed(json!({"a": null}).into()));
 }
+
+#[test]
+fn the_fixed_ports_stand_in_for_those_that_are_not_set() {
+    let fixed = Config::from_toml("mqtt-port = 1883").unwrap().fixed();
+    let ports = (fixed.https_port, fixed.mqtt_port, fixed.amqp_port, fixed.admin_port);
+    assert_eq!(ports, (8443, 1883, 5671, Some(8080)));
+    let key = |config: Config| config.secret("group-key").unwrap();
+    assert_eq!(key(fixed), key(Config::new().seed("fixed")));
+    assert_eq!(key(Config::new().seed("mine").fixed()), key(Config::new().seed("mine")));
+}

@@ -5,7 +5,7 @@ use http::{Method, StatusCode, header, request};
 use super::{
     Admin, Call,
     answer::{Answer, Problem},
-    clock, connections, devices, enrollments, events, query, status,
+    clock, connections, devices, enrollments, events, page, query, status,
 };
 
 /// See the module.
@@ -21,6 +21,9 @@ const fn get(path: &'static str, act: fn(&Admin, &Call<'_>) -> Result<Answer, Pr
 }
 
 pub(super) const ROUTES: &[Route] = &[
+    get("/", page::html),
+    get("/page.css", page::style),
+    get("/page.js", page::script),
     get("/health", status::health),
     get("/ready", status::ready),
     get("/info", status::info),
@@ -50,9 +53,10 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 impl Route {
-    /// Whether it is served without a token where others need one: what says no more than that something is served.
+    /// Whether it is served without a token where others need one: what says no more than that something is served, and
+    /// the page, which is the same everywhere and shows nothing without the token.
     pub(super) fn is_open(&self) -> bool {
-        ["/health", "/ready"].contains(&self.path)
+        ["/health", "/ready", "/", "/page.css", "/page.js"].contains(&self.path)
     }
 
     pub(super) fn has_body(&self) -> bool {

@@ -18,6 +18,7 @@ fn check(document: &Value, operation: &Value, got: &Got) -> Result<(), String> {
         return if got.body.is_empty() { Ok(()) } else { Err("a body".into()) };
     };
     let kind = got.header("content-type").ok_or("no content type")?;
+    let kind = kind.split(';').next().unwrap_or_default();
     let schema = &content.get(kind).ok_or(format!("{kind} is not documented"))?["schema"];
     match kind {
         "application/json" => schema::check(document, schema, &got.json()),

@@ -15,6 +15,7 @@ use std::{
 use dps_client::{Error, Printable, internal as secret};
 use dps_emulator::{
     CaCertificates, Config, ConfigError, Emulator, Enrollment, GroupAttestation, GroupKey, Pace,
+    ServicePolicy, SymmetricKey,
 };
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -34,6 +35,7 @@ use crate::{
 };
 
 const GROUP_KEY: &str = "--group-key";
+const SERVICE_KEY: &str = "--service-key";
 
 const DETAILS: &str = "\
 Without --config any registration id is assigned that shows the right
@@ -42,14 +44,16 @@ credential: a SAS token signed with a key derived from the group key or, with
 
 When it serves, the first line on standard output is one JSON object:
   {\"ready\": true, \"idScope\", \"httpsPort\", \"mqttPort\", \"amqpPort\",
-   \"adminPort\", \"adminToken\", \"caFile\", \"groupKey\"}
+   \"adminPort\", \"adminToken\", \"caFile\", \"groupKey\",
+   \"serviceConnectionString\"}
 Ctrl-C or SIGTERM stops it, with exit code 0; 130 or 143 before it serves.
 
 A program that starts it as its child gives --stop-at-eof and a pipe as its
 standard input: nothing is left running then, even if that program crashes.
 
-Each flag but --group-key has a variable named after it, like DPS_HTTPS_PORT
-for --https-port; where a flag may be repeated, commas separate the values.
+Each flag but --group-key and --service-key has a variable named after it, like
+DPS_HTTPS_PORT for --https-port; where a flag may be repeated, commas separate
+the values.
 
 Examples:
   # Any free ports; devices trust ca.pem.
@@ -104,6 +108,9 @@ pub(crate) struct Arguments {
     /// Key of the enrollment group `group` in base64, a throwaway; a fresh one without it
     #[arg(long, value_name = "B64")]
     group_key: Option<String>,
+    /// Key in base64 of the policy provisioningserviceowner of the service API, a throwaway; a fresh one without it
+    #[arg(long, value_name = "B64")]
+    service_key: Option<String>,
     /// File with the authorities of the enrollment group `x509-group`
     #[arg(long, value_name = "PEM")]
     group_ca: Option<String>,
@@ -150,6 +157,8 @@ struct Ready<'a> {
     ca_file: Option<&'a str>,
     /// A throwaway, unlike a real group's.
     group_key: Option<&'a str>,
+    /// For tools that manage enrollments; its key is a throwaway too.
+    service_connection_string: &'a str,
 }
 
 mod fixed;
@@ -359,6 +368,12 @@ impl Arguments {
             }
             (key, ca) => config.with_any_device(key, ca).map_err(|e| misread(GROUP_KEY, "", &e))?,
         };
+        if let Some(text) = &self.service_key {
+            let key = text.parse::<SymmetricKey>();
+            let key = key.map_err(|error| given::named(SERVICE_KEY, "", error))?;
+            config =
+                config.service_policy(ServicePolicy::with_all_rights(ServicePolicy::OWNER, key));
+        }
         if config.enrollments().is_empty() && !given::QUIET.is_on(self.quiet)? {
             report::warn(
                 "the configuration file has no enrollment: no device can register; add an [[enrollment]]",
@@ -449,6 +464,7 @@ fn port(setting: Setting, flag: Option<&String>) -> Result<Option<u16>, Error> {
 
 fn ready_line(emulator: &Emulator, ca_file: Option<&str>, has_token: bool) -> String {
     let group_key = emulator.group_key().map(GroupKey::expose_base64);
+    let service_connection_string = emulator.service_connection_string();
     let ready = Ready {
         ready: true,
         id_scope: emulator.id_scope().as_str(),
@@ -459,6 +475,7 @@ fn ready_line(emulator: &Emulator, ca_file: Option<&str>, has_token: bool) -> St
         admin_token: emulator.admin_token().filter(|_| !has_token),
         ca_file,
         group_key: group_key.as_ref().map(|key| key.as_str()),
+        service_connection_string: &service_connection_string,
     };
     // Strings and numbers: there is nothing that can fail to serialize.
     serde_json::to_string(&ready).unwrap_or_default() + "\n"

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use dps_attestation::GroupKey;
+use dps_attestation::{GroupKey, SymmetricKey};
 use dps_state_machine::IdScope;
 use ring::{
     digest::SHA256,
@@ -21,9 +21,9 @@ use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    behavior::{ConnectionFault, Pace},
+    behavior::{ConnectionFault, Fault, Pace},
     config_error::ConfigError,
-    core::{Clock, Instance, clock::ClockSetting},
+    core::{Clock, Instance, ServicePolicy, clock::ClockSetting},
     enrollment::{Enrollment, GroupAttestation},
     keys::CaCertificates,
     tls::Ca,
@@ -63,6 +63,9 @@ pub struct Config {
     pub(crate) nearest_hubs: Vec<String>,
     pub(crate) verified_cas: BTreeMap<String, CaCertificates>,
     pub(crate) pace: Pace,
+    pub(crate) linked_hubs: Vec<String>,
+    pub(crate) service_policies: Vec<ServicePolicy>,
+    pub(crate) service_faults: Vec<Fault>,
     /// Those that a configuration file names.
     files: Vec<PathBuf>,
 }
@@ -99,6 +102,9 @@ impl Config {
             nearest_hubs: Vec::new(),
             verified_cas: BTreeMap::new(),
             pace: Pace::default(),
+            linked_hubs: vec![Enrollment::DEFAULT_HUB.to_owned()],
+            service_policies: Vec::new(),
+            service_faults: Vec::new(),
             files: Vec::new(),
         }
     }
@@ -213,6 +219,31 @@ impl Config {
     #[must_use]
     pub fn verified_ca(mut self, name: impl Into<String>, ca: CaCertificates) -> Self {
         self.verified_cas.insert(name.into(), ca);
+        self
+    }
+
+    /// Sets the hubs that the service is linked to: those of an enrollment that is made by the service API without any.
+    /// [`Enrollment::DEFAULT_HUB`] by default.
+    #[must_use]
+    pub fn linked_hubs<H: Into<String>>(mut self, hubs: impl IntoIterator<Item = H>) -> Self {
+        self.linked_hubs = hubs.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Adds a policy by whose key the service API can be used; another one of the same name is replaced. Without one
+    /// that is named [`ServicePolicy::OWNER`], there is one with a fresh key, which
+    /// [`Emulator::service_connection_string`](crate::Emulator::service_connection_string) tells.
+    #[must_use]
+    pub fn service_policy(mut self, policy: ServicePolicy) -> Self {
+        self.service_policies.retain(|other| other.name != policy.name);
+        self.service_policies.push(policy);
+        self
+    }
+
+    /// Sets what goes wrong with the calls of the service API, one fault for each call with a right token.
+    #[must_use]
+    pub fn service_faults(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
+        self.service_faults = faults.into_iter().collect();
         self
     }
 
@@ -396,6 +427,9 @@ impl Config {
             nearest_hubs: self.nearest_hubs.clone(),
             verified_cas: self.verified_cas.clone(),
             pace: self.pace,
+            linked_hubs: self.linked_hubs.clone(),
+            policies: self.policies()?,
+            api_faults: self.service_faults.clone(),
         })
     }
 
@@ -421,6 +455,21 @@ impl Config {
         names
     }
 
+    /// The policies of the service API, that of the owner first.
+    fn policies(&self) -> Result<Vec<ServicePolicy>, ConfigError> {
+        let is_owner = |policy: &&ServicePolicy| policy.name == ServicePolicy::OWNER;
+        let owner = match self.service_policies.iter().find(is_owner) {
+            Some(owner) => owner.clone(),
+            None => {
+                let key = SymmetricKey::from_bytes(&*self.secret("service-key")?);
+                let key = key.map_err(|error| ConfigError::from_parser("service-key", &error))?;
+                ServicePolicy::with_all_rights(ServicePolicy::OWNER, key)
+            }
+        };
+        let others = self.service_policies.iter().filter(|policy| !is_owner(policy)).cloned();
+        Ok([owner].into_iter().chain(others).collect())
+    }
+
     /// Checks the server names, the limits, the clock, and that the enrollments can stand beside each other, as
     /// [`Config::start`] and the readers of TOML do before anything else.
     ///
@@ -440,6 +489,12 @@ impl Config {
         {
             let reason = "it must be 1 to 512 visible ASCII characters, without spaces";
             return Err(ConfigError::new("admin-token", reason));
+        }
+        if self.linked_hubs.is_empty() || self.linked_hubs.iter().any(String::is_empty) {
+            return Err(ConfigError::new("linked-hubs", "give at least one host name, none empty"));
+        }
+        if self.service_policies.iter().any(|policy| policy.name.is_empty()) {
+            return Err(ConfigError::new("service-policy, name", "it is empty; give one"));
         }
         self.limits.check()?;
         Enrollment::check_all(&self.enrollments, &self.verified_cas)

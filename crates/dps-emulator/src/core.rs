@@ -10,6 +10,7 @@ mod caller;
 pub(crate) mod clock;
 pub(crate) mod events;
 mod service;
+mod service_api;
 mod sessions;
 
 pub(crate) use caller::{Caller, DeviceRequest, Proof};
@@ -19,9 +20,11 @@ use events::{EventKind, EventLog, Recorder};
 pub(crate) use service::Credential;
 pub use service::KnownDevice;
 pub(crate) use service::{
-    ApiVersion, Authenticated, HubDevice, Instance, Registration, Reply, Service, ServiceError,
-    TpmKeys, http_date,
+    ApiVersion, Authenticated, HubDevice, Instance, Kind, Registration, Reply, Service,
+    ServiceError, TpmKeys, http_date,
 };
+pub(crate) use service_api::{ApiReply, ApiRequest, Call};
+pub use service_api::{ServicePolicy, ServiceRight};
 pub(crate) use sessions::Session;
 use sessions::Sessions;
 

@@ -14,11 +14,11 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use zeroize::Zeroizing;
 
 use crate::{
-    behavior::{Behavior, ConnectionFault},
+    behavior::{Behavior, ConnectionFault, Fault},
     config::{Config, Secret},
     config_error::ConfigError,
     core::{
-        Core, KnownDevice, Service,
+        Core, KnownDevice, Service, ServicePolicy,
         clock::{self, ClockSetting},
         events::{EventLog, Recorder, SinkEnd, Transport},
     },
@@ -61,6 +61,7 @@ pub struct Emulator {
     /// Aborted when dropped.
     tasks: JoinSet<()>,
     sink: Option<SinkEnd>,
+    service_owner: Option<ServicePolicy>,
 }
 
 impl Emulator {
@@ -80,6 +81,7 @@ impl Emulator {
         let instance = config.instance()?;
         let id_scope = instance.id_scope.clone();
         let seed = config.secret("ids")?;
+        let service_owner = instance.policies.first().cloned();
         let start = Start {
             enrollments: config.enrollments,
             connection_faults: config.connection_faults,
@@ -146,6 +148,7 @@ impl Emulator {
             stopping,
             tasks,
             sink,
+            service_owner,
         })
     }
 
@@ -215,6 +218,21 @@ impl Emulator {
             Transport::Amqp => self.amqp_port,
         };
         format!("localhost:{port}")
+    }
+
+    /// What a tool for the service API takes: `HostName=localhost:PORT;SharedAccessKeyName=..;SharedAccessKey=..`. The
+    /// port is left out where it is 443: one client can't take any.
+    #[must_use]
+    pub fn service_connection_string(&self) -> String {
+        let host = match self.https_port {
+            443 => "localhost".to_owned(),
+            port => format!("localhost:{port}"),
+        };
+        let (name, key) = match &self.service_owner {
+            Some(owner) => (owner.name.as_str(), owner.key.expose_base64()),
+            None => Default::default(),
+        };
+        format!("HostName={host};SharedAccessKeyName={name};SharedAccessKey={}", *key)
     }
 
     /// What happened so far, and what is going to.
@@ -293,6 +311,11 @@ impl Emulator {
     ) -> Result<(), ConfigError> {
         let now = self.clock_now();
         self.shared.core.service().set_enabled(now, enrollment.into(), enabled)
+    }
+
+    /// Sets what goes wrong with the calls of the service API, one fault for each call with a right token.
+    pub fn set_service_faults(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.shared.core.service().set_api_faults(faults.into_iter().collect());
     }
 
     /// Sets what goes wrong with the next connections, one fault for each, in place of what was left.

@@ -65,7 +65,7 @@ impl Enrollment {
         Self::new(name.into(), Members::Group(attestation))
     }
 
-    fn new(name: String, members: Members) -> Self {
+    pub(crate) fn new(name: String, members: Members) -> Self {
         Self {
             name,
             members,
@@ -123,6 +123,11 @@ impl Enrollment {
         }
         if self.device_information.as_ref().is_some_and(|information| !information.is_object()) {
             return wrong("device-information", "it must be an object");
+        }
+        if let Allocation::Custom { webhook, .. } = &self.allocation
+            && !is_webhook(webhook)
+        {
+            return wrong("allocation", "webhook must be an http:// or https:// URL");
         }
         if let Members::Group(GroupAttestation::CaReferences { primary, secondary }) = &self.members
         {
@@ -408,6 +413,15 @@ impl<'a> From<&'a String> for EnrollmentName<'a> {
     fn from(name: &'a String) -> Self {
         Self::Any(name)
     }
+}
+
+/// Whether it is a URL that can be posted to. It is not shown where it is wrong: it may have a code in it.
+pub(crate) fn is_webhook(url: &str) -> bool {
+    let url = url.parse::<http::Uri>().ok();
+    url.is_some_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https"))
+            && url.host().is_some_and(|host| !host.is_empty())
+    })
 }
 
 /// Whether it is a twin as the service takes it: objects where there must be some, and nothing else.

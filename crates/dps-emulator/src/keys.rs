@@ -102,6 +102,10 @@ impl DeviceCertificate {
         self.thumbprint
     }
 
+    pub(crate) fn der(&self) -> Option<&CertificateDer<'static>> {
+        self.der.as_ref()
+    }
+
     /// The certificate, unless its thumbprint alone was given.
     #[must_use]
     pub fn to_pem(&self) -> Option<String> {
@@ -171,7 +175,7 @@ pub(crate) fn why_no_authority(certificate: &X509Certificate<'_>) -> Option<&'st
 }
 
 /// A certificate as PEM has it, in lines of 64 characters.
-fn pem(der: &[u8]) -> String {
+pub(crate) fn pem(der: &[u8]) -> String {
     let mut lines = vec!["-----BEGIN CERTIFICATE-----".to_owned()];
     lines.extend(der.chunks(48).map(|line| STANDARD.encode(line)));
     lines.push("-----END CERTIFICATE-----\n".to_owned());

@@ -76,6 +76,7 @@ pub use config_error::ConfigError;
 pub use core::KnownDevice;
 pub use core::clock::ClockSetting;
 pub use core::events::{Event, EventKind, EventLog, HubOperation, Method, Operation, Transport};
+pub use core::{ServicePolicy, ServiceRight};
 pub use dps_attestation::{GroupKey, IdScope, RegistrationId, SymmetricKey};
 pub use emulator::{Emulator, StartError};
 pub use enrollment::{

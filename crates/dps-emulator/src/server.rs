@@ -10,6 +10,7 @@ mod http;
 mod mqtt;
 mod peer;
 mod protocol;
+mod service_api;
 mod shared;
 mod stream;
 mod unauthenticated;

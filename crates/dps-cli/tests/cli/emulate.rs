@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::{Emulator, Folder, KEY, TRANSPORTS, dps, keys, run, sorted, text};
 
-const READY_KEYS: [&str; 9] = [
+const READY_KEYS: [&str; 10] = [
     "ready",
     "idScope",
     "httpsPort",
@@ -21,6 +21,7 @@ const READY_KEYS: [&str; 9] = [
     "adminToken",
     "caFile",
     "groupKey",
+    "serviceConnectionString",
 ];
 
 fn get(port: &Value, path: &str) -> String {
@@ -53,13 +54,19 @@ fn the_first_line_says_all_and_all_of_it_is_true() {
 
 #[test]
 fn without_a_file_for_it_the_ca_is_null_and_a_given_group_key_is_kept() {
-    let mut command = dps(&["emulate", "--group-key", KEY, "--mqtt-port", "0"]);
+    let mut command =
+        dps(&["emulate", "--group-key", KEY, "--service-key", KEY, "--mqtt-port", "0"]);
     let mut running = crate::support::Running::start(&mut command);
     let mut stdout = std::io::BufReader::new(running.child().stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
     let ready: Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&ready["caFile"], text(&ready, "groupKey")), (&Value::Null, KEY));
+    let service = format!(
+        "HostName=localhost:{};SharedAccessKeyName=provisioningserviceowner;SharedAccessKey={KEY}",
+        ready["httpsPort"]
+    );
+    assert_eq!(text(&ready, "serviceConnectionString"), service);
 }
 
 #[test]
@@ -271,6 +278,7 @@ fn bad_values_are_named_with_exit_code_2() {
         (&["--config", &toml], &["--config", "https-port"]),
         (&["--config", &typo], &["--config", "symetric-key"]),
         (&["--group-key", "c2VjcmV0*"], &["--group-key"]),
+        (&["--service-key", "c2VjcmV0*"], &["--service-key"]),
         (&["--group-ca", &missing], &["--group-ca", &missing, "No such file"]),
         (&["--group-ca", &text_file], &["--group-ca", &text_file, "no certificate"]),
         (&["--ca-out", &nowhere], &["--ca-out", &nowhere, "can't be written"]),

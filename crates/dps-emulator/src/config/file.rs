@@ -7,7 +7,10 @@ use toml::{Table, Value};
 use zeroize::Zeroizing;
 
 use super::{Config, Limits, ServerCertificate};
-use crate::config_error::ConfigError;
+use crate::{
+    config_error::ConfigError,
+    core::{ServicePolicy, ServiceRight},
+};
 
 mod enrollment;
 mod fault;
@@ -30,7 +33,10 @@ struct File {
     connections: Vec<Value>,
     clock_ahead: f64,
     nearest_hubs: Vec<String>,
+    linked_hubs: Option<Vec<String>>,
+    service_api: Vec<Table>,
     limits: Limits,
+    service_policy: Vec<Policy>,
     verified_ca: Vec<VerifiedCa>,
     enrollment: Vec<Table>,
 }
@@ -41,6 +47,19 @@ struct VerifiedCa {
     name: String,
     ca: Option<String>,
     ca_file: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Policy {
+    name: String,
+    key: String,
+    #[serde(default = "all_rights")]
+    rights: Vec<ServiceRight>,
+}
+
+fn all_rights() -> Vec<ServiceRight> {
+    ServiceRight::ALL.to_vec()
 }
 
 pub(super) fn read(path: &Path, what: &str) -> Result<String, ConfigError> {
@@ -64,6 +83,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
     let named = named.chain(file.ca_cert_file.as_deref()).chain(file.ca_key_file.as_deref());
     let files = named.map(|file| folder.join(file)).collect();
     let connection_faults = file.connections.into_iter().map(fault::connection);
+    let service_faults = file.service_api.into_iter().map(fault::read);
     let enrollments = file.enrollment.into_iter().zip(1..);
     let enrollments = enrollments.map(|(table, number)| enrollment::read(table, number, folder));
     let config = Config {
@@ -77,12 +97,25 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
         connection_faults: connection_faults.collect::<Result<_, _>>()?,
         clock_ahead: file.clock_ahead,
         nearest_hubs: file.nearest_hubs,
+        service_faults: service_faults
+            .collect::<Result<_, _>>()
+            .map_err(|error: ConfigError| error.within("service-api"))?,
         limits: file.limits,
         files,
         enrollments: enrollments.collect::<Result<_, _>>()?,
         ..Config::new()
     };
     let mut config = config.bind(file.bind).admin_listen(file.admin_listen);
+    if let Some(hubs) = file.linked_hubs {
+        config = config.linked_hubs(hubs);
+    }
+    for Policy { name, key, rights } in file.service_policy {
+        let key = key.parse();
+        let key = key.map_err(|error| {
+            ConfigError::from_parser("key", &error).within(&format!("service-policy {name:?}"))
+        })?;
+        config = config.service_policy(ServicePolicy::new(name, key, rights));
+    }
     for VerifiedCa { name, ca, ca_file } in file.verified_ca {
         config = config.verified_ca(
             name.clone(),

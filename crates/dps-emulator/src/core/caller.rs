@@ -14,7 +14,7 @@ use rustls::pki_types::CertificateDer;
 use crate::hub::{Arrival, NotAdmitted};
 
 use super::{
-    Core, HubDevice, Session,
+    ApiReply, ApiRequest, Core, HubDevice, Session,
     events::{EventKind, Method, Operation, Transport},
     service::{
         ApiVersion, Authenticated, Credential, Registration, Reply, Service, ServiceError, TpmKeys,
@@ -210,6 +210,25 @@ impl Caller {
         let reply = answered.unwrap_or_else(|error| self.refusal(&error));
         self.record_answer(request.operation, &request.registration_id, &reply);
         reply
+    }
+
+    /// Answers a call of the service API, and records it.
+    pub(crate) fn call(&self, method: &str, path: &str, request: &ApiRequest<'_>) -> ApiReply {
+        self.conceal(request.token);
+        let answer = self.core.service().call(self.now(), request);
+        if answer.policy.is_some() {
+            self.is_known.store(true, Ordering::Relaxed);
+        }
+        let event = EventKind::ServiceCall {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            policy: answer.policy.clone(),
+            status: answer.reply.status,
+            error_code: answer.reply.error_code,
+            tracking_id: answer.reply.tracking_id.clone(),
+        };
+        self.core.record(self.connection, event);
+        answer
     }
 
     /// Refuses what is no request: a connection, a link.

@@ -241,6 +241,21 @@ pub enum EventKind {
         #[serde(skip_deserializing)]
         payload: Option<Json>,
     },
+    /// A call of the service API was answered, or would have been but for a fault.
+    ServiceCall {
+        /// As HTTP has it, for example `PUT`.
+        method: String,
+        /// The path, without its query.
+        path: String,
+        /// The policy that the caller has proved to have.
+        policy: Option<String>,
+        /// As HTTP counts it.
+        status: u16,
+        /// The service's code, when it is a refusal.
+        error_code: Option<u32>,
+        /// The id of the answer.
+        tracking_id: String,
+    },
     /// A connection is over.
     Closed {
         /// Why.

@@ -15,7 +15,7 @@ use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::clock;
+use super::{clock, service_api::ServicePolicy};
 use crate::{
     behavior::{Behavior, Outcome, Pace},
     config_error::ConfigError,
@@ -54,12 +54,16 @@ pub(crate) use hub::HubDevice;
 pub use known::KnownDevice;
 pub(crate) use registration::Registration;
 pub(crate) use reply::{Reply, http_date};
+pub(crate) use sas::SasToken;
+pub(crate) use script::takes_the_place;
 pub(crate) use tpm::{TpmKeys, challenge_reply};
+pub(crate) use x509::info as certificate_info;
 
 use allocation::Assignment;
 use api_version::Certificates;
 use devices::Devices;
-use enrollments::{EnrollmentId, Enrollments, Kind};
+use enrollments::Enrollments;
+pub(crate) use enrollments::{EnrollmentId, Kind, Stored};
 use guid::Guids;
 use issuing::{CertificateRequest, IssuingCa, pem};
 use script::Cursor;
@@ -78,17 +82,25 @@ pub(crate) struct Instance {
     pub(crate) verified_cas: BTreeMap<String, CaCertificates>,
     /// How long a device whose enrollment does not say it takes to be assigned.
     pub(crate) pace: Pace,
+    /// The hubs of an enrollment that was made without any.
+    pub(crate) linked_hubs: Vec<String>,
+    /// Who may use the service API.
+    pub(crate) policies: Vec<ServicePolicy>,
+    /// What goes wrong with the calls of the service API.
+    pub(crate) api_faults: Vec<script::Fault>,
 }
 
 /// One instance of the provisioning service.
 pub(crate) struct Service {
-    instance: Instance,
-    enrollments: Enrollments,
+    pub(super) instance: Instance,
+    pub(super) enrollments: Enrollments,
     devices: Devices,
     /// How many devices of each enrollment have got a hub.
     turns: HashMap<EnrollmentId, usize>,
     tpms: Tpms,
-    guids: Guids,
+    /// What goes wrong with the calls of the service API, and which fault is next.
+    api_faults: (Vec<script::Fault>, Cursor),
+    pub(super) guids: Guids,
     /// Made when it is needed first.
     issuing: Option<IssuingCa>,
 }
@@ -174,12 +186,14 @@ impl Service {
         seed: [u8; 32],
         now: SystemTime,
     ) -> Result<Self, ConfigError> {
+        let api_faults = instance.api_faults.clone();
         let mut service = Self {
             instance,
             enrollments: Enrollments::default(),
             devices: Devices::default(),
             turns: HashMap::new(),
             tpms: Tpms::default(),
+            api_faults: (api_faults, Cursor::default()),
             guids: Guids::new(seed),
             issuing: None,
         };
@@ -225,7 +239,7 @@ impl Service {
         enrollment.check(&self.instance.verified_cas)?;
         let id = EnrollmentId::of(&enrollment);
         let (behavior, tpm) = (enrollment.behavior.clone(), enrollment.tpm().cloned());
-        let etag = self.guids.next_etag();
+        let etag = self.guids.next_record_etag();
         let former = self.enrollments.put(enrollment, etag, now).map(|stored| stored.enrollment);
         if let Some(former) = &former {
             if former.behavior != behavior {
@@ -241,13 +255,17 @@ impl Service {
     /// Removes an enrollment; its devices are forgotten with it.
     pub(crate) fn remove(&mut self, name: EnrollmentName<'_>) -> Result<(), ConfigError> {
         let id = self.enrollments.find(name)?;
-        let removed = self.enrollments.remove(&id);
-        self.devices.forget(&id);
-        self.turns.remove(&id);
+        self.remove_id(&id);
+        Ok(())
+    }
+
+    pub(super) fn remove_id(&mut self, id: &EnrollmentId) {
+        let removed = self.enrollments.remove(id);
+        self.devices.forget(id);
+        self.turns.remove(id);
         if let (Kind::Individual, Some(removed)) = (id.kind, removed) {
             self.tpms.forget(removed.enrollment.name());
         }
-        Ok(())
     }
 
     /// Sets the behavior toward an enrollment's devices; each starts at the beginning of the new script.
@@ -258,7 +276,7 @@ impl Service {
         behavior: Behavior,
     ) -> Result<(), ConfigError> {
         let id = self.enrollments.find(name)?;
-        let etag = self.guids.next_etag();
+        let etag = self.guids.next_record_etag();
         self.enrollments.change(&id, etag, now, |enrollment| enrollment.behavior = behavior);
         self.restart_scripts(&id);
         Ok(())
@@ -272,7 +290,7 @@ impl Service {
         enabled: bool,
     ) -> Result<(), ConfigError> {
         let id = self.enrollments.find(name)?;
-        let etag = self.guids.next_etag();
+        let etag = self.guids.next_record_etag();
         self.enrollments.change(&id, etag, now, |enrollment| enrollment.enabled = enabled);
         Ok(())
     }
@@ -596,8 +614,45 @@ impl Service {
         self.enrollment(&who.enrollment).map(|it| it.certificate_policy).unwrap_or_default()
     }
 
+    /// The state of a device's registration as the service API tells it, without what proves who it is.
+    pub(super) fn registration_state(&self, registration_id: &str) -> Option<Value> {
+        let device = self.devices.get(registration_id)?;
+        match &device.operation.as_ref()?.progress {
+            Progress::PollsLeft(_) => {
+                Some(json!({ "registrationId": registration_id, "status": "assigning" }))
+            }
+            Progress::Done { state, .. } => {
+                let mut state: Value = state.read().ok()?;
+                for name in ["tpm", "x509", "symmetricKey", "issuedCertificateChain"] {
+                    state.as_object_mut()?.remove(name);
+                }
+                Some(state)
+            }
+        }
+    }
+
+    /// The devices that an enrollment has let in, by their names in lower case and in order.
+    pub(super) fn devices_of(&self, id: &EnrollmentId) -> Vec<String> {
+        self.devices.of_enrollment(id)
+    }
+
+    pub(super) fn next_api_fault(&mut self) -> Option<script::Fault> {
+        let (faults, cursor) = &mut self.api_faults;
+        cursor.next(faults)
+    }
+
+    /// Sets what goes wrong with the calls of the service API from now on.
+    pub(crate) fn set_api_faults(&mut self, faults: Vec<script::Fault>) {
+        self.api_faults = (faults, Cursor::default());
+    }
+
     /// Lets the script's fault loose on an answer.
-    fn apply(&mut self, now: SystemTime, reply: Reply, fault: Option<script::Fault>) -> Reply {
+    pub(super) fn apply(
+        &mut self,
+        now: SystemTime,
+        reply: Reply,
+        fault: Option<script::Fault>,
+    ) -> Reply {
         let Some(fault) = fault else { return reply };
         let reply = match &fault.refuse {
             Some(refusal) => self.refuse(now, &ServiceError::from(refusal)),

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     peer::{Connection, Peer, STOPS},
+    service_api,
     websocket::{Upgrade, WebSocket},
 };
 use crate::{
@@ -107,7 +108,24 @@ struct Target {
 }
 
 impl Server {
-    async fn answer(&self, mut request: Request<Incoming>) -> Response<AnswerBody> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+        match service_api::is_path(request.uri().path()) {
+            true => self.answer_service(request).await,
+            false => self.answer_device(request).await,
+        }
+    }
+
+    /// Answers a call of the service API.
+    async fn answer_service(&self, request: Request<Incoming>) -> Response<AnswerBody> {
+        let (head, body) = request.into_parts();
+        let body = self.read_body(body).await;
+        let answer = service_api::answer(&self.peer.caller, &head, &body);
+        let mut response = self.deliver(&answer.reply, &Target::unknown(), &head).await;
+        service_api::add_headers(&answer, response.headers_mut());
+        response
+    }
+
+    async fn answer_device(&self, mut request: Request<Incoming>) -> Response<AnswerBody> {
         let target = match self.upgrade.answer(&mut request) {
             None => Target::read(&request),
             Some(Err(error)) => Err(error),
@@ -273,10 +291,10 @@ impl Target {
 }
 
 /// Names and values in the query of a URL.
-struct Query<'a>(&'a str);
+pub(super) struct Query<'a>(pub(super) &'a str);
 
 impl Query<'_> {
-    fn get(&self, name: &str) -> Option<String> {
+    pub(super) fn get(&self, name: &str) -> Option<String> {
         self.0
             .split('&')
             .filter_map(|pair| pair.split_once('='))
@@ -285,7 +303,7 @@ impl Query<'_> {
     }
 }
 
-fn decode(text: &str) -> String {
+pub(super) fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 

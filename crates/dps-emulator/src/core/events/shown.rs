@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 
 use super::EventKind;
 
-/// Of each open connection its secrets, and the registration id that it has proved to be its own.
+/// Of each open connection its secrets, and the registration id or the policy that it has proved to be its own.
 #[derive(Default)]
 pub(super) struct Shown(Mutex<HashMap<u64, (Vec<String>, String)>>);
 
@@ -41,8 +41,13 @@ impl Shown {
         line: &'a str,
     ) -> Cow<'a, str> {
         let mut shown = self.lock();
-        if let EventKind::Authenticated { registration_id, .. } = kind {
-            shown.entry(connection).or_default().1.clone_from(registration_id);
+        if let EventKind::Authenticated { registration_id: name, .. }
+        | EventKind::ServiceCall { policy: Some(name), .. } = kind
+        {
+            let (secrets, proved) = shown.entry(connection).or_default();
+            // A policy is named in its token.
+            secrets.retain(|secret| secret != name);
+            proved.clone_from(name);
         }
         let masked = match shown.get(&connection) {
             Some((secrets, name)) => masked_but(line, secrets, name),

@@ -41,6 +41,14 @@ impl Devices {
         &mut known.device
     }
 
+    /// The names of an enrollment's devices, in order.
+    pub(super) fn of_enrollment(&self, enrollment: &EnrollmentId) -> Vec<String> {
+        let known = self.known.iter().filter(|(_, known)| known.device.enrollment == *enrollment);
+        let mut names: Vec<_> = known.map(|(name, _)| name.clone()).collect();
+        names.sort();
+        names
+    }
+
     /// Forgets as many as it takes, but not the latest.
     pub(super) fn bound(&mut self) {
         let size = |known: &Known| {

@@ -63,6 +63,16 @@ impl ServiceError {
         Self::new(401_000, "Unauthorized", "neither a SAS token nor a client certificate was sent")
     }
 
+    pub(crate) fn no_token() -> Self {
+        Self::new(401_000, "Unauthorized", "no SAS token was sent")
+    }
+
+    /// A right that a policy lacks; the service has no 403 for it.
+    pub(crate) fn lacks_right(right: impl std::fmt::Debug) -> Self {
+        let reason = format!("the policy lacks the right {right:?}");
+        Self::new(401_002, &format!("Unauthorized: {reason}"), reason)
+    }
+
     pub(crate) fn unauthorized(reason: impl Into<String>) -> Self {
         Self::new(401_002, "Unauthorized", reason)
     }
@@ -85,6 +95,25 @@ impl ServiceError {
 
     pub(crate) fn not_found() -> Self {
         Self::plain(404_201, "Registration not found")
+    }
+
+    pub(crate) fn no_enrollment() -> Self {
+        Self::plain(404_201, "Enrollment not found")
+    }
+
+    pub(crate) fn enrollment_exists() -> Self {
+        Self::plain(
+            409_201,
+            "The enrollment exists already; to update it, send its etag in If-Match",
+        )
+    }
+
+    pub(crate) fn etag_differs() -> Self {
+        Self::plain(412_201, "The etag in If-Match is not that of the record; get it again")
+    }
+
+    pub(crate) fn no_json() -> Self {
+        Self::plain(415_000, "The Content-Type must be application/json")
     }
 
     pub(crate) fn operation_not_found() -> Self {

@@ -36,7 +36,12 @@ impl Guids {
 
     /// An etag: a quoted GUID in base64.
     pub(crate) fn next_etag(&mut self) -> String {
-        STANDARD.encode(format!("{:?}", self.next()))
+        STANDARD.encode(self.next_record_etag())
+    }
+
+    /// The etag of a record: a GUID in quotes, which belong to it.
+    pub(crate) fn next_record_etag(&mut self) -> String {
+        format!("{:?}", self.next())
     }
 
     /// A key: whoever does not know the seed can't tell it from what else came of it.

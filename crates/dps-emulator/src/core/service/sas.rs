@@ -23,6 +23,7 @@ pub(crate) struct SasToken<'a> {
     resource: &'a str,
     expiry: &'a str,
     signature: Vec<u8>,
+    policy: Option<&'a str>,
 }
 
 impl<'a> SasToken<'a> {
@@ -47,9 +48,6 @@ impl<'a> SasToken<'a> {
                 return Err(format!("the token has {name} twice"));
             }
         }
-        if !matches!(skn, None | Some("registration" | "")) {
-            return Err("the token's policy, skn, is not \"registration\"".into());
-        }
         let resource = sr.ok_or("the token has no sr")?;
         let expiry = se.ok_or("the token has no se")?;
         let signature = percent_decode_str(sig.ok_or("the token has no sig")?)
@@ -57,28 +55,63 @@ impl<'a> SasToken<'a> {
             .ok()
             .and_then(|text| LENIENT_BASE64.decode(text.as_ref()).ok())
             .ok_or("the token's signature is not base64")?;
-        Ok(Self { resource, expiry, signature })
+        Ok(Self { resource, expiry, signature, policy: skn })
     }
 
     /// Checks that the token is for this resource and still holds.
     pub(crate) fn check(&self, wanted: &str, now: u64) -> Result<(), String> {
+        if !matches!(self.policy, None | Some("registration" | "")) {
+            return Err("the token's policy, skn, is not \"registration\"".into());
+        }
         let resource = percent_decode_str(self.resource).decode_utf8_lossy();
         if !resource.eq_ignore_ascii_case(wanted) {
             // It is not shown: a signature or a key may be in its place.
             return Err(format!("the token's resource, sr, is for something else than {wanted:?}"));
         }
-        let expiry: u64 =
-            self.expiry.parse().map_err(|_| "the token's expiry, se, is not a number")?;
-        if expiry <= now {
-            return Err(format!("the token expired {} s ago", now - expiry));
+        check_expiry(self.expiry()?, now)
+    }
+
+    /// Checks that the token is for the service API at this host, and still holds. Ports don't count: a client may leave
+    /// out the one that it connects to.
+    pub(crate) fn check_for_host(&self, host: &str, now: u64) -> Result<(), String> {
+        /// Seconds beyond this, in the year 5138, are milliseconds: one client counts so.
+        const LATEST: u64 = 100_000_000_000;
+        let resource = percent_decode_str(self.resource).decode_utf8_lossy();
+        if !without_port(&resource).eq_ignore_ascii_case(without_port(host)) {
+            return Err("the token's resource, sr, is another host than the request's".into());
         }
-        Ok(())
+        let expiry = self.expiry()?;
+        check_expiry(if expiry > LATEST { expiry / 1000 } else { expiry }, now)
+    }
+
+    /// Whether it names this policy.
+    pub(crate) fn is_by_policy(&self, name: &str) -> bool {
+        self.policy.is_some_and(|policy| percent_decode_str(policy).decode_utf8_lossy() == name)
+    }
+
+    fn expiry(&self) -> Result<u64, String> {
+        self.expiry.parse().map_err(|_| "the token's expiry, se, is not a number".into())
     }
 
     /// Whether it was signed with this key.
     pub(crate) fn is_signed_with(&self, key: &SymmetricKey) -> bool {
         let expected = key.signature(&format!("{}\n{}", self.resource, self.expiry));
         expected.expose().ct_eq(&self.signature).into()
+    }
+}
+
+fn check_expiry(expiry: u64, now: u64) -> Result<(), String> {
+    match expiry <= now {
+        true => Err(format!("the token expired {} s ago", now - expiry)),
+        false => Ok(()),
+    }
+}
+
+/// A host as URLs have it, without its port.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
     }
 }
 

@@ -25,12 +25,8 @@ fn now() -> SystemTime {
 }
 
 fn service(enrollments: impl IntoIterator<Item = Enrollment>) -> Service {
-    let instance = Instance {
-        id_scope: SCOPE.parse().unwrap(),
-        nearest_hubs: vec!["b".into(), "a".into()],
-        verified_cas: BTreeMap::new(),
-        pace: Pace::default(),
-    };
+    let config = crate::Config::new().id_scope(SCOPE.parse().unwrap()).nearest_hubs(["b", "a"]);
+    let instance = config.instance().unwrap();
     Service::new(instance, enrollments.into_iter().collect(), [1; 32], now()).unwrap()
 }
 

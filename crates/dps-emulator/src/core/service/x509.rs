@@ -39,25 +39,28 @@ pub(crate) fn check_leaf(
 /// What the state of a registration says of the certificate.
 /// See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration/register-device>.
 pub(crate) fn describe(leaf: &CertificateDer<'_>, group: Option<&str>) -> Value {
-    let Ok((_, parsed)) = X509Certificate::from_der(leaf) else { return Value::Null };
-    let sha1 = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, leaf);
-    let sha1: String = sha1.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
-    let mut described = json!({
-        "certificateInfo": {
-            "subjectName": parsed.subject().to_string(),
-            "sha1Thumbprint": sha1,
-            "sha256Thumbprint": Thumbprint::of_der(leaf).to_string(),
-            "issuerName": parsed.issuer().to_string(),
-            "notBeforeUtc": time_of(parsed.validity().not_before.timestamp()),
-            "notAfterUtc": time_of(parsed.validity().not_after.timestamp()),
-            "serialNumber": parsed.raw_serial_as_string().replace(':', "").to_uppercase(),
-            "version": parsed.version().0.saturating_add(1),
-        }
-    });
+    let mut described = json!({ "certificateInfo": info(leaf) });
     if let (Some(group), Some(fields)) = (group, described.as_object_mut()) {
         fields.insert("enrollmentGroupId".to_owned(), json!(group));
     }
     described
+}
+
+/// What the service tells of a certificate.
+pub(crate) fn info(certificate: &CertificateDer<'_>) -> Value {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return Value::Null };
+    let sha1 = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, certificate);
+    let sha1: String = sha1.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+    json!({
+        "subjectName": parsed.subject().to_string(),
+        "sha1Thumbprint": sha1,
+        "sha256Thumbprint": Thumbprint::of_der(certificate).to_string(),
+        "issuerName": parsed.issuer().to_string(),
+        "notBeforeUtc": time_of(parsed.validity().not_before.timestamp()),
+        "notAfterUtc": time_of(parsed.validity().not_after.timestamp()),
+        "serialNumber": parsed.raw_serial_as_string().replace(':', "").to_uppercase(),
+        "version": parsed.version().0.saturating_add(1),
+    })
 }
 
 pub(super) enum Validity {

@@ -1,0 +1,526 @@
+//! Enrollments as the service's records have them.
+//! See <https://learn.microsoft.com/rest/api/iot-dps/service/individual-enrollment/create-or-update>.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use dps_attestation::{Error, GroupKey, RegistrationId, SymmetricKey};
+use dps_state_machine::Json;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use rustls_pki_types::CertificateDer;
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use super::fields::Fields;
+use crate::{
+    config_error::ConfigError,
+    core::{
+        clock,
+        service::{Instance, Kind, ServiceError, Stored, certificate_info},
+    },
+    enrollment::{
+        Allocation, Attestation, Enrollment, GroupAttestation, Members, Reprovisioning, is_webhook,
+    },
+    keys::{CaCertificates, DeviceCertificate, Thumbprint, pem},
+};
+
+/// What names an enrollment in its record.
+pub(super) fn id_field(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Individual => "registrationId",
+        Kind::Group => "enrollmentGroupId",
+    }
+}
+
+/// The id of a record, which is also in the path where it has one.
+pub(super) fn read_id(
+    fields: &mut Fields,
+    kind: Kind,
+    in_path: Option<&str>,
+) -> Result<String, ServiceError> {
+    let field = id_field(kind);
+    let id = fields.take::<String>(field)?;
+    let id = fields.required(field, id)?;
+    // Groups are named by the same rules as devices.
+    id.parse::<RegistrationId>().map_err(|error| fields.wrong(field, &reason(error)))?;
+    if in_path.is_some_and(|in_path| !in_path.eq_ignore_ascii_case(&id)) {
+        return Err(fields.wrong(field, "it is another than the one in the path"));
+    }
+    Ok(id)
+}
+
+/// Reads what a record has beside its id. What the emulator has of an enrollment and the service has not, like its
+/// behavior, is that of the former one; so are keys and certificates that are left out.
+pub(super) fn read(
+    mut fields: Fields,
+    kind: Kind,
+    id: &str,
+    former: Option<&Enrollment>,
+    instance: &Instance,
+) -> Result<Enrollment, ServiceError> {
+    for read_only in ["etag", "createdDateTimeUtc", "lastUpdatedDateTimeUtc"] {
+        fields.ignore(read_only);
+    }
+    let attestation = fields.object("attestation")?;
+    let attestation = fields.required("attestation", attestation)?;
+    let former_members = former.map(|former| &former.members);
+    let members = match kind {
+        Kind::Individual => Members::One(individual(attestation, former_members)?),
+        Kind::Group => Members::Group(group(attestation, former_members, instance)?),
+    };
+    let mut enrollment = match former {
+        Some(former) => Enrollment { members, ..former.clone() },
+        None => Enrollment::new(id.to_owned(), members),
+    };
+    if kind == Kind::Individual {
+        fields.ignore("registrationState");
+        enrollment.device_id = fields.take("deviceId")?;
+        let information: Option<Map<_, _>> = fields.take("optionalDeviceInformation")?;
+        enrollment.device_information = information.map(|it| Value::Object(it).into());
+    }
+    let capabilities = fields.object("capabilities")?;
+    enrollment.iot_edge = match capabilities {
+        None => false,
+        Some(mut capabilities) => {
+            let iot_edge = capabilities.take("iotEdge")?;
+            capabilities.end()?;
+            iot_edge.unwrap_or_default()
+        }
+    };
+    let twin = fields.object("initialTwin")?;
+    enrollment.initial_twin = twin.map(initial_twin).transpose()?;
+    let words = [("enabled", true), ("disabled", false)];
+    enrollment.enabled = word(&mut fields, "provisioningStatus", &words)?.unwrap_or(true);
+    let policy = fields.object("reprovisionPolicy")?;
+    enrollment.reprovisioning = policy.map(reprovisioning).transpose()?.unwrap_or_default();
+    let hub: Option<String> = fields.take("iotHubHostName")?;
+    let hubs: Option<Vec<String>> = fields.take("iotHubs")?;
+    let one = hub.is_some();
+    let hubs = hubs.filter(|hubs| !hubs.is_empty()).or(hub.map(|hub| vec![hub]));
+    enrollment.hubs = hubs.unwrap_or_else(|| instance.linked_hubs.clone());
+    if enrollment.hubs.iter().any(String::is_empty) {
+        return Err(fields.wrong("iotHubs", "a hub has no name"));
+    }
+    enrollment.allocation = allocation(&mut fields, one)?;
+    fields.end()?;
+    Ok(enrollment)
+}
+
+fn individual(mut fields: Fields, former: Option<&Members>) -> Result<Attestation, ServiceError> {
+    let attestation = match attestation_type(&mut fields)? {
+        Type::SymmetricKey => {
+            let (primary, secondary) = match former {
+                Some(Members::One(Attestation::SymmetricKey { primary, secondary })) => {
+                    (Some(primary.clone()), secondary.clone())
+                }
+                _ => (None, None),
+            };
+            let [primary, secondary] = keys::<SymmetricKey>(&mut fields, [primary, secondary])?;
+            Attestation::SymmetricKey { primary, secondary: Some(secondary) }
+        }
+        Type::X509 => {
+            let (primary, secondary) = match former {
+                Some(Members::One(Attestation::X509 { primary, secondary })) => {
+                    (Some(primary), secondary.as_ref())
+                }
+                _ => (None, None),
+            };
+            let x509 = fields.object("x509")?;
+            let mut x509 = fields.required("x509", x509)?;
+            let certificates = x509.object("clientCertificates")?;
+            let mut certificates = x509.required("clientCertificates", certificates)?;
+            let given = certificate(&mut certificates, "primary", primary)?;
+            let primary = certificates.required("primary", given)?;
+            let secondary = certificate(&mut certificates, "secondary", secondary)?;
+            certificates.end()?;
+            x509.end()?;
+            Attestation::X509 { primary, secondary }
+        }
+        Type::Tpm => {
+            let tpm = fields.object("tpm")?;
+            let mut tpm = fields.required("tpm", tpm)?;
+            let key: Option<String> = tpm.take("endorsementKey")?;
+            let key = tpm.required("endorsementKey", key)?;
+            let endorsement_key = key.parse().map_err(|error: crate::TpmKeyError| {
+                tpm.wrong("endorsementKey", &error.to_string())
+            })?;
+            // The device sends it with each registration.
+            tpm.ignore("storageRootKey");
+            tpm.end()?;
+            Attestation::Tpm { endorsement_key }
+        }
+    };
+    end_of_attestation(fields)?;
+    Ok(attestation)
+}
+
+fn group(
+    mut fields: Fields,
+    former: Option<&Members>,
+    instance: &Instance,
+) -> Result<GroupAttestation, ServiceError> {
+    let attestation = match attestation_type(&mut fields)? {
+        Type::SymmetricKey => {
+            let (primary, secondary) = match former {
+                Some(Members::Group(GroupAttestation::SymmetricKey { primary, secondary })) => {
+                    (Some(primary.clone()), secondary.clone())
+                }
+                _ => (None, None),
+            };
+            let [primary, secondary] = keys::<GroupKey>(&mut fields, [primary, secondary])?;
+            GroupAttestation::SymmetricKey { primary, secondary: Some(secondary) }
+        }
+        Type::X509 => {
+            let x509 = fields.object("x509")?;
+            let mut x509 = fields.required("x509", x509)?;
+            let certificates = x509.object("signingCertificates")?;
+            let references = x509.object("caReferences")?;
+            let attestation = match (certificates, references) {
+                (Some(certificates), None) => signing_certificates(certificates, former)?,
+                (None, Some(references)) => ca_references(references, instance)?,
+                _ => {
+                    let reason = "give this or caReferences, one of them";
+                    return Err(x509.wrong("signingCertificates", reason));
+                }
+            };
+            x509.end()?;
+            attestation
+        }
+        Type::Tpm => return Err(fields.wrong("type", "a group has no tpm attestation")),
+    };
+    end_of_attestation(fields)?;
+    Ok(attestation)
+}
+
+fn signing_certificates(
+    mut fields: Fields,
+    former: Option<&Members>,
+) -> Result<GroupAttestation, ServiceError> {
+    let (primary, secondary) = match former {
+        Some(Members::Group(GroupAttestation::X509 { primary, secondary })) => {
+            (Some(primary), secondary.as_ref())
+        }
+        _ => (None, None),
+    };
+    let given = ca(&mut fields, "primary", primary)?;
+    let primary = fields.required("primary", given)?;
+    let secondary = ca(&mut fields, "secondary", secondary)?;
+    fields.end()?;
+    Ok(GroupAttestation::X509 { primary, secondary })
+}
+
+fn ca_references(
+    mut fields: Fields,
+    instance: &Instance,
+) -> Result<GroupAttestation, ServiceError> {
+    let mut reference = |name| -> Result<Option<String>, ServiceError> {
+        let reference: Option<String> = fields.take(name)?;
+        match reference {
+            Some(unknown) if !instance.verified_cas.contains_key(&unknown) => {
+                Err(fields.wrong(name, "there is no CA certificate of this name"))
+            }
+            reference => Ok(reference),
+        }
+    };
+    let (primary, secondary) = (reference("primary")?, reference("secondary")?);
+    let primary = fields.required("primary", primary)?;
+    fields.end()?;
+    Ok(GroupAttestation::CaReferences { primary, secondary })
+}
+
+enum Type {
+    SymmetricKey,
+    X509,
+    Tpm,
+}
+
+fn attestation_type(fields: &mut Fields) -> Result<Type, ServiceError> {
+    let given: Option<String> = fields.take("type")?;
+    let given = fields.required("type", given)?;
+    match given.to_ascii_lowercase().as_str() {
+        "symmetrickey" => Ok(Type::SymmetricKey),
+        "x509" => Ok(Type::X509),
+        "tpm" => Ok(Type::Tpm),
+        _ => Err(fields.wrong("type", "it must be symmetricKey, x509 or tpm")),
+    }
+}
+
+fn end_of_attestation(fields: Fields) -> Result<(), ServiceError> {
+    match ["symmetricKey", "x509", "tpm"].into_iter().find(|name| fields.has(name)) {
+        Some(other) => Err(fields.wrong(other, "the type is another one")),
+        None => fields.end(),
+    }
+}
+
+/// The primary and the secondary key: as given, as before, or fresh ones.
+fn keys<K: std::str::FromStr<Err = Error>>(
+    fields: &mut Fields,
+    former: [Option<K>; 2],
+) -> Result<[K; 2], ServiceError> {
+    let Some(mut given) = fields.object("symmetricKey")? else {
+        let [primary, secondary] = former.map(|former| former.map_or_else(fresh_key, Ok));
+        return Ok([primary?, secondary?]);
+    };
+    let mut key = |name, former: Option<K>| {
+        let text: Option<Zeroizing<String>> = given.take::<String>(name)?.map(Zeroizing::new);
+        match text.filter(|text| !text.is_empty()) {
+            Some(text) => text.parse().map_err(|error| given.wrong(name, &reason(error))),
+            None => former.map_or_else(fresh_key, Ok),
+        }
+    };
+    let [primary, secondary] = former;
+    let keys = [key("primaryKey", primary)?, key("secondaryKey", secondary)?];
+    given.end()?;
+    Ok(keys)
+}
+
+/// A key of 64 bytes, as those that the service makes.
+fn fresh_key<K: std::str::FromStr<Err = Error>>() -> Result<K, ServiceError> {
+    let mut bytes = Zeroizing::new([0; 64]);
+    SystemRandom::new().fill(&mut *bytes).map_err(|_| ServiceError::internal())?;
+    let text = Zeroizing::new(STANDARD.encode(*bytes));
+    text.parse().map_err(|_| ServiceError::internal())
+}
+
+/// A certificate and what the service tells of it; without the one, the other says which is meant.
+fn certificate(
+    fields: &mut Fields,
+    name: &str,
+    former: Option<&DeviceCertificate>,
+) -> Result<Option<DeviceCertificate>, ServiceError> {
+    let Some(mut given) = fields.object(name)? else { return Ok(None) };
+    let (pem, thumbprint) = certificate_fields(&mut given)?;
+    let certificate = match (pem, thumbprint) {
+        (Some(pem), _) => {
+            let read = DeviceCertificate::from_pem(&pem);
+            read.map_err(|error| given.wrong("certificate", error.reason()))?
+        }
+        (None, Some(thumbprint)) => match former {
+            Some(former) if former.thumbprint() == thumbprint => former.clone(),
+            _ => thumbprint.into(),
+        },
+        (None, None) => return Err(given.wrong("certificate", "it is missing")),
+    };
+    given.end()?;
+    Ok(Some(certificate))
+}
+
+fn ca(
+    fields: &mut Fields,
+    name: &str,
+    former: Option<&CaCertificates>,
+) -> Result<Option<CaCertificates>, ServiceError> {
+    let Some(mut given) = fields.object(name)? else { return Ok(None) };
+    let (pem, thumbprint) = certificate_fields(&mut given)?;
+    let is_former = |former: &&CaCertificates| {
+        former.0.first().map(|der| Thumbprint::of_der(der)) == thumbprint
+    };
+    let ca = match (pem, former.filter(is_former)) {
+        (Some(pem), _) => {
+            let read = CaCertificates::from_pem(&pem);
+            read.map_err(|error| given.wrong("certificate", error.reason()))?
+        }
+        (None, Some(former)) => former.clone(),
+        (None, None) => return Err(given.wrong("certificate", "it is missing")),
+    };
+    given.end()?;
+    Ok(Some(ca))
+}
+
+/// The certificate as PEM, which may come as base64 without the lines around it, and the thumbprint that stands beside it.
+fn certificate_fields(
+    fields: &mut Fields,
+) -> Result<(Option<String>, Option<Thumbprint>), ServiceError> {
+    let text: Option<String> = fields.take("certificate")?;
+    let text = text.filter(|text| !text.is_empty()).map(|text| {
+        let base64: String = text.split_ascii_whitespace().collect();
+        STANDARD.decode(base64).map_or(text, |der| pem(&der))
+    });
+    let info: Option<Map<String, Value>> = fields.take("info")?;
+    let thumbprint = info.as_ref().and_then(|info| info.get("sha256Thumbprint")?.as_str());
+    let thumbprint = thumbprint.map(str::parse).transpose();
+    let thumbprint = thumbprint
+        .map_err(|error: ConfigError| fields.wrong("info.sha256Thumbprint", error.reason()))?;
+    Ok((text, thumbprint))
+}
+
+fn initial_twin(mut fields: Fields) -> Result<Json, ServiceError> {
+    let mut twin = Map::new();
+    if let Some(tags) = fields.take::<Map<_, _>>("tags")? {
+        twin.insert("tags".to_owned(), Value::Object(tags));
+    }
+    if let Some(mut properties) = fields.object("properties")? {
+        let desired: Option<Map<_, _>> = properties.take("desired")?;
+        properties.end()?;
+        twin.extend(
+            desired.map(|desired| ("properties".to_owned(), json!({ "desired": desired }))),
+        );
+    }
+    fields.end()?;
+    Ok(Value::Object(twin).into())
+}
+
+fn reprovisioning(mut fields: Fields) -> Result<Reprovisioning, ServiceError> {
+    let update: Option<bool> = fields.take("updateHubAssignment")?;
+    let migrate: Option<bool> = fields.take("migrateDeviceData")?;
+    fields.end()?;
+    Ok(match (update.unwrap_or(true), migrate.unwrap_or(true)) {
+        (true, true) => Reprovisioning::MigrateData,
+        (true, false) => Reprovisioning::ResetData,
+        (false, _) => Reprovisioning::Never,
+    })
+}
+
+/// `one` says whether one hub was given by its name, which alone makes the allocation static.
+fn allocation(fields: &mut Fields, one: bool) -> Result<Allocation, ServiceError> {
+    let definition = fields.object("customAllocationDefinition")?;
+    let words = [("hashed", 0), ("static", 1), ("geolatency", 2), ("custom", 3)];
+    let policy = word(fields, "allocationPolicy", &words)?;
+    Ok(match policy {
+        None if one => Allocation::Static,
+        None | Some(0) => Allocation::Evenly,
+        Some(1) => Allocation::Static,
+        Some(2) => Allocation::GeoLatency,
+        Some(_) => {
+            let mut definition = fields.required("customAllocationDefinition", definition)?;
+            let webhook: Option<String> = definition.take("webhookUrl")?;
+            let webhook = definition.required("webhookUrl", webhook)?;
+            if !is_webhook(&webhook) {
+                return Err(definition.wrong("webhookUrl", "give an http:// or https:// URL"));
+            }
+            let api_version: Option<String> = definition.take("apiVersion")?;
+            let api_version = definition.required("apiVersion", api_version)?;
+            definition.end()?;
+            Allocation::Custom { webhook, api_version }
+        }
+    })
+}
+
+/// One of some words, whose case does not count.
+fn word<T: Copy>(
+    fields: &mut Fields,
+    name: &str,
+    words: &[(&str, T)],
+) -> Result<Option<T>, ServiceError> {
+    let Some(given) = fields.take::<String>(name)? else { return Ok(None) };
+    match words.iter().find(|(word, _)| given.eq_ignore_ascii_case(word)) {
+        Some((_, value)) => Ok(Some(*value)),
+        None => {
+            let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            Err(fields.wrong(name, &format!("it must be one of {}", words.join(", "))))
+        }
+    }
+}
+
+/// The reason alone: the value may be a secret.
+fn reason(error: Error) -> String {
+    match error {
+        Error::Configuration(error) => error.reason,
+        error => error.to_string(),
+    }
+}
+
+/// Whether symmetric keys are written: the service tells them of a record that was just made or changed, and by the
+/// attestation mechanism; not when a record is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keys {
+    Shown,
+    Hidden,
+}
+
+/// The record of an enrollment.
+pub(crate) fn write(stored: &Stored, keys: Keys, registration: Option<Value>) -> Value {
+    let Stored { enrollment, .. } = stored;
+    let mut record = BTreeMap::new();
+    let mut set = |name: &'static str, value: Value| {
+        if !value.is_null() {
+            record.insert(name, value);
+        }
+    };
+    let kind = if enrollment.is_group() { Kind::Group } else { Kind::Individual };
+    set(id_field(kind), json!(enrollment.name));
+    set("attestation", mechanism(enrollment, keys));
+    set("capabilities", json!({ "iotEdge": enrollment.iot_edge }));
+    set("deviceId", json!(enrollment.device_id));
+    set("optionalDeviceInformation", json!(enrollment.device_information));
+    set("initialTwin", json!(enrollment.initial_twin));
+    set("registrationState", json!(registration));
+    set("provisioningStatus", json!(if enrollment.enabled { "enabled" } else { "disabled" }));
+    let (update, migrate) = match enrollment.reprovisioning {
+        Reprovisioning::MigrateData => (true, true),
+        Reprovisioning::ResetData => (true, false),
+        Reprovisioning::Never => (false, false),
+    };
+    let policy = json!({ "updateHubAssignment": update, "migrateDeviceData": migrate });
+    set("reprovisionPolicy", policy);
+    set("iotHubs", json!(enrollment.hubs));
+    if let ([hub], Allocation::Static) = (enrollment.hubs.as_slice(), &enrollment.allocation) {
+        set("iotHubHostName", json!(hub));
+    }
+    let policy = match &enrollment.allocation {
+        Allocation::Evenly | Allocation::EachRun => "hashed",
+        Allocation::Static => "static",
+        Allocation::GeoLatency => "geoLatency",
+        Allocation::Custom { webhook, api_version } => {
+            let definition = json!({ "webhookUrl": webhook, "apiVersion": api_version });
+            set("customAllocationDefinition", definition);
+            "custom"
+        }
+    };
+    set("allocationPolicy", json!(policy));
+    set("etag", json!(stored.etag));
+    set("createdDateTimeUtc", json!(clock::rfc3339(stored.created)));
+    set("lastUpdatedDateTimeUtc", json!(clock::rfc3339(stored.updated)));
+    json!(record)
+}
+
+/// The attestation of a record.
+pub(super) fn mechanism(enrollment: &Enrollment, keys: Keys) -> Value {
+    let symmetric = |primary: Zeroizing<String>, secondary: Option<Zeroizing<String>>| {
+        let keys = match keys {
+            Keys::Hidden => json!({}),
+            Keys::Shown => json!({
+                "primaryKey": *primary,
+                "secondaryKey": secondary.as_ref().map(|key| key.as_str()),
+            }),
+        };
+        json!({ "type": "symmetricKey", "symmetricKey": keys })
+    };
+    let x509 = |name: &str, certificates: Value| json!({ "type": "x509", "x509": BTreeMap::from([(name, certificates)]) });
+    let both = |primary: Value, secondary: Option<Value>| {
+        let secondary = secondary.map(|secondary| ("secondary", secondary));
+        json!([("primary", primary)].into_iter().chain(secondary).collect::<BTreeMap<_, _>>())
+    };
+    match &enrollment.members {
+        Members::One(Attestation::SymmetricKey { primary, secondary }) => {
+            symmetric(primary.expose_base64(), secondary.as_ref().map(SymmetricKey::expose_base64))
+        }
+        Members::Group(GroupAttestation::SymmetricKey { primary, secondary }) => {
+            symmetric(primary.expose_base64(), secondary.as_ref().map(GroupKey::expose_base64))
+        }
+        Members::One(Attestation::X509 { primary, secondary }) => {
+            let shown = |certificate: &DeviceCertificate| {
+                let thumbprint =
+                    json!({ "sha256Thumbprint": certificate.thumbprint().to_string() });
+                with_info(certificate.to_pem(), certificate.der(), thumbprint)
+            };
+            x509("clientCertificates", both(shown(primary), secondary.as_ref().map(shown)))
+        }
+        Members::Group(GroupAttestation::X509 { primary, secondary }) => {
+            let shown = |ca: &CaCertificates| with_info(Some(ca.to_pem()), ca.0.first(), json!({}));
+            x509("signingCertificates", both(shown(primary), secondary.as_ref().map(shown)))
+        }
+        Members::Group(GroupAttestation::CaReferences { primary, secondary }) => {
+            let secondary = secondary.as_ref().map(|name| json!(name));
+            x509("caReferences", both(json!(primary), secondary))
+        }
+        Members::One(Attestation::Tpm { endorsement_key }) => json!({
+            "type": "tpm",
+            "tpm": { "endorsementKey": endorsement_key.to_string() },
+        }),
+    }
+}
+
+fn with_info(pem: Option<String>, der: Option<&CertificateDer<'_>>, otherwise: Value) -> Value {
+    json!({ "certificate": pem, "info": der.map_or(otherwise, certificate_info) })
+}

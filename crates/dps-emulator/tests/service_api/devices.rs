@@ -1,0 +1,86 @@
+//! What devices meet at once of what the service API changes.
+
+use serde_json::{Value, json};
+
+use crate::tool::Tool;
+
+const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+const OTHER: &str = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
+
+#[tokio::test]
+async fn a_device_meets_each_change_at_once() {
+    let tool = Tool::start().await;
+    let path = "/enrollments/pump";
+    let mut record = json!({
+        "registrationId": "pump", "iotHubs": ["one"], "allocationPolicy": "static",
+        "attestation": { "type": "symmetricKey", "symmetricKey": { "primaryKey": KEY, "secondaryKey": KEY } },
+    });
+    assert_eq!(tool.register("pump", KEY).await.status, 404);
+    tool.put(path, &record).await;
+    let state = |answer: crate::support::Answer| answer.json()["registrationState"].clone();
+    assert_eq!(state(tool.register("pump", KEY).await)["assignedHub"], "one");
+    let shown = tool.get(path).await.json();
+    assert_eq!(shown["registrationState"]["assignedHub"], "one");
+    let mut change = async |name: &str, value: Value| {
+        record[name] = value;
+        let changed = tool.update(path, "*", &record).await;
+        assert_eq!(changed.status, 200, "{}", changed.json());
+    };
+    change("deviceId", json!("pump-one")).await;
+    assert_eq!(state(tool.register("pump", KEY).await)["deviceId"], "pump-one");
+    change("iotHubs", json!(["two"])).await;
+    let moved = state(tool.register("pump", KEY).await);
+    assert_eq!(
+        (&moved["assignedHub"], &moved["substatus"]),
+        (&json!("two"), &json!("deviceDataMigrated"))
+    );
+    change(
+        "reprovisionPolicy",
+        json!({ "updateHubAssignment": false, "migrateDeviceData": false }),
+    )
+    .await;
+    change("iotHubs", json!(["three"])).await;
+    assert_eq!(state(tool.register("pump", KEY).await)["assignedHub"], "two", "it stays");
+    change("reprovisionPolicy", json!({ "updateHubAssignment": true, "migrateDeviceData": false }))
+        .await;
+    let reset = state(tool.register("pump", KEY).await);
+    assert_eq!(
+        (&reset["assignedHub"], &reset["substatus"]),
+        (&json!("three"), &json!("deviceDataReset"))
+    );
+    change("provisioningStatus", json!("disabled")).await;
+    assert_eq!(tool.register("pump", KEY).await.json()["status"], "disabled");
+    change("provisioningStatus", json!("enabled")).await;
+    let keys = json!({ "type": "symmetricKey", "symmetricKey": { "primaryKey": OTHER, "secondaryKey": OTHER } });
+    change("attestation", keys).await;
+    assert_eq!(tool.register("pump", KEY).await.status, 401);
+    assert_eq!(tool.register("pump", OTHER).await.json()["status"], "assigned");
+    tool.send("DELETE", path, &[], "").await;
+    assert_eq!(tool.register("pump", OTHER).await.status, 404);
+}
+
+#[tokio::test]
+async fn the_allocation_policies_choose_among_the_hubs() {
+    let config = dps_emulator::Emulator::builder().nearest_hubs(["far", "b"]);
+    let tool = Tool::at(config).await;
+    for (policy, expected) in
+        [("hashed", ["a", "b", "c"]), ("static", ["a"; 3]), ("geoLatency", ["b"; 3])]
+    {
+        let mut hubs = Vec::new();
+        for (id, path) in [("d1", "/enrollmentGroups/g"), ("d2", ""), ("d3", "")] {
+            if !path.is_empty() {
+                let record = json!({
+                    "enrollmentGroupId": "g", "iotHubs": ["a", "b", "c"], "allocationPolicy": policy,
+                    "attestation": { "type": "symmetricKey", "symmetricKey": { "primaryKey": KEY } },
+                });
+                tool.send("DELETE", path, &[], "").await;
+                assert_eq!(tool.put(path, &record).await.status, 200);
+            }
+            let key: dps_emulator::GroupKey = KEY.parse().unwrap();
+            let key = key.derive(&id.parse().unwrap()).expose_base64().to_string();
+            let answer = tool.register(id, &key).await.json();
+            hubs.push(answer["registrationState"]["assignedHub"].as_str().unwrap().to_owned());
+        }
+        assert_eq!(hubs, expected, "{policy}");
+    }
+}

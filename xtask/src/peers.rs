@@ -12,6 +12,8 @@
     reason = "it is part of a library of tests elsewhere"
 )]
 mod swtpm;
+
+mod hub;
 mod tpm;
 
 use std::{
@@ -38,6 +40,7 @@ struct Peer {
     needs: BTreeMap<String, String>,
     install: String,
     register: String,
+    hub: Option<String>,
     ca_variable: String,
     #[serde(default)]
     tpm: bool,
@@ -72,6 +75,9 @@ pub(crate) fn run(shell: &Shell, named: &[String]) -> Result {
         for (family, device) in [("known", KNOWN), ("foreign", FOREIGN)] {
             let make = cmd!(shell, "tests/peers/certificates.sh {folder} {family} {device}");
             make.ignore_stderr().run()?;
+        }
+        if let Some(script) = &peer.hub {
+            faults.extend(hub::run(shell, &name, &peer, script, &folder)?);
         }
         let group_ca = folder.join("known-root.pem");
         let (_running, emulator) = emulate(shell, &folder, "--group-ca", &group_ca)?;
@@ -159,8 +165,10 @@ fn install(shell: &Shell, name: &str, peer: &Peer) -> Result<PathBuf> {
 fn emulate(shell: &Shell, folder: &Path, flag: &str, known: &Path) -> Result<(Running, Value)> {
     let dps = build(shell, "dps", "cli")?;
     let ca = folder.join("server-ca.pem");
+    let events = folder.join("events.jsonl");
     let ports = PORTS.split(' ');
-    let emulate = cmd!(shell, "{dps} emulate --fast {flag} {known} --ca-out {ca} {ports...}");
+    let outputs = cmd!(shell, "{dps} emulate --fast --ca-out {ca} --events {events}");
+    let emulate = outputs.arg(flag).arg(known).args(ports);
     let running = Running::start(emulate)?;
     let ready = running.line(Duration::from_secs(30))?.ok_or("the emulator ended at once")?;
     Ok((running, serde_json::from_str(&ready)?))
@@ -180,33 +188,44 @@ fn register(
         "wrong_key" => json!({"groupKey": FOREIGN_KEY}),
         _ => json!({"certFile": file("-chain.pem"), "keyFile": file(".key")}),
     };
-    let printed = run_script(shell, peer, folder, emulator, transport, id, credential)?;
+    let case = Script { peer, folder, emulator };
+    let printed = case.run(shell, &peer.register, transport, id, credential)?;
     judge(&printed, id, outcome)
 }
 
-/// Has the peer's script register a device; what it prints.
-fn run_script(
-    shell: &Shell,
-    peer: &Peer,
-    folder: &Path,
-    emulator: &Value,
-    transport: &str,
-    id: &str,
-    credential: Value,
-) -> Result<Value> {
-    let scope = &emulator["idScope"];
-    let mut case = json!({"transport": transport, "host": "localhost", "idScope": scope, "registrationId": id});
-    if let (Value::Object(case), Value::Object(credential)) = (&mut case, credential) {
-        case.extend(credential);
+/// What runs a peer's scripts against the emulator.
+#[derive(Clone, Copy)]
+struct Script<'a> {
+    peer: &'a Peer,
+    folder: &'a Path,
+    emulator: &'a Value,
+}
+
+impl Script<'_> {
+    /// Has a script register a device; what it prints.
+    fn run(
+        self,
+        shell: &Shell,
+        script: &str,
+        transport: &str,
+        id: &str,
+        credential: Value,
+    ) -> Result<Value> {
+        let Self { peer, folder, emulator } = self;
+        let scope = &emulator["idScope"];
+        let mut case = json!({"transport": transport, "host": "localhost", "idScope": scope, "registrationId": id});
+        if let (Value::Object(case), Value::Object(credential)) = (&mut case, credential) {
+            case.extend(credential);
+        }
+        let file = folder.join("case.json");
+        shell.write_file(&file, case.to_string())?;
+        let ca = emulator["caFile"].as_str().ok_or("the emulator names no file of its CA")?;
+        let _there = shell.push_dir(folder);
+        let register = shell.cmd("sh").args(["-c", script]).arg(&file);
+        let register = register.env(&peer.ca_variable, ca);
+        let printed = Running::start(register)?.read(Duration::from_secs(60))?;
+        Ok(serde_json::from_str(&printed).map_err(|e| format!("{printed:?}: {e}"))?)
     }
-    let file = folder.join("case.json");
-    shell.write_file(&file, case.to_string())?;
-    let ca = emulator["caFile"].as_str().ok_or("the emulator names no file of its CA")?;
-    let _there = shell.push_dir(folder);
-    let register = shell.cmd("sh").args(["-c", &peer.register]).arg(&file);
-    let register = register.env(&peer.ca_variable, ca);
-    let printed = Running::start(register)?.read(Duration::from_secs(60))?;
-    Ok(serde_json::from_str(&printed).map_err(|e| format!("{printed:?}: {e}"))?)
 }
 
 /// Whether a script ended as it must: refused, or assigned as the device that was asked for to some hub.

@@ -13,6 +13,12 @@ from azure.iot.device import X509, ProvisioningDeviceClient  # noqa: E402
 from azure.iot.device import exceptions  # noqa: E402
 
 
+def device_key(wanted):
+    key = base64.b64decode(wanted["groupKey"])
+    digest = hmac.new(key, wanted["registrationId"].encode(), hashlib.sha256).digest()
+    return base64.b64encode(digest).decode()
+
+
 def client(wanted):
     with open(os.environ["PEER_CA"], encoding="ascii") as file:
         server_ca = file.read()
@@ -24,11 +30,7 @@ def client(wanted):
         "server_verification_cert": server_ca,
     }
     if "groupKey" in wanted:
-        key = base64.b64decode(wanted["groupKey"])
-        digest = hmac.new(key, wanted["registrationId"].encode(), hashlib.sha256).digest()
-        return ProvisioningDeviceClient.create_from_symmetric_key(
-            symmetric_key=base64.b64encode(digest).decode(), **common
-        )
+        return ProvisioningDeviceClient.create_from_symmetric_key(symmetric_key=device_key(wanted), **common)
     identity = X509(cert_file=wanted["certFile"], key_file=wanted["keyFile"])
     return ProvisioningDeviceClient.create_from_x509_certificate(x509=identity, **common)
 
@@ -44,7 +46,8 @@ def register(wanted):
     return {"outcome": result.status, "deviceId": state.device_id, "assignedHub": state.assigned_hub}
 
 
-with open(sys.argv[1], encoding="utf-8") as case:
-    print(json.dumps(register(json.load(case))), flush=True)
-# Its threads may outlive a failure.
-os._exit(0)
+if __name__ == "__main__":
+    with open(sys.argv[1], encoding="utf-8") as case:
+        print(json.dumps(register(json.load(case))), flush=True)
+    # Its threads may outlive a failure.
+    os._exit(0)

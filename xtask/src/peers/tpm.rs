@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use xshell::{Shell, cmd};
 
-use super::{Peer, emulate, judge, run_script, skips, swtpm::Swtpm, tell_outcome};
+use super::{Peer, Script, emulate, judge, skips, swtpm::Swtpm, tell_outcome};
 use crate::process::{Result, build};
 
 /// The device whose TPM the service knows, and the one that it knows with another TPM.
@@ -35,7 +35,8 @@ pub(super) fn run(shell: &Shell, name: &str, peer: &Peer, folder: &Path) -> Resu
     let address = own.address();
     let register = |transport: &str, id: &str| {
         let tpm = json!({"tpmSocket": own.socket(), "expiry": EXPIRY});
-        run_script(shell, peer, folder, &emulator, transport, id, tpm)
+        let script = Script { peer, folder, emulator: &emulator };
+        script.run(shell, &peer.register, transport, id, tpm)
     };
     // The service's key for the hub stays the same. Once our own client has stored it, it must sign as before.
     let holds_hub_key = |registered: &Value| -> Result {

@@ -5,6 +5,7 @@
 //! and no test depends on them.
 
 mod client;
+mod load;
 mod slow_path;
 
 use std::{
@@ -34,6 +35,11 @@ const FEATURES: [&str; 3] = ["csr", "pkcs11", "tpm"];
 /// instead.
 fn main() -> Result {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["load", load::BARE_SERVER] => return load::bare_server(),
+        ["load", dps] => return load::run(dps),
+        _ => {}
+    }
     // The folder of the programs that cargo builds is two above this one's.
     let this = std::env::current_exe()?;
     let target = this.parent().and_then(Path::parent).ok_or("no target folder")?.to_owned();

@@ -343,7 +343,7 @@ impl Service {
             Ok(registration) => self.begin(now, who, registration, &behavior),
             Err(error) => return self.refuse(now, &error),
         };
-        self.devices.bound();
+        self.devices.bound(who.registration_id.as_str());
         self.apply(now, reply, fault)
     }
 
@@ -387,7 +387,7 @@ impl Service {
             Progress::PollsLeft(_) => ("assigning".to_owned(), device.assigning(who, operation)),
             Progress::Done { status, state, .. } => (status.clone(), state.clone()),
         });
-        self.devices.bound();
+        self.devices.bound(who.registration_id.as_str());
         let Some((status, state)) = found else {
             return self.refuse(now, &ServiceError::not_found());
         };

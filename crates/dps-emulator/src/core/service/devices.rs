@@ -1,18 +1,22 @@
 //! What the service knows of devices, the latest of them: nobody makes it remember more than so much.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Device, EnrollmentId, Operation, Progress, key};
 
 /// How many bytes all devices may have; those that were not heard of for longest are forgotten for the latest.
-const CAPACITY_BYTES: usize = 4 * 1024 * 1024;
+const CAPACITY_BYTES: usize = 16 * 1024 * 1024;
 /// What a device has at least, about.
 const OVERHEAD: usize = 1024;
 
-/// By their registration ids.
+/// By their registration ids. What each call takes does not grow with how many there are, but for those about all of them.
 #[derive(Default)]
 pub(super) struct Devices {
     known: HashMap<String, Known>,
+    /// Their keys by when they were asked for last, that of longest ago first.
+    by_age: BTreeMap<u64, String>,
+    /// What all of them have together, as it was counted last.
+    bytes: usize,
     /// How often one was asked for.
     asked: u64,
 }
@@ -20,6 +24,7 @@ pub(super) struct Devices {
 struct Known {
     device: Device,
     asked: u64,
+    bytes: usize,
 }
 
 impl Devices {
@@ -32,8 +37,13 @@ impl Devices {
             enrollment: enrollment.clone(),
             ..Device::default()
         };
-        let known = self.known.entry(key(registration_id));
-        let known = known.or_insert_with(|| Known { device: new(), asked });
+        let key = key(registration_id);
+        let known = self.known.entry(key.clone()).or_insert_with(|| {
+            self.bytes += OVERHEAD;
+            Known { device: new(), asked, bytes: OVERHEAD }
+        });
+        self.by_age.remove(&known.asked);
+        self.by_age.insert(asked, key);
         known.asked = asked;
         if known.device.enrollment != *enrollment {
             known.device = new();
@@ -49,17 +59,20 @@ impl Devices {
         names
     }
 
-    /// Forgets as many as it takes, but not the latest.
-    pub(super) fn bound(&mut self) {
-        let size = |known: &Known| {
+    /// Counts anew what this device has, and forgets as many others as it takes.
+    pub(super) fn bound(&mut self, registration_id: &str) {
+        let latest = key(registration_id);
+        if let Some(known) = self.known.get_mut(&latest) {
             let operation = known.device.operation.as_ref().map_or(0, size);
-            OVERHEAD + operation + known.device.twin.bytes()
-        };
-        let mut bytes: usize = self.known.values().map(size).sum();
-        while bytes > CAPACITY_BYTES && self.known.len() > 1 {
-            let oldest = self.known.iter().min_by_key(|(_, known)| known.asked);
-            let Some(key) = oldest.map(|(key, _)| key.clone()) else { break };
-            bytes -= self.known.remove(&key).as_ref().map_or(0, size);
+            let bytes = OVERHEAD + operation + known.device.twin.bytes();
+            self.bytes = self.bytes + bytes - known.bytes;
+            known.bytes = bytes;
+        }
+        while self.bytes > CAPACITY_BYTES
+            && let Some((_, oldest)) =
+                self.by_age.first_key_value().filter(|(_, it)| **it != latest)
+        {
+            self.remove(&oldest.clone());
         }
     }
 
@@ -84,7 +97,10 @@ impl Devices {
 
     /// Forgets one; says whether it was known.
     pub(super) fn remove(&mut self, registration_id: &str) -> bool {
-        self.known.remove(&key(registration_id)).is_some()
+        let Some(known) = self.known.remove(&key(registration_id)) else { return false };
+        self.by_age.remove(&known.asked);
+        self.bytes -= known.bytes;
+        true
     }
 
     pub(super) fn each(&mut self) -> impl Iterator<Item = &mut Device> {
@@ -92,11 +108,13 @@ impl Devices {
     }
 
     pub(super) fn forget(&mut self, enrollment: &EnrollmentId) {
-        self.known.retain(|_, known| known.device.enrollment != *enrollment);
+        for name in self.of_enrollment(enrollment) {
+            self.remove(&name);
+        }
     }
 
     pub(super) fn clear(&mut self) {
-        self.known.clear();
+        *self = Self { asked: self.asked, ..Self::default() };
     }
 }
 
@@ -131,21 +149,27 @@ mod tests {
                 force: false,
                 csr: None,
             });
-            devices.bound();
+            devices.bound(name);
             devices.known.len()
         };
         let most = CAPACITY_BYTES / (1 << 16);
-        for number in 0..1000 {
+        for number in 0..400 {
             register("first");
             let known = register(&number.to_string());
             assert!(known <= most, "{known}");
         }
-        assert!(devices.known.contains_key("first") && devices.known.contains_key("999"));
+        assert!(devices.known.contains_key("first") && devices.known.contains_key("399"));
         assert!(!devices.known.contains_key("100"));
-        for number in 0..10_000 {
+        for number in 0..20_000 {
             devices.of(&number.to_string(), &factory);
-            devices.bound();
+            devices.bound(&number.to_string());
         }
         assert!(devices.known.len() <= CAPACITY_BYTES / OVERHEAD);
+        // What is counted is what there is.
+        assert_eq!(devices.bytes, devices.known.values().map(|known| known.bytes).sum::<usize>());
+        assert!(devices.by_age.values().all(|key| devices.known.contains_key(key)));
+        assert_eq!(devices.by_age.len(), devices.known.len());
+        devices.forget(&factory);
+        assert_eq!((devices.bytes, devices.known.len(), devices.by_age.len()), (0, 0, 0));
     }
 }

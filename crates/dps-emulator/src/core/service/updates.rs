@@ -41,7 +41,7 @@ impl Service {
             answer.insert(updates.agent_etag, etag);
             answer.extend(update.filter(|_| !device.updated).map(|it| ("updateMetadata", it)));
         }
-        self.devices.bound();
+        self.devices.bound(who.registration_id.as_str());
         Reply::ok(200, &to_json(&answer)).tracked(self.guids.next())
     }
 }

@@ -144,7 +144,7 @@ impl Service {
     ) -> (Reply, Option<u64>) {
         let known = self.devices.get_mut(device.registration_id.as_str());
         let reported = known.map(|known| known.twin.report(patch));
-        self.devices.bound();
+        self.devices.bound(device.registration_id.as_str());
         match reported.unwrap_or_else(|| Err(ServiceError::not_found())) {
             Ok(version) => (Reply::empty(204), Some(version)),
             Err(error) => (self.refuse(now, &error), None),

@@ -9,6 +9,7 @@ use std::{
     error::Error,
     fs,
     io::{BufRead as _, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -56,7 +57,7 @@ struct Figures {
 }
 
 /// Prints the table.
-pub(crate) fn run(dps: &str) -> Result {
+pub(crate) fn run(dps: &Path) -> Result {
     let runtime = tokio::runtime::Runtime::new()?;
     let bare = Server::start(Command::new(std::env::current_exe()?).args(["load", BARE_SERVER]))?;
     let emulator = Server::start(&mut emulator(dps)?)?;
@@ -77,7 +78,7 @@ pub(crate) fn run(dps: &str) -> Result {
             }
         }
     }
-    let reference = best[0].as_ref().map_or(0.0, |figures| figures.per_second);
+    let reference = best.first().and_then(Option::as_ref).map_or(0.0, |figures| figures.per_second);
     for ((name, _), figures) in loads.iter().zip(best.iter().flatten()) {
         let Figures { per_second, cpu } = figures;
         let ratio = per_second / reference;
@@ -95,7 +96,7 @@ pub(crate) fn run(dps: &str) -> Result {
 }
 
 /// The command that serves without a bound on connections that matters here, at once.
-fn emulator(dps: &str) -> Result<Command> {
+fn emulator(dps: &Path) -> Result<Command> {
     let folder = std::env::temp_dir().join(format!("dps-load-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let config = folder.join("emulator.toml");
@@ -126,7 +127,7 @@ impl Server {
         BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
         let ready: serde_json::Value = serde_json::from_str(&line)?;
         let mut roots = RootCertStore::empty();
-        let ca = ready["caFile"].as_str().ok_or("no CA")?;
+        let ca = ready.get("caFile").and_then(|ca| ca.as_str()).ok_or("no CA")?;
         roots.add(CertificateDer::from_pem_slice(&fs::read(ca)?)?)?;
         let mut config =
             ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
@@ -136,7 +137,11 @@ impl Server {
 
     fn port(&self, act: Act) -> u16 {
         let name = if act == Act::Http { "httpsPort" } else { "mqttPort" };
-        self.ready[name].as_u64().and_then(|port| port.try_into().ok()).unwrap_or(0)
+        self.ready
+            .get(name)
+            .and_then(|port| port.as_u64())
+            .and_then(|port| port.try_into().ok())
+            .unwrap_or(0)
     }
 
     /// Has every device do this once, all beginning at the same time.
@@ -175,7 +180,9 @@ impl Server {
         if act == Act::Bare {
             return Ok(vec![0]);
         }
-        let text = |name: &str| self.ready[name].as_str().ok_or("not in the ready line");
+        let text = |name: &str| {
+            self.ready.get(name).and_then(|it| it.as_str()).ok_or("not in the ready line")
+        };
         let (id_scope, key) = (text("idScope")?.parse()?, text("groupKey")?.parse::<GroupKey>()?);
         let name = format!("device-{number}");
         let id = name.parse()?;
@@ -311,7 +318,7 @@ pub(crate) fn bare_server() -> Result {
                 let Ok(mut tls) = acceptor.accept(tcp).await else { return };
                 let mut byte = [0];
                 if tls.read_exact(&mut byte).await.is_ok() && tls.write_all(&byte).await.is_ok() {
-                    tls.read(&mut byte).await.ok();
+                    tls.read_exact(&mut byte).await.ok();
                 }
             });
         }

@@ -32,17 +32,19 @@ const DEVICE: &str = "bench-1";
 const FEATURES: [&str; 3] = ["csr", "pkcs11", "tpm"];
 
 /// Prints the table; arguments name transports, none means all. `sizes` prints what the features for identities add
-/// instead.
+/// instead, `load` how many devices the emulator serves.
 fn main() -> Result {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["load", load::BARE_SERVER] => return load::bare_server(),
-        ["load", dps] => return load::run(dps),
-        _ => {}
+    if arguments == ["load", load::BARE_SERVER] {
+        return load::bare_server();
     }
     // The folder of the programs that cargo builds is two above this one's.
     let this = std::env::current_exe()?;
     let target = this.parent().and_then(Path::parent).ok_or("no target folder")?.to_owned();
+    if arguments == ["load"] {
+        cargo(&["build", "--release", "--locked", "--package", "dps-cli"])?;
+        return load::run(&target.join("release/dps"));
+    }
     let folder = target.join("bench");
     fs::create_dir_all(&folder)?;
     if arguments == ["sizes"] {

@@ -28,8 +28,10 @@ pub(crate) fn soak(shell: &Shell, arguments: &[String]) -> Result {
     Ok(soak.args(arguments.iter().filter(|argument| *argument != "--release")).run()?)
 }
 
-/// What one registration costs a device: round trips, bytes, CPU and memory. Arguments name transports.
+/// What one registration costs a device: round trips, bytes, CPU and memory. Arguments name transports; `load` tells how
+/// many devices the emulator serves, and is built for speed.
 pub(crate) fn bench(shell: &Shell, arguments: &[String]) -> Result {
-    let run = cargo(shell, "run --locked --package dps-conformance --bin bench --");
-    Ok(run.args(arguments).run()?)
+    let profile = if arguments.iter().any(|it| it == "load") { "load" } else { "dev" };
+    let run = cargo(shell, "run --locked --package dps-conformance --bin bench");
+    Ok(run.args(["--profile", profile, "--"]).args(arguments).run()?)
 }

@@ -16,7 +16,7 @@ use crate::{
 const NOT_HERE: &[&str] = &["ci", "test", "bench"];
 
 /// They wait for sockets, downloads and clocks, or build in a folder of their own: time for the other lane to compile.
-const SECOND_LANE: &[&str] = &["dist", "peers", "fuzz", "faults", "soak"];
+const SECOND_LANE: &[&str] = &["dist", "installs", "peers", "fuzz", "faults", "soak"];
 
 /// A task that says nothing for so long hangs.
 const SILENCE: Duration = Duration::from_secs(15 * 60);

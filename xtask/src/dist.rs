@@ -3,18 +3,24 @@
 //! - `dps`, a static program for Linux on x86_64, which needs nothing of the system
 //! - an archive with its manual pages, completions and units for systemd, and a Debian package of the same
 //! - an image of the program alone
+//! - a wheel for Python and a package for npm, which bring it to tests
 //! - `SHA256SUMS`
 //!
 //! The same commit and the same compiler give the same bytes: every file has the time of the commit.
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use xshell::{Shell, cmd};
 
 use crate::{
     image, packages,
-    process::{Result, cargo, in_ci, metadata},
+    process::{Result, cargo, in_ci, metadata, without_xtask},
 };
+
+/// Programs that this needs, and the Debian packages that have them.
+const NEEDS: &[(&str, &str)] =
+    &[("musl-gcc", "musl-tools"), ("python3", "python3-venv"), ("node", "nodejs"), ("npm", "npm")];
 
 const TARGET: &str = "x86_64-unknown-linux-musl";
 
@@ -82,8 +88,6 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
     shell.remove_path(&dist.folder)?;
     shell.create_dir(&dist.folder)?;
     build(shell, &dist.program())?;
-    // Not before: it would have what is written in C compiled anew.
-    let _time = shell.push_env("SOURCE_DATE_EPOCH", &dist.time);
     let root = dist.folder.join("root");
     lay_out(shell, &dist, &root)?;
     let name = format!("dps-{}", dist.version);
@@ -91,7 +95,10 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
     let rename = format!("--transform=s,^\\.,{name},");
     dist.tar(shell, &root.join("usr"), &archive, &["--gzip", &rename])?;
     debian(shell, &dist, &root)?;
+    shell.remove_path(&root)?;
     image::make(shell, &dist)?;
+    wheel(shell, &dist)?;
+    npm(shell, &dist)?;
     let _there = shell.push_dir(&dist.folder);
     shell.remove_path("root")?;
     let files = shell.read_dir(".")?.into_iter().filter(|file| file.is_file());
@@ -103,14 +110,14 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
 
 /// Builds the program and looks whether it is static.
 fn build(shell: &Shell, program: &Path) -> Result {
+    if let Some(why) = packages::missing(shell, NEEDS)? {
+        return Err(why.into());
+    }
     if in_ci() {
-        packages::install_missing(shell, "musl-tools")?;
         cmd!(shell, "rustup target add {TARGET}").run()?;
     }
     let build = cargo(shell, "build --release --locked --package dps-cli").envs(variables());
-    build.run().map_err(|error| {
-        format!("{error}; it needs `rustup target add {TARGET}` and musl-gcc (Debian: musl-tools)")
-    })?;
+    build.run().map_err(|error| format!("{error}; it needs `rustup target add {TARGET}`"))?;
     let built = metadata()?.target_directory.join(TARGET).join("release/dps");
     shell.copy_file(built, program)?;
     let libraries = cmd!(shell, "ldd {program}").ignore_status();
@@ -172,5 +179,38 @@ fn debian(shell: &Shell, dist: &Dist, root: &Path) -> Result {
     let package = dist.folder.join(format!("dps_{}_amd64.deb", dist.version));
     // Who packs it may have a umask of their own.
     cmd!(shell, "chmod --recursive u=rwX,go=rX {root}").run()?;
-    Ok(cmd!(shell, "dpkg-deb --root-owner-group --build {root} {package}").run()?)
+    let build = cmd!(shell, "dpkg-deb --root-owner-group --build {root} {package}");
+    Ok(build.env("SOURCE_DATE_EPOCH", time).run()?)
+}
+
+/// A wheel by maturin, which takes the program as it was built: with the same variables nothing is built again.
+fn wheel(shell: &Shell, dist: &Dist) -> Result {
+    let (folder, target) = (&dist.folder, metadata()?.target_directory);
+    let tools = target.join("maturin");
+    cmd!(shell, "python3 -m venv {tools}").run()?;
+    cmd!(shell, "{tools}/bin/pip install --quiet maturin>=1.9,<2").run()?;
+    let maturin = cmd!(shell, "{tools}/bin/maturin build --release --locked --target {TARGET}");
+    // A static program runs with every C library.
+    let maturin = maturin.args(["--compatibility", "manylinux2014", "musllinux_1_1"]);
+    let maturin = without_xtask(maturin.arg("--out").arg(folder).arg("--target-dir").arg(target));
+    let _there = shell.push_dir("packages/python");
+    Ok(maturin.envs(variables()).run()?)
+}
+
+fn npm(shell: &Shell, dist: &Dist) -> Result {
+    let package: Value = serde_json::from_str(&shell.read_file("packages/npm/package.json")?)?;
+    let version = package.get("version").and_then(Value::as_str);
+    dist.is_of_this_version("packages/npm/package.json", version)?;
+    let folder = dist.folder.join("root");
+    shell.create_dir(folder.join("bin"))?;
+    shell.copy_file(dist.program(), folder.join("bin/dps"))?;
+    for file in shell.read_dir("packages/npm")?.iter().filter(|file| file.is_file()) {
+        shell.copy_file(file, &folder)?;
+    }
+    for license in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        shell.copy_file(license, &folder)?;
+    }
+    let out = &dist.folder;
+    let _there = shell.push_dir(folder);
+    Ok(cmd!(shell, "npm pack --silent --pack-destination {out}").run()?)
 }

@@ -6,9 +6,11 @@
 mod ci;
 mod deps;
 mod dist;
+mod document;
 mod features;
 mod fuzz;
 mod image;
+mod installs;
 mod licenses;
 mod no_std;
 mod package;
@@ -45,9 +47,14 @@ const TASKS: &[(&str, &str, Run)] = &[
     ("package", "each crate is packaged whole, with its metadata", package::run),
     ("requirements", "which tests hold which requirement; none is without", requirements::run),
     ("dist", "what people without Rust install, in target/dist", dist::run),
+    (
+        "installs",
+        "what dist has made, installed into empty places, registers devices",
+        installs::run,
+    ),
     ("no-std", "the state machine builds without std", no_std::run),
     ("features", "every combination of features, and what none may pull in", features::run),
-    ("readme", "every command in README.md and docs/identity.md works", readme::run),
+    ("readme", "every command in README.md and the pages in docs/ works", readme::run),
     ("page", "the emulator's live page in a headless Chromium", page::run),
     ("peers", "unmodified SDKs, all or those named, register against the emulator", peers::run),
     ("faults", "faults x steps x transports, drops, retry-after, random schedules", suite::faults),

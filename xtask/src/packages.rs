@@ -2,7 +2,7 @@
 
 use xshell::{Shell, cmd};
 
-use crate::process::Result;
+use crate::process::{Result, in_ci};
 
 /// What `cargo xtask test` needs: a software TPM, a software token, what makes keys in it that are not ours, what messages advise people to
 /// convert files with, and what renders manual pages.
@@ -10,14 +10,24 @@ const TESTS: &str =
     "swtpm softhsm2 openssh-client openssl tpm2-openssl libtss2-tcti-cmd0 socat groff-base";
 
 pub(crate) fn install_for_tests(shell: &Shell) -> Result {
-    install_missing(shell, TESTS)
+    let installed = |name: &&str| cmd!(shell, "dpkg --status {name}").quiet().read().is_ok();
+    let missing: Vec<&str> = TESTS.split(' ').filter(|name| !installed(name)).collect();
+    if missing.is_empty() { Ok(()) } else { install(shell, &missing) }
 }
 
-/// Installs those of the packages that are not there.
-pub(crate) fn install_missing(shell: &Shell, names: &str) -> Result {
-    let installed = |name: &&str| cmd!(shell, "dpkg --status {name}").quiet().read().is_ok();
-    let missing: Vec<&str> = names.split(' ').filter(|name| !installed(name)).collect();
-    if missing.is_empty() { Ok(()) } else { install(shell, &missing) }
+/// Which programs a machine lacks, of pairs with the package that has one. In CI they are installed, and a failure if they
+/// can't be; elsewhere what is missing is returned.
+pub(crate) fn missing<'a>(
+    shell: &Shell,
+    needs: impl IntoIterator<Item = &'a (&'a str, &'a str)>,
+) -> Result<Option<String>> {
+    let found = |program: &str| cmd!(shell, "sh -c 'command -v $0' {program}").read().is_ok();
+    let missing = needs.into_iter().filter(|(program, _)| !found(program));
+    match missing.map(|(_, package)| *package).collect::<Vec<_>>().as_slice() {
+        [] => Ok(None),
+        missing if in_ci() => install(shell, missing).map(|()| None),
+        missing => Ok(Some(format!("{} not installed", missing.join(", ")))),
+    }
 }
 
 /// Installs the packages.

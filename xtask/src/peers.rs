@@ -122,13 +122,9 @@ const FOREIGN_KEY: &str = "Zm9yZWlnbiBrZXkgZm9yIHRoZSBwZWVycyBvZiBkcHM=";
 /// What a machine lacks: programs, and ports that anyone may open. In CI it is installed, and a failure if it can't
 /// be; elsewhere the reason to skip is returned.
 fn missing(shell: &Shell, needs: &BTreeMap<String, String>, ports: &str) -> Result<Option<String>> {
-    let found = |program: &str| cmd!(shell, "sh -c 'command -v $0' {program}").read().is_ok();
-    let missing = needs.iter().filter(|(program, _)| !found(program));
-    let missing: Vec<&str> = missing.map(|(_, package)| package.as_str()).collect();
-    match missing.as_slice() {
-        [] => {}
-        missing if in_ci() => packages::install(shell, missing)?,
-        missing => return Ok(Some(format!("{} not installed", missing.join(", ")))),
+    let needs: Vec<(&str, &str)> = needs.iter().map(|(program, of)| (&**program, &**of)).collect();
+    if let Some(reason) = packages::missing(shell, &needs)? {
+        return Ok(Some(reason));
     }
     let mut ports = ports.split(' ').filter_map(|word| word.parse::<u16>().ok());
     match ports.find_map(|port| Some((port, TcpListener::bind(("127.0.0.1", port)).err()?))) {

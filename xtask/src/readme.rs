@@ -1,4 +1,4 @@
-//! `cargo xtask readme`: what README.md and docs/identity.md tell people to type works.
+//! `cargo xtask readme`: what README.md and the pages in docs/ tell people to type works.
 //!
 //! - Each fenced `sh` block is run from the root as one script that stops at its first failure. One that calls CI
 //!   itself (`cargo xtask TASK`) is not run, since it may be what runs this; its task has to exist.
@@ -6,42 +6,52 @@
 //!   what `.ci/run` runs.
 //!
 //! Each `sh` block of docs/identity.md is run in an empty folder, with the variables that the page names, and says `assigned`.
+//! Those of a page in docs/emulator are run in one folder, with the files that the page shows; the pages about packages are
+//! run by `cargo xtask installs`.
 //!
 //! The flags and exit codes that it names are held by a test of `dps-cli`, which knows them all.
-
-use std::time::Duration;
 
 use xshell::Shell;
 
 use crate::{
-    TASKS, dist, packages,
-    process::{Result, Running, build, in_ci, without_xtask},
+    TASKS, dist,
+    document::{self, Block, LIMIT, blocks},
+    installs, packages,
+    process::{Result, Running, all_of, build, in_ci, without_xtask},
 };
 
-/// Enough for the command that builds everything for release.
-const LIMIT: Duration = Duration::from_secs(20 * 60);
 const QUICK_START: &str = "Quick start";
 const CI: &str = "cargo xtask ";
 const RELEASE: &str = " --release ";
 
 pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
     let readme = shell.read_file("README.md")?;
-    let blocks = blocks(&readme)?;
+    let mut blocks = blocks(&readme)?;
+    blocks.retain(Block::is_script);
     quick_start(&blocks, &shell.read_file(".ci/run")?)?;
-    for (section, block) in blocks {
-        if calls_ci(block)? {
+    for Block { section, text, .. } in blocks {
+        if calls_ci(text)? {
             continue;
         }
-        let script = without_xtask(shell.cmd("sh").args(["-e", "-u", "-c", block]));
+        let script = without_xtask(shell.cmd("sh").args(["-e", "-u", "-c", text]));
         // In CI `cargo xtask dist` builds the same release.
-        let script = script.envs(dist::variables().filter(|_| in_ci() && block.contains(RELEASE)));
+        let script = script.envs(dist::variables().filter(|_| in_ci() && text.contains(RELEASE)));
         let output = Running::start(script)?.read(LIMIT)?;
         print!("{output}");
         if section == QUICK_START {
-            is_assigned(&output, block)?;
+            is_assigned(&output, text)?;
         }
     }
-    identity(shell)
+    if in_ci() {
+        packages::install_for_tests(shell)?;
+    }
+    let dps = build(shell, "dps", "cli")?;
+    let folder = dps.parent().ok_or("dps is in no folder")?.to_string_lossy().into_owned();
+    let path = [("PATH", &*format!("{folder}:{}", std::env::var("PATH")?))];
+    identity(shell, &path)?;
+    let mut pages = shell.read_dir("docs/emulator")?;
+    pages.retain(|page| !installs::PAGES.iter().any(|(other, _)| page.ends_with(other)));
+    all_of(pages.iter().map(|page| document::run(shell, &page.to_string_lossy(), &[], &path)))
 }
 
 fn is_assigned(output: &str, block: &str) -> Result<(), String> {
@@ -51,43 +61,18 @@ fn is_assigned(output: &str, block: &str) -> Result<(), String> {
     }
 }
 
-/// Ends what a block has left running, and keeps its exit code.
-const AT_THE_END: &str = "trap 'code=$?; trap : TERM; kill 0; exit $code' EXIT";
-
-fn identity(shell: &Shell) -> Result {
-    if in_ci() {
-        packages::install_for_tests(shell)?;
-    }
+fn identity(shell: &Shell, path: &[(&str, &str)]) -> Result {
     let page = shell.read_file("docs/identity.md")?;
     let variables = page.lines().find(|line| line.starts_with("export DPS_"));
     let variables = variables.ok_or("docs/identity.md names no variables")?;
-    let dps = build(shell, "dps", "cli")?;
-    let folder = dps.parent().ok_or("dps is in no folder")?.to_string_lossy().into_owned();
-    let path = format!("{folder}:{}", std::env::var("PATH")?);
-    for (_, block) in blocks(&page)? {
+    for Block { text, .. } in blocks(&page)?.into_iter().filter(Block::is_script) {
         let folder = shell.create_temp_dir()?;
         let _there = shell.push_dir(folder.path());
-        let script = format!("{AT_THE_END}\n{variables}\n{block}");
-        let script = shell.cmd("setsid").args(["-w", "sh", "-e", "-u", "-c", &script]);
-        let output = Running::start(script.env("PATH", &path))?.read(LIMIT)?;
+        let output = document::script(shell, &format!("{variables}\n{text}"), path)?;
         print!("{output}");
-        is_assigned(&output, block)?;
+        is_assigned(&output, text)?;
     }
     Ok(())
-}
-
-/// The `sh` blocks, each with the heading that it stands under.
-fn blocks(readme: &str) -> Result<Vec<(&str, &str)>, &'static str> {
-    let parts: Vec<&str> = readme.split("```").collect();
-    let (mut blocks, mut section) = (Vec::new(), "");
-    for pair in parts.chunks(2) {
-        section =
-            pair.first().and_then(|text| text.rsplit_once("\n## ")).map_or(section, |(_, s)| s);
-        if let Some(script) = pair.get(1).and_then(|block| block.strip_prefix("sh\n")) {
-            blocks.push((section.lines().next().unwrap_or_default(), script));
-        }
-    }
-    if parts.len().is_multiple_of(2) { Err("a code block is never closed") } else { Ok(blocks) }
 }
 
 /// Whether a block calls CI; its commands must be tasks that there are.
@@ -103,10 +88,10 @@ fn calls_ci(block: &str) -> Result<bool, String> {
 }
 
 /// Fails unless the quick start is a command that registers, and the one that CI runs first.
-fn quick_start(blocks: &[(&str, &str)], ci_run: &str) -> Result {
-    let quick = blocks.iter().filter(|(section, _)| *section == QUICK_START);
+fn quick_start(blocks: &[Block<'_>], ci_run: &str) -> Result {
+    let quick = blocks.iter().filter(|block| block.section == QUICK_START);
     let called = ci_run.lines().find(|line| line.starts_with("cargo "));
-    match quick.map(|(_, block)| block.trim()).collect::<Vec<_>>().as_slice() {
+    match quick.map(|block| block.text.trim()).collect::<Vec<_>>().as_slice() {
         [first, second]
             if !first.contains('\n') && !first.starts_with(CI) && called == Some(second) =>
         {
@@ -121,14 +106,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_know_their_section_and_an_open_one_is_an_error() {
-        let text = "# Title\n\n## Quick start\n```sh\nls\n```\ntext\n```rust\n## no\n```\n```sh\ndf\n```\n\n## B\n```sh\nb\n```\n";
-        let expected = [("Quick start", "ls\n"), ("Quick start", "df\n"), ("B", "b\n")];
-        assert_eq!(blocks(text).unwrap(), expected);
-        assert!(blocks("text\n```sh\nls\n").is_err());
-    }
-
-    #[test]
     fn a_block_is_run_unless_it_calls_ci_by_a_task_that_there_is() {
         assert_eq!(calls_ci("ls\n"), Ok(false));
         assert_eq!(calls_ci("cargo xtask test\n"), Ok(true));
@@ -141,7 +118,8 @@ mod tests {
     fn the_quick_start_is_two_commands_and_the_second_is_what_ci_runs() {
         let ci_run = "#!/usr/bin/env bash\nset -eu\ncargo xtask test\ncargo xtask ci\n";
         let passes = |first, second| {
-            quick_start(&[(QUICK_START, first), (QUICK_START, second)], ci_run).is_ok()
+            let page = format!("\n## Quick start\n```sh\n{first}```\n```sh\n{second}```\n");
+            quick_start(&blocks(&page).unwrap(), ci_run).is_ok()
         };
         assert!(passes("cargo run\n", "cargo xtask test\n"));
         assert!(!passes("ls\nls\n", "cargo xtask test\n"));

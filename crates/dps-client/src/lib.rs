@@ -125,7 +125,7 @@ pub mod pkcs11 {
     pub use dps_pkcs11::{Pin, PinProblem, Pkcs11Error, Pkcs11Key, Pkcs11Options, Pkcs11Uri};
 }
 
-/// The code in the READMEs compiles.
+/// The code in the READMEs and in a page for Rust compiles and runs.
 #[cfg(all(doctest, feature = "amqp", feature = "http", feature = "mqtt"))]
 mod readmes {
     #[doc = include_str!("../../../README.md")]
@@ -140,6 +140,9 @@ mod readmes {
     struct Connect;
     #[doc = include_str!("../../dps-emulator/README.md")]
     struct Emulator;
+    #[cfg(feature = "emulator")]
+    #[doc = include_str!("../../../docs/emulator/rust.md")]
+    struct EmulatorInTests;
     #[doc = include_str!("../../dps-http/README.md")]
     struct Http;
     #[doc = include_str!("../../dps-mqtt/README.md")]

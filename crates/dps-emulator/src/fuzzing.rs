@@ -18,7 +18,7 @@ use crate::{
     config::{Config, Limits},
     config_error::ConfigError,
     core::{
-        Caller, Clock, Core, Credential, Service,
+        Caller, Core, Credential, Service,
         events::{Recorder, Transport},
     },
     server::{self, Connection, Control, Peer, Stream},

@@ -47,6 +47,8 @@ fn what_is_fixed_is_the_same_each_run_and_as_documented() {
             let (_running, ready) = started(&arguments, &folder);
             assert!(page.contains(text(&ready, "groupKey")), "{ready}");
             assert!(page.contains(text(&ready, "idScope")), "{ready}");
+            let service = text(&ready, "serviceConnectionString").split_once("SharedAccessKey=");
+            assert!(page.contains(service.unwrap().1), "{ready}");
             authorities.push(fs::read_to_string(text(&ready, "caFile")).unwrap());
             let key = text(&ready, "caFile").replace(".pem", ".key");
             assert!(fs::read_to_string(&key).unwrap().contains("PRIVATE KEY"));

@@ -24,6 +24,16 @@ pub enum ClockSetting {
 impl ClockSetting {
     /// How far the clock can be from this machine's, in seconds: 100 years.
     pub const FARTHEST: f64 = 3_153_600_000.0;
+
+    fn refused(self, field: &str) -> ConfigError {
+        let given = match self {
+            Self::Ahead(seconds) | Self::Advance(seconds) => seconds.to_string(),
+            Self::At(time) => rfc3339(time),
+            Self::Frozen(frozen) => frozen.to_string(),
+        };
+        let reason = "the service's clock must be within 3153600000 seconds (100 years) of this machine's, and not before 1970";
+        ConfigError::new(field, reason).value(given.chars())
+    }
 }
 
 /// The clock of the service, which may be ahead of that of its devices or behind it, and may stand still.
@@ -64,18 +74,16 @@ impl Clock {
 
     /// Sets it; what is wrong with the setting is said under the name `field`.
     pub(crate) fn set(&self, field: &str, setting: ClockSetting) -> Result<(), ConfigError> {
-        let mut hands = self.hands();
-        *hands = hands.with(setting, machine()).ok_or_else(|| {
-            let given = match setting {
-                ClockSetting::Ahead(seconds) | ClockSetting::Advance(seconds) => {
-                    seconds.to_string()
-                }
-                ClockSetting::At(time) => rfc3339(time),
-                ClockSetting::Frozen(frozen) => frozen.to_string(),
-            };
-            let reason = "the service's clock must be within 3153600000 seconds (100 years) of this machine's, and not before 1970";
-            ConfigError::new(field, reason).value(given.chars())
-        })?;
+        self.set_each(&[(field, setting)])
+    }
+
+    /// As [`Self::set`] for several settings at one moment, one after the other: all of them or none.
+    pub(crate) fn set_each(&self, settings: &[(&str, ClockSetting)]) -> Result<(), ConfigError> {
+        let (mut hands, machine) = (self.hands(), machine());
+        let set = settings.iter().try_fold(*hands, |hands, (field, setting)| {
+            hands.with(*setting, machine).ok_or_else(|| setting.refused(field))
+        });
+        *hands = set?;
         Ok(())
     }
 

@@ -107,9 +107,9 @@ impl Shared {
     /// Puts the service back to what it was at the start: enrollments, what is known of devices, faults, the clock. The
     /// log of events goes on, connections stay open, and the authorities are those that devices trust already.
     pub(crate) fn reset(&self) -> Result<(), ConfigError> {
-        for setting in [ClockSetting::Frozen(false), ClockSetting::Ahead(self.start.clock_ahead)] {
-            self.core.clock().set("clock-ahead", setting)?;
-        }
+        let ahead = ClockSetting::Ahead(self.start.clock_ahead);
+        let settings = [("frozen", ClockSetting::Frozen(false)), ("clock-ahead", ahead)];
+        self.core.clock().set_each(&settings)?;
         let now = self.core.clock().now();
         self.core.service().reset(self.start.enrollments.clone(), *self.start.seed, now)?;
         self.script_connections(self.start.connection_faults.iter().copied());

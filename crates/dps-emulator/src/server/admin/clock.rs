@@ -38,7 +38,7 @@ pub(super) fn put(admin: &Admin, call: &Call<'_>) -> Result<Answer, Problem> {
             }
             _ => return Err(wrong("it is not known here; ahead, at, advance and frozen are")),
         };
-        settings.push((field, setting));
+        settings.push((field.as_str(), setting));
     }
     let moved = settings.iter().filter(|(_, s)| !matches!(s, ClockSetting::Frozen(_)));
     if settings.is_empty() || moved.count() > 1 {
@@ -47,9 +47,7 @@ pub(super) fn put(admin: &Admin, call: &Call<'_>) -> Result<Answer, Problem> {
     }
     // A clock that goes on, goes on from what it was set to.
     settings.sort_by_key(|(_, setting)| matches!(setting, ClockSetting::Frozen(_)));
-    for (field, setting) in settings {
-        admin.shared.core.clock().set(field, setting)?;
-    }
+    admin.shared.core.clock().set_each(&settings)?;
     get(admin, call)
 }
 

@@ -197,10 +197,14 @@ fn is_of(device: &Option<String>, line: &Line) -> bool {
     struct About<'a> {
         #[serde(borrow)]
         registration_id: Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        device_id: Option<Cow<'a, str>>,
     }
-    device.as_ref().is_none_or(|device| {
-        serde_json::from_str(line).is_ok_and(|About { registration_id }| {
-            registration_id.is_some_and(|id| id.eq_ignore_ascii_case(device))
-        })
-    })
+    let is_meant = |device: &String, about: About<'_>| {
+        let id = about.registration_id.or(about.device_id);
+        id.is_some_and(|id| id.eq_ignore_ascii_case(device))
+    };
+    device
+        .as_ref()
+        .is_none_or(|device| serde_json::from_str(line).is_ok_and(|about| is_meant(device, about)))
 }

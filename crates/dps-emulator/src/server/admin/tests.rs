@@ -16,7 +16,7 @@ use crate::{
     core::{
         Core, Service,
         clock::Clock,
-        events::{EventKind, Recorder},
+        events::{EventKind, Recorder, Transport},
     },
     server::Start,
     tls::Identity,
@@ -149,4 +149,27 @@ async fn a_stream_is_never_silent_for_long_tells_of_a_gap_and_ends_with_the_emul
     assert!(portions[0].starts_with(&format!("{gap}id: {kept}\ndata: {{")), "{:.200}", portions[0]);
     assert_eq!(portions.iter().filter(|portion| *portion == ":\n\n").count(), 2);
     assert!(portions.last().unwrap().contains("the last"));
+}
+
+#[tokio::test]
+async fn a_device_is_found_by_the_id_that_a_hub_refused() {
+    let (admin, _running) = admin(Limits::default());
+    let core = &admin.shared.core;
+    for (connection, device_id) in [(1, "Pump-9"), (2, "pump-90"), (3, "pump-9")] {
+        let refused = EventKind::HubRefused {
+            transport: Transport::Mqtt,
+            hub: "hub.localhost".into(),
+            device_id: device_id.into(),
+            method: crate::Method::None,
+            reason: "unknown".into(),
+        };
+        core.record(connection, refused);
+        core.record(connection, closed("pump-9"));
+    }
+    let end = End::At { end: core.log().len(), until: None };
+    let (device, stopping) = (Some("PUMP-9".to_owned()), admin.stopping.clone());
+    let text = read(Reader { log: core.log(), device, next: 0, end, stopping }).await.concat();
+    let found: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let connections: Vec<_> = found.iter().map(|event| event["connection"].as_u64()).collect();
+    assert_eq!(connections, [Some(1), Some(3)]);
 }

@@ -61,7 +61,7 @@ function kind(status) {
 }
 
 function step(event, text, bad, status) {
-  const { steps, status: shown, row } = device(event.registrationId);
+  const { steps, status: shown, row } = device(event.registrationId ?? event.deviceId);
   const line = element("li", undefined, { kind: bad ? "bad" : "" });
   const time = element("time", new Date(event.time).toLocaleTimeString([], { hour12: false }));
   time.dateTime = event.time;
@@ -103,6 +103,18 @@ function show(event) {
       step(event, `is answered ${event.status}${word}${code}${wait}${fault}`, bad, bad ? "refused" : event.registrationStatus);
       break;
     }
+    case "hub-connected":
+      step(event, `is connected to its hub ${event.hub} as ${event.deviceId}`, false);
+      break;
+    case "hub-refused":
+      step(event, `is refused by the hub ${event.hub}: ${event.reason}`, true);
+      break;
+    case "telemetry":
+      step(event, `sends a message of ${event.bodyBytes} bytes to its hub`, false);
+      break;
+    case "hub-request":
+      step(event, `asks its hub for ${event.operation}, and is answered ${event.statuses.join(", ")}`, event.statuses.some((status) => status >= 300));
+      break;
     case "closed":
       transports.delete(event.connection);
       break;

@@ -40,7 +40,7 @@ const TABLE: &[Row] = &[
 ];
 
 /// They add modules that look at no other feature: each is linted by itself and together with all others.
-const APART: &[&str] = &["csr", "emulator", "pkcs11", "tpm"];
+const APART: &[&str] = &["csr", "emulator", "hub", "pkcs11", "tpm"];
 
 /// Holds the table against `cargo tree`, and lints every combination of features of every crate in `crates/`.
 pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {

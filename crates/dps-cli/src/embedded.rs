@@ -52,6 +52,13 @@ pub(crate) async fn start(
     Ok(Embedded { emulator, config, registration_id })
 }
 
+/// Where it serves MQTT.
+pub(crate) fn mqtt_endpoint(emulator: &Emulator) -> Endpoint {
+    let port = emulator.mqtt_port();
+    // A name and a number: there is nothing that can fail to parse.
+    format!("localhost:{port}").parse().unwrap_or_default()
+}
+
 /// The port for a transport; `None` when the emulator doesn't serve it.
 fn port(emulator: &Emulator, transport: Transport) -> Option<u16> {
     match transport {

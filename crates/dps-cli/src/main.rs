@@ -5,6 +5,7 @@ mod advice;
 mod cert;
 mod cli;
 mod clock;
+mod connect;
 mod credential;
 mod derive_key;
 mod embedded;

@@ -16,6 +16,7 @@ use dps_emulator::Emulator;
 
 use crate::{
     advice::Advice,
+    connect,
     credential::{self, Credential, KeyPlace},
     embedded,
     files::{Deadline, Source},
@@ -50,6 +51,7 @@ Exit codes:
     7 rejected for now: the same command can succeed later
     8 credential: the TPM or the token failed or can't be used
     9 assigned, without the certificate that was asked for
+   10 assigned, and not connected to its hub
   130 cancelled by SIGINT (Ctrl-C)
   143 cancelled by SIGTERM
     1 anything else, like standard output that can't be written
@@ -98,6 +100,12 @@ pub(crate) struct Arguments {
     /// Folder for a certificate that the service issues: asks for one with a key of its own, and stores both
     #[arg(long, value_name = "DIR")]
     request_certificate: Option<String>,
+    /// Connects the assigned device to its hub, by MQTT (over WebSocket for mqtt-ws and amqp-ws), and says what that met
+    #[arg(long)]
+    connect: bool,
+    /// Where the hub is; without it the hub's own name, or the emulator for a name under localhost
+    #[arg(long, value_name = "HOST[:PORT]")]
+    hub_endpoint: Option<String>,
     #[command(flatten)]
     registration: Registration,
 }
@@ -164,12 +172,14 @@ pub(crate) struct Plan {
     folder: Option<CertificateFolder>,
     /// Whether the one that is there is renewed, and is the credential if none is given.
     renews: bool,
+    /// Whether the device connects to its hub, and where that is if it was said.
+    connects: Option<Option<Endpoint>>,
 }
 
 impl Plan {
     /// To ask for a new certificate in place of the one in this folder.
     pub(crate) fn renew(folder: CertificateFolder) -> Self {
-        Self { is_emulated: false, folder: Some(folder), renews: true }
+        Self { folder: Some(folder), renews: true, ..Self::default() }
     }
 
     /// The folder whose certificate is renewed.
@@ -184,6 +194,7 @@ struct Prepared {
     credentials: usize,
     request: RegistrationRequest,
     order: Option<Order>,
+    hub: Option<connect::Plan>,
     time: Time,
     /// Serves for as long as it is kept.
     _emulator: Option<Emulator>,
@@ -254,7 +265,7 @@ async fn session(
         () = interrupts.next() => Err(Error::Cancelled),
         prepared = registration.prepare(plan, transport, progress, &mut context) => prepared,
     };
-    let Prepared { client, credentials, request, order, time, _emulator } = match prepared {
+    let Prepared { client, credentials, request, order, hub, time, _emulator } = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return reporter.failed(&error, &context),
     };
@@ -275,6 +286,19 @@ async fn session(
     let code = match outcome {
         Ok(registered) => {
             let certificate = order.map(|order| order.fulfil(&registration_id, &registered));
+            let hub = match hub {
+                None => None,
+                Some(hub) => {
+                    let left = time.left.saturating_sub(progress.elapsed());
+                    tokio::select! {
+                        biased;
+                        () = interrupts.next() => {
+                            return reporter.failed(&Error::Cancelled, &context);
+                        }
+                        met = hub.carry_out(&registration_id, &registered, left) => Some(met),
+                    }
+                }
+            };
             let success = Success {
                 registration_id,
                 transport,
@@ -282,6 +306,7 @@ async fn session(
                 credentials,
                 elapsed,
                 certificate,
+                hub,
             };
             reporter.succeeded(&success)
         }
@@ -321,7 +346,13 @@ impl Arguments {
             CertificateFolder::open(&given.text).map_err(|error| named(given.from, "", error))
         });
         let is_emulated = self.is_emulated()?;
-        Ok(Plan { is_emulated, folder: folder.transpose()?, renews: false })
+        let endpoint = given::HUB_ENDPOINT.find(self.hub_endpoint.as_ref())?;
+        let endpoint = endpoint.map(|given| given.parse::<Endpoint>()).transpose()?;
+        let connects = given::CONNECT.is_on(self.connect)?.then_some(endpoint);
+        if self.hub_endpoint.is_some() && connects.is_none() {
+            return Err(wrong(given::HUB_ENDPOINT.flag, "", "it needs --connect too"));
+        }
+        Ok(Plan { is_emulated, folder: folder.transpose()?, renews: false, connects })
     }
 
     fn is_emulated(&self) -> Result<bool, Error> {
@@ -385,6 +416,7 @@ impl Registration {
         let mut settings = Settings::default();
         let request_key = self.credential.aside(deadline, credential::Flags::request_key).await?;
         let mut others = Vec::new();
+        let mut tpm = None;
         let (mut config, registration_id, emulator) = if plan.is_emulated {
             let (id_scope, registration_id) = self.device.find()?;
             settings.poll_floor = embedded::POLL_FLOOR;
@@ -408,6 +440,9 @@ impl Registration {
                 (None, Some(Credential::Tpm(tpm))) => tpm.keys().await?.registration_id()?,
                 (id, _) => id.map_or_else(|| self.device.require().map(|(_, id)| id), Ok)?,
             };
+            if let Some(Credential::Tpm(own)) = credentials.first() {
+                tpm = Some(own.clone());
+            }
             context.registration_id = Some(id.to_string());
             let config;
             let key = request_key.as_ref();
@@ -436,9 +471,18 @@ impl Registration {
         settings.registration_timeout = time.left;
         settings.poll_floor = poll_floor.unwrap_or(settings.poll_floor);
         let credentials = others.len() + 1;
+        let hub = plan.connects.map(|endpoint| {
+            let own = tpm.map_or_else(
+                || config.attestation.clone(),
+                |tpm| Attestation::from_signer(tpm.stored_key()),
+            );
+            let attestations = [own].into_iter().chain(others.iter().cloned()).collect();
+            let embedded = emulator.as_ref().map(embedded::mqtt_endpoint);
+            connect::Plan::new(config.clone(), attestations, transport, endpoint, embedded)
+        });
         let client = client_with_fallback(transport, config, others, settings)?;
         client.observe(progress.observer());
-        Ok(Prepared { client, credentials, request, order, time, _emulator: emulator })
+        Ok(Prepared { client, credentials, request, order, hub, time, _emulator: emulator })
     }
 
     /// The endpoint, when one was given that is one.

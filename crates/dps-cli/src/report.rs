@@ -16,7 +16,9 @@ use serde_json::value::RawValue;
 
 use crate::{
     advice::Advice,
-    clock, interrupt,
+    clock,
+    connect::Met,
+    interrupt,
     issue::{Delivery, NextTry},
     output::{self, print},
     style::{Color, Style},
@@ -51,6 +53,8 @@ pub(crate) struct Success {
     pub(crate) elapsed: Duration,
     /// What became of the certificate, if one was asked for.
     pub(crate) certificate: Option<Delivery>,
+    /// What the first connection to the hub met, if it was asked for.
+    pub(crate) hub: Option<Met>,
 }
 
 #[derive(Serialize)]
@@ -71,6 +75,8 @@ struct SuccessJson<'a> {
     elapsed_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate: Option<&'a Delivery>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hub: Option<&'a Met>,
 }
 
 #[derive(Serialize)]
@@ -109,18 +115,24 @@ impl Reporter {
     }
 
     /// The result on standard output. The exit code is 0 unless it can't be written or a certificate that was asked for
-    /// is not there.
+    /// is not there, or the device not connected that was to be.
     pub(crate) fn succeeded(self, success: &Success) -> ExitCode {
         let text = if self.json { success.json() } else { success.lines() };
         let printed = print(&text);
-        let Some(failure) = success.certificate.as_ref().and_then(Delivery::failure) else {
-            return printed;
-        };
-        if !self.json {
-            let word = Style::of(&io::stderr()).paint(Color::Red, "error:");
-            output::note(&format!("{word} {}\n", Printable::whole(&failure)));
-        }
-        if printed == ExitCode::SUCCESS { ExitCode::from(NO_CERTIFICATE) } else { printed }
+        let hub = success.registered.assigned_hub.as_str();
+        let failures = [
+            (NO_CERTIFICATE, success.certificate.as_ref().and_then(Delivery::failure)),
+            (NOT_CONNECTED, success.hub.as_ref().and_then(|met| met.failure(hub))),
+        ];
+        let failures = failures.into_iter().filter_map(|(code, why)| Some((code, why?)));
+        failures.fold(printed, |so_far, (code, failure)| {
+            if !self.json {
+                let word = Style::of(&io::stderr()).paint(Color::Red, "error:");
+                let failure = secret::masked(&failure);
+                output::note(&format!("{word} {}\n", Printable::whole(failure.as_ref())));
+            }
+            if so_far == ExitCode::SUCCESS { ExitCode::from(code) } else { so_far }
+        })
     }
 
     /// The failure: as JSON on standard output, or for people on standard error.
@@ -136,6 +148,9 @@ impl Reporter {
 
 /// The exit code of a device that is assigned, without the certificate that was asked for.
 const NO_CERTIFICATE: u8 = 9;
+
+/// The exit code of a device that is assigned, and not connected to its hub, though that was asked for.
+const NOT_CONNECTED: u8 = 10;
 
 /// What scripts go by.
 fn exit_code(error: &Error) -> u8 {
@@ -215,6 +230,7 @@ impl Success {
             credential: (self.credentials > 1).then_some(registered.credential + 1),
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             certificate: certificate.as_ref(),
+            hub: self.hub.as_ref(),
         })
     }
 
@@ -243,6 +259,9 @@ impl Success {
         }
         for (name, value) in certificate.iter().flat_map(Delivery::rows) {
             let _ = writeln!(text, "  {name:<10} {}", Printable::whole(value));
+        }
+        if let Some(connected) = self.hub.as_ref().and_then(Met::row) {
+            let _ = writeln!(text, "  connected  {}", Printable::whole(&connected));
         }
         text
     }

@@ -94,6 +94,8 @@ pub use dps_attestation::{
 pub use dps_connect::{ApiVersion, Carrier, Config, Endpoint, NoProxy, Proxy, ProxyChoice, Roots};
 #[cfg(feature = "http")]
 pub use dps_http::HttpTransport;
+#[cfg(feature = "hub")]
+pub use dps_mqtt::{HubConfig, HubConnection};
 #[cfg(feature = "mqtt")]
 pub use dps_mqtt::{MqttConfig, MqttTransport};
 #[doc(hidden)]

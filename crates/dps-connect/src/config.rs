@@ -148,13 +148,45 @@ impl Config {
         registration_id: &RegistrationId,
         progress: &Progress,
     ) -> Result<Option<SasToken>, Error> {
+        self.signed(Resource::Registration(registration_id), progress).await
+    }
+
+    /// The same for the device's hub.
+    ///
+    /// # Errors
+    /// As for [`sas_token`](Self::sas_token).
+    ///
+    /// # Cancel safety
+    /// As for [`sas_token`](Self::sas_token).
+    #[doc(hidden)]
+    pub async fn hub_token(
+        &self,
+        hub: &str,
+        device_id: &str,
+        progress: &Progress,
+    ) -> Result<Option<SasToken>, Error> {
+        self.signed(Resource::Hub { hub, device_id }, progress).await
+    }
+
+    async fn signed(
+        &self,
+        resource: Resource<'_>,
+        progress: &Progress,
+    ) -> Result<Option<SasToken>, Error> {
         let Some(signer) = self.attestation.sas_signer() else { return Ok(None) };
         let expiry = self.sas_expiry();
         let is_outside = matches!(self.attestation, Attestation::SasSigner(_));
         if is_outside {
             progress.enter(&Step::Signing);
         }
-        let token = SasToken::sign_with(signer, &self.id_scope, registration_id, expiry).await?;
+        let token = match resource {
+            Resource::Registration(id) => {
+                SasToken::sign_with(signer, &self.id_scope, id, expiry).await?
+            }
+            Resource::Hub { hub, device_id } => {
+                SasToken::sign_for_hub(signer, hub, device_id, expiry).await?
+            }
+        };
         if is_outside {
             progress.enter(&Step::Signed);
         }
@@ -192,6 +224,12 @@ impl Config {
             )
         })
     }
+}
+
+/// What a token is for.
+enum Resource<'a> {
+    Registration(&'a RegistrationId),
+    Hub { hub: &'a str, device_id: &'a str },
 }
 
 /// No error repeats the token's signature.

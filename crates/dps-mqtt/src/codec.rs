@@ -19,6 +19,8 @@ use rumqttc::{
     mqttbytes::{self, v4::Connect},
 };
 
+#[cfg(feature = "hub")]
+pub(crate) mod hub;
 pub mod reason;
 
 /// The port and the WebSocket subprotocol of MQTT.
@@ -58,16 +60,26 @@ pub fn connect(
         config.api_version,
         utf8_percent_encode(&config.user_agent, ENCODED)
     );
-    let mut connect = Connect::new(registration_id.as_str());
+    connect_as(out, registration_id.as_str(), user_name, keep_alive, password).map_err(|error| {
+        let reason = format!("CONNECT can't carry it: {error}");
+        ConfigurationError::new("user agent", &config.user_agent, &reason).into()
+    })
+}
+
+fn connect_as(
+    out: &mut BytesMut,
+    client_id: &str,
+    user_name: String,
+    keep_alive: u16,
+    password: Option<&str>,
+) -> Result<(), mqttbytes::Error> {
+    let mut connect = Connect::new(client_id);
     connect.keep_alive = keep_alive;
     match password {
         Some(token) => connect.set_credentials(user_name, Bytes::copy_from_slice(token.as_bytes())),
         None => connect.set_username(user_name),
     };
-    write(out, &Packet::Connect(connect)).map_err(|error| {
-        let reason = format!("CONNECT can't carry it: {error}");
-        ConfigurationError::new("user agent", &config.user_agent, &reason).into()
-    })
+    write(out, &Packet::Connect(connect))
 }
 
 /// Appends the packet that asks for the service's answers.

@@ -37,6 +37,10 @@ mod connection;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handler;
+#[cfg(feature = "hub")]
+mod hub;
 
 pub use config::MqttConfig;
 pub use handler::MqttTransport;
+#[cfg(feature = "hub")]
+pub use hub::{HubConfig, HubConnection};

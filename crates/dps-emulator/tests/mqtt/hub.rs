@@ -141,6 +141,7 @@ async fn a_device_is_let_in_by_the_hub_that_it_is_assigned_to_and_by_no_other() 
     let other: SymmetricKey = "YW5vdGhlciBkZXZpY2UncyBrZXk=".parse().unwrap();
     for (connect, code, says) in [
         (connect_to(HUB, "dev-1", Some(hub_token(HUB, "dev-1", &key()))), 5, "no device with"),
+        (connect_to(HUB, "PUMP", Some(hub_token(HUB, "PUMP", &key()))), 5, "no device with"),
         (
             connect_to("b.localhost", "pump", Some(hub_token("b.localhost", "pump", &key()))),
             5,

@@ -59,11 +59,14 @@ impl Service {
         device_id: &str,
     ) -> Result<(HubDevice, &Enrollment), NotAdmitted> {
         let mut elsewhere = None;
-        for device in self.devices.all() {
+        // Most often it is the registration id.
+        let named_so = self.devices.get(device_id).into_iter();
+        for device in named_so.chain(self.devices.all()) {
             let (Some(id), Some(assignment)) = (&device.device_id, &device.assignment) else {
                 continue;
             };
-            if !id.eq_ignore_ascii_case(device_id) {
+            // See <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-identity-registry#device-identity-properties>.
+            if id != device_id {
                 continue;
             }
             if assignment.hub.eq_ignore_ascii_case(hub)

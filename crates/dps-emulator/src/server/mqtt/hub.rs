@@ -68,7 +68,7 @@ impl Hub {
         connect: &Connect,
     ) -> Result<Self, Refused> {
         let device_id = percent_decode_str(name.device_id).decode_utf8_lossy();
-        if !connect.client_id.eq_ignore_ascii_case(&device_id) {
+        if *connect.client_id != *device_id {
             return Err(Refused(2, "the client id is not the device id".to_owned()));
         }
         let Some(api_version) = name.fields.get("api-version") else {

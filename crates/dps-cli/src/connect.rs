@@ -1,0 +1,179 @@
+//! The first connection of an assigned device to its hub: what it meets, and what to do about it.
+
+use std::time::Duration;
+
+use dps_client::{
+    Attestation, Carrier, Config, Endpoint, Error, HubConfig, HubConnection, Progress,
+    RegistrationId, RegistrationResult, Stage, Transport,
+};
+use serde::Serialize;
+
+use crate::given::wrong;
+
+/// How the hub is to be reached, decided before the registration but for the hub's name.
+pub(crate) struct Plan {
+    /// That of the registration.
+    config: Config,
+    /// One for each credential that was given: what proves the device at its hub.
+    attestations: Vec<Attestation>,
+    transport: Transport,
+    /// Where it is, if that was said.
+    given: Option<Endpoint>,
+    /// Where the emulator within this command serves MQTT.
+    embedded: Option<Endpoint>,
+}
+
+/// What the connection met.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Met {
+    status: Status,
+    endpoint: Option<String>,
+    /// What is wrong and what to do.
+    message: Option<String>,
+    retryable: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Status {
+    Connected,
+    /// By the hub itself.
+    Refused,
+    /// There was no connection, or it broke, or it took too long.
+    Unreachable,
+}
+
+impl Plan {
+    pub(crate) fn new(
+        config: Config,
+        attestations: Vec<Attestation>,
+        transport: Transport,
+        given: Option<Endpoint>,
+        embedded: Option<Endpoint>,
+    ) -> Self {
+        Self { config, attestations, transport, given, embedded }
+    }
+
+    /// Connects once, within this time, and ends the session.
+    pub(crate) async fn carry_out(
+        self,
+        id: &RegistrationId,
+        registered: &RegistrationResult,
+        time: Duration,
+    ) -> Met {
+        let hub = self.hub(registered);
+        let (hub, endpoint) = match hub {
+            Ok(hub) => hub,
+            Err(error) => return Met::failed(None, &error),
+        };
+        let progress = Progress::default();
+        let opening = HubConnection::open(&hub, id, &progress);
+        match tokio::time::timeout(time, opening).await {
+            Ok(Ok(connection)) => {
+                // The device is in: nobody waits for the end of the session for long.
+                let _ = tokio::time::timeout(time, connection.close()).await;
+                Met {
+                    status: Status::Connected,
+                    endpoint: Some(endpoint),
+                    message: None,
+                    retryable: false,
+                }
+            }
+            Ok(Err(error)) => Met::failed(Some(endpoint), &error),
+            Err(_) => Met {
+                status: Status::Unreachable,
+                endpoint: Some(endpoint),
+                message: Some(format!(
+                    "no answer came within {:.1} s; --timeout SECONDS allows more time",
+                    time.as_secs_f64()
+                )),
+                retryable: true,
+            },
+        }
+    }
+
+    fn hub(self, registered: &RegistrationResult) -> Result<(HubConfig, String), Error> {
+        let hub = registered.assigned_hub.as_str();
+        let carrier = match self.transport {
+            Transport::MqttWs | Transport::AmqpWs => Carrier::WebSocket,
+            _ => Carrier::Tls,
+        };
+        let is_local = hub.eq_ignore_ascii_case("localhost")
+            || hub.to_ascii_lowercase().ends_with(".localhost");
+        let Self { config, attestations, transport, given, embedded } = self;
+        let (endpoint, carrier) = match (given, embedded, transport) {
+            (Some(given), ..) => (given, carrier),
+            _ if !is_local => (hub.parse()?, carrier),
+            // An emulator serves its hubs where it serves MQTT: by the port of HTTPS, over WebSocket.
+            (_, Some(mqtt), Transport::Http | Transport::Amqp) => (mqtt, carrier),
+            (_, None, Transport::Amqp) => {
+                let reason =
+                    "give it: a hub with this name is served by an emulator, on its MQTT port";
+                return Err(wrong("--hub-endpoint", hub, reason));
+            }
+            (_, _, Transport::Http) => (config.endpoint.clone(), Carrier::WebSocket),
+            _ => (config.endpoint.clone(), carrier),
+        };
+        let mut connect = config;
+        connect.endpoint = endpoint.clone();
+        if let Some(attestation) = attestations.into_iter().nth(registered.credential) {
+            connect.attestation = attestation;
+        }
+        let mut config = HubConfig::new(connect, hub, registered.device_id.as_str());
+        config.carrier = carrier;
+        Ok((config, endpoint.to_string()))
+    }
+}
+
+impl Met {
+    fn failed(endpoint: Option<String>, error: &Error) -> Self {
+        let (status, what, to_do) = match error {
+            Error::Rejected(refusal) => {
+                let to_do = match refusal.status {
+                    401 => Some(NOT_AUTHORIZED),
+                    400 => Some("the device id may be another at the hub"),
+                    _ => Some("it is throttling or down: try again later"),
+                };
+                (Status::Refused, refusal.message.clone(), to_do.map(str::to_owned))
+            }
+            Error::Connection(failure) if failure.stage == Stage::Resolve => {
+                let to_do = "check the name at the enrollment, and the resolver; --hub-endpoint HOST:PORT names another place";
+                (Status::Unreachable, error.to_string(), Some(to_do.to_owned()))
+            }
+            error => {
+                let hint = error.hint();
+                (Status::Unreachable, error.to_string(), hint)
+            }
+        };
+        let message = match to_do {
+            Some(to_do) => format!("{what}; {to_do}"),
+            None => what,
+        };
+        Self { status, endpoint, message: Some(message), retryable: error.is_retryable() }
+    }
+
+    /// A row for people.
+    pub(crate) fn row(&self) -> Option<String> {
+        let endpoint = self.endpoint.as_deref().unwrap_or_default();
+        (self.status == Status::Connected).then(|| format!("by MQTT at {endpoint}"))
+    }
+
+    /// What is wrong, unless the hub has let the device in.
+    pub(crate) fn failure(&self, hub: &str) -> Option<String> {
+        let message = self.message.as_deref()?;
+        Some(match (self.status, &self.endpoint) {
+            (Status::Refused, _) => {
+                format!("the device is assigned, but its hub {hub} refused it: {message}")
+            }
+            (_, Some(endpoint)) => {
+                format!(
+                    "the device is assigned, but its hub {hub} can't be reached at {endpoint}: {message}"
+                )
+            }
+            (_, None) => format!("the device is assigned, but not connected: {message}"),
+        })
+    }
+}
+
+const NOT_AUTHORIZED: &str = "the hub does not know the device, has it disabled, or has another credential for it; look at the device there, or register it again with --force";

@@ -51,9 +51,9 @@ Ctrl-C or SIGTERM stops it, with exit code 0; 130 or 143 before it serves.
 A program that starts it as its child gives --stop-at-eof and a pipe as its
 standard input: nothing is left running then, even if that program crashes.
 
-Each flag but --group-key and --service-key has a variable named after it, like
-DPS_HTTPS_PORT for --https-port; where a flag may be repeated, commas separate
-the values.
+Each flag but --group-key and --service-key has a variable named after it,
+like DPS_HTTPS_PORT for --https-port; where a flag may be repeated, commas
+separate the values.
 
 Examples:
   # Any free ports; devices trust ca.pem.

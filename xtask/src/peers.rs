@@ -3,6 +3,7 @@
 //! Each peer has a folder in tests/peers with its pinned packages and a script that registers one device as a JSON
 //! file asks, and prints how it ended. To add a peer, write that folder and a table in tests/peers/peers.toml.
 
+mod service;
 #[path = "../../tests/src/swtpm.rs"]
 #[expect(
     dead_code,
@@ -44,6 +45,9 @@ struct Peer {
     ca_variable: String,
     #[serde(default)]
     tpm: bool,
+    #[serde(default)]
+    service: bool,
+    #[serde(default)]
     transports: Vec<String>,
     #[serde(default)]
     skips: BTreeMap<String, String>,
@@ -72,10 +76,11 @@ pub(crate) fn run(shell: &Shell, named: &[String]) -> Result {
             faults.extend(tpm::run(shell, &name, &peer, &folder)?);
             continue;
         }
-        for (family, device) in [("known", KNOWN), ("foreign", FOREIGN)] {
-            let make = cmd!(shell, "tests/peers/certificates.sh {folder} {family} {device}");
-            make.ignore_stderr().run()?;
+        if peer.service {
+            faults.extend(service::run(shell, &name, &peer, &folder)?);
+            continue;
         }
+        make_certificates(shell, &folder)?;
         if let Some(script) = &peer.hub {
             faults.extend(hub::run(shell, &name, &peer, script, &folder)?);
         }
@@ -91,6 +96,14 @@ pub(crate) fn run(shell: &Shell, named: &[String]) -> Result {
         }
     }
     none_of(&faults)
+}
+
+fn make_certificates(shell: &Shell, folder: &Path) -> Result {
+    for (family, device) in [("known", KNOWN), ("foreign", FOREIGN)] {
+        let make = cmd!(shell, "tests/peers/certificates.sh {folder} {family} {device}");
+        make.ignore_stderr().run()?;
+    }
+    Ok(())
 }
 
 /// Whether a peer can't show a case; says why.

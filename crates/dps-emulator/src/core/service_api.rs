@@ -142,7 +142,7 @@ impl Service {
         }
         check_api_version(request.api_version.as_deref())?;
         let body = request.body.clone()?;
-        if call.has_body() && !is_json(request.content_type) {
+        if call.has_body() && !body.is_empty() && !is_json(request.content_type) {
             return Err(ServiceError::no_json());
         }
         match call {

@@ -107,8 +107,9 @@ fn check_expiry(expiry: u64, now: u64) -> Result<(), String> {
     }
 }
 
-/// A host as URLs have it, without its port.
+/// A host as URLs have it, without its port; one client signs the scheme with it.
 fn without_port(host: &str) -> &str {
+    let host = host.strip_prefix("https://").unwrap_or(host).trim_end_matches('/');
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,

@@ -126,6 +126,8 @@ impl Service {
         let id = EnrollmentId::new(Kind::Group, group);
         self.check_etag(&id, None)?;
         let tables = ["registrations", "enrollmentGroups"];
+        // The newer api-versions have no body here.
+        let body = if body.is_empty() { br#"{"query":"*"}"# } else { body };
         let page = Page::read("deviceRegistration", &tables, request, body)?;
         let devices = self.devices_of(&id);
         let devices = devices.into_iter().filter(|device| *device > page.after);

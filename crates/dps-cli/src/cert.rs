@@ -62,6 +62,9 @@ Examples:
   dps cert renew certificate --id-scope 0ne00AABBCC \\
       --request-key 'pkcs11:token=dps;object=pump?pin-source=file:pin'
 
+  # By the hub that the device is assigned to.
+  dps cert renew certificate --hub north.azure-devices.net
+
   # For a timer.
   if dps cert needs-renewal certificate; then
       dps cert renew certificate --id-scope 0ne00AABBCC; fi";
@@ -107,6 +110,15 @@ pub(crate) struct Renew {
     /// The folder that the certificate is stored in
     #[arg(value_name = "DIR")]
     dir: String,
+    /// Has the hub issue it, over MQTT, in place of the service (a preview of IoT Hub); needs no ID scope
+    #[arg(long, value_name = "HOST")]
+    hub: Option<String>,
+    /// The device's id at the hub; the registration id without it
+    #[arg(long, value_name = "ID")]
+    device_id: Option<String>,
+    /// Where the hub is; its own name without it
+    #[arg(long, value_name = "HOST[:PORT]")]
+    hub_endpoint: Option<String>,
     #[command(flatten)]
     registration: Registration,
 }
@@ -117,9 +129,27 @@ pub(crate) fn run(command: &Command) -> ExitCode {
         Command::NeedsRenewal(needs_renewal) => {
             tell(needs_renewal.json, |json, now| needs_renewal.tell(json, now))
         }
-        Command::Renew(renew) => {
-            renew.registration.run(|| CertificateFolder::open(&renew.dir).map(Plan::renew))
-        }
+        Command::Renew(renew) => renew.registration.run(|| renew.plan()),
+    }
+}
+
+impl Renew {
+    fn plan(&self) -> Result<Plan, Error> {
+        let plan = CertificateFolder::open(&self.dir).map(Plan::renew)?;
+        let Some(hub) = given::HUB.find(self.hub.as_ref())? else {
+            let needless = [
+                (given::DEVICE_ID.flag, self.device_id.is_some()),
+                (given::HUB_ENDPOINT.flag, self.hub_endpoint.is_some()),
+            ];
+            return match needless.iter().find(|(_, is_given)| *is_given) {
+                Some((flag, _)) => Err(wrong(flag, "", "it needs --hub too")),
+                None => Ok(plan),
+            };
+        };
+        let device_id = given::DEVICE_ID.find(self.device_id.as_ref())?.map(|given| given.text);
+        let endpoint = given::HUB_ENDPOINT.find(self.hub_endpoint.as_ref())?;
+        let endpoint = endpoint.map(|given| given.parse()).transpose()?;
+        Ok(plan.at_hub(hub.text, device_id, endpoint))
     }
 }
 

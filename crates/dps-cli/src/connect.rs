@@ -8,7 +8,10 @@ use dps_client::{
 };
 use serde::Serialize;
 
-use crate::given::wrong;
+use crate::{
+    given::wrong,
+    issue::{Delivery, Order},
+};
 
 /// How the hub is to be reached, decided before the registration but for the hub's name.
 pub(crate) struct Plan {
@@ -62,7 +65,11 @@ impl Plan {
         registered: &RegistrationResult,
         time: Duration,
     ) -> Met {
-        let hub = self.hub(registered);
+        let hub = self.hub(
+            registered.assigned_hub.as_str(),
+            registered.device_id.as_str(),
+            registered.credential,
+        );
         let (hub, endpoint) = match hub {
             Ok(hub) => hub,
             Err(error) => return Met::failed(None, &error),
@@ -93,8 +100,29 @@ impl Plan {
         }
     }
 
-    fn hub(self, registered: &RegistrationResult) -> Result<(HubConfig, String), Error> {
-        let hub = registered.assigned_hub.as_str();
+    /// Has the hub issue a certificate, checks it and stores it.
+    pub(crate) async fn renew(
+        self,
+        hub: &str,
+        device_id: &str,
+        id: &RegistrationId,
+        order: Order,
+    ) -> Result<Delivery, Error> {
+        let (mut config, _) = self.hub(hub, device_id, 0)?;
+        config.for_certificate = true;
+        let csr = order.request(id)?;
+        let mut connection = HubConnection::open(&config, id, &Progress::default()).await?;
+        let issued = connection.issue_certificate(&csr).await?;
+        connection.close().await;
+        Ok(order.fulfil(id, &issued))
+    }
+
+    fn hub(
+        self,
+        hub: &str,
+        device_id: &str,
+        credential: usize,
+    ) -> Result<(HubConfig, String), Error> {
         let carrier = match self.transport {
             Transport::MqttWs | Transport::AmqpWs => Carrier::WebSocket,
             _ => Carrier::Tls,
@@ -117,10 +145,10 @@ impl Plan {
         };
         let mut connect = config;
         connect.endpoint = endpoint.clone();
-        if let Some(attestation) = attestations.into_iter().nth(registered.credential) {
+        if let Some(attestation) = attestations.into_iter().nth(credential) {
             connect.attestation = attestation;
         }
-        let mut config = HubConfig::new(connect, hub, registered.device_id.as_str());
+        let mut config = HubConfig::new(connect, hub, device_id);
         config.carrier = carrier;
         Ok((config, endpoint.to_string()))
     }

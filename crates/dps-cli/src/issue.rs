@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use dps_client::{
-    CertificateFolder, Error, IssuedCertificates, PreparedFolder, RegistrationId,
-    RegistrationRequest, RegistrationResult, RequestKey, StoredCertificate,
+    CertificateFolder, CertificateRequest, Error, IssuedCertificates, PreparedFolder,
+    RegistrationId, RegistrationRequest, RequestKey, StoredCertificate,
 };
 use serde::Serialize;
 
@@ -71,23 +71,28 @@ impl Order {
         &self,
         request: RegistrationRequest,
     ) -> Result<RegistrationRequest, Error> {
-        let csr = self.key.request(request.registration_id())?;
+        let csr = self.request(request.registration_id())?;
         Ok(request.certificate_request(csr))
     }
 
+    /// What asks for the certificate.
+    pub(crate) fn request(&self, id: &RegistrationId) -> Result<CertificateRequest, Error> {
+        self.key.request(id)
+    }
+
     /// Checks what came and stores it with the key. Whatever goes wrong, the device is assigned.
-    pub(crate) fn fulfil(self, id: &RegistrationId, registered: &RegistrationResult) -> Delivery {
+    pub(crate) fn fulfil(self, id: &RegistrationId, issued: &IssuedCertificates) -> Delivery {
         let renewed = self.renews.then(|| self.folder.clone());
-        let mut delivery = self.deliver(id, registered);
+        let mut delivery = self.deliver(id, issued);
         if delivery.message.is_some() {
             delivery.next_try = renewed.and_then(|folder| NextTry::of(&folder, None));
         }
         delivery
     }
 
-    fn deliver(self, id: &RegistrationId, registered: &RegistrationResult) -> Delivery {
+    fn deliver(self, id: &RegistrationId, issued: &IssuedCertificates) -> Delivery {
         let Self { folder, prepared, key, .. } = self;
-        let chain = match &registered.certificates {
+        let chain = match issued {
             IssuedCertificates::Issued(chain) => chain,
             IssuedCertificates::Unreadable { reason } => {
                 return Delivery::failed(Status::Refused, reason);
@@ -143,6 +148,15 @@ impl Delivery {
                 )
             }
         };
+        Some(match &self.next_try {
+            Some(next_try) => format!("{failure}; {}", next_try.words()),
+            None => failure,
+        })
+    }
+
+    /// The same of a certificate that a hub has issued.
+    pub(crate) fn failure_at_hub(&self) -> Option<String> {
+        let failure = format!("the certificate is not renewed: {}", self.message.as_deref()?);
         Some(match &self.next_try {
             Some(next_try) => format!("{failure}; {}", next_try.words()),
             None => failure,

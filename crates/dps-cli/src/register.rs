@@ -9,8 +9,8 @@ use std::{
 
 use dps_client::{
     Attestation, CertificateFolder, Client, Config, Endpoint, Error, IdScope, Json, NoProxy, Proxy,
-    ProxyChoice, RegistrationId, RegistrationRequest, Roots, Settings, Transport,
-    client_with_fallback,
+    ProxyChoice, RegistrationId, RegistrationRequest, Roots, Settings, Stage, TimeoutError,
+    TimeoutScope, Transport, client_with_fallback,
 };
 use dps_emulator::Emulator;
 
@@ -174,12 +174,24 @@ pub(crate) struct Plan {
     renews: bool,
     /// Whether the device connects to its hub, and where that is if it was said.
     connects: Option<Option<Endpoint>>,
+    /// The hub that renews it, in place of the service, and the device's id there.
+    hub: Option<(String, Option<String>)>,
 }
 
 impl Plan {
     /// To ask for a new certificate in place of the one in this folder.
     pub(crate) fn renew(folder: CertificateFolder) -> Self {
         Self { folder: Some(folder), renews: true, ..Self::default() }
+    }
+
+    /// To ask a hub for it, under this device id or else the registration id, at this place or else under its name.
+    pub(crate) fn at_hub(
+        self,
+        hub: String,
+        device_id: Option<String>,
+        endpoint: Option<Endpoint>,
+    ) -> Self {
+        Self { hub: Some((hub, device_id)), connects: Some(endpoint), ..self }
     }
 
     /// The folder whose certificate is renewed.
@@ -260,16 +272,37 @@ async fn session(
     mut interrupts: Interrupts,
 ) -> ExitCode {
     let transport = context.transport.unwrap_or(Transport::Http);
+    let renews_at = plan.hub.clone();
     let prepared = tokio::select! {
         biased;
         () = interrupts.next() => Err(Error::Cancelled),
         prepared = registration.prepare(plan, transport, progress, &mut context) => prepared,
     };
-    let Prepared { client, credentials, request, order, hub, time, _emulator } = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => return reporter.failed(&error, &context),
-    };
+    let Prepared { client, credentials, request, mut order, mut hub, time, _emulator } =
+        match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return reporter.failed(&error, &context),
+        };
     let registration_id = request.registration_id().clone();
+    if let Some((name, device_id)) = renews_at
+        && let (Some(hub), Some(order)) = (hub.take(), order.take())
+    {
+        let device_id = device_id.unwrap_or_else(|| registration_id.to_string());
+        context.endpoint = Some(name.clone());
+        let renewing = hub.renew(&name, &device_id, &registration_id, order);
+        let renewed = tokio::select! {
+            biased;
+            () = interrupts.next() => Err(Error::Cancelled),
+            renewed = tokio::time::timeout(time.left, renewing) => renewed.unwrap_or_else(|_| {
+                let stage = Stage::Register;
+                Err(TimeoutError::new(stage, TimeoutScope::Registration, time.whole).into())
+            }),
+        };
+        return match renewed {
+            Ok(delivery) => reporter.renewed(&registration_id, &name, &delivery),
+            Err(error) => reporter.failed(&error, &context),
+        };
+    }
     let mut registering = pin!(client.register(request));
     let outcome = tokio::select! {
         // Interrupts come first: a service that sends without end does not hide them.
@@ -285,7 +318,8 @@ async fn session(
     let elapsed = progress.elapsed();
     let code = match outcome {
         Ok(registered) => {
-            let certificate = order.map(|order| order.fulfil(&registration_id, &registered));
+            let certificate =
+                order.map(|order| order.fulfil(&registration_id, &registered.certificates));
             let hub = match hub {
                 None => None,
                 Some(hub) => {
@@ -352,7 +386,7 @@ impl Arguments {
         if self.hub_endpoint.is_some() && connects.is_none() {
             return Err(wrong(given::HUB_ENDPOINT.flag, "", "it needs --connect too"));
         }
-        Ok(Plan { is_emulated, folder: folder.transpose()?, renews: false, connects })
+        Ok(Plan { is_emulated, folder: folder.transpose()?, connects, ..Plan::default() })
     }
 
     fn is_emulated(&self) -> Result<bool, Error> {
@@ -424,9 +458,15 @@ impl Registration {
             (embedded.config, embedded.registration_id, Some(embedded.emulator))
         } else {
             let renewed = plan.renewed().map(Renewed::load).transpose()?;
-            let (id_scope, id) = match renewed.is_some() || self.credential.has_tpm()? {
-                true => self.device.require_id_scope()?,
-                false => self.device.require().map(|(id_scope, id)| (id_scope, Some(id)))?,
+            let (id_scope, id) = if plan.hub.is_some() {
+                // A hub has none.
+                let (id_scope, id) = self.device.find()?;
+                (id_scope.map_or_else(|| "0ne".parse(), Ok)?, id)
+            } else {
+                match renewed.is_some() || self.credential.has_tpm()? {
+                    true => self.device.require_id_scope()?,
+                    false => self.device.require().map(|(id_scope, id)| (id_scope, Some(id)))?,
+                }
             };
             let (credentials, id) = match renewed {
                 Some(renewed) => {

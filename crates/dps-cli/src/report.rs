@@ -80,6 +80,15 @@ struct SuccessJson<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RenewedJson<'a> {
+    status: &'static str,
+    registration_id: &'a str,
+    hub: &'a str,
+    certificate: &'a Delivery,
+}
+
+#[derive(Serialize)]
 struct FailureJson {
     error: ErrorJson,
 }
@@ -133,6 +142,33 @@ impl Reporter {
             }
             if so_far == ExitCode::SUCCESS { ExitCode::from(code) } else { so_far }
         })
+    }
+
+    /// What a hub has issued in place of a stored certificate. The exit code is 0 unless it could not be stored.
+    pub(crate) fn renewed(self, id: &RegistrationId, hub: &str, delivery: &Delivery) -> ExitCode {
+        let failure = delivery.failure_at_hub();
+        if self.json {
+            let status = if failure.is_none() { "renewed" } else { "notRenewed" };
+            let printed = json(&RenewedJson {
+                status,
+                registration_id: id.as_str(),
+                hub: &shown(hub),
+                certificate: delivery,
+            });
+            print(&printed);
+        } else if failure.is_none() {
+            let mut text = format!("renewed: {id} by {}\n", Printable::whole(hub));
+            for (name, value) in delivery.rows() {
+                let _ = writeln!(text, "  {name:<10} {}", Printable::whole(value));
+            }
+            print(&text);
+        }
+        let Some(failure) = failure else { return ExitCode::SUCCESS };
+        if !self.json {
+            let word = Style::of(&io::stderr()).paint(Color::Red, "error:");
+            output::note(&format!("{word} {}\n", Printable::whole(&failure)));
+        }
+        ExitCode::from(NO_CERTIFICATE)
     }
 
     /// The failure: as JSON on standard output, or for people on standard error.

@@ -10,7 +10,9 @@ use dps_connect::{
     internal::failure::{self, Peer},
 };
 use dps_state_machine::{
-    Error, Progress, ProtocolError, RegistrationId, RejectionError, Response, Stage,
+    CertificateRequest, Error, IssuedCertificates, Progress, ProtocolError, RegistrationId,
+    RejectionError, Response, Stage,
+    serde_json::{self, Value},
 };
 
 use crate::{
@@ -34,18 +36,30 @@ pub struct HubConfig {
     pub hub: String,
     /// The device's id there.
     pub device_id: String,
+    /// Whether a certificate will be asked for, which only a preview of the hub's interface has.
+    pub for_certificate: bool,
 }
 
 impl HubConfig {
     /// A hub that is reached over TLS.
     #[must_use]
     pub fn new(connect: Config, hub: impl Into<String>, device_id: impl Into<String>) -> Self {
-        Self { connect, carrier: Carrier::Tls, hub: hub.into(), device_id: device_id.into() }
+        Self {
+            connect,
+            carrier: Carrier::Tls,
+            hub: hub.into(),
+            device_id: device_id.into(),
+            for_certificate: false,
+        }
     }
 }
 
 /// A device that is connected to its hub. Dropping it closes the connection.
-pub struct HubConnection(Connection);
+pub struct HubConnection {
+    connection: Connection,
+    peer: Peer,
+    device_id: String,
+}
 
 impl HubConnection {
     /// Connects once. What bounds the time is the caller's; the progress tells how far it has come.
@@ -61,12 +75,14 @@ impl HubConnection {
         registration_id: &RegistrationId,
         progress: &Progress,
     ) -> Result<Self, Error> {
-        let HubConfig { connect, carrier, hub, device_id } = config;
+        let HubConfig { connect, carrier, hub, device_id, for_certificate } = config;
         connect.preflight(registration_id)?;
         let token = connect.hub_token(hub, device_id, progress).await?;
         let password = token.as_ref().map(|token| token.expose());
         let (agent, mut first) = (&connect.user_agent, BytesMut::new());
-        codec::hub::connect(&mut first, hub, device_id, agent, KEEP_ALIVE_SECONDS, password)?;
+        let keep_alive = KEEP_ALIVE_SECONDS;
+        let preview = *for_certificate;
+        codec::hub::connect(&mut first, hub, device_id, agent, keep_alive, password, preview)?;
         let peer = Peer::of(connect, PROTOCOL.port(*carrier))?;
         let connector = Connector::new(connect.clone())?;
         let io = match connector.open(&PROTOCOL, *carrier, progress).await? {
@@ -77,7 +93,9 @@ impl HubConnection {
             Connection::new(io, registration_id.clone(), KEEP_ALIVE_SECONDS, first);
         loop {
             match connection.next().await.map_err(|fault| error(&peer, fault))? {
-                Incoming::Accepted => return Ok(Self(connection)),
+                Incoming::Accepted => {
+                    return Ok(Self { connection, peer, device_id: device_id.clone() });
+                }
                 Incoming::Refused(refusal) => {
                     return Err(rejected(codec::refusal(refusal, STAGE)?));
                 }
@@ -88,7 +106,40 @@ impl HubConnection {
 
     /// Ends the session and closes the connection.
     pub async fn close(self) {
-        self.0.close().await;
+        self.connection.close().await;
+    }
+
+    /// Has the hub issue a certificate in place of the one that the device has. A hub accepts such a request first and
+    /// answers later: what bounds the time is the caller's.
+    ///
+    /// # Errors
+    /// [`Error::Rejected`] when the hub refuses it, and those of a connection.
+    ///
+    /// # Cancel safety
+    /// Dropping the future takes the connection's use away: drop it too. The hub may issue the certificate all the same.
+    pub async fn issue_certificate(
+        &mut self,
+        csr: &CertificateRequest,
+    ) -> Result<IssuedCertificates, Error> {
+        let packet_ids = [self.connection.packet_id(), self.connection.packet_id()];
+        codec::hub::issue(self.connection.outgoing(), &self.device_id, csr, packet_ids)?;
+        loop {
+            let incoming = self.connection.next().await;
+            match incoming.map_err(|fault| error(&self.peer, fault))? {
+                Incoming::SubscriptionRefused(_) => {
+                    let reason = "the hub takes no requests for certificates: it refused the subscription to their answers";
+                    return Err(RejectionError::new(403, reason).into());
+                }
+                Incoming::Delivery(delivery) => match codec::hub::answer(&delivery) {
+                    None | Some(Response { status: 202, .. }) => {}
+                    Some(Response { status: 200, body, .. }) => {
+                        return Ok(IssuedCertificates::from_hub(&body));
+                    }
+                    Some(refusal) => return Err(refused(&refusal)),
+                },
+                _ => {}
+            }
+        }
     }
 }
 
@@ -101,6 +152,19 @@ impl fmt::Debug for HubConnection {
 fn rejected(Response { status, reason, hint, .. }: Response) -> Error {
     let mut rejection = RejectionError::new(status, reason.unwrap_or_default());
     rejection.hint = hint;
+    rejection.into()
+}
+
+/// The hub's error body says why.
+fn refused(Response { status, body, .. }: &Response) -> Error {
+    let said: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = |name| said.get(name).and_then(Value::as_str).map(str::to_owned);
+    let mut rejection =
+        RejectionError::new(*status, text("message").unwrap_or_else(|| "no reason".to_owned()));
+    let code = said.get("errorCode").and_then(Value::as_u64);
+    rejection.error_code = code.and_then(|code| code.try_into().ok());
+    rejection.tracking_id = text("trackingId");
+    rejection.stage = Stage::Register;
     rejection.into()
 }
 

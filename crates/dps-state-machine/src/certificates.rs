@@ -53,7 +53,9 @@ impl CertificateRequest {
     }
 
     /// As the body of a request has it: base64 of the DER, in one line and without armor.
-    pub(crate) fn to_base64(&self) -> String {
+    #[doc(hidden)]
+    #[must_use]
+    pub fn to_base64(&self) -> String {
         STANDARD.encode(&self.0)
     }
 }
@@ -103,16 +105,31 @@ pub enum IssuedCertificates {
 
 impl IssuedCertificates {
     pub(crate) fn read(state: &Object<'_>) -> Self {
-        let Some(chain) = state.get("issuedCertificateChain") else { return Self::NotRequested };
-        let wrong = |reason: &str| Self::Unreadable { reason: reason.to_string() };
+        Self::read_field(state, "issuedCertificateChain")
+    }
+
+    /// The chain in the answer of a hub.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn from_hub(body: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(body);
+        match Self::read_field(&Object::read(&text).unwrap_or_default(), "certificates") {
+            Self::NotRequested => Self::Missing,
+            other => other,
+        }
+    }
+
+    fn read_field(object: &Object<'_>, field: &str) -> Self {
+        let Some(chain) = object.get(field) else { return Self::NotRequested };
+        let wrong = |reason: String| Self::Unreadable { reason };
         let Ok(chain) = serde_json::from_str::<Vec<String>>(chain.get()) else {
-            return wrong("issuedCertificateChain is no list of texts");
+            return wrong(format!("{field} is no list of texts"));
         };
         let decoded = chain.iter().map(|text| STANDARD.decode(text)).collect::<Result<Vec<_>, _>>();
         match decoded {
             Ok(chain) if chain.is_empty() => Self::NotRequested,
             Ok(chain) => Self::Issued(chain),
-            Err(_) => wrong("a certificate of issuedCertificateChain is no base64"),
+            Err(_) => wrong(format!("a certificate of {field} is no base64")),
         }
     }
 

@@ -95,3 +95,49 @@ fn people_read_why_the_device_is_not_connected() {
     assert!(ended.code == 10 && ended.stderr.contains(says), "{ended:?}");
     assert!(ended.stdout.starts_with("assigned: dev over http"), "{ended:?}");
 }
+
+#[test]
+fn a_stored_certificate_is_renewed_by_the_hub() {
+    let emulator = Emulator::behaving("device-id = \"pump\"\ncertificate-policy = \"issue\"");
+    let folder = emulator.folder.path("certificate");
+    let mut register = emulator.register(&["--registration-id", "dev"]);
+    register.args(["--request-certificate", &folder]).env("DPS_SYMMETRIC_KEY", KEY);
+    assert_eq!(run(&mut register).code, 0);
+    let chain = || std::fs::read_to_string(format!("{folder}/chain.pem")).unwrap();
+    let ca = crate::support::text(&emulator.ready, "caFile");
+    let (mqtt, https) = (mqtt_of(&emulator), emulator.endpoint());
+    let renew =
+        |arguments: &[&str]| run(dps(&["cert", "renew", &folder, "--ca-file", ca]).args(arguments));
+    for place in [
+        ["--transport", "mqtt", "--hub-endpoint", &mqtt],
+        ["--transport", "mqtt-ws", "--hub-endpoint", &https],
+    ] {
+        let before = chain();
+        let hub = ["--hub", "hub.localhost", "--device-id", "pump", "--json"];
+        let ended = renew(&[&hub[..], &place].concat());
+        assert_eq!(ended.code, 0, "{ended:?}");
+        let object: Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(
+            (&object["status"], &object["hub"]),
+            (&"renewed".into(), &"hub.localhost".into())
+        );
+        assert_ne!(chain(), before, "another certificate is in the folder");
+    }
+    let before = chain();
+    let at = ["--hub-endpoint", mqtt.as_str()];
+    for (arguments, code, says) in [
+        // The hub does not know the device by its registration id.
+        (vec!["--hub", "hub.localhost"], 3, "CONNACK 5"),
+        (vec!["--hub", "b.localhost", "--device-id", "pump"], 3, "CONNACK 5"),
+        (vec!["--device-id", "pump", "--id-scope", "0ne"], 2, "--device-id: it needs --hub too"),
+    ] {
+        let ended = renew(&[&arguments[..], &at].concat());
+        assert!(ended.code == code && ended.stderr.contains(says), "{says}: {ended:?}");
+    }
+    assert_eq!(chain(), before, "the former one stays in use");
+    let ended = renew(&[&["--hub", "hub.localhost", "--device-id", "pump"], &at[..]].concat());
+    assert!(
+        ended.code == 0 && ended.stdout.starts_with("renewed: dev by hub.localhost"),
+        "{ended:?}"
+    );
+}

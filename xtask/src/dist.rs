@@ -108,14 +108,20 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
     Ok(shell.write_file("SHA256SUMS", sums + "\n")?)
 }
 
-/// Builds the program and looks whether it is static.
-fn build(shell: &Shell, program: &Path) -> Result {
+/// Installs what the build needs in CI, and elsewhere says what is missing.
+pub(crate) fn prepare(shell: &Shell) -> Result {
     if let Some(why) = packages::missing(shell, NEEDS)? {
         return Err(why.into());
     }
-    if in_ci() {
-        cmd!(shell, "rustup target add {TARGET}").run()?;
+    match in_ci() {
+        true => Ok(cmd!(shell, "rustup target add {TARGET}").run()?),
+        false => Ok(()),
     }
+}
+
+/// Builds the program and looks whether it is static.
+fn build(shell: &Shell, program: &Path) -> Result {
+    prepare(shell)?;
     let build = cargo(shell, "build --release --locked --package dps-cli").envs(variables());
     build.run().map_err(|error| format!("{error}; it needs `rustup target add {TARGET}`"))?;
     let built = metadata()?.target_directory.join(TARGET).join("release/dps");

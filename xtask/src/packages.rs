@@ -37,10 +37,13 @@ pub(crate) fn install(shell: &Shell, packages: &[&str]) -> Result {
     as_root(shell, &format!("{install} {}", packages.join(" ")))
 }
 
-/// Runs a command as root, by sudo where that is needed.
+/// Runs a command as root, by sudo where that is needed. Tasks that run beside each other take turns: apt and dpkg fail while
+/// another one is at work.
 pub(crate) fn as_root(shell: &Shell, command: &str) -> Result {
     let root = cmd!(shell, "id -u").read()? == "0";
     let sudo: &[&str] = if root { &[] } else { &["sudo", "-n"] };
     let words = command.split(' ');
-    Ok(cmd!(shell, "env {sudo...} env DEBIAN_FRONTEND=noninteractive {words...}").run()?)
+    let lock = std::env::temp_dir().join("dps-xtask-root.lock");
+    Ok(cmd!(shell, "env {sudo...} flock {lock} env DEBIAN_FRONTEND=noninteractive {words...}")
+        .run()?)
 }

@@ -35,7 +35,11 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
         }
         let script = without_xtask(shell.cmd("sh").args(["-e", "-u", "-c", text]));
         // In CI `cargo xtask dist` builds the same release.
-        let script = script.envs(dist::variables().filter(|_| in_ci() && text.contains(RELEASE)));
+        let is_release = in_ci() && text.contains(RELEASE);
+        if is_release {
+            dist::prepare(shell)?;
+        }
+        let script = script.envs(dist::variables().filter(|_| is_release));
         let output = Running::start(script)?.read(LIMIT)?;
         print!("{output}");
         if section == QUICK_START {

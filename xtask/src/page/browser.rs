@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::process::Result;
 
 /// The protocol is on descriptors 3 and 4. A Chromium that hangs is ended.
-const CHROMIUM: &str = "exec timeout 120 chromium --headless=new --no-sandbox --disable-gpu \
+const CHROMIUM: &str = "exec timeout 300 chromium --headless=new --no-sandbox --disable-gpu \
     --window-size=1200,800 --user-data-dir=\"$0\" --remote-debugging-pipe about:blank \
     3<&0 4>&1 0</dev/null 1>/dev/null 2>&1";
 

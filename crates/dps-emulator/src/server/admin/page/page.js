@@ -120,7 +120,7 @@ function show(event) {
       break;
     case "reset":
       forget();
-      clock();
+      clock().catch(() => {}); // The end of the stream says that the emulator is gone.
       break;
     default:
       if (event.registrationId) step(event, event.event, false);

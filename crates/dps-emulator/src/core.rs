@@ -20,8 +20,8 @@ use events::{EventKind, EventLog, Recorder};
 pub(crate) use service::Credential;
 pub use service::KnownDevice;
 pub(crate) use service::{
-    ApiVersion, Authenticated, HubDevice, Instance, Kind, Registration, Reply, Service,
-    ServiceError, TpmKeys, http_date,
+    ApiVersion, Authenticated, HubDevice, Instance, Kind, QUEUE as WEBHOOK_QUEUE, Registration,
+    Reply, Service, ServiceError, TpmKeys, WebhookCall, http_date,
 };
 pub(crate) use service_api::{ApiReply, ApiRequest, Call};
 pub use service_api::{ServicePolicy, ServiceRight};

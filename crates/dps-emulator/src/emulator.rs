@@ -10,7 +10,11 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use dps_attestation::{GroupKey, SymmetricKey};
 use dps_state_machine::IdScope;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -18,7 +22,7 @@ use crate::{
     config::{Config, Secret},
     config_error::ConfigError,
     core::{
-        Core, KnownDevice, Service, ServicePolicy,
+        Core, KnownDevice, Service, ServicePolicy, WEBHOOK_QUEUE,
         clock::{self, ClockSetting},
         events::{EventLog, Recorder, SinkEnd, Transport},
     },
@@ -119,6 +123,9 @@ impl Emulator {
                 tasks.spawn(server::accept(listener, transport, shared.clone(), stop.clone()));
             }
         }
+        let (webhooks, calls) = mpsc::channel(WEBHOOK_QUEUE);
+        shared.core.service().set_webhooks(webhooks);
+        tasks.spawn(server::call_webhooks(calls, shared.core.clone(), stop.clone()));
         let facts = Facts {
             ready: true,
             id_scope: id_scope.to_string(),

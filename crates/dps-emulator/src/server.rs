@@ -14,6 +14,7 @@ mod service_api;
 mod shared;
 mod stream;
 mod unauthenticated;
+mod webhook;
 mod websocket;
 
 pub(crate) use accept::accept;
@@ -26,3 +27,4 @@ pub(crate) use protocol::serve;
 pub(crate) use shared::{Shared, Start};
 #[cfg(fuzzing)]
 pub(crate) use stream::{Control, Stream};
+pub(crate) use webhook::call_all as call_webhooks;

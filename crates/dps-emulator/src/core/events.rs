@@ -256,6 +256,15 @@ pub enum EventKind {
         /// The id of the answer.
         tracking_id: String,
     },
+    /// A webhook for custom allocation was called. No connection has this event: its number is 0.
+    WebhookAnswered {
+        /// The device that is to get a hub.
+        registration_id: String,
+        /// The hub that was chosen.
+        hub: Option<String>,
+        /// Why none was.
+        reason: Option<String>,
+    },
     /// A connection is over.
     Closed {
         /// Why.

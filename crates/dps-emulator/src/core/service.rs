@@ -14,12 +14,13 @@ use dps_state_machine::{IdScope, Json, RegistrationId};
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
 use super::{clock, service_api::ServicePolicy};
 use crate::{
     behavior::{Behavior, Outcome, Pace},
     config_error::ConfigError,
-    enrollment::{Enrollment, EnrollmentName, ReturnedPayload},
+    enrollment::{Allocation, Enrollment, EnrollmentName, ReturnedPayload},
     hub::Twin,
     issuance::CertificatePolicy,
     keys::CaCertificates,
@@ -42,6 +43,7 @@ mod sas;
 mod script;
 mod tpm;
 mod updates;
+mod webhook;
 mod x509;
 
 #[cfg(test)]
@@ -57,6 +59,7 @@ pub(crate) use reply::{Reply, http_date};
 pub(crate) use sas::SasToken;
 pub(crate) use script::takes_the_place;
 pub(crate) use tpm::{TpmKeys, challenge_reply};
+pub(crate) use webhook::{QUEUE, WebhookCall};
 pub(crate) use x509::info as certificate_info;
 
 use allocation::Assignment;
@@ -68,6 +71,7 @@ use guid::Guids;
 use issuing::{CertificateRequest, IssuingCa, pem};
 use script::Cursor;
 use tpm::Tpms;
+use webhook::Webhook;
 
 /// How the state of a registration names a TPM.
 const TPM: &str = "tpm";
@@ -100,6 +104,8 @@ pub(crate) struct Service {
     tpms: Tpms,
     /// What goes wrong with the calls of the service API, and which fault is next.
     api_faults: (Vec<script::Fault>, Cursor),
+    /// Where the calls of webhooks go.
+    webhooks: Option<mpsc::Sender<WebhookCall>>,
     pub(super) guids: Guids,
     /// Made when it is needed first.
     issuing: Option<IssuingCa>,
@@ -133,6 +139,8 @@ struct Device {
     updated: bool,
     /// Its id at the hub, once it is assigned.
     device_id: Option<String>,
+    /// The one that a webhook has given, in place of the enrollment's.
+    initial_twin: Option<Json>,
     twin: Twin,
 }
 
@@ -147,6 +155,7 @@ struct Operation {
     payload: Option<Json>,
     force: bool,
     csr: Option<CertificateRequest>,
+    webhook: Webhook,
 }
 
 /// The answer about an operation.
@@ -194,6 +203,7 @@ impl Service {
             turns: HashMap::new(),
             tpms: Tpms::default(),
             api_faults: (api_faults, Cursor::default()),
+            webhooks: None,
             guids: Guids::new(seed),
             issuing: None,
         };
@@ -322,7 +332,8 @@ impl Service {
         now: SystemTime,
     ) -> Result<(), ConfigError> {
         let fresh = Self::new(self.instance.clone(), enrollments, seed, now)?;
-        *self = Self { issuing: self.issuing.take(), ..fresh };
+        let (issuing, webhooks) = (self.issuing.take(), self.webhooks.take());
+        *self = Self { issuing, webhooks, ..fresh };
         Ok(())
     }
 
@@ -417,9 +428,10 @@ impl Service {
         }
         let (id, etag) = (self.guids.next_operation(), self.guids.next_etag());
         // Nothing else is done with it, and it may be large.
-        let echoes = self
-            .enrollment(&who.enrollment)
-            .is_some_and(|enrollment| matches!(enrollment.payload, ReturnedPayload::Echo));
+        let echoes = self.enrollment(&who.enrollment).is_some_and(|enrollment| {
+            matches!(enrollment.payload, ReturnedPayload::Echo)
+                || matches!(enrollment.allocation, Allocation::Custom { .. })
+        });
         let polls = behavior.polls_at(self.instance.pace);
         let device = self.device(who);
         let under_way =
@@ -440,7 +452,9 @@ impl Service {
                 payload: registration.payload.filter(|_| echoes),
                 force: registration.force,
                 csr: registration.csr,
+                webhook: Webhook::default(),
             });
+            self.ask_webhook(who);
         }
         self.report(now, who, behavior, false)
     }
@@ -456,22 +470,13 @@ impl Service {
     ) -> Reply {
         let tracking_id = self.guids.next();
         let retry_after = behavior.retry_after_at(self.instance.pace);
-        let due = match &self.device(who).operation {
-            Some(Operation {
-                progress: Progress::PollsLeft(0),
-                payload,
-                force,
-                csr,
-                api_version,
-                ..
-            }) => Some(Registration {
-                api_version,
-                payload: payload.clone(),
-                force: *force,
-                csr: csr.clone(),
-            }),
-            _ => None,
-        };
+        let due = self.device(who).operation.as_ref().filter(|operation| operation.is_due());
+        let due = due.map(|operation| Registration {
+            api_version: operation.api_version,
+            payload: operation.payload.clone(),
+            force: operation.force,
+            csr: operation.csr.clone(),
+        });
         if let Some(registration) = due {
             let done = self.end(now, who, behavior, registration);
             if let Some(operation) = &mut self.device(who).operation {
@@ -515,7 +520,19 @@ impl Service {
             return Progress::PollsLeft(0);
         };
         let etag = self.guids.next_etag();
-        let outcome = if enrollment.enabled { &behavior.outcome } else { &Outcome::Disabled };
+        let (chosen, failed) = match self.device(who).take_webhook() {
+            Webhook::Answered(Ok(chosen)) => (Some(chosen), None),
+            Webhook::Answered(Err(reason)) => {
+                let message = format!("Custom allocation failed: {reason}");
+                (None, Some(Outcome::failed(400_207, message)))
+            }
+            Webhook::Unasked | Webhook::Asked => (None, None),
+        };
+        let outcome = match &failed {
+            _ if !enrollment.enabled => &Outcome::Disabled,
+            Some(failed) => failed,
+            None => &behavior.outcome,
+        };
         let mut state = BTreeMap::new();
         let mut set = |name: &'static str, value: Value| state.insert(name, Json::from(value));
         let mut returned = None;
@@ -527,7 +544,8 @@ impl Service {
         let device = self.device(who);
         let status = match outcome {
             Outcome::Assigned | Outcome::Status(_) => {
-                let assignment = device.allocate(&enrollment, turn, &nearest, now, force);
+                let assignment =
+                    device.allocate(&enrollment, turn, &nearest, now, force, chosen.as_ref());
                 set("createdDateTimeUtc", json!(clock::rfc3339(assignment.created)));
                 set("lastUpdatedDateTimeUtc", json!(clock::rfc3339(assignment.updated)));
                 set("assignedHub", json!(assignment.hub));
@@ -542,7 +560,12 @@ impl Service {
                 if api_version.connection_profile {
                     set("connectionProfile", json!("classic"));
                 }
+                let own = chosen.and_then(|chosen| {
+                    device.initial_twin = chosen.initial_twin;
+                    chosen.payload
+                });
                 returned = match (&enrollment.payload, payload) {
+                    _ if own.is_some() => api_version.payload.zip(own),
                     (ReturnedPayload::Fixed(payload), _) => {
                         api_version.payload.zip(Some(payload.clone()))
                     }

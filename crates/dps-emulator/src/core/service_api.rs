@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::service::{EnrollmentId, Kind, Reply, Service, ServiceError, takes_the_place};
+use super::service::{EnrollmentId, Kind, Reply, Service, ServiceError, Stored, takes_the_place};
 use crate::enrollment::Enrollment;
 
 mod bulk;
@@ -107,6 +107,11 @@ impl Call {
     fn has_body(&self) -> bool {
         matches!(self, Self::Put(..) | Self::Bulk(_) | Self::Query(_) | Self::QueryRegistrations(_))
     }
+}
+
+/// The record of an enrollment as a webhook gets it.
+pub(crate) fn record_without_keys(stored: &Stored) -> Value {
+    record::write(stored, Keys::Hidden, None)
 }
 
 impl Service {

@@ -21,3 +21,5 @@ mod support;
 mod tokens;
 #[cfg(test)]
 mod tool;
+#[cfg(test)]
+mod webhook;

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::Device;
+use super::{Device, webhook::Chosen};
 use crate::enrollment::{Allocation, Enrollment, Reprovisioning};
 
 /// Where a device belongs.
@@ -18,7 +18,7 @@ pub(crate) struct Assignment {
 
 impl Device {
     /// Runs the allocation as the enrollment's policy wants it, and keeps what comes of it. `turn` counts the devices of
-    /// the enrollment that came before; `nearest` has hubs by their latency.
+    /// the enrollment that came before; `nearest` has hubs by their latency, `chosen` what a webhook said.
     pub(super) fn allocate(
         &mut self,
         enrollment: &Enrollment,
@@ -26,6 +26,7 @@ impl Device {
         nearest: &[String],
         now: SystemTime,
         force: bool,
+        chosen: Option<&Chosen>,
     ) -> Assignment {
         let former = self.assignment.take();
         let stays =
@@ -33,7 +34,8 @@ impl Device {
         let assignment = match former {
             Some(former) if stays => former,
             former => {
-                let hub = self.next_hub(enrollment, turn, nearest);
+                let next = || self.next_hub(enrollment, turn, nearest);
+                let hub = chosen.map_or_else(next, |chosen| chosen.iot_hub_host_name.clone());
                 assign(enrollment, now, force, hub, former)
             }
         };

@@ -148,6 +148,7 @@ mod tests {
                 payload: Some(serde_json::Value::from("x".repeat(1 << 16)).into()),
                 force: false,
                 csr: None,
+                webhook: Default::default(),
             });
             devices.bound(name);
             devices.known.len()

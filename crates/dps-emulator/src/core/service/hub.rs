@@ -132,7 +132,8 @@ impl Service {
         let Some(known) = self.devices.get(device.registration_id.as_str()) else {
             return self.refuse(now, &ServiceError::not_found());
         };
-        let initial = self.enrollment(&known.enrollment).and_then(|it| it.initial_twin.as_ref());
+        let own = self.enrollment(&known.enrollment).and_then(|it| it.initial_twin.as_ref());
+        let initial = known.initial_twin.as_ref().or(own);
         let initial: Value = initial.and_then(|twin| twin.read().ok()).unwrap_or_default();
         let desired = initial.pointer("/properties/desired").cloned();
         Reply::ok(200, &known.twin.to_json(desired.unwrap_or_else(|| json!({}))))

@@ -487,3 +487,42 @@ async fn without_a_policy_the_hub_issues_no_certificate() {
     assert!(device.answer().await.unwrap().topic.contains("/202/"));
     assert_eq!(device.answer().await.unwrap().json()["errorCode"], 400_037);
 }
+
+#[tokio::test]
+async fn no_event_of_a_hub_has_a_secret_whatever_field_it_stood_in() {
+    let emulator = assigned(one_device()).await;
+    let secret = key().expose_base64().to_string();
+    let good = hub_token(HUB, "dev-1", &key());
+    let signature = good.split('&').find_map(|field| field.strip_prefix("sig=")).unwrap();
+    let encoded = utf8_percent_encode(&secret, NON_ALPHANUMERIC).to_string();
+    let fields = [
+        format!("{encoded}/dev-1/?api-version=2021-04-12"),
+        format!("{HUB}/{encoded}/?api-version=2021-04-12"),
+        format!("{HUB}/dev-1/?api-version={encoded}"),
+        format!("{HUB}/dev-1/?api-version=2021-04-12&DeviceClientType={encoded}"),
+    ];
+    for user_name in fields {
+        let mut connect = connect_to(HUB, "dev-1", Some(good.clone()));
+        connect.username = Some(user_name.as_str().into());
+        knock_with_key(&emulator, connect).await;
+    }
+    for password in [secret.clone(), format!("SharedAccessSignature sr={encoded}&sig=a&se=1")] {
+        knock_with_key(&emulator, connect_to(HUB, "dev-1", Some(password))).await;
+    }
+    let mut device = at_hub(&emulator).await;
+    let topic = format!("devices/dev-1/messages/events/{encoded}=1&a={encoded}");
+    device.send([publish(&topic, &json!({"key": secret}).to_string(), Some(2))]).await;
+    let report = publish(
+        "$iothub/twin/PATCH/properties/reported/?$rid=7",
+        &json!({"key": secret, "token": good}).to_string(),
+        None,
+    );
+    device.send([report]).await;
+    device.answer().await.unwrap();
+    for event in emulator.events().snapshot() {
+        let line = serde_json::to_string(&event).unwrap();
+        for text in [secret.as_str(), encoded.as_str(), signature] {
+            assert!(!line.contains(text), "{line} has {text}");
+        }
+    }
+}

@@ -5,9 +5,9 @@ use xshell::{Shell, cmd};
 use crate::process::{Result, in_ci};
 
 /// What `cargo xtask test` needs: a software TPM, a software token, what makes keys in it that are not ours, what messages advise people to
-/// convert files with, and what renders manual pages.
+/// convert files with, what renders manual pages, and what pages of the documentation speak HTTP with.
 const TESTS: &str =
-    "swtpm softhsm2 openssh-client openssl tpm2-openssl libtss2-tcti-cmd0 socat groff-base";
+    "swtpm softhsm2 openssh-client openssl tpm2-openssl libtss2-tcti-cmd0 socat groff-base curl";
 
 pub(crate) fn install_for_tests(shell: &Shell) -> Result {
     let installed = |name: &&str| cmd!(shell, "dpkg --status {name}").quiet().read().is_ok();

@@ -24,8 +24,8 @@ use crate::{
     files::Source,
     given::{
         self, ADMIN_LISTEN, ADMIN_PORT, ADMIN_TOKEN_FILE, AMQP_PORT, CA_CERT, CA_KEY, CA_OUT,
-        CONFIG, EVENTS, FAST, FIXED, GROUP_CA, Given, HTTPS_PORT, LISTEN, MQTT_PORT, NAME, SEED,
-        Setting, wrong,
+        CONFIG, EVENTS, FAST, FIXED, GROUP_CA, Given, HTTPS_PORT, LISTEN, MQTT_PORT, NAME,
+        READ_ONLY, SEED, STATE, Setting, wrong,
     },
     interrupt::{self, Interrupts},
     output::{self, print},
@@ -136,6 +136,12 @@ pub(crate) struct Arguments {
     /// Takes https 8443, mqtt 8883, amqp 5671 and admin 8080 where no port is given, `--seed fixed`, and an authority that stays
     #[arg(long)]
     fixed: bool,
+    /// File that keeps enrollments, assignments and keys, made if need be; nothing outlives the emulator without it
+    #[arg(long, value_name = "FILE")]
+    state: Option<String>,
+    /// Leaves the file of --state as it is
+    #[arg(long)]
+    read_only: bool,
     /// Shows no warnings, and no lines to paste at a terminal
     #[arg(long, short)]
     quiet: bool,
@@ -288,7 +294,11 @@ fn clock_warning(now: SystemTime) -> Option<&'static str> {
 impl Arguments {
     /// The files that flags or their variables name.
     fn files(&self) -> Result<outputs::Files, Error> {
-        let written = [EVENTS.find(self.events.as_ref())?, CA_OUT.find(self.ca_out.as_ref())?];
+        let written = [
+            EVENTS.find(self.events.as_ref())?,
+            CA_OUT.find(self.ca_out.as_ref())?,
+            STATE.find(self.state.as_ref())?,
+        ];
         let read = [
             CONFIG.find(self.config.as_ref())?,
             GROUP_CA.find(self.group_ca.as_ref())?,
@@ -360,6 +370,24 @@ impl Arguments {
         if FIXED.is_on(self.fixed)? {
             config = config.fixed();
         }
+        let authority = (CA_CERT.file(self.ca_cert.as_ref())?, CA_KEY.file(self.ca_key.as_ref())?);
+        config = match authority {
+            (None, None) => config,
+            (Some(certificate), Some(key)) => {
+                let authority = config.authority(&certificate.read()?, &key.read()?);
+                authority.map_err(|error| {
+                    let file = if error.field() == "ca-key" { key } else { certificate };
+                    wrong(file.from, &file.path, error.reason())
+                })?
+            }
+            (Some(certificate), None) => {
+                return Err(wrong(certificate.from, &certificate.path, "give --ca-key with it"));
+            }
+            (None, Some(key)) => {
+                return Err(wrong(key.from, &key.path, "give --ca-cert with it"));
+            }
+        };
+        config = self.state(config)?;
         config = match (group_key, group_ca) {
             // The file has enrollments of its own: there is no need for a key that nobody asked for.
             (None, None) if has_file => config,
@@ -379,23 +407,6 @@ impl Arguments {
                 "the configuration file has no enrollment: no device can register; add an [[enrollment]]",
             );
         }
-        let authority = (CA_CERT.file(self.ca_cert.as_ref())?, CA_KEY.file(self.ca_key.as_ref())?);
-        config = match authority {
-            (None, None) => config,
-            (Some(certificate), Some(key)) => {
-                let authority = config.authority(&certificate.read()?, &key.read()?);
-                authority.map_err(|error| {
-                    let file = if error.field() == "ca-key" { key } else { certificate };
-                    wrong(file.from, &file.path, error.reason())
-                })?
-            }
-            (Some(certificate), None) => {
-                return Err(wrong(certificate.from, &certificate.path, "give --ca-key with it"));
-            }
-            (None, Some(key)) => {
-                return Err(wrong(key.from, &key.path, "give --ca-cert with it"));
-            }
-        };
         let names = NAME.list(&self.name)?;
         let name = names.first().map_or(NAME.flag, |name| name.from);
         config = config.server_names(names.iter().map(|name| &name.text));
@@ -424,6 +435,20 @@ impl Arguments {
             Some(port) => config.admin_port(port),
             None => config.admin_port_or(0),
         })
+    }
+
+    /// Opens the file with the state.
+    fn state(&self, config: Config) -> Result<Config, Error> {
+        let is_read_only = READ_ONLY.is_on(self.read_only)?;
+        let Some(Given { from, text }) = STATE.find(self.state.as_ref())? else {
+            return match is_read_only {
+                true => Err(wrong(READ_ONLY.flag, "", "give --state with it")),
+                false => Ok(config),
+            };
+        };
+        ensure_path(from, &text)?;
+        let opened = if is_read_only { config.state_read_only(&text) } else { config.state(&text) };
+        opened.map_err(|error| wrong(from, &text, error.reason()))
     }
 
     /// Sends the events where they are wanted. Those for standard output wait until what comes back is dropped:

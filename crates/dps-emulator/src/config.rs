@@ -66,6 +66,8 @@ pub struct Config {
     pub(crate) linked_hubs: Vec<String>,
     pub(crate) service_policies: Vec<ServicePolicy>,
     pub(crate) service_faults: Vec<Fault>,
+    #[cfg(feature = "state")]
+    pub(crate) state: Option<crate::state::StateFile>,
     /// Those that a configuration file names.
     files: Vec<PathBuf>,
 }
@@ -105,6 +107,8 @@ impl Config {
             linked_hubs: vec![Enrollment::DEFAULT_HUB.to_owned()],
             service_policies: Vec::new(),
             service_faults: Vec::new(),
+            #[cfg(feature = "state")]
+            state: None,
             files: Vec::new(),
         }
     }
@@ -161,6 +165,49 @@ impl Config {
         digest.copy_from_slice(ring::digest::digest(&SHA256, seed.as_ref()).as_ref());
         self.seed = Some(Secret(digest));
         self
+    }
+
+    /// Keeps enrollments, what devices were assigned, and all keys in this file, which is made if need be: an emulator that is
+    /// started with it again goes on where the last one was, however that ended. The authority of the server certificate is
+    /// kept too, unless [`Config::authority`] was called before. To be called before [`Config::with_any_device`],
+    /// whose key is then kept.
+    ///
+    /// The enrollments of the configuration are taken when they are new or other than at the last start; one that was
+    /// changed or removed while the emulator ran stays so otherwise. At most one emulator has the file
+    /// open. It is a database of SQLite, readable by its owner only, and **it has all keys in it.**
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file can't be had, another emulator has it, or it is not one of ours.
+    #[cfg(feature = "state")]
+    pub fn state(self, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        self.with_state(path.as_ref(), false)
+    }
+
+    /// As [`Config::state`], from a file that is there and stays as it is: what happens is forgotten at the end.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file can't be read, or it is not one of ours.
+    #[cfg(feature = "state")]
+    pub fn state_read_only(self, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        self.with_state(path.as_ref(), true)
+    }
+
+    #[cfg(feature = "state")]
+    fn with_state(mut self, path: &Path, is_read_only: bool) -> Result<Self, ConfigError> {
+        let file = crate::state::StateFile::open(path, is_read_only)?;
+        let fresh = match &self.seed {
+            Some(given) => given.0.clone(),
+            None => self.secret("seed")?,
+        };
+        self.seed = Some(Secret(file.seed(&fresh)?));
+        if self.ca.is_none() {
+            let (certificate, key) = Self::make_authority()?;
+            let certificate = file.kept("authority", || certificate.into())?;
+            let key = file.kept("authority-key", || key)?;
+            self = self.authority(certificate.as_bytes(), key.as_bytes())?;
+        }
+        self.state = Some(file);
+        Ok(self)
     }
 
     /// Takes the documented ports where none is set: 8443 for HTTPS, 8883 for MQTT, 5671 for AMQP, and 8080 for the admin

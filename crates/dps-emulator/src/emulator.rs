@@ -84,7 +84,15 @@ impl Emulator {
         let clock = config.clock()?;
         let instance = config.instance()?;
         let id_scope = instance.id_scope.clone();
-        let seed = config.secret("ids")?;
+        #[cfg(feature = "state")]
+        let starts = config.state.as_ref().map_or(0, crate::state::StateFile::starts);
+        #[cfg(not(feature = "state"))]
+        let starts = 0;
+        // What is kept has ids of earlier starts.
+        let seed = config.secret(&match starts {
+            0 => "ids".to_owned(),
+            starts => format!("ids of start {starts}"),
+        })?;
         let service_owner = instance.policies.first().cloned();
         let start = Start {
             enrollments: config.enrollments,
@@ -92,6 +100,21 @@ impl Emulator {
             clock_ahead: config.clock_ahead,
             seed,
         };
+        #[cfg(feature = "state")]
+        let mut file = config.state;
+        #[cfg(feature = "state")]
+        let service = match &mut file {
+            None => Service::new(instance, start.enrollments.clone(), *start.seed, clock.now())?,
+            Some(file) => {
+                let mut service = Service::new(instance, Vec::new(), *start.seed, clock.now())?;
+                for enrollment in file.restore(&mut service, start.enrollments.clone())? {
+                    service.put(clock.now(), enrollment)?;
+                }
+                file.write(service.take_changes());
+                service
+            }
+        };
+        #[cfg(not(feature = "state"))]
         let service = Service::new(instance, start.enrollments.clone(), *start.seed, clock.now())?;
         let admin_port =
             config.admin_port.or_else(|| (!config.admin_listen.is_empty()).then_some(0));
@@ -113,6 +136,8 @@ impl Emulator {
         let sink = config.events.map(|sink| recorder.copy_to(sink.0)).transpose();
         let sink = sink.map_err(StartError::Events)?;
         let core = Core::new(service, clock, recorder);
+        #[cfg(feature = "state")]
+        let core = core.kept_in(file);
         let shared = Arc::new(Shared::new(core, config.limits, identity.config, start));
         let (stopping, stop) = watch::channel(false);
         let mut tasks = JoinSet::new();

@@ -64,6 +64,8 @@ mod hub;
 mod issuance;
 mod keys;
 mod server;
+#[cfg(feature = "state")]
+mod state;
 mod tls;
 mod tpm;
 

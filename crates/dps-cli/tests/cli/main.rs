@@ -31,6 +31,7 @@ mod secrets;
 #[path = "../../../../tests/src/softhsm.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is part of a library elsewhere")]
 mod softhsm;
+mod state;
 mod support;
 #[path = "../../../../tests/src/swtpm.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is part of a library elsewhere")]

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, MutexGuard,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::SystemTime,
@@ -14,10 +14,10 @@ use rustls::pki_types::CertificateDer;
 use crate::hub::{Arrival, NotAdmitted};
 
 use super::{
-    ApiReply, ApiRequest, Core, HubDevice, Session,
+    ApiReply, ApiRequest, Core, HubDevice, ServiceGuard, Session,
     events::{EventKind, Method, Operation, Transport},
     service::{
-        ApiVersion, Authenticated, Credential, Registration, Reply, Service, ServiceError, TpmKeys,
+        ApiVersion, Authenticated, Credential, Registration, Reply, ServiceError, TpmKeys,
         challenge_reply,
     },
 };
@@ -146,7 +146,7 @@ impl Caller {
         admitted
     }
 
-    pub(crate) fn service(&self) -> MutexGuard<'_, Service> {
+    pub(crate) fn service(&self) -> ServiceGuard<'_> {
         self.core.service()
     }
 

@@ -12,7 +12,7 @@ use std::{
 use dps_attestation::SymmetricKey;
 use dps_state_machine::{IdScope, Json, RegistrationId};
 use rustls_pki_types::CertificateDer;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -36,6 +36,7 @@ mod error;
 mod guid;
 mod hub;
 mod issuing;
+mod kept;
 mod known;
 mod registration;
 mod reply;
@@ -53,6 +54,8 @@ pub(crate) use api_version::ApiVersion;
 pub(crate) use authenticate::Credential;
 pub(crate) use error::ServiceError;
 pub(crate) use hub::HubDevice;
+#[cfg(feature = "state")]
+pub(crate) use kept::{Record, RecordKind};
 pub use known::KnownDevice;
 pub(crate) use registration::Registration;
 pub(crate) use reply::{Reply, http_date};
@@ -109,6 +112,8 @@ pub(crate) struct Service {
     pub(super) guids: Guids,
     /// Made when it is needed first.
     issuing: Option<IssuingCa>,
+    /// What is not in the file of the state as it is.
+    changed: kept::Changed,
 }
 
 /// A device whose credential was found right.
@@ -123,11 +128,12 @@ pub(crate) struct Authenticated {
 }
 
 /// What the service knows of a device that has registered.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Device {
     /// As it was written first.
     registration_id: String,
     enrollment: EnrollmentId,
+    #[serde(default, skip_serializing_if = "Operation::is_begun_anew")]
     operation: Option<Operation>,
     assignment: Option<Assignment>,
     /// Which of its enrollment's devices it is, in the order in which they got a hub.
@@ -145,16 +151,20 @@ struct Device {
 }
 
 /// One registration: under way, or its last result.
+#[derive(Serialize, Deserialize)]
 struct Operation {
     id: String,
     etag: String,
     begun: SystemTime,
+    #[serde(with = "api_version::by_name")]
     api_version: &'static ApiVersion,
     progress: Progress,
     /// The payload that the device sent and whether it forced the allocation.
     payload: Option<Json>,
     force: bool,
+    #[serde(skip)]
     csr: Option<CertificateRequest>,
+    #[serde(skip)]
     webhook: Webhook,
 }
 
@@ -168,6 +178,7 @@ struct OperationStatus<'a> {
     status: &'a str,
 }
 
+#[derive(Serialize, Deserialize)]
 enum Progress {
     PollsLeft(u32),
     Done {
@@ -179,7 +190,7 @@ enum Progress {
 }
 
 /// Fields of an object.
-type Fields = Vec<(&'static str, Json)>;
+type Fields = BTreeMap<String, Json>;
 
 impl Authenticated {
     /// Whether a TPM answered its challenge.
@@ -206,6 +217,7 @@ impl Service {
             webhooks: None,
             guids: Guids::new(seed),
             issuing: None,
+            changed: kept::Changed::default(),
         };
         enrollments.into_iter().try_for_each(|enrollment| service.add(now, enrollment))?;
         Ok(service)
@@ -306,9 +318,11 @@ impl Service {
     }
 
     fn restart_scripts(&mut self, id: &EnrollmentId) {
-        for device in self.devices.each().filter(|device| device.enrollment == *id) {
-            device.register = Cursor::default();
-            device.query = Cursor::default();
+        for name in self.devices.of_enrollment(id) {
+            if let Some(device) = self.devices.get_mut(&name) {
+                device.register = Cursor::default();
+                device.query = Cursor::default();
+            }
         }
     }
 
@@ -333,7 +347,8 @@ impl Service {
     ) -> Result<(), ConfigError> {
         let fresh = Self::new(self.instance.clone(), enrollments, seed, now)?;
         let (issuing, webhooks) = (self.issuing.take(), self.webhooks.take());
-        *self = Self { issuing, webhooks, ..fresh };
+        let changed = self.all_names();
+        *self = Self { issuing, webhooks, changed, ..fresh };
         Ok(())
     }
 
@@ -617,18 +632,21 @@ impl Service {
         let CertificatePolicy::Issue { lifetime } = self.policy(who) else { return None };
         let chain = self.issuing_ca(now)?.issue(csr, lifetime, now).ok()?;
         if api_version.certificates == Certificates::Der {
-            return Some(vec![("issuedCertificateChain", json!(chain).into())]);
+            return Some([("issuedCertificateChain".to_owned(), json!(chain).into())].into());
         }
         let leaf = chain.first().map(|leaf| pem(leaf))?;
         let etag = self.guids.next();
         let bundle = self.issuing_ca(now)?.trust_bundle(now, &etag);
-        Some(vec![("issuedClientCertificate", json!(leaf).into()), ("trustBundle", bundle.into())])
+        let fields =
+            [("issuedClientCertificate", json!(leaf).into()), ("trustBundle", bundle.into())];
+        Some(fields.map(|(name, value)| (name.to_owned(), value)).into())
     }
 
     /// The issuing CA; `None` when the system has no randomness to make it from.
     pub(crate) fn issuing_ca(&mut self, now: SystemTime) -> Option<&IssuingCa> {
         if self.issuing.is_none() {
             self.issuing = IssuingCa::make(now).ok();
+            self.changed.issuing_ca();
         }
         self.issuing.as_ref()
     }
@@ -736,7 +754,7 @@ fn with_fields(object: &Json, more: &Fields) -> Json {
         return object.clone();
     }
     let mut fields: BTreeMap<String, Json> = object.read().unwrap_or_default();
-    fields.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    fields.extend(more.clone());
     to_json(&fields)
 }
 

@@ -1,6 +1,7 @@
 //! The twin of a device: the properties that it reports.
 //! See <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-device-twins>.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::core::ServiceError;
@@ -9,7 +10,7 @@ use crate::core::ServiceError;
 const MAX_BYTES: usize = 32 * 1024;
 
 /// See the module.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Twin {
     reported: Map<String, Value>,
     bytes: usize,

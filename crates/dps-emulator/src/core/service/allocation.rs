@@ -2,11 +2,13 @@
 
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Device, webhook::Chosen};
 use crate::enrollment::{Allocation, Enrollment, Reprovisioning};
 
 /// Where a device belongs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Assignment {
     pub(crate) hub: String,
     pub(crate) substatus: String,

@@ -3,6 +3,27 @@
 use super::ServiceError;
 use crate::core::events::Operation;
 
+/// An api-version as its name.
+pub(super) mod by_name {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use super::ApiVersion;
+
+    pub(crate) fn serialize<S: Serializer>(
+        version: &&'static ApiVersion,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(version.name)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<&'static ApiVersion, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        ApiVersion::find(Some(&name)).map_err(|error| D::Error::custom(error.message))
+    }
+}
+
 /// One api-version.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ApiVersion {

@@ -1,6 +1,6 @@
 //! What the service knows of devices, the latest of them: nobody makes it remember more than so much.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Device, EnrollmentId, Operation, Progress, key};
 
@@ -19,6 +19,8 @@ pub(super) struct Devices {
     bytes: usize,
     /// How often one was asked for.
     asked: u64,
+    /// Those that may be other than when they were written last.
+    pub(super) changed: BTreeSet<String>,
 }
 
 struct Known {
@@ -38,6 +40,7 @@ impl Devices {
             ..Device::default()
         };
         let key = key(registration_id);
+        self.changed.insert(key.clone());
         let known = self.known.entry(key.clone()).or_insert_with(|| {
             self.bytes += OVERHEAD;
             Known { device: new(), asked, bytes: OVERHEAD }
@@ -88,7 +91,10 @@ impl Devices {
     }
 
     pub(super) fn get_mut(&mut self, registration_id: &str) -> Option<&mut Device> {
-        Some(&mut self.known.get_mut(&key(registration_id))?.device)
+        let key = key(registration_id);
+        let known = self.known.get_mut(&key)?;
+        self.changed.insert(key);
+        Some(&mut known.device)
     }
 
     pub(super) fn get(&self, registration_id: &str) -> Option<&Device> {
@@ -97,14 +103,12 @@ impl Devices {
 
     /// Forgets one; says whether it was known.
     pub(super) fn remove(&mut self, registration_id: &str) -> bool {
-        let Some(known) = self.known.remove(&key(registration_id)) else { return false };
+        let key = key(registration_id);
+        let Some(known) = self.known.remove(&key) else { return false };
+        self.changed.insert(key);
         self.by_age.remove(&known.asked);
         self.bytes -= known.bytes;
         true
-    }
-
-    pub(super) fn each(&mut self) -> impl Iterator<Item = &mut Device> {
-        self.known.values_mut().map(|known| &mut known.device)
     }
 
     pub(super) fn forget(&mut self, enrollment: &EnrollmentId) {
@@ -114,7 +118,11 @@ impl Devices {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self { asked: self.asked, ..Self::default() };
+        self.known.keys().for_each(|key| {
+            self.changed.insert(key.clone());
+        });
+        let changed = std::mem::take(&mut self.changed);
+        *self = Self { asked: self.asked, changed, ..Self::default() };
     }
 }
 
@@ -122,7 +130,7 @@ fn size(operation: &Operation) -> usize {
     let payload = operation.payload.as_ref().map_or(0, |payload| payload.get().len());
     match &operation.progress {
         Progress::Done { state, issued, .. } => {
-            let issued: usize = issued.iter().map(|(_, value)| value.get().len()).sum();
+            let issued: usize = issued.values().map(|value| value.get().len()).sum();
             payload + state.get().len() + issued
         }
         Progress::PollsLeft(_) => payload,

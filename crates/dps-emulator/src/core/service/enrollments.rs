@@ -1,6 +1,12 @@
 //! The enrollments of the service, found by their names, each with what the service keeps beside it.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     config_error::ConfigError,
@@ -12,6 +18,8 @@ use crate::{
 pub(crate) struct Enrollments {
     individual: BTreeMap<String, Stored>,
     groups: BTreeMap<String, Stored>,
+    /// Those that were put, changed or removed since they were written last.
+    pub(super) changed: BTreeSet<EnrollmentId>,
 }
 
 /// An enrollment and what the service keeps beside it.
@@ -24,7 +32,10 @@ pub(crate) struct Stored {
 }
 
 /// Which of the two name spaces.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
     #[default]
     Individual,
@@ -32,11 +43,11 @@ pub(crate) enum Kind {
 }
 
 /// Says which enrollment is meant; case does not count.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct EnrollmentId {
     pub(crate) kind: Kind,
     /// In lower case.
-    key: String,
+    pub(super) key: String,
 }
 
 impl EnrollmentId {
@@ -91,6 +102,7 @@ impl Enrollments {
         now: SystemTime,
     ) -> Option<Stored> {
         let id = EnrollmentId::of(&enrollment);
+        self.changed.insert(id.clone());
         let created = self.get(&id).map_or(now, |former| former.created);
         let stored = Stored { enrollment: Arc::new(enrollment), etag, created, updated: now };
         self.of_kind_mut(id.kind).insert(id.key, stored)
@@ -108,10 +120,24 @@ impl Enrollments {
             change(Arc::make_mut(&mut stored.enrollment));
             stored.etag = etag;
             stored.updated = now;
+            self.changed.insert(id.clone());
         }
     }
 
+    /// Puts one back as it was kept.
+    pub(super) fn restore(&mut self, id: EnrollmentId, stored: Stored) {
+        self.of_kind_mut(id.kind).insert(id.key, stored);
+    }
+
+    /// Which there are.
+    pub(super) fn ids(&self) -> impl Iterator<Item = EnrollmentId> {
+        [Kind::Individual, Kind::Group].into_iter().flat_map(|kind| {
+            self.of_kind(kind).keys().map(move |key| EnrollmentId { kind, key: key.clone() })
+        })
+    }
+
     pub(crate) fn remove(&mut self, id: &EnrollmentId) -> Option<Stored> {
+        self.changed.insert(id.clone());
         self.of_kind_mut(id.kind).remove(&id.key)
     }
 }

@@ -13,6 +13,7 @@ use x509_parser::{
 };
 
 use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{ServiceError, clock, x509};
@@ -100,6 +101,13 @@ impl RequestedKey {
     }
 }
 
+/// An issuing CA as the file of the state has it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct KeptCa {
+    key: String,
+    chain: [String; 2],
+}
+
 /// A root and the intermediate that issues, both P-384, as the service's are.
 pub(crate) struct IssuingCa {
     issuer: Issuer<'static, KeyPair>,
@@ -122,6 +130,24 @@ impl IssuingCa {
             chain: [issuing.der().to_vec(), root.der().to_vec()],
             root_pem: root.pem(),
         })
+    }
+
+    /// What [`IssuingCa::from_kept`] makes it from again: its key and its chain. **It is a secret.**
+    pub(super) fn to_kept(&self) -> KeptCa {
+        KeptCa {
+            key: self.issuer.key().serialize_pem(),
+            chain: self.chain.each_ref().map(|der| STANDARD.encode(der)),
+        }
+    }
+
+    /// `None` when it is damaged.
+    pub(super) fn from_kept(KeptCa { key, chain }: &KeptCa) -> Option<Self> {
+        let key = KeyPair::from_pem(key).ok()?;
+        let [issuing, root] = chain.each_ref().map(|der| STANDARD.decode(der).ok());
+        let (issuing, root) = (issuing?, root?);
+        let root_pem = pem(&STANDARD.encode(&root));
+        let issuer = Issuer::from_ca_cert_der(&issuing.as_slice().into(), key).ok()?;
+        Some(Self { issuer, chain: [issuing, root], root_pem })
     }
 
     pub(crate) fn root_pem(&self) -> &str {

@@ -1,10 +1,12 @@
 //! Where a device is in its enrollment's script of faults.
 
+use serde::{Deserialize, Serialize};
+
 pub(crate) use crate::behavior::Fault;
 use crate::behavior::{Delivery, Times};
 
 /// A place in a script.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Cursor {
     /// Which fault is next.
     fault: usize,

@@ -1,13 +1,14 @@
 //! Devices with a TPM: the challenge that only their TPM can answer, and the key for their hub.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     time::{Duration, SystemTime},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dps_attestation::SymmetricKey;
 use dps_state_machine::RegistrationId;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -28,37 +29,99 @@ pub(crate) struct TpmKeys {
 
 /// What the service keeps for the TPMs of enrolled devices, by their registration ids.
 #[derive(Default)]
-pub(super) struct Tpms(HashMap<String, DeviceTpm>);
+pub(super) struct Tpms {
+    known: HashMap<String, DeviceTpm>,
+    /// Those that may be other than when they were written last.
+    pub(super) changed: BTreeSet<String>,
+}
 
 type Key = Zeroizing<[u8; 32]>;
 
-struct DeviceTpm {
+#[derive(Serialize, Deserialize)]
+pub(super) struct DeviceTpm {
+    #[serde(with = "as_text")]
     endorsement: TpmStorageKey,
+    #[serde(with = "as_text")]
     storage: TpmStorageKey,
-    nonce: Key,
-    challenged: SystemTime,
+    /// Of the last challenge, and when that was.
+    #[serde(skip)]
+    nonce: Option<(Key, SystemTime)>,
+    #[serde(with = "as_base64")]
     hub_key: Key,
 }
 
+/// As the configuration file has it.
+mod as_text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use crate::tpm::TpmStorageKey;
+
+    pub(super) fn serialize<S: Serializer>(
+        key: &TpmStorageKey,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(key)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<TpmStorageKey, D::Error> {
+        String::deserialize(d)?.parse().map_err(D::Error::custom)
+    }
+}
+
+mod as_base64 {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use zeroize::Zeroizing;
+
+    use super::Key;
+
+    pub(super) fn serialize<S: Serializer>(key: &Key, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Zeroizing::new(STANDARD.encode(**key)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Key, D::Error> {
+        let text = Zeroizing::new(String::deserialize(d)?);
+        let bytes = Zeroizing::new(STANDARD.decode(&*text).map_err(D::Error::custom)?);
+        let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(D::Error::custom)?;
+        Ok(Zeroizing::new(*bytes))
+    }
+}
+
 impl Tpms {
+    pub(super) fn get(&self, registration_id: &str) -> Option<&DeviceTpm> {
+        self.known.get(&key(registration_id))
+    }
+
+    pub(super) fn put(&mut self, key: String, tpm: DeviceTpm) {
+        self.changed.insert(key.clone());
+        self.known.insert(key, tpm);
+    }
+
+    /// Whose TPM is known.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.known.keys()
+    }
+
     pub(super) fn forget(&mut self, registration_id: &str) {
-        self.0.remove(&key(registration_id));
+        let key = key(registration_id);
+        self.known.remove(&key);
+        self.changed.insert(key);
     }
 
     /// The key of the last challenge, while its answer is taken.
     pub(super) fn nonce(&self, registration_id: &str, now: SystemTime) -> Option<SymmetricKey> {
-        let tpm = self.0.get(&key(registration_id))?;
-        let age = now.duration_since(tpm.challenged).unwrap_or_default();
-        SymmetricKey::from_bytes(&*tpm.nonce).ok().filter(|_| age <= LIFETIME)
+        let (nonce, challenged) = self.get(registration_id)?.nonce.as_ref()?;
+        let age = now.duration_since(*challenged).unwrap_or_default();
+        SymmetricKey::from_bytes(&**nonce).ok().filter(|_| age <= LIFETIME)
     }
 
     pub(super) fn hub_key(&self, registration_id: &str) -> Option<SymmetricKey> {
-        SymmetricKey::from_bytes(&*self.0.get(&key(registration_id))?.hub_key).ok()
+        SymmetricKey::from_bytes(&*self.get(registration_id)?.hub_key).ok()
     }
 
     /// What the state of an assigned registration says of the TPM: the key for the hub, which the TPM can take in.
     pub(super) fn assigned(&self, registration_id: &str) -> Result<Value, NoRandomness> {
-        let Some(tpm) = self.0.get(&key(registration_id)) else { return Ok(json!({})) };
+        let Some(tpm) = self.get(registration_id) else { return Ok(json!({})) };
         let hub_key = wrap_key(&tpm.endorsement, &tpm.storage, &*tpm.hub_key, &HUB_DATA)?;
         Ok(json!({ "authenticationKey": STANDARD.encode(hub_key) }))
     }
@@ -105,12 +168,13 @@ impl Service {
         let nonce = self.guids.next_key();
         let challenge = wrap_key(&endorsement, &storage, &*nonce, &CHALLENGE_DATA)?;
         // The key for the hub stays the same for as long as the device is known.
-        let hub_key = match self.tpms.0.get(&key(id.as_str())) {
+        let hub_key = match self.tpms.get(id.as_str()) {
             Some(former) => former.hub_key.clone(),
             None => self.guids.next_key(),
         };
-        let tpm = DeviceTpm { endorsement, storage, nonce, challenged: now, hub_key };
-        self.tpms.0.insert(key(id.as_str()), tpm);
+        let nonce = Some((nonce, now));
+        let tpm = DeviceTpm { endorsement, storage, nonce, hub_key };
+        self.tpms.put(key(id.as_str()), tpm);
         Ok(challenge)
     }
 }

@@ -26,8 +26,9 @@ const FORBIDDEN: &[&str] = &[
     "verify_none",
 ];
 
-/// Where the one configuration is made.
-const TLS: &str = "crates/dps-connect/src/tls.rs";
+/// Where the one configuration is made, and the one by which the emulator asks webhooks.
+const TLS: [&str; 2] =
+    ["crates/dps-connect/src/tls.rs", "crates/dps-emulator/src/server/webhook.rs"];
 
 pub(crate) fn no_source_skips_verification() -> Result<(), Failed> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -42,7 +43,7 @@ pub(crate) fn no_source_skips_verification() -> Result<(), Failed> {
     for path in sources {
         let name = path.strip_prefix(root)?.display().to_string();
         let source = fs::read_to_string(&path)?;
-        let found = offenses(&source, name == TLS);
+        let found = offenses(&source, TLS.contains(&&*name));
         wrong.extend(found.into_iter().map(|line| format!("{name}: {line}")));
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }

@@ -153,7 +153,9 @@ impl Found {
             found.modified = found.modified.max(modified);
             found.contents.push(content);
         }
-        // In its place: one that is moved leaves a copy behind, and the end of a key's text is in it.
+        // A whole block of zeros takes the place of the end of a key's text, which waited for the rest of its block. And in its
+        // place: one that is moved leaves a copy behind.
+        digest.update([0; 64]);
         found.digest = digest.finalize_reset().into();
         Ok(found)
     }

@@ -4,7 +4,7 @@
 //! tells of it goes out: a process that is killed leaves the old or the new. When the machine itself loses its power, the
 //! last changes may be missing, and what is there is whole; see <https://sqlite.org/wal.html>.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -37,8 +37,8 @@ pub(crate) struct StateFile {
     is_read_only: bool,
     /// How often an emulator was started with it before.
     starts: u64,
-    /// What could not be written when it was to be.
-    unwritten: Vec<Record>,
+    /// What could not be written when it was to be, each record once.
+    unwritten: BTreeMap<(RecordKind, String), Option<String>>,
 }
 
 impl StateFile {
@@ -76,7 +76,7 @@ impl StateFile {
             (0, 0, 0) if !is_read_only => {}
             _ => return Err(wrong("it is a database of another program; name another file")),
         }
-        let mut file = Self { connection, is_read_only, starts: 0, unwritten: Vec::new() };
+        let mut file = Self { connection, is_read_only, starts: 0, unwritten: BTreeMap::new() };
         file.begin().map_err(|error| said(&error))?;
         Ok(file)
     }
@@ -204,7 +204,10 @@ impl StateFile {
     }
 }
 
-fn put(transaction: &Transaction<'_>, ((kind, name), json): &Record) -> rusqlite::Result<()> {
+fn put(
+    transaction: &Transaction<'_>,
+    ((kind, name), json): (&(RecordKind, String), &Option<String>),
+) -> rusqlite::Result<()> {
     let replace = "INSERT OR REPLACE INTO record VALUES (?1, ?2, ?3)";
     let delete = "DELETE FROM record WHERE kind = ?1 AND name = ?2";
     match json {

@@ -96,7 +96,8 @@ impl Ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.not_before = (now - DAY).into();
-        params.not_after = (now + 365 * DAY).into();
+        // As long as a file may keep it.
+        params.not_after = (now + 3650 * DAY).into();
         let pem = params.self_signed(&key)?.pem();
         Ok(Self { issuer: Issuer::new(params, key), pem })
     }

@@ -70,9 +70,10 @@ pub(crate) fn run(dps: &Path) -> Result {
     let loads = [("bare TLS handshake", Act::Bare), ("mqtt", Act::Mqtt), ("http", Act::Http)];
     let mut best: [Option<Figures>; 3] = [None, None, None];
     for _ in 0..ROUNDS {
-        for ((_, act), best) in loads.iter().zip(&mut best) {
+        for ((name, act), best) in loads.iter().zip(&mut best) {
             let server = if *act == Act::Bare { &bare } else { &emulator };
-            let figures = runtime.block_on(server.load(*act))?;
+            let figures = runtime.block_on(server.load(*act));
+            let figures = figures.map_err(|error| format!("{name}: {error}"))?;
             if best.as_ref().is_none_or(|best| best.per_second < figures.per_second) {
                 *best = Some(figures);
             }
@@ -107,7 +108,7 @@ fn emulator(dps: &Path) -> Result<Command> {
     let mut command = Command::new(dps);
     let [config, ca] = [config, folder.join("ca.pem")].map(|path| path.display().to_string());
     let key = GroupKey::random()?;
-    command.args(["emulate", "--quiet", "--config", &config, "--ca-out", &ca]);
+    command.args(["emulate", "--fast", "--quiet", "--config", &config, "--ca-out", &ca]);
     command.args(["--group-key", &key.expose_base64()]);
     Ok(command)
 }

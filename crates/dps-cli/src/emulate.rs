@@ -446,7 +446,11 @@ impl Arguments {
                 false => Ok(config),
             };
         };
-        ensure_path(from, &text)?;
+        match text.as_str() {
+            "" => return Err(wrong(from, "", "it is empty; name a file")),
+            "-" => return Err(wrong(from, "-", "standard input keeps nothing; name a file")),
+            _ => ensure_path(from, &text)?,
+        }
         let opened = if is_read_only { config.state_read_only(&text) } else { config.state(&text) };
         opened.map_err(|error| wrong(from, &text, error.reason()))
     }

@@ -4,7 +4,11 @@
 //! tells of it goes out: a process that is killed leaves the old or the new. When the machine itself loses its power, the
 //! last changes may be missing, and what is there is whole; see <https://sqlite.org/wal.html>.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, absolute},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -47,6 +51,11 @@ impl StateFile {
         let wrong = |reason: &str| {
             ConfigError::new("state", reason).value(path.display().to_string().chars())
         };
+        // To SQLite an empty name and a few others are databases that no file keeps; none of them is absolute.
+        let path = &absolute(path).map_err(|_| wrong("it is no path; name a file"))?;
+        if path.exists() && !path.is_file() {
+            return Err(wrong("it is no regular file; name another"));
+        }
         if is_read_only && !path.is_file() {
             return Err(wrong("there is no such file to read; start once without read-only"));
         }
@@ -151,6 +160,8 @@ impl StateFile {
                 return Err(rusqlite::Error::InvalidParameterName(what));
             }
         }
+        // All of it is in the file already.
+        service.drop_changes();
         Ok(())
     }
 

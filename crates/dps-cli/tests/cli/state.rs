@@ -215,6 +215,10 @@ fn a_file_that_is_not_for_this_emulator_is_refused_and_left() {
         (&["--state", &missing, "--read-only"], "there is no such file"),
         (&["--read-only"], "give --state with it"),
         (&["--state", &folder.path("none/state.db")], "it can't be used"),
+        (&["--state", &folder.path("")], "it is no regular file"),
+        (&["--state", "/dev/null"], "it is no regular file"),
+        (&["--state", ""], "it is empty; name a file"),
+        (&["--state", "-"], "standard input keeps nothing; name a file"),
     ] {
         let ended = run(dps(&["emulate"]).args(arguments));
         assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.stderr);

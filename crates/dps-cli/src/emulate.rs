@@ -184,6 +184,8 @@ async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<Exit
     // One line for each registration is what most want to see; the traces are for those who look for more.
     if level > 1 {
         trace::start(level);
+    } else {
+        trace::start_for_errors();
     }
     let quiet = given::QUIET.is_on(arguments.quiet)?;
     let stop_at_eof = given::STOP_AT_EOF.is_on(arguments.stop_at_eof)?;

@@ -60,6 +60,12 @@ pub(crate) fn start(level: u8) {
     let _ = tracing_subscriber::registry().with(lines).with(targets).try_init();
 }
 
+/// Begins to tell what is lost, and nothing else.
+pub(crate) fn start_for_errors() {
+    let ours = Targets::new().with_target("dps", LevelFilter::ERROR);
+    let _ = tracing_subscriber::registry().with(Warnings.with_filter(ours)).try_init();
+}
+
 /// Prints each warning as one of the command's own.
 struct Warnings;
 

@@ -190,6 +190,8 @@ impl StateFile {
         if self.is_read_only || (changes.is_empty() && self.unwritten.is_empty()) {
             return;
         }
+        // It is told once, until all is written again.
+        let is_new = self.unwritten.is_empty();
         self.unwritten.extend(changes);
         let written = self.connection.transaction().and_then(|transaction| {
             self.unwritten.iter().try_for_each(|record| put(&transaction, record))?;
@@ -197,7 +199,10 @@ impl StateFile {
         });
         match written {
             Ok(()) => self.unwritten.clear(),
-            Err(error) => tracing::error!(%error, "the state can't be written to its file"),
+            Err(error) if is_new => {
+                tracing::error!(%error, "the state can't be written to its file; each further change tries it again");
+            }
+            Err(_) => {}
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     behavior::Behavior,
     config_error::ConfigError,
     hub::HubRefusal,
-    issuance::CertificatePolicy,
+    issuance::{CertificatePolicy, PolicyNames},
     keys::{CaCertificates, DeviceCertificate, Thumbprint},
     tpm::TpmStorageKey,
 };
@@ -37,6 +37,7 @@ pub struct Enrollment {
     pub(crate) iot_edge: bool,
     pub(crate) device_information: Option<Json>,
     pub(crate) certificate_policy: CertificatePolicy,
+    pub(crate) policy_names: PolicyNames,
     pub(crate) update: Option<Json>,
     pub(crate) hub_refusal: Option<HubRefusal>,
     pub(crate) behavior: Behavior,
@@ -80,6 +81,7 @@ impl Enrollment {
             iot_edge: false,
             device_information: None,
             certificate_policy: CertificatePolicy::default(),
+            policy_names: PolicyNames::default(),
             update: None,
             hub_refusal: None,
             behavior: Behavior::default(),
@@ -102,7 +104,7 @@ impl Enrollment {
     /// The endorsement key of the device's TPM, where that is how it is known.
     pub(crate) fn tpm(&self) -> Option<&TpmStorageKey> {
         match &self.members {
-            Members::One(Attestation::Tpm { endorsement_key }) => Some(endorsement_key),
+            Members::One(Attestation::Tpm { endorsement_key, .. }) => Some(endorsement_key),
             _ => None,
         }
     }
@@ -291,6 +293,8 @@ pub enum Attestation {
     Tpm {
         /// The endorsement key.
         endorsement_key: TpmStorageKey,
+        /// The storage root key that the record has. A device sends its own with each registration.
+        storage_root_key: Option<TpmStorageKey>,
     },
 }
 
@@ -304,7 +308,7 @@ impl Attestation {
     /// By the TPM with this endorsement key.
     #[must_use]
     pub fn tpm(endorsement_key: TpmStorageKey) -> Self {
-        Self::Tpm { endorsement_key }
+        Self::Tpm { endorsement_key, storage_root_key: None }
     }
 
     /// By this TLS client certificate.

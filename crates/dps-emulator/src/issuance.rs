@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// What an enrollment does with a device's request for a certificate.
 ///
 /// The real service names a policy at the enrollment: `namespaceName`, `certificateAuthorityName` and
@@ -23,9 +25,27 @@ pub enum CertificatePolicy {
 }
 
 impl CertificatePolicy {
+    /// How many days a certificate is valid unless something else is said.
+    pub(crate) const DEFAULT_DAYS: u16 = 30;
+
     /// Certificates that are valid for this many days.
     #[must_use]
     pub const fn issue_for_days(days: u16) -> Self {
         Self::Issue { lifetime: Duration::from_secs(days as u64 * 86_400) }
     }
+}
+
+/// The names by which a record of the service says that certificates are issued, and how. All of them mean the emulator's
+/// issuing CA.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct PolicyNames {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) credential_policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) namespace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate_authority: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate_policy: Option<String>,
 }

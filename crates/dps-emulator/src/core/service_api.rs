@@ -11,6 +11,7 @@ use super::service::{EnrollmentId, Kind, Reply, Service, ServiceError, Stored, t
 use crate::enrollment::Enrollment;
 
 mod bulk;
+mod certificate_policy;
 mod fields;
 mod policy;
 mod query;
@@ -224,7 +225,7 @@ impl Service {
             _ => {}
         }
         let former: Option<&Enrollment> = former.map(|former| &*former.enrollment);
-        let enrollment = record::read(fields, kind, name, former, &self.instance)?;
+        let enrollment = record::read(fields, kind, name, former, &self.instance, &mut self.guids)?;
         self.put(now, enrollment).map_err(|error| {
             ServiceError::deserialization(&format!("{}: {}", error.field(), error.reason()))
         })?;

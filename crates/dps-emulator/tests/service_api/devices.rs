@@ -1,8 +1,12 @@
 //! What devices meet at once of what the service API changes.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use crate::tool::Tool;
+use crate::{
+    support::{Requests, connect},
+    tool::Tool,
+};
 
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 const OTHER: &str = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
@@ -82,5 +86,34 @@ async fn the_allocation_policies_choose_among_the_hubs() {
             hubs.push(answer["registrationState"]["assignedHub"].as_str().unwrap().to_owned());
         }
         assert_eq!(hubs, expected, "{policy}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_names_a_certificate_policy_has_certificates_issued() {
+    let tool = Tool::start().await;
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "pump");
+    let request = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    let body = json!({ "registrationId": "pump", "csr": STANDARD.encode(request.der()) });
+    let path = "/enrollments/pump";
+    let record = json!({
+        "registrationId": "pump",
+        "attestation": { "type": "symmetricKey", "symmetricKey": { "primaryKey": KEY } },
+    });
+    let mut named = record.clone();
+    named["certificatePolicyName"] = json!("devices");
+    for (record, chain) in [(&record, None), (&named, Some(3)), (&record, None)] {
+        assert_eq!(tool.update(path, "*", record).await.status, 200);
+        let requests = Requests::with_key(&tool.emulator, "pump", &KEY.parse().unwrap());
+        let target =
+            format!("/{}/registrations/pump/register?api-version=2026-11-01", requests.scope);
+        let mut device = connect(&tool.emulator).await.unwrap();
+        let answer =
+            device.ask(&requests.request("PUT", &target, &body.to_string())).await.unwrap();
+        let issued = &answer.json()["registrationState"]["issuedCertificateChain"];
+        assert_eq!(issued.as_array().map(Vec::len), chain, "{}", answer.json());
+        let code = answer.json()["errorCode"].as_u64();
+        assert_eq!(code, if chain.is_none() { Some(400_000) } else { None });
     }
 }

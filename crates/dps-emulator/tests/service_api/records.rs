@@ -23,6 +23,13 @@ fn certificate(is_ca: bool) -> String {
     params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
 }
 
+/// A record with more fields.
+fn with(id: &str, more: Value) -> Value {
+    let mut record = symmetric(id);
+    record.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    record
+}
+
 /// Everything in `wanted` is in `got`.
 #[track_caller]
 fn has(got: &Value, wanted: &Value) {
@@ -70,11 +77,30 @@ async fn every_kind_of_record_is_made_and_given_back() {
         ),
         (
             "/enrollments/tpm",
-            json!({ "registrationId": "tpm", "attestation": { "type": "tpm", "tpm": { "endorsementKey": TPM, "storageRootKey": null } } }),
+            json!({ "registrationId": "tpm", "attestation": { "type": "tpm", "tpm": { "endorsementKey": TPM, "storageRootKey": TPM } } }),
         ),
         (
             "/enrollments/never",
             json!({ "registrationId": "never", "attestation": { "type": "symmetricKey" }, "reprovisionPolicy": { "updateHubAssignment": false, "migrateDeviceData": false }, "iotHubHostName": "h", "allocationPolicy": "static" }),
+        ),
+        (
+            "/enrollments/bare-tpm",
+            json!({ "registrationId": "bare-tpm", "attestation": { "type": "tpm", "tpm": { "endorsementKey": TPM, "storageRootKey": null } } }),
+        ),
+        ("/enrollments/issues", with("issues", json!({ "credentialPolicyName": "default" }))),
+        (
+            "/enrollments/issues-2021",
+            with(
+                "issues-2021",
+                json!({ "clientCertificateIssuancePolicy": { "certificateAuthorityName": "issuing" } }),
+            ),
+        ),
+        (
+            "/enrollments/issues-2026",
+            with(
+                "issues-2026",
+                json!({ "namespaceName": "factory", "certificateAuthorityName": "issuing", "certificatePolicyName": "devices" }),
+            ),
         ),
         (
             "/enrollmentGroups/custom",
@@ -204,6 +230,12 @@ async fn bodies_that_are_no_records_are_refused_with_the_field() {
             with(json!({ "type": "tpm", "tpm": { "endorsementKey": "AToA" } })),
             "attestation.tpm.endorsementKey: ",
         ),
+        (
+            with(
+                json!({ "type": "tpm", "tpm": { "endorsementKey": TPM, "storageRootKey": "AToA" } }),
+            ),
+            "attestation.tpm.storageRootKey: ",
+        ),
         (with(json!({ "type": "x509" })), "attestation.x509: it is missing"),
         (
             with(json!({ "type": "x509", "x509": {} })),
@@ -238,6 +270,15 @@ async fn bodies_that_are_no_records_are_refused_with_the_field() {
             "reprovisionPolicy.migrate: there is no such field",
         ),
         (change("deviceId", json!(1)), "deviceId: invalid type"),
+        (change("namespaceName", json!("ab")), "namespaceName: it must have 3 to 64 characters"),
+        (
+            change("certificatePolicyName", json!("a".repeat(65))),
+            "certificatePolicyName: it must have 3 to 64 characters",
+        ),
+        (
+            change("clientCertificateIssuancePolicy", json!({})),
+            "clientCertificateIssuancePolicy.certificateAuthorityName: it is missing",
+        ),
     ] {
         let answer = tool.put("/enrollments/dev-1", &record).await;
         refused(&answer, 400_012, says);
@@ -320,4 +361,23 @@ async fn what_the_configuration_made_is_a_record_too_and_keeps_what_the_service_
     });
     let owner = Some("provisioningserviceowner".to_owned());
     assert_eq!(event, Some(("/enrollments/pump".to_owned(), owner, 200)));
+}
+
+#[tokio::test]
+async fn with_a_seed_the_keys_that_are_made_are_the_same_each_run() {
+    let mut runs = Vec::new();
+    for seed in [Some("one"), Some("one"), Some("two"), None, None] {
+        let config = Emulator::builder();
+        let tool = Tool::at(match seed {
+            Some(seed) => config.seed(seed),
+            None => config,
+        })
+        .await;
+        let record = json!({ "registrationId": "d", "attestation": { "type": "symmetricKey" } });
+        let made = tool.put("/enrollments/d", &record).await.json();
+        runs.push(made["attestation"]["symmetricKey"]["primaryKey"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(runs[0], runs[1]);
+    let different: std::collections::BTreeSet<_> = runs.iter().skip(1).collect();
+    assert_eq!(different.len(), 4);
 }

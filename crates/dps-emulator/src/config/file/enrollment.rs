@@ -16,7 +16,7 @@ use crate::{
         ReturnedPayload,
     },
     hub::HubRefusal,
-    issuance::CertificatePolicy,
+    issuance::{CertificatePolicy, PolicyNames},
     keys::{CaCertificates, DeviceCertificate, Thumbprint},
     tpm::TpmStorageKey,
 };
@@ -30,6 +30,7 @@ struct Raw {
     symmetric_key: Option<String>,
     secondary_key: Option<String>,
     endorsement_key: Option<String>,
+    storage_root_key: Option<String>,
     thumbprint: Option<String>,
     secondary_thumbprint: Option<String>,
     certificate: Option<String>,
@@ -55,6 +56,7 @@ struct Raw {
     device_information: Option<RawJson>,
     certificate_policy: Option<RawPolicy>,
     certificate_days: Option<u16>,
+    certificate_policy_names: Option<PolicyNames>,
     update: Option<RawJson>,
     hub_refusal: Option<HubRefusal>,
     polls: Option<Times>,
@@ -256,12 +258,18 @@ fn individual(
     let primary = certificate("", &raw.thumbprint, primary)?;
     let secondary = certificate("secondary-", &raw.secondary_thumbprint, secondary)?;
     let tpm: Option<TpmStorageKey> = parsed("endorsement-key", &raw.endorsement_key)?;
+    let storage_root_key = parsed("storage-root-key", &raw.storage_root_key)?;
+    if storage_root_key.is_some() && tpm.is_none() {
+        return Err(ConfigError::new("storage-root-key", "it needs endorsement-key beside it"));
+    }
     match (keys, primary, tpm) {
         (Some((primary, key)), None, None) if secondary.is_none() => {
             Ok(Attestation::SymmetricKey { primary, secondary: key })
         }
         (None, Some(primary), None) => Ok(Attestation::X509 { primary, secondary }),
-        (None, None, Some(endorsement_key)) => Ok(Attestation::Tpm { endorsement_key }),
+        (None, None, Some(endorsement_key)) => {
+            Ok(Attestation::Tpm { endorsement_key, storage_root_key })
+        }
         (None, None, None) => Err(ConfigError::new(
             "symmetric-key",
             "give symmetric-key, thumbprint, certificate, certificate-file or endorsement-key",
@@ -326,6 +334,12 @@ fn settings(enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError>
         (None, hubs) => hubs.unwrap_or(enrollment.hubs),
     };
     let certificate_policy = policy(raw.certificate_policy, raw.certificate_days)?;
+    let policy_names = raw.certificate_policy_names.unwrap_or_default();
+    let issues = matches!(certificate_policy, CertificatePolicy::Issue { .. });
+    if policy_names != PolicyNames::default() && !issues {
+        let reason = "they need certificate-policy = \"issue\" beside them";
+        return Err(ConfigError::new("certificate-policy-names", reason));
+    }
     let payload = match raw.payload {
         None => ReturnedPayload::None,
         Some(RawPayload::Echo) => ReturnedPayload::Echo,
@@ -360,6 +374,7 @@ fn settings(enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError>
         iot_edge: raw.iot_edge.unwrap_or_default(),
         device_information: information.transpose()?,
         certificate_policy,
+        policy_names,
         update,
         hub_refusal: raw.hub_refusal,
         behavior,
@@ -369,12 +384,11 @@ fn settings(enrollment: Enrollment, raw: Raw) -> Result<Enrollment, ConfigError>
 
 /// What becomes of requests for certificates, which live 1 to 90 days as those of the service do.
 fn policy(policy: Option<RawPolicy>, days: Option<u16>) -> Result<CertificatePolicy, ConfigError> {
-    const DEFAULT_DAYS: u16 = 30;
     let wrong = |reason| Err(ConfigError::new("certificate-days", reason));
     match (policy, days) {
         (Some(RawPolicy::Issue), Some(0 | 91..)) => wrong("give 1 to 90 days"),
         (Some(RawPolicy::Issue), days) => {
-            Ok(CertificatePolicy::issue_for_days(days.unwrap_or(DEFAULT_DAYS)))
+            Ok(CertificatePolicy::issue_for_days(days.unwrap_or(CertificatePolicy::DEFAULT_DAYS)))
         }
         (_, Some(_)) => wrong("it needs certificate-policy = \"issue\" beside it"),
         (Some(RawPolicy::Ignore), None) => Ok(CertificatePolicy::Ignore),
@@ -422,6 +436,8 @@ impl From<&Enrollment> for Raw {
             device_information: enrollment.device_information.as_ref().map(RawJson::from),
             certificate_policy: Some(certificate_policy),
             certificate_days,
+            certificate_policy_names: Some(enrollment.policy_names.clone())
+                .filter(|names| *names != PolicyNames::default()),
             update: enrollment.update.as_ref().map(RawJson::from),
             hub_refusal: enrollment.hub_refusal,
             polls: behavior.polls.map(|polls| match polls {
@@ -467,8 +483,10 @@ impl From<&Attestation> for Raw {
                 secondary_certificate: secondary.as_ref().and_then(DeviceCertificate::to_pem),
                 ..Self::default()
             },
-            Attestation::Tpm { endorsement_key } => {
-                Self { endorsement_key: Some(endorsement_key.to_string()), ..Self::default() }
+            Attestation::Tpm { endorsement_key, storage_root_key } => {
+                let storage_root_key = storage_root_key.as_ref().map(ToString::to_string);
+                let endorsement_key = Some(endorsement_key.to_string());
+                Self { endorsement_key, storage_root_key, ..Self::default() }
             }
         }
     }

@@ -270,6 +270,11 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
         ("certificate-policy = \"issue\"\ncertificate-days = 0", &["certificate-days", "1 to 90"]),
         ("certificate-policy = \"issue\"\ncertificate-days = 91", &["certificate-days", "1 to 90"]),
         ("certificate-policy = \"issue\"\ncertificate-days = -1", &["certificate-days", "-1"]),
+        (
+            "certificate-policy-names = { namespace = \"factory\" }",
+            &["certificate-policy-names", "need certificate-policy = \"issue\""],
+        ),
+        ("certificate-policy-names = { color = \"blue\" }", &["unknown field", "color"]),
         ("payload = 3", &["payload", "echo"]),
         ("allocation = \"best\"", &["allocation", "`best`", "geo-latency"]),
         ("allocation.custom.webhook = \"http://x\"", &["allocation", "api-version"]),
@@ -303,6 +308,7 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
         ("query = [{ body = \"bad\" }]", &["query", "body", "bad", "oversized"]),
         ("query = [{ deliver = { drip = 1 } }]", &["query", "deliver", "drip", "every-ms"]),
         ("endorsement-key = \"AToA\"", &["endorsement-key", "TPM2B_PUBLIC"]),
+        ("storage-root-key = \"AToA\"", &["storage-root-key", "TPM2B_PUBLIC"]),
     ] {
         let message = one(keys).unwrap_err().to_string();
         assert!(message.starts_with("enrollment \"d\": "), "{message}");
@@ -317,6 +323,8 @@ fn every_key() -> Vec<Enrollment> {
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let pem = params.self_signed(&authority).unwrap().pem();
     let key = "symmetric-key = \"c2VjcmV0IGtleSBvZiBwdW1wLTE3\"";
+    let example = Config::EXAMPLE.lines().find_map(|line| line.strip_prefix("endorsement-key = "));
+    let tpm = example.unwrap();
     let tables = [
         format!("registration-id = \"c\"\ncertificate = \"\"\"{pem}\"\"\""),
         format!(
@@ -329,6 +337,10 @@ fn every_key() -> Vec<Enrollment> {
         format!("group = \"ca\"\nca = \"\"\"{pem}\"\"\""),
         format!("group = \"cas\"\nca = \"\"\"{pem}\"\"\"\nsecondary-ca = \"\"\"{pem}\"\"\""),
         "group = \"ref\"\nca-reference = \"one\"".to_owned(),
+        format!("registration-id = \"tpm\"\nendorsement-key = {tpm}\nstorage-root-key = {tpm}"),
+        format!(
+            "group = \"issues\"\n{key}\ncertificate-policy = \"issue\"\ncertificate-policy-names = {{ credential-policy = \"default\" }}"
+        ),
         "group = \"refs\"\nca-reference = \"one\"\nsecondary-ca-reference = \"two\"".to_owned(),
         format!(
             "group = \"hook\"\n{key}\nallocation.custom = {{ webhook = \"http://localhost:1/x?code=2\", api-version = \"2021-10-01\" }}"

@@ -8,7 +8,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::{Service, script::Cursor};
 use crate::{
+    behavior::Behavior,
     config_error::ConfigError,
     enrollment::{Enrollment, EnrollmentName},
 };
@@ -139,5 +141,110 @@ impl Enrollments {
     pub(crate) fn remove(&mut self, id: &EnrollmentId) -> Option<Stored> {
         self.changed.insert(id.clone());
         self.of_kind_mut(id.kind).remove(&id.key)
+    }
+}
+
+impl Service {
+    /// All enrollments, those of single devices first, in the order of their names.
+    pub(crate) fn enrollments(&self) -> impl Iterator<Item = &Enrollment> {
+        let kinds = [Kind::Individual, Kind::Group].into_iter();
+        kinds.flat_map(|kind| self.enrollments.of_kind(kind).values()).map(|it| &*it.enrollment)
+    }
+
+    /// The enrollment that a program or a person means.
+    pub(crate) fn enrollment_named(
+        &self,
+        name: EnrollmentName<'_>,
+    ) -> Result<&Enrollment, ConfigError> {
+        let id = self.enrollments.find(name)?;
+        let unknown = || ConfigError::new("enrollment", "there is none with this name");
+        self.enrollments.get(&id).map(|stored| &*stored.enrollment).ok_or_else(unknown)
+    }
+
+    /// Adds an enrollment whose name is not taken.
+    pub(crate) fn add(
+        &mut self,
+        now: SystemTime,
+        enrollment: Enrollment,
+    ) -> Result<(), ConfigError> {
+        if self.enrollments.get(&EnrollmentId::of(&enrollment)).is_some() {
+            return Err(enrollment.name_is_taken());
+        }
+        self.put(now, enrollment).map(|_| ())
+    }
+
+    /// Adds an enrollment, or puts it into the place of the one with its name, which it gives back. What its devices
+    /// were assigned stays; with another behavior, each starts at the beginning of the script.
+    pub(crate) fn put(
+        &mut self,
+        now: SystemTime,
+        enrollment: Enrollment,
+    ) -> Result<Option<Arc<Enrollment>>, ConfigError> {
+        enrollment.check(&self.instance.verified_cas)?;
+        let id = EnrollmentId::of(&enrollment);
+        let (behavior, tpm) = (enrollment.behavior.clone(), enrollment.tpm().cloned());
+        let etag = self.guids.next_record_etag();
+        let former = self.enrollments.put(enrollment, etag, now).map(|stored| stored.enrollment);
+        if let Some(former) = &former {
+            if former.behavior != behavior {
+                self.restart_scripts(&id);
+            }
+            if former.tpm() != tpm.as_ref() {
+                self.tpms.forget(former.name());
+            }
+        }
+        Ok(former)
+    }
+
+    /// Removes an enrollment; its devices are forgotten with it.
+    pub(crate) fn remove(&mut self, name: EnrollmentName<'_>) -> Result<(), ConfigError> {
+        let id = self.enrollments.find(name)?;
+        self.remove_id(&id);
+        Ok(())
+    }
+
+    pub(crate) fn remove_id(&mut self, id: &EnrollmentId) {
+        let removed = self.enrollments.remove(id);
+        self.devices.forget(id);
+        self.turns.remove(id);
+        if let (Kind::Individual, Some(removed)) = (id.kind, removed) {
+            self.tpms.forget(removed.enrollment.name());
+        }
+    }
+
+    /// Sets the behavior toward an enrollment's devices; each starts at the beginning of the new script.
+    pub(crate) fn set_behavior(
+        &mut self,
+        now: SystemTime,
+        name: EnrollmentName<'_>,
+        behavior: Behavior,
+    ) -> Result<(), ConfigError> {
+        let id = self.enrollments.find(name)?;
+        let etag = self.guids.next_record_etag();
+        self.enrollments.change(&id, etag, now, |enrollment| enrollment.behavior = behavior);
+        self.restart_scripts(&id);
+        Ok(())
+    }
+
+    /// Enables or disables an enrollment.
+    pub(crate) fn set_enabled(
+        &mut self,
+        now: SystemTime,
+        name: EnrollmentName<'_>,
+        enabled: bool,
+    ) -> Result<(), ConfigError> {
+        let id = self.enrollments.find(name)?;
+        let etag = self.guids.next_record_etag();
+        self.enrollments.change(&id, etag, now, |enrollment| enrollment.enabled = enabled);
+        Ok(())
+    }
+
+    fn restart_scripts(&mut self, id: &EnrollmentId) {
+        for name in self.devices.of_enrollment(id) {
+            if let Some(device) = self.devices.get_mut(&name) {
+                device.register = Cursor::default();
+                device.query = Cursor::default();
+            }
+        }
     }
 }

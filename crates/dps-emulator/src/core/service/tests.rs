@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    behavior::{Body, Delivery, Fault, RetryAfter},
-    enrollment::{Allocation, Attestation, GroupAttestation, Reprovisioning},
+    behavior::{Behavior, Body, Delivery, Fault, Outcome, RetryAfter},
+    enrollment::{
+        Allocation, Attestation, EnrollmentName, GroupAttestation, Reprovisioning, ReturnedPayload,
+    },
 };
 use dps_attestation::{GroupKey, SymmetricKey};
 

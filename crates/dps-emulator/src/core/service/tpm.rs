@@ -108,6 +108,11 @@ impl Tpms {
         self.changed.insert(key);
     }
 
+    pub(super) fn clear(&mut self) {
+        let forgotten = std::mem::take(&mut self.known);
+        self.changed.extend(forgotten.into_keys());
+    }
+
     /// The key of the last challenge, while its answer is taken.
     pub(super) fn nonce(&self, registration_id: &str, now: SystemTime) -> Option<SymmetricKey> {
         let (nonce, challenged) = self.get(registration_id)?.nonce.as_ref()?;

@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use super::{Authenticated, Device, Kind, Operation, Outcome, Progress, Service};
+use super::{Authenticated, Device, Kind, Operation, Progress, Service};
 use crate::{
+    behavior::Outcome,
     core::service_api::record_without_keys,
     enrollment::{Allocation, Enrollment, Reprovisioning},
 };

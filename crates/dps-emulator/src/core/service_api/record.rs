@@ -6,17 +6,16 @@ use std::collections::BTreeMap;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dps_attestation::{Error, GroupKey, RegistrationId, SymmetricKey};
 use dps_state_machine::Json;
-use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls_pki_types::CertificateDer;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::fields::Fields;
+use super::{certificate_policy, fields::Fields};
 use crate::{
     config_error::ConfigError,
     core::{
         clock,
-        service::{Instance, Kind, ServiceError, Stored, certificate_info},
+        service::{Guids, Instance, Kind, ServiceError, Stored, certificate_info},
     },
     enrollment::{
         Allocation, Attestation, Enrollment, GroupAttestation, Members, Reprovisioning, is_webhook,
@@ -57,6 +56,7 @@ pub(super) fn read(
     id: &str,
     former: Option<&Enrollment>,
     instance: &Instance,
+    guids: &mut Guids,
 ) -> Result<Enrollment, ServiceError> {
     for read_only in ["etag", "createdDateTimeUtc", "lastUpdatedDateTimeUtc"] {
         fields.ignore(read_only);
@@ -65,8 +65,8 @@ pub(super) fn read(
     let attestation = fields.required("attestation", attestation)?;
     let former_members = former.map(|former| &former.members);
     let members = match kind {
-        Kind::Individual => Members::One(individual(attestation, former_members)?),
-        Kind::Group => Members::Group(group(attestation, former_members, instance)?),
+        Kind::Individual => Members::One(individual(attestation, former_members, guids)?),
+        Kind::Group => Members::Group(group(attestation, former_members, instance, guids)?),
     };
     let mut enrollment = match former {
         Some(former) => Enrollment { members, ..former.clone() },
@@ -102,11 +102,17 @@ pub(super) fn read(
         return Err(fields.wrong("iotHubs", "a hub has no name"));
     }
     enrollment.allocation = allocation(&mut fields, one)?;
+    (enrollment.certificate_policy, enrollment.policy_names) =
+        certificate_policy::read(&mut fields, former)?;
     fields.end()?;
     Ok(enrollment)
 }
 
-fn individual(mut fields: Fields, former: Option<&Members>) -> Result<Attestation, ServiceError> {
+fn individual(
+    mut fields: Fields,
+    former: Option<&Members>,
+    guids: &mut Guids,
+) -> Result<Attestation, ServiceError> {
     let attestation = match attestation_type(&mut fields)? {
         Type::SymmetricKey => {
             let (primary, secondary) = match former {
@@ -115,7 +121,8 @@ fn individual(mut fields: Fields, former: Option<&Members>) -> Result<Attestatio
                 }
                 _ => (None, None),
             };
-            let [primary, secondary] = keys::<SymmetricKey>(&mut fields, [primary, secondary])?;
+            let [primary, secondary] =
+                keys::<SymmetricKey>(&mut fields, [primary, secondary], guids)?;
             Attestation::SymmetricKey { primary, secondary: Some(secondary) }
         }
         Type::X509 => {
@@ -141,13 +148,15 @@ fn individual(mut fields: Fields, former: Option<&Members>) -> Result<Attestatio
             let mut tpm = fields.required("tpm", tpm)?;
             let key: Option<String> = tpm.take("endorsementKey")?;
             let key = tpm.required("endorsementKey", key)?;
-            let endorsement_key = key.parse().map_err(|error: crate::TpmKeyError| {
-                tpm.wrong("endorsementKey", &error.to_string())
-            })?;
-            // The device sends it with each registration.
-            tpm.ignore("storageRootKey");
+            let storage: Option<String> = tpm.take("storageRootKey")?;
+            let read = |name, key: String| {
+                key.parse().map_err(|error: crate::TpmKeyError| tpm.wrong(name, &error.to_string()))
+            };
+            let endorsement_key = read("endorsementKey", key)?;
+            let storage = storage.filter(|key| !key.is_empty());
+            let storage_root_key = storage.map(|key| read("storageRootKey", key)).transpose()?;
             tpm.end()?;
-            Attestation::Tpm { endorsement_key }
+            Attestation::Tpm { endorsement_key, storage_root_key }
         }
     };
     end_of_attestation(fields)?;
@@ -158,6 +167,7 @@ fn group(
     mut fields: Fields,
     former: Option<&Members>,
     instance: &Instance,
+    guids: &mut Guids,
 ) -> Result<GroupAttestation, ServiceError> {
     let attestation = match attestation_type(&mut fields)? {
         Type::SymmetricKey => {
@@ -167,7 +177,7 @@ fn group(
                 }
                 _ => (None, None),
             };
-            let [primary, secondary] = keys::<GroupKey>(&mut fields, [primary, secondary])?;
+            let [primary, secondary] = keys::<GroupKey>(&mut fields, [primary, secondary], guids)?;
             GroupAttestation::SymmetricKey { primary, secondary: Some(secondary) }
         }
         Type::X509 => {
@@ -256,29 +266,29 @@ fn end_of_attestation(fields: Fields) -> Result<(), ServiceError> {
 fn keys<K: std::str::FromStr<Err = Error>>(
     fields: &mut Fields,
     former: [Option<K>; 2],
+    guids: &mut Guids,
 ) -> Result<[K; 2], ServiceError> {
+    let mut or_fresh = |former: Option<K>| former.map_or_else(|| fresh_key(guids), Ok);
+    let [primary, secondary] = former;
     let Some(mut given) = fields.object("symmetricKey")? else {
-        let [primary, secondary] = former.map(|former| former.map_or_else(fresh_key, Ok));
-        return Ok([primary?, secondary?]);
+        return Ok([or_fresh(primary)?, or_fresh(secondary)?]);
     };
     let mut key = |name, former: Option<K>| {
         let text: Option<Zeroizing<String>> = given.take::<String>(name)?.map(Zeroizing::new);
         match text.filter(|text| !text.is_empty()) {
             Some(text) => text.parse().map_err(|error| given.wrong(name, &reason(error))),
-            None => former.map_or_else(fresh_key, Ok),
+            None => or_fresh(former),
         }
     };
-    let [primary, secondary] = former;
     let keys = [key("primaryKey", primary)?, key("secondaryKey", secondary)?];
     given.end()?;
     Ok(keys)
 }
 
 /// A key of 64 bytes, as those that the service makes.
-fn fresh_key<K: std::str::FromStr<Err = Error>>() -> Result<K, ServiceError> {
-    let mut bytes = Zeroizing::new([0; 64]);
-    SystemRandom::new().fill(&mut *bytes).map_err(|_| ServiceError::internal())?;
-    let text = Zeroizing::new(STANDARD.encode(*bytes));
+fn fresh_key<K: std::str::FromStr<Err = Error>>(guids: &mut Guids) -> Result<K, ServiceError> {
+    let halves = Zeroizing::new([guids.next_key(), guids.next_key()].map(|half| *half).concat());
+    let text = Zeroizing::new(STANDARD.encode(&*halves));
     text.parse().map_err(|_| ServiceError::internal())
 }
 
@@ -468,6 +478,7 @@ pub(crate) fn write(stored: &Stored, keys: Keys, registration: Option<Value>) ->
         }
     };
     set("allocationPolicy", json!(policy));
+    certificate_policy::write(&enrollment.policy_names).for_each(|(name, value)| set(name, value));
     set("etag", json!(stored.etag));
     set("createdDateTimeUtc", json!(clock::rfc3339(stored.created)));
     set("lastUpdatedDateTimeUtc", json!(clock::rfc3339(stored.updated)));
@@ -514,10 +525,14 @@ pub(super) fn mechanism(enrollment: &Enrollment, keys: Keys) -> Value {
             let secondary = secondary.as_ref().map(|name| json!(name));
             x509("caReferences", both(json!(primary), secondary))
         }
-        Members::One(Attestation::Tpm { endorsement_key }) => json!({
-            "type": "tpm",
-            "tpm": { "endorsementKey": endorsement_key.to_string() },
-        }),
+        Members::One(Attestation::Tpm { endorsement_key, storage_root_key }) => {
+            let keys = [
+                ("endorsementKey", Some(endorsement_key)),
+                ("storageRootKey", storage_root_key.as_ref()),
+            ];
+            let keys = keys.into_iter().filter_map(|(name, key)| Some((name, key?.to_string())));
+            json!({ "type": "tpm", "tpm": keys.collect::<BTreeMap<_, _>>() })
+        }
     }
 }
 

@@ -1,16 +1,18 @@
 //! A folder with a device's certificate and its key, which change together.
 
 use std::{
-    fmt,
-    fs::{self, File, TryLockError},
-    io::{self, Write as _},
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
 use dps_state_machine::{ConfigurationError, Error};
 
 use crate::{
-    file::parse_certificates, reload, stored_certificate::StoredCertificate, x509::X509Identity,
+    disk::{Lock, advice, step, sync, write},
+    file::parse_certificates,
+    reload,
+    stored_certificate::StoredCertificate,
+    x509::X509Identity,
 };
 
 const CHAIN: &str = "chain.pem";
@@ -176,16 +178,10 @@ impl CertificateFolder {
         if fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
             return Err(foreign(&path));
         }
-        let lock = step().and_then(|()| system::open_lock(&path));
-        let lock = lock.map_err(|error| failed(&path, &error))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Lock(lock)),
-            Err(TryLockError::WouldBlock) => {
-                let reason = "another process has the lock of the folder, and gets or stores a certificate there; wait until it has ended";
-                Err(wrong(&path, reason))
-            }
-            Err(TryLockError::Error(error)) => Err(failed(&path, &error)),
-        }
+        Lock::take(&path).map_err(|error| failed(&path, &error))?.ok_or_else(|| {
+            let reason = "another process has the lock of the folder, and gets or stores a certificate there; wait until it has ended";
+            wrong(&path, reason)
+        })
     }
 
     /// The number of the pair in use; `None` when there is none yet.
@@ -346,16 +342,6 @@ impl fmt::Debug for PreparedFolder {
     }
 }
 
-/// A file that is locked for this process.
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing the file is not enough: a process that was forked meanwhile has it open until it becomes another program.
-        let _ = self.0.unlock();
-    }
-}
-
 /// The number that a path of one part is.
 fn number(path: &Path) -> Option<u64> {
     let text = path.to_str()?;
@@ -371,30 +357,6 @@ fn make_folder(path: &Path) -> io::Result<()> {
 fn link(target: &Path, path: &Path) -> io::Result<()> {
     step()?;
     system::link(target, path)
-}
-
-/// A new file, on the disk when this returns.
-fn write(path: &Path, content: &[u8]) -> Result<(), (PathBuf, io::Error)> {
-    let write = || {
-        step()?;
-        let mut file = system::create_file(path)?;
-        step()?;
-        file.write_all(content)?;
-        step()?;
-        file.sync_all()
-    };
-    write().map_err(|error| (path.to_owned(), error))
-}
-
-/// Puts the names in a folder on the disk.
-fn sync(folder: &Path) -> io::Result<()> {
-    step()?;
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    match File::open(folder)?.sync_all() {
-        // Some file systems know no such request, and keep names by other means.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        synced => synced,
-    }
 }
 
 fn ensure_ours(
@@ -414,50 +376,24 @@ fn foreign(path: &Path) -> Error {
 }
 
 fn failed(path: &Path, error: &io::Error) -> Error {
-    let advice = match error.kind() {
-        io::ErrorKind::NotFound => "; make the folder above it first",
-        io::ErrorKind::PermissionDenied => "; run as the user that owns it, or name another folder",
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; make room on the disk and try again"
-        }
-        io::ErrorKind::ReadOnlyFilesystem => "; name a folder on a disk that can be written",
-        _ => "",
-    };
-    wrong(path, &format!("{error}{advice}"))
+    wrong(path, &format!("{error}{}", advice(error)))
 }
 
 fn wrong(path: &Path, reason: &str) -> Error {
     ConfigurationError::new("certificate folder", path.display().to_string(), reason).into()
 }
 
-/// Comes before each change of the disk: tests stop there.
-#[cfg(not(test))]
-fn step() -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(test)]
-use tests::step;
-
 #[cfg(unix)]
 mod system {
     use std::{
-        fs::{DirBuilder, File, Metadata, OpenOptions},
+        fs::{DirBuilder, Metadata},
         io,
-        os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, symlink},
+        os::unix::fs::{DirBuilderExt as _, MetadataExt as _, symlink},
         path::Path,
     };
 
     pub(super) fn make_folder(path: &Path) -> io::Result<()> {
         DirBuilder::new().mode(0o700).create(path)
-    }
-
-    pub(super) fn create_file(path: &Path) -> io::Result<File> {
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
-    }
-
-    pub(super) fn open_lock(path: &Path) -> io::Result<File> {
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
     }
 
     pub(super) fn link(target: &Path, path: &Path) -> io::Result<()> {
@@ -472,21 +408,9 @@ mod system {
 /// [`CertificateFolder::open`] has refused before any of this is called.
 #[cfg(not(unix))]
 mod system {
-    use std::{
-        fs::{File, Metadata},
-        io,
-        path::Path,
-    };
+    use std::{fs::Metadata, io, path::Path};
 
     pub(super) fn make_folder(_: &Path) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn create_file(_: &Path) -> io::Result<File> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    pub(super) fn open_lock(_: &Path) -> io::Result<File> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -1,8 +1,13 @@
-//! What the crates for keys in hardware share. It is no part of the public API, and changes as they need it.
+//! What other crates of ours share. It is no part of the public API, and changes as they need it.
 
 use rustls::SignatureScheme;
 
 use crate::der_writer::{INTEGER, SEQUENCE, value};
+
+/// Files for their owner alone that change at once.
+pub mod disk {
+    pub use crate::disk::{Failure, Lock, advice, beside, replace, try_room};
+}
 
 /// The signatures that an RSA key makes in TLS, in the order in which they are preferred.
 pub const RSA: &[SignatureScheme] = &[

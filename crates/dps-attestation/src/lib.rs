@@ -54,6 +54,7 @@ mod chain;
 mod csr;
 mod damage;
 mod der_writer;
+mod disk;
 mod ec_key;
 mod file;
 #[cfg(any(test, fuzzing))]

@@ -81,6 +81,8 @@ mod transport;
 
 #[cfg(feature = "amqp")]
 pub use dps_amqp::{AmqpConfig, AmqpTransport};
+#[doc(hidden)]
+pub use dps_attestation::internal::disk;
 pub use dps_attestation::{
     Attestation, GroupKey, SasSignature, SasSigner, SasToken, Signing, SymmetricKey,
     SymmetricKeyFile, TpmAnswer, TpmAttestation, TpmKeys, X509Files, X509Identity,

@@ -1,7 +1,6 @@
 //! A folder keeps a whole pair whatever happens while a new one is stored.
 
 use std::{
-    cell::Cell,
     collections::BTreeMap,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     process::Command,
@@ -11,31 +10,10 @@ use std::{
 use rcgen::{CertificateParams, DnType, KeyPair};
 
 use super::*;
-use crate::X509Files;
-
-/// How a change of the disk ends before it is made.
-#[derive(Clone, Copy)]
-enum Stop {
-    Kill,
-    Fail(i32),
-}
-
-thread_local! {
-    /// After how many changes, and how.
-    static STOP: Cell<Option<(u32, Stop)>> = const { Cell::new(None) };
-}
-
-pub(super) fn step() -> io::Result<()> {
-    match STOP.take() {
-        None => Ok(()),
-        Some((0, Stop::Kill)) => std::process::abort(),
-        Some((0, Stop::Fail(number))) => Err(io::Error::from_raw_os_error(number)),
-        Some((left, stop)) => {
-            STOP.set(Some((left - 1, stop)));
-            Ok(())
-        }
-    }
-}
+use crate::{
+    X509Files,
+    disk::stop::{STOP, Stop},
+};
 
 /// A chain and its key.
 struct Pair {

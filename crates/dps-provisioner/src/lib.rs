@@ -1,0 +1,54 @@
+//! A device's life around its registration: the stored assignment, and when to register again.
+//!
+//! A device that registers at each boot does not start without a network, and a fleet that gets its power back throttles
+//! itself. So the assignment is kept in a file ([`AssignmentFile`]), and a [`Provisioner`] says when a registration is due
+//! ([`Due`]):
+//!
+//! | the device registers | |
+//! |---|---|
+//! | when it has no assignment | none is stored, it is damaged, or it is of another ID scope, registration id or endpoint |
+//! | when its hub gave cause for it | by the [`RecoveryPolicy`]: the table of what follows from which [`HubRefusal`] |
+//! | when it is told to | a call of [`register`](Provisioner::register) |
+//!
+//! ```no_run
+//! # async fn example(key: dps_client::SymmetricKey) -> Result<(), dps_client::Error> {
+//! use std::time::SystemTime;
+//! use dps_client::{Config, RegistrationRequest, Settings, Transport, client};
+//! use dps_provisioner::{AssignmentFile, HubRefusal, Identity, NextStep, Provisioner};
+//!
+//! let config = Config::new("0ne00AABBCC".parse()?, key.into());
+//! let request = RegistrationRequest::new("pump-17".parse()?);
+//! let file = AssignmentFile::new("/var/lib/pump/assignment.json")?;
+//! let mut device = Provisioner::open(file, Identity::of(&config, &request))?;
+//!
+//! // At boot: no network is needed while the assignment is good.
+//! if device.registration_due(SystemTime::now()).is_some() {
+//!     let client = client(Transport::Mqtt, config, Settings::default())?;
+//!     device.register(&client, request, Some(Transport::Mqtt), SystemTime::now).await?;
+//! }
+//! println!("connect to {:?}", device.assignment().map(|it| &it.result.assigned_hub));
+//!
+//! // After each connection to the hub, and each one that failed:
+//! match device.report(HubRefusal::Unreachable, SystemTime::now()) {
+//!     NextStep::ConnectToHub { after } => println!("connect again in {after:?}"),
+//!     NextStep::Register { after } => println!("register again in {after:?}"),
+//!     NextStep::Stop => println!("look at the device"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod assignment;
+mod file;
+mod policy;
+mod provisioner;
+
+pub use assignment::{Assignment, Identity};
+pub use file::AssignmentFile;
+pub use policy::{Backoff, HubHistory, HubRefusal, NextStep, OnRefusal, RecoveryPolicy};
+pub use provisioner::{Due, Provisioner};
+
+/// The code in the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -15,7 +15,6 @@ mod licenses;
 mod no_std;
 mod package;
 mod packages;
-mod page;
 mod peers;
 mod process;
 mod public_api;
@@ -55,7 +54,7 @@ const TASKS: &[(&str, &str, Run)] = &[
     ("no-std", "the state machine builds without std", no_std::run),
     ("features", "every combination of features, and what none may pull in", features::run),
     ("readme", "every command in README.md and the pages in docs/ works", readme::run),
-    ("page", "the emulator's live page in a headless Chromium", page::run),
+    ("page", "the emulator's live page in a headless Chromium", suite::page),
     ("peers", "unmodified SDKs, all or those named, register against the emulator", peers::run),
     ("faults", "faults x steps x transports, drops, retry-after, random schedules", suite::faults),
     ("fuzz", "a search by coverage for inputs that break something", fuzz::run),

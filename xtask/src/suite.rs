@@ -1,9 +1,12 @@
-//! `cargo xtask faults`, `soak` and `bench`: programs of the conformance suite, which print tables and figures of
+//! `cargo xtask faults`, `soak`, `page` and `bench`: programs of the conformance suite, which print tables and figures of
 //! their own. Without arguments each runs its short form; arguments go to it.
 
-use xshell::Shell;
+use xshell::{Shell, cmd};
 
-use crate::process::{Result, build, cargo, metadata};
+use crate::{
+    packages,
+    process::{Result, build, cargo, in_ci, metadata},
+};
 
 /// Every fault at every step of every transport, the register future dropped after each of its polls, everything
 /// that a service may say in retry-after, and random schedules. `--seeds 100000` is the long form, `--seed N` plays
@@ -26,6 +29,15 @@ pub(crate) fn soak(shell: &Shell, arguments: &[String]) -> Result {
     let script = "ulimit -S -n $(ulimit -H -n) || true; exec \"$0\" \"$@\"";
     let soak = shell.cmd("sh").args(["-c", script]).arg(program);
     Ok(soak.args(arguments.iter().filter(|argument| *argument != "--release")).run()?)
+}
+
+/// What the emulator's live page shows in a headless Chromium.
+pub(crate) fn page(shell: &Shell, _: &[String]) -> Result {
+    if in_ci() && cmd!(shell, "which chromium").quiet().ignore_stdout().run().is_err() {
+        packages::install(shell, &["chromium"])?;
+    }
+    let page = build(shell, "page", "faults")?;
+    Ok(cmd!(shell, "{page}").run()?)
 }
 
 /// What one registration costs a device: round trips, bytes, CPU and memory. Arguments name transports; `load` tells how

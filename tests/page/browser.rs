@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::process::Result;
+use crate::Result;
 
 /// The protocol is on descriptors 3 and 4. A Chromium that hangs is ended.
 const CHROMIUM: &str = "exec timeout 300 chromium --headless=new --no-sandbox --disable-gpu \
@@ -16,7 +16,7 @@ const CHROMIUM: &str = "exec timeout 300 chromium --headless=new --no-sandbox --
     3<&0 4>&1 0</dev/null 1>/dev/null 2>&1";
 
 /// A Chromium with one page.
-pub(super) struct Browser {
+pub(crate) struct Browser {
     child: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -27,7 +27,7 @@ pub(super) struct Browser {
 }
 
 impl Browser {
-    pub(super) fn start(profile: &str) -> Result<Self> {
+    pub(crate) fn start(profile: &str) -> Result<Self> {
         let mut command = Command::new("sh");
         command.args(["-c", CHROMIUM, profile]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
@@ -43,12 +43,12 @@ impl Browser {
         Ok(page)
     }
 
-    pub(super) fn failures(&self) -> &[String] {
+    pub(crate) fn failures(&self) -> &[String] {
         &self.failures
     }
 
     /// Asks for one thing and waits for its answer.
-    pub(super) fn call(&mut self, method: &str, params: Value) -> Result<Value> {
+    pub(crate) fn call(&mut self, method: &str, params: Value) -> Result<Value> {
         self.count += 1;
         let mut request = json!({"id": self.count, "method": method, "params": params});
         if let (Some(session), Some(request)) = (&self.session, request.as_object_mut()) {
@@ -75,13 +75,13 @@ impl Browser {
         }
     }
 
-    pub(super) fn evaluate(&mut self, script: &str) -> Result<Value> {
+    pub(crate) fn evaluate(&mut self, script: &str) -> Result<Value> {
         let wanted = json!({"expression": script, "awaitPromise": true, "returnByValue": true});
         Ok(at(&self.call("Runtime.evaluate", wanted)?, "/result/value").clone())
     }
 
     /// Waits until the page is so; says what it shows when it never is.
-    pub(super) fn wait(&mut self, condition: &str) -> Result {
+    pub(crate) fn wait(&mut self, condition: &str) -> Result<()> {
         let script = format!(
             "new Promise((done, fail) => {{ const end = Date.now() + 30000; (function look() {{ if ({condition}) done(); \
              else if (Date.now() > end) fail(document.body.innerText); else setTimeout(look, 20); }})() }})"
@@ -89,7 +89,7 @@ impl Browser {
         self.evaluate(&script).map(drop)
     }
 
-    pub(super) fn press(&mut self, key: &str, text: &str) -> Result {
+    pub(crate) fn press(&mut self, key: &str, text: &str) -> Result<()> {
         let code = if key == "Tab" { 9 } else { 13 };
         for kind in ["keyDown", "keyUp"] {
             let text = if kind == "keyDown" && key == "Enter" { text } else { "" };
@@ -109,6 +109,6 @@ impl Drop for Browser {
 }
 
 /// A part of a message; null when it has none.
-pub(super) fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+pub(crate) fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
     value.pointer(pointer).unwrap_or(&Value::Null)
 }

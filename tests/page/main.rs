@@ -69,10 +69,10 @@ fn main() -> Result<()> {
     }
     runtime.block_on(async { drop(emulator) });
     page.wait("document.getElementById('state').dataset.state === 'lost'")?;
-    let failures = page.failures().join("\n");
-    drop(page);
-    std::fs::remove_dir_all(&profile)?;
-    if failures.is_empty() { Ok(()) } else { Err(failures.into()) }
+    match page.failures() {
+        [] => Ok(()),
+        failures => Err(failures.join("\n").into()),
+    }
 }
 
 /// The emulator, after one device was assigned, one refused for its key, and one for its name.

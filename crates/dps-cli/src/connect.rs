@@ -6,11 +6,13 @@ use dps_client::{
     Attestation, Carrier, Config, Endpoint, Error, HubConfig, HubConnection, Progress,
     RegistrationId, RegistrationResult, Stage, Transport,
 };
+use dps_provisioner::{HubRefusal, Provisioner};
 use serde::Serialize;
 
 use crate::{
     given::wrong,
     issue::{Delivery, Order},
+    kept::Next,
 };
 
 /// How the hub is to be reached, decided before the registration but for the hub's name.
@@ -35,6 +37,11 @@ pub(crate) struct Met {
     /// What is wrong and what to do.
     message: Option<String>,
     retryable: bool,
+    /// How it stands in the table of what to do next.
+    #[serde(skip)]
+    refusal: Option<HubRefusal>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    next: Option<Next>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -85,6 +92,8 @@ impl Plan {
                     endpoint: Some(endpoint),
                     message: None,
                     retryable: false,
+                    refusal: None,
+                    next: None,
                 }
             }
             Ok(Err(error)) => Met::failed(Some(endpoint), &error),
@@ -96,6 +105,8 @@ impl Plan {
                     time.as_secs_f64()
                 )),
                 retryable: true,
+                refusal: Some(HubRefusal::Unreachable),
+                next: None,
             },
         }
     }
@@ -178,7 +189,18 @@ impl Met {
             Some(to_do) => format!("{what}; {to_do}"),
             None => what,
         };
-        Self { status, endpoint, message: Some(message), retryable: error.is_retryable() }
+        let (retryable, refusal) = (error.is_retryable(), HubRefusal::of(error));
+        Self { status, endpoint, message: Some(message), retryable, refusal, next: None }
+    }
+
+    /// Counts it, and says what to do next.
+    pub(crate) fn reported(mut self, device: &mut Provisioner) -> Self {
+        match self.refusal {
+            None if self.status == Status::Connected => device.report_connected(),
+            None => {}
+            Some(refusal) => self.next = Some(Next::after(device, refusal)),
+        }
+        self
     }
 
     /// A row for people.
@@ -190,6 +212,8 @@ impl Met {
     /// What is wrong, unless the hub has let the device in.
     pub(crate) fn failure(&self, hub: &str) -> Option<String> {
         let message = self.message.as_deref()?;
+        let next = self.next.as_ref().map(|next| format!("; {}", next.words()));
+        let message = format!("{message}{}", next.unwrap_or_default());
         Some(match (self.status, &self.endpoint) {
             (Status::Refused, _) => {
                 format!("the device is assigned, but its hub {hub} refused it: {message}")

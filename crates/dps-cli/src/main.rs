@@ -15,6 +15,7 @@ mod generated;
 mod given;
 mod interrupt;
 mod issue;
+mod kept;
 mod output;
 mod pkcs11;
 mod progress;

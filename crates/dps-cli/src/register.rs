@@ -13,6 +13,7 @@ use dps_client::{
     TimeoutScope, Transport, client_with_fallback,
 };
 use dps_emulator::Emulator;
+use dps_provisioner::{AssignmentFile, Identity, Provisioner};
 
 use crate::{
     advice::Advice,
@@ -23,6 +24,7 @@ use crate::{
     given::{self, Given, named, wrong},
     interrupt::Interrupts,
     issue::{Order, Renewed},
+    kept,
     progress::{Progress, Shown},
     report::{self, Context, Reporter, Success},
     runtime,
@@ -86,6 +88,10 @@ Examples:
   dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
       --symmetric-key-file pump-17.key --request-certificate certificate
 
+  # At each boot: registers the first time, and needs no network later.
+  dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --symmetric-key-file pump-17.key --state /var/lib/pump/assignment.json
+
   # Until the service has time for it.
   until dps register --emulator; do test $? = 7 || break; sleep 60; done";
 
@@ -106,6 +112,10 @@ pub(crate) struct Arguments {
     /// Where the hub is; without it the hub's own name, or the emulator for a name under localhost
     #[arg(long, value_name = "HOST[:PORT]")]
     hub_endpoint: Option<String>,
+    /// File that keeps the assignment: one that is there is printed without the network, unless it is of another device
+    /// or with --force
+    #[arg(long, value_name = "FILE", conflicts_with = "emulator")]
+    state: Option<String>,
     #[command(flatten)]
     registration: Registration,
 }
@@ -176,6 +186,8 @@ pub(crate) struct Plan {
     connects: Option<Option<Endpoint>>,
     /// The hub that renews it, in place of the service, and the device's id there.
     hub: Option<(String, Option<String>)>,
+    /// Where the assignment is kept.
+    state: Option<AssignmentFile>,
 }
 
 impl Plan {
@@ -194,6 +206,14 @@ impl Plan {
         Self { hub: Some((hub, device_id)), connects: Some(endpoint), ..self }
     }
 
+    /// The device of the file, which registers for its certificate too.
+    fn watched(&self, device: Provisioner) -> Provisioner {
+        match &self.folder {
+            Some(folder) => device.certificate(folder.clone()),
+            None => device,
+        }
+    }
+
     /// The folder whose certificate is renewed.
     fn renewed(&self) -> Option<&CertificateFolder> {
         self.folder.as_ref().filter(|_| self.renews)
@@ -205,6 +225,8 @@ struct Prepared {
     client: Client,
     credentials: usize,
     request: RegistrationRequest,
+    /// Its assignment is kept in a file.
+    device: Option<Provisioner>,
     order: Option<Order>,
     hub: Option<connect::Plan>,
     time: Time,
@@ -252,12 +274,39 @@ impl Registration {
             Ok(plan) => plan,
             Err(error) => return reporter.failed(&error, &context),
         };
+        match self.stored(&plan, start) {
+            Ok(None) => {}
+            Ok(Some(success)) => return reporter.succeeded(&success),
+            Err(error) => return reporter.failed(&error, &context),
+        }
         context.renewed = plan.renewed().cloned();
         let progress = Progress::new(start, shown);
         let ended = runtime::block_on(|interrupts| async {
             Ok(session(self, plan, &progress, reporter, context.clone(), interrupts).await)
         });
         ended.unwrap_or_else(|error| reporter.failed(&error, &context))
+    }
+
+    /// What is stored, when nothing but that is asked for: no credential is read then, and no network is touched.
+    fn stored(&self, plan: &Plan, start: Instant) -> Result<Option<Success>, Error> {
+        let Some(file) = &plan.state else { return Ok(None) };
+        let endpoint = given::ENDPOINT.find(self.endpoint.as_ref())?;
+        let endpoint = endpoint.map(|given| given.parse::<Endpoint>()).transpose()?;
+        let device = kept::open(file, &self.device, endpoint)?.map(|device| plan.watched(device));
+        if plan.connects.is_some() || given::FORCE.is_on(self.force)? {
+            return Ok(None);
+        }
+        let Some(device) = device else { return Ok(None) };
+        Ok(kept::stored(&device).map(|(registered, kept)| Success {
+            registration_id: device.identity().registration_id.clone(),
+            transport: kept.transport.unwrap_or(Transport::Http),
+            registered,
+            credentials: 1,
+            elapsed: start.elapsed(),
+            certificate: None,
+            hub: None,
+            kept: Some(kept),
+        }))
     }
 }
 
@@ -278,7 +327,7 @@ async fn session(
         () = interrupts.next() => Err(Error::Cancelled),
         prepared = registration.prepare(plan, transport, progress, &mut context) => prepared,
     };
-    let Prepared { client, credentials, request, mut order, mut hub, time, _emulator } =
+    let Prepared { client, credentials, request, mut device, mut order, mut hub, time, _emulator } =
         match prepared {
             Ok(prepared) => prepared,
             Err(error) => return reporter.failed(&error, &context),
@@ -303,17 +352,34 @@ async fn session(
             Err(error) => reporter.failed(&error, &context),
         };
     }
-    let mut registering = pin!(client.register(request));
-    let outcome = tokio::select! {
-        // Interrupts come first: a service that sends without end does not hide them.
-        biased;
-        () = interrupts.next() => tokio::select! {
+    let stored = device.as_ref().filter(|_| !request.is_forced()).and_then(kept::stored);
+    let (stored, mut kept) = stored.unzip();
+    let order = order.filter(|_| stored.is_none());
+    let outcome = {
+        let mut registering = pin!(async {
+            match (stored, &mut device) {
+                (Some(stored), _) => Ok(stored),
+                (None, None) => client.register(request).await,
+                (None, Some(device)) => {
+                    let new = kept::register(device, &client, request, transport).await;
+                    new.map(|(registered, stored)| {
+                        kept = Some(stored);
+                        registered
+                    })
+                }
+            }
+        });
+        tokio::select! {
+            // Interrupts come first: a service that sends without end does not hide them.
             biased;
-            // Twice: at once, without an end of the session.
-            () = interrupts.next() => return reporter.failed(&Error::Cancelled, &context),
-            (outcome, _) = async { tokio::join!(registering, client.end_session()) } => outcome,
-        },
-        outcome = &mut registering => outcome,
+            () = interrupts.next() => tokio::select! {
+                biased;
+                // Twice: at once, without an end of the session.
+                () = interrupts.next() => return reporter.failed(&Error::Cancelled, &context),
+                (outcome, _) = async { tokio::join!(registering, client.end_session()) } => outcome,
+            },
+            outcome = &mut registering => outcome,
+        }
     };
     let elapsed = progress.elapsed();
     let code = match outcome {
@@ -333,6 +399,10 @@ async fn session(
                     }
                 }
             };
+            let hub = match &mut device {
+                Some(device) => hub.map(|met| met.reported(device)),
+                None => hub,
+            };
             let success = Success {
                 registration_id,
                 transport,
@@ -341,6 +411,7 @@ async fn session(
                 elapsed,
                 certificate,
                 hub,
+                kept,
             };
             reporter.succeeded(&success)
         }
@@ -386,7 +457,8 @@ impl Arguments {
         if self.hub_endpoint.is_some() && connects.is_none() {
             return Err(wrong(given::HUB_ENDPOINT.flag, "", "it needs --connect too"));
         }
-        Ok(Plan { is_emulated, folder: folder.transpose()?, connects, ..Plan::default() })
+        let state = if is_emulated { None } else { kept::file(self.state.as_ref())? };
+        Ok(Plan { is_emulated, folder: folder.transpose()?, connects, state, ..Plan::default() })
     }
 
     fn is_emulated(&self) -> Result<bool, Error> {
@@ -494,6 +566,11 @@ impl Registration {
         context.registration_id = Some(registration_id.to_string());
         context.endpoint = Some(config.endpoint.to_string());
         let request = self.request(registration_id, deadline).await?;
+        let device = plan.state.as_ref().map(|file| {
+            let device = Provisioner::open(file.clone(), Identity::of(&config, &request))?;
+            Ok::<_, Error>(plan.watched(device))
+        });
+        let device = device.transpose()?;
         let order = match (plan.folder, request_key) {
             (Some(folder), key) => Some(Order::prepare(folder, plan.renews, key, deadline).await?),
             (None, Some(key)) => {
@@ -522,7 +599,8 @@ impl Registration {
         });
         let client = client_with_fallback(transport, config, others, settings)?;
         client.observe(progress.observer());
-        Ok(Prepared { client, credentials, request, order, hub, time, _emulator: emulator })
+        let _emulator = emulator;
+        Ok(Prepared { client, credentials, request, device, order, hub, time, _emulator })
     }
 
     /// The endpoint, when one was given that is one.

@@ -20,6 +20,7 @@ use crate::{
     connect::Met,
     interrupt,
     issue::{Delivery, NextTry},
+    kept::{Kept, Source},
     output::{self, print},
     style::{Color, Style},
 };
@@ -55,6 +56,8 @@ pub(crate) struct Success {
     pub(crate) certificate: Option<Delivery>,
     /// What the first connection to the hub met, if it was asked for.
     pub(crate) hub: Option<Met>,
+    /// Where it comes from, when it is kept in a file.
+    pub(crate) kept: Option<Kept>,
 }
 
 #[derive(Serialize)]
@@ -77,6 +80,10 @@ struct SuccessJson<'a> {
     certificate: Option<&'a Delivery>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hub: Option<&'a Met>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored_at: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -129,7 +136,11 @@ impl Reporter {
         let text = if self.json { success.json() } else { success.lines() };
         let printed = print(&text);
         let hub = success.registered.assigned_hub.as_str();
+        let not_stored = success.kept.as_ref().and_then(|kept| kept.not_stored.as_ref());
+        let not_stored = not_stored
+            .map(|why| format!("the device is assigned, but that could not be stored: {why}"));
         let failures = [
+            (NOT_STORED, not_stored),
             (NO_CERTIFICATE, success.certificate.as_ref().and_then(Delivery::failure)),
             (NOT_CONNECTED, success.hub.as_ref().and_then(|met| met.failure(hub))),
         ];
@@ -181,6 +192,9 @@ impl Reporter {
         ExitCode::from(exit_code(error))
     }
 }
+
+/// The exit code of a device that is assigned, when that could not be stored: as of what can't be printed.
+const NOT_STORED: u8 = 1;
 
 /// The exit code of a device that is assigned, without the certificate that was asked for.
 const NO_CERTIFICATE: u8 = 9;
@@ -267,17 +281,22 @@ impl Success {
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             certificate: certificate.as_ref(),
             hub: self.hub.as_ref(),
+            source: self.kept.as_ref().map(|kept| kept.source),
+            stored_at: self.kept.as_ref().and_then(Kept::stored_at),
         })
     }
 
     fn lines(&self) -> String {
         let Self { registration_id, transport, registered, elapsed, certificate, .. } = self;
-        let mut text = format!("{registration_id} over {transport} in {} s", seconds(*elapsed));
-        let polls = registered.polls;
-        let _ = match polls {
-            0 => Ok(()),
+        let stored = self.kept.as_ref().filter(|kept| kept.source == Source::Stored);
+        let mut text = match stored.map(|kept| kept.stored_at().unwrap_or_default()) {
+            Some(stored_at) => format!("{registration_id}, stored at {stored_at}"),
+            None => format!("{registration_id} over {transport} in {} s", seconds(*elapsed)),
+        };
+        let _ = match registered.polls {
+            polls if stored.is_some() || polls == 0 => Ok(()),
             1 => write!(text, ", 1 poll"),
-            _ => write!(text, ", {polls} polls"),
+            polls => write!(text, ", {polls} polls"),
         };
         if let Some(substatus) = &registered.substatus {
             let _ = write!(text, ", {substatus}");
@@ -358,7 +377,7 @@ fn message(error: &Error) -> String {
 }
 
 /// Never less than was asked for.
-fn whole_seconds(length: Duration) -> u64 {
+pub(crate) fn whole_seconds(length: Duration) -> u64 {
     length.as_secs().saturating_add(u64::from(length.subsec_nanos() > 0))
 }
 

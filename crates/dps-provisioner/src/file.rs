@@ -196,9 +196,11 @@ impl PreparedFile {
     /// Replaces what is there. What was damaged is kept aside.
     pub(crate) fn store(&self, record: &Record) -> Result<(), Error> {
         let path = &self.file.0;
-        if let Found::Damaged(_) = self.read()? {
+        if let Found::Damaged(reason) = self.read()? {
             let damaged = beside(path, ".damaged");
             fs::rename(path, &damaged).map_err(|error| self.file.failed(&damaged, &error))?;
+            let kept_as = damaged.display();
+            tracing::warn!(file = %path.display(), %kept_as, reason, "the stored assignment was damaged");
         }
         let text = record.write().map_err(|reason| self.file.wrong(&reason))?;
         disk::replace(path, text.as_bytes())

@@ -5,7 +5,10 @@ use std::{
     time::SystemTime,
 };
 
-use dps_client::{Client, ConfigurationError, Error, RegistrationRequest, Transport};
+use dps_client::{
+    CertificateFolder, Client, ConfigurationError, Error, RegistrationRequest, StoredCertificate,
+    Transport,
+};
 
 use crate::{
     assignment::{Assignment, Identity, Record, seconds},
@@ -21,6 +24,7 @@ pub struct Provisioner {
     file: AssignmentFile,
     identity: Identity,
     policy: RecoveryPolicy,
+    certificate: Option<CertificateFolder>,
     record: Option<Record>,
     /// What is wrong with the file that was found.
     damage: Option<String>,
@@ -39,6 +43,8 @@ pub enum Due {
     IdentityChanged,
     /// The hub gave cause for it, by the [`RecoveryPolicy`].
     HubRefused,
+    /// The device's certificate is missing, can't be read, or is [due](StoredCertificate::renewal_due) for renewal.
+    Certificate,
 }
 
 impl Provisioner {
@@ -52,6 +58,7 @@ impl Provisioner {
             file,
             identity,
             policy: RecoveryPolicy::default(),
+            certificate: None,
             record: None,
             damage: None,
             not_stored: None,
@@ -59,11 +66,7 @@ impl Provisioner {
         match provisioner.file.read()? {
             Found::Nothing => {}
             Found::Whole(record) => provisioner.record = Some(*record),
-            Found::Damaged(reason) => {
-                let file = provisioner.file.path().display();
-                tracing::warn!(%file, reason, "the stored assignment is damaged");
-                provisioner.damage = Some(reason);
-            }
+            Found::Damaged(reason) => provisioner.damage = Some(reason),
         }
         Ok(provisioner)
     }
@@ -72,6 +75,13 @@ impl Provisioner {
     #[must_use]
     pub fn policy(mut self, policy: RecoveryPolicy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// A registration is due for the certificate in this folder too. Asking for one and storing it is up to the caller.
+    #[must_use]
+    pub fn certificate(mut self, folder: CertificateFolder) -> Self {
+        self.certificate = Some(folder);
         self
     }
 
@@ -102,8 +112,13 @@ impl Provisioner {
             (None, _) if self.damage.is_some() => Some(Due::Damaged),
             (None, _) => Some(Due::Missing),
             (Some(_), None) => Some(Due::IdentityChanged),
-            (_, Some(record)) => {
-                record.register_at.is_some_and(|at| at <= now).then_some(Due::HubRefused)
+            (_, Some(record)) if record.register_at.is_some_and(|at| at <= now) => {
+                Some(Due::HubRefused)
+            }
+            _ => {
+                let stored = self.certificate.as_ref().map(CertificateFolder::load);
+                let is_due = |stored: StoredCertificate| stored.renewal_due(None) <= now;
+                stored.is_some_and(|stored| stored.map_or(true, is_due)).then_some(Due::Certificate)
             }
         }
     }

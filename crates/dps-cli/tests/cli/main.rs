@@ -20,6 +20,7 @@ mod failures;
 mod fixed;
 mod generated;
 mod interrupts;
+mod kept;
 mod keys;
 #[cfg(target_os = "linux")]
 mod memory;

@@ -9,6 +9,13 @@ pub mod disk {
     pub use crate::disk::{Failure, Lock, advice, beside, replace, try_room};
 }
 
+/// Who a certificate in DER is for and by whom; `None` when it can't be read.
+#[cfg(feature = "csr")]
+#[must_use]
+pub fn summary(der: &[u8]) -> Option<crate::CertificateSummary> {
+    crate::certificate::Certificate::parse(der).map(Into::into)
+}
+
 /// The signatures that an RSA key makes in TLS, in the order in which they are preferred.
 pub const RSA: &[SignatureScheme] = &[
     SignatureScheme::RSA_PSS_SHA256,

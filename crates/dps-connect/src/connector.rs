@@ -25,7 +25,7 @@ use crate::{
     lookup::resolve,
     proxy::Proxy,
     tls::tls_config,
-    tunnel,
+    tunnel::{self, NoTunnel},
 };
 
 /// The TLS stream that a transport speaks over.
@@ -76,6 +76,12 @@ impl Connector {
         let server_name = config.endpoint.server_name()?;
         let tls = Arc::new(tls_config(&config)?);
         Ok(Self { config, server_name, tls })
+    }
+
+    /// With another TLS configuration.
+    pub(crate) fn changed(mut self, change: impl FnOnce(&mut ClientConfig)) -> Self {
+        change(Arc::make_mut(&mut self.tls));
+        self
     }
 
     /// What it was made from.
@@ -269,8 +275,26 @@ async fn open_tunnel(
         dial(addresses).await.map_err(|e| because(failure::proxy_unreachable(proxy, &e), e))?;
     let authorization = proxy.authorization().filter(|_| credentials == ProxyCredentials::Sent);
     let authorization = authorization.as_ref().map(|value| value.as_str());
-    tunnel::open(&mut tcp, proxy, peer, user_agent, authorization).await?;
-    Ok(tcp)
+    let opened = tunnel::open(&mut tcp, proxy, peer, user_agent, authorization).await;
+    opened.map_err(|no| no.error).map(|()| tcp)
+}
+
+/// Asks a proxy that is connected for a tunnel, with the user and the password that it has.
+///
+/// # Errors
+/// [`NoTunnel`].
+///
+/// # Cancel safety
+/// Dropping the future leaves the stream in the middle of an exchange.
+pub async fn ask_proxy(
+    tcp: &mut TcpStream,
+    proxy: &Proxy,
+    peer: &Peer,
+    user_agent: &str,
+) -> Result<(), NoTunnel> {
+    let authorization = proxy.authorization();
+    let authorization = authorization.as_ref().map(|value| value.as_str());
+    tunnel::open(tcp, proxy, peer, user_agent, authorization).await
 }
 
 /// Asks the proxy for a tunnel and closes it again, to learn why there was none: for the HTTP transport, whose client

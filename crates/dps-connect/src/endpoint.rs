@@ -41,6 +41,12 @@ impl Endpoint {
         self.port.unwrap_or(default)
     }
 
+    /// The same host with this port.
+    #[must_use]
+    pub fn with_port(&self, port: u16) -> Self {
+        Self { host: self.host.clone(), port: Some(port) }
+    }
+
     /// The name that the server's certificate must have.
     pub(crate) fn server_name(&self) -> Result<ServerName<'static>, Error> {
         ServerName::try_from(self.host.clone())

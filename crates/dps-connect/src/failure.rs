@@ -254,7 +254,7 @@ pub fn tls(peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
         })
         .permanent(),
         Some(rustls::Error::InvalidMessage(_)) => {
-            new(format!("{peer} does not speak TLS; {}", peer.own_port())).hint(PORT_HINT)
+            new(format!("{peer} {NO_TLS}; {}", peer.own_port())).hint(PORT_HINT)
         }
         // Its words are those of the error below.
         Some(rustls::Error::Other(_)) => new(format!("the TLS handshake with {peer} failed")),
@@ -272,10 +272,18 @@ pub fn tls(peer: &Peer, error: &(dyn StdError + 'static)) -> ConnectionError {
     }
 }
 
+/// What is said when another protocol came where TLS should have begun.
+const NO_TLS: &str = "does not speak TLS";
+
+/// Whether that is what an error says.
+pub(crate) fn is_not_tls(error: &ConnectionError) -> bool {
+    error.stage == Stage::Tls && error.message.contains(NO_TLS)
+}
+
 /// Another protocol came where TLS should have begun: these are its first bytes.
 #[must_use]
 pub fn not_tls(peer: &Peer, heard: &[u8]) -> ConnectionError {
-    let message = format!("{peer} does not speak TLS: {}; {}", describe(heard), peer.own_port());
+    let message = format!("{peer} {NO_TLS}: {}; {}", describe(heard), peer.own_port());
     ConnectionError::new(Stage::Tls, message).hint(PORT_HINT)
 }
 

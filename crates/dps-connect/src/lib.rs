@@ -37,6 +37,7 @@ mod flood;
 #[cfg(all(fuzzing, feature = "websocket"))]
 pub mod fuzzing;
 mod head;
+mod inspect;
 mod lookup;
 mod no_proxy;
 mod proxy;
@@ -62,14 +63,16 @@ pub mod internal {
 
     pub use crate::{
         connector::{
-            ProxyCredentials, STAGGER, Stream, catch_up, dial, greeting_in_tls,
+            ProxyCredentials, STAGGER, Stream, ask_proxy, catch_up, dial, greeting_in_tls,
             greeting_instead_of_tls, probe_proxy,
         },
         first_bytes::{begins_mqtt, greeting},
         flood::{Flood, Flooded},
+        inspect::{Handshake, handshake},
         lookup::{LOOKUP, Lookup, resolve},
         tls::{resumes_sessions, tls_config},
         tpm::{TpmLogin, from_base64},
+        tunnel::NoTunnel,
     };
 
     /// What went wrong on the way to the service, in the same words on every transport.

@@ -16,6 +16,15 @@ use crate::{
 /// The largest head of a proxy's answer that is read, in bytes; hyper's proxy client has the same limit.
 const MAX_HEAD: usize = 8 * 1024;
 
+/// Why there is no tunnel.
+#[derive(Debug)]
+pub struct NoTunnel {
+    /// What the proxy answered: a status of HTTP; `None` when nothing came or it is no HTTP.
+    pub status: Option<u16>,
+    /// All of it in words.
+    pub error: ConnectionError,
+}
+
 /// Asks the proxy for a tunnel to the peer; `authorization` is the value of `Proxy-Authorization`. When it returns, the
 /// next byte of the stream is the peer's.
 ///
@@ -26,10 +35,11 @@ pub(crate) async fn open(
     peer: &Peer,
     user_agent: &str,
     authorization: Option<&str>,
-) -> Result<(), ConnectionError> {
+) -> Result<(), NoTunnel> {
+    let no = |error: ConnectionError| NoTunnel { status: None, error };
     let broke =
-        |error: io::Error| failure::because(failure::proxy_unreachable(proxy, &error), error);
-    let refused = |reason: &str| failure::proxy_refused(proxy, peer, reason);
+        |error: io::Error| no(failure::because(failure::proxy_unreachable(proxy, &error), error));
+    let refused = |reason: &str| no(failure::proxy_refused(proxy, peer, reason));
     stream
         .write_all(request(&peer.address(), user_agent, authorization).as_bytes())
         .await
@@ -56,8 +66,14 @@ pub(crate) async fn open(
         let Some((head, _)) = head else { continue };
         return match head.status {
             200..=299 => Ok(()),
-            407 => Err(failure::proxy_authentication(proxy, &schemes(&head))),
-            _ => Err(refused(&format!("it answered {:.128?}", head.line))),
+            407 => {
+                let error = failure::proxy_authentication(proxy, &schemes(&head));
+                Err(NoTunnel { status: Some(407), error })
+            }
+            status => {
+                let NoTunnel { error, .. } = refused(&format!("it answered {:.128?}", head.line));
+                Err(NoTunnel { status: Some(status), error })
+            }
         };
     }
 }

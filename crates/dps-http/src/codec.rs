@@ -43,6 +43,23 @@ pub fn register(
         .map_err(|error| ConfigurationError::new("request", path, &error.to_string()).into())
 }
 
+/// The request that asks for the state of the device's registration.
+///
+/// See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration/device-registration-status-lookup>.
+///
+/// # Errors
+/// [`Error::Configuration`] when a setting can't be written into a request.
+pub fn lookup(
+    config: &Config,
+    request: &RegistrationRequest,
+    authorization: Option<&str>,
+) -> Result<Request<Vec<u8>>, Error> {
+    let version = encode(config.api_version.for_request(request).as_str());
+    let path = format!("{}?api-version={version}", device_path(config, request));
+    build(config, Method::POST, &path, authorization, request.body())
+        .map_err(|error| ConfigurationError::new("request", path, &error.to_string()).into())
+}
+
 /// The request that asks for the operation's status.
 ///
 /// See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration/operation-status-lookup>.

@@ -15,6 +15,10 @@ use rustls::ClientConfig;
 
 use crate::{codec, connection::Connection};
 
+/// What makes a request of the device's, with the value of `Authorization`.
+type Make =
+    fn(&Config, &RegistrationRequest, Option<&str>) -> Result<http::Request<Vec<u8>>, Error>;
+
 /// Registers over HTTPS, with a SAS token in each request or with the device's certificate. A TPM answers a challenge
 /// first: its SAS token serves for the whole registration.
 ///
@@ -59,21 +63,60 @@ impl HttpTransport {
         Ok(response.hint(self.config.credential_hint(date)))
     }
 
-    async fn put(
+    /// Asks for the state of the device's registration, without registering: 200 with that state as the body, 404 when the
+    /// service knows of none, and a refusal of the credential as a registration would meet it. Nothing changes at the
+    /// service. What bounds the time is the caller's.
+    ///
+    /// See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration/device-registration-status-lookup>.
+    ///
+    /// # Errors
+    /// Those of [`registration_request`](TransportHandlers::registration_request).
+    ///
+    /// # Cancel safety
+    /// Dropping the future drops the connection.
+    pub async fn registration_state(
         &mut self,
+        registration_id: &RegistrationId,
+        progress: &Progress,
+    ) -> Result<Response, Error> {
+        let request = RegistrationRequest::new(registration_id.clone());
+        self.send(codec::lookup, &request, progress).await
+    }
+
+    /// Sends the request that is made so, by whichever credential there is.
+    async fn send(
+        &mut self,
+        make: Make,
+        request: &RegistrationRequest,
+        progress: &Progress,
+    ) -> Result<Response, Error> {
+        self.config.preflight(request.registration_id())?;
+        if let Some(tpm) = TpmLogin::of(&self.config, progress) {
+            let response = self.send_by_tpm(make, &tpm, request, progress).await?;
+            tpm.conclude(Stage::Register, &response).await?;
+            return Ok(response);
+        }
+        let token = self.config.sas_token(request.registration_id(), progress).await?;
+        self.send_with(make, request, token.as_ref(), progress).await
+    }
+
+    async fn send_with(
+        &mut self,
+        make: Make,
         request: &RegistrationRequest,
         token: Option<&SasToken>,
         progress: &Progress,
     ) -> Result<Response, Error> {
-        let put = codec::register(&self.config, request, token.map(SasToken::expose))?;
-        self.exchange(Stage::Register, put, progress).await
+        let made = make(&self.config, request, token.map(SasToken::expose))?;
+        self.exchange(Stage::Register, made, progress).await
     }
 
     /// Registers with a TPM: the first request brings its challenge, the second the answer to that. One that is sent
     /// again, because the service throttled, keeps to the answer; so a registration has one challenge, unless the
     /// service refuses an answer that an earlier call has left.
-    async fn register_by_tpm(
+    async fn send_by_tpm(
         &mut self,
+        make: Make,
         tpm: &TpmLogin,
         request: &RegistrationRequest,
         progress: &Progress,
@@ -82,16 +125,16 @@ impl HttpTransport {
         let id = request.registration_id();
         // It is out of its place until the service has taken it.
         if let Some((_, token)) = self.tpm_token.take().filter(|(of, _)| of == id) {
-            let response = self.put(&request, Some(&token), progress).await?;
+            let response = self.send_with(make, &request, Some(&token), progress).await?;
             if response.status != 401 {
                 self.tpm_token = Some((id.clone(), token));
                 return Ok(response);
             }
         }
-        let response = self.put(&request, None, progress).await?;
+        let response = self.send_with(make, &request, None, progress).await?;
         let Some(challenge) = response.tpm_challenge() else { return Ok(response) };
         let token = tpm.answer(&from_base64(&challenge)?, id).await?;
-        let response = self.put(&request, Some(&token), progress).await?;
+        let response = self.send_with(make, &request, Some(&token), progress).await?;
         if response.status != 401 {
             self.tpm_token = Some((id.clone(), token));
         }
@@ -105,14 +148,7 @@ impl TransportHandlers for HttpTransport {
         request: &RegistrationRequest,
         progress: &Progress,
     ) -> Result<Response, Error> {
-        self.config.preflight(request.registration_id())?;
-        if let Some(tpm) = TpmLogin::of(&self.config, progress) {
-            let response = self.register_by_tpm(&tpm, request, progress).await?;
-            tpm.conclude(Stage::Register, &response).await?;
-            return Ok(response);
-        }
-        let token = self.config.sas_token(request.registration_id(), progress).await?;
-        self.put(request, token.as_ref(), progress).await
+        self.send(codec::register, request, progress).await
     }
 
     async fn query_operation_status(

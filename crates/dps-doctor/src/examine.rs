@@ -1,0 +1,68 @@
+//! One examination, layer by layer.
+
+use tokio::time::timeout;
+
+use crate::{
+    check::{Layer, Selection},
+    clock, credential,
+    finding::Chart,
+    hub, name, port, proxy,
+    report::Report,
+    service, settings,
+    subject::Subject,
+    tls, websocket,
+};
+
+/// Looks at all that was selected and at what that depends on, within the time of the subject's
+/// [limits](crate::Subject::limits). It needs a tokio runtime with I/O and timer.
+///
+/// # Cancel safety
+/// Dropping the future closes what was open; the system's resolver may finish a lookup on a thread of its own.
+pub async fn examine(subject: &Subject, selection: &Selection) -> Report {
+    let mut chart = Chart::new(selection, subject.limits);
+    let look = look(subject, selection, &mut chart);
+    let is_out_of_time = timeout(subject.limits.total, look).await.is_err();
+    Report::new(chart.finish(is_out_of_time))
+}
+
+/// A layer that is closed ends the examination: what lies behind it can't be looked at.
+async fn look(subject: &Subject, selection: &Selection, chart: &mut Chart<'_>) -> Option<()> {
+    let reached = |layer: Layer| selection.reaches(layer).then_some(());
+    if selection.reaches(Layer::Settings) {
+        settings::examine(subject, chart);
+    }
+    if selection.reaches(Layer::Clock) {
+        clock::examine(subject, chart);
+    }
+    if selection.reaches(Layer::Credential) {
+        credential::examine(subject, chart).await;
+    }
+    if !selection.reaches(Layer::Proxy) && !selection.reaches(Layer::Name) {
+        return None;
+    }
+    let proxy = settings::chosen(subject)?.ok()?;
+    let addresses = match &proxy {
+        Some(proxy) => {
+            name::skip(chart);
+            proxy::examine(subject, proxy, chart).await?;
+            Vec::new()
+        }
+        None => {
+            proxy::skip(chart);
+            name::examine(subject, chart).await?
+        }
+    };
+    reached(Layer::Port)?;
+    let ports = port::examine(subject, &addresses, proxy.is_some(), chart).await;
+    if selection.reaches(Layer::Tls) {
+        tls::examine(subject, ports.chosen(subject)?, chart)?;
+    }
+    if selection.reaches(Layer::WebSocket) {
+        websocket::examine(subject, &ports, chart).await;
+    }
+    reached(Layer::Service)?;
+    let state = service::examine(subject, &ports, chart).await?;
+    reached(Layer::Hub)?;
+    hub::examine(subject, state, chart).await;
+    Some(())
+}

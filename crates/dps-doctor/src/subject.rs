@@ -1,0 +1,161 @@
+//! What is examined.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use dps_client::{
+    Attestation, Config, Endpoint, Error, GroupKey, IdScope, ProxyChoice, RegistrationId,
+    RegistrationRequest, Roots, SymmetricKey, Transport,
+};
+
+/// All that a registration would take. Each part is there, or the error that reading it gave: what is wrong with one does
+/// not hide what is wrong with the others.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Subject {
+    /// The transport that a registration would take.
+    pub transport: Result<Transport, Error>,
+    /// The service.
+    pub endpoint: Result<Endpoint, Error>,
+    /// Which instance of the service.
+    pub id_scope: Result<IdScope, Error>,
+    /// The device's name there.
+    pub registration_id: Result<RegistrationId, Error>,
+    /// The proxy to go through.
+    pub proxy: Result<ProxyChoice, Error>,
+    /// Who may vouch for the server.
+    pub roots: Result<Roots, Error>,
+    /// How the device proves who it is.
+    pub credential: Result<Attestation, Error>,
+    /// What a registration would send besides; `None` for nothing.
+    pub request: Option<Result<RegistrationRequest, Error>>,
+    /// The key of the group that the device's key was derived from, if it was.
+    pub group_key: Option<GroupKey>,
+    /// Files with keys in them, whose permissions are looked at.
+    pub key_files: Vec<PathBuf>,
+    /// Where the hub is, if that is known; otherwise the service is asked.
+    pub hub: Option<Result<Endpoint, Error>>,
+    /// The ports of the transports.
+    pub ports: Ports,
+    /// Bounds on the time.
+    pub limits: Limits,
+    /// This machine's clock.
+    pub clock: fn() -> SystemTime,
+}
+
+/// The ports of the transports, for an endpoint that names none. One that names a port names that of the chosen transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ports {
+    /// That of `http`, `mqtt-ws` and `amqp-ws`.
+    pub https: u16,
+    /// That of `mqtt`.
+    pub mqtt: u16,
+    /// That of `amqp`.
+    pub amqp: u16,
+    /// Whether they hold too for an endpoint that names a port, as for an emulator. Otherwise only that port is looked at.
+    pub are_known: bool,
+}
+
+/// Bounds on the time that an examination takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The whole.
+    pub total: Duration,
+    /// One step, like a connection or an answer.
+    pub step: Duration,
+    /// A lookup that takes longer is slow.
+    pub lookup: Duration,
+}
+
+impl Default for Ports {
+    /// See <https://learn.microsoft.com/azure/iot-dps/concepts-service>.
+    fn default() -> Self {
+        Self { https: 443, mqtt: 8883, amqp: 5671, are_known: false }
+    }
+}
+
+impl Default for Limits {
+    /// A minute for all, 5 s for a step, 2 s for a lookup.
+    fn default() -> Self {
+        Self {
+            total: Duration::from_secs(60),
+            step: Duration::from_secs(5),
+            lookup: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Subject {
+    /// What an application would register with.
+    #[must_use]
+    pub fn new(transport: Transport, config: Config, registration_id: RegistrationId) -> Self {
+        Self {
+            transport: Ok(transport),
+            endpoint: Ok(config.endpoint),
+            id_scope: Ok(config.id_scope),
+            registration_id: Ok(registration_id),
+            proxy: Ok(config.proxy),
+            roots: Ok(config.roots),
+            credential: Ok(config.attestation),
+            request: None,
+            group_key: None,
+            key_files: Vec::new(),
+            hub: None,
+            ports: Ports::default(),
+            limits: Limits::default(),
+            clock: SystemTime::now,
+        }
+    }
+
+    /// The transport, or else the default one, so that the network is looked at in any case.
+    pub(crate) fn transport(&self) -> Transport {
+        *self.transport.as_ref().unwrap_or(&Transport::Http)
+    }
+
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.endpoint.as_ref().ok().map(Endpoint::host)
+    }
+
+    /// What a connection is made by, to the given host and without the device's symmetric key or TPM, which no connection needs:
+    /// an X.509 certificate is shown in the handshake.
+    pub(crate) fn config(&self, endpoint: &Endpoint) -> Option<Config> {
+        let nobody = SymmetricKey::from_bytes(b"no device's").ok()?;
+        let attestation = match &self.credential {
+            Ok(x509 @ (Attestation::X509(_) | Attestation::X509Files(_))) => x509.clone(),
+            _ => nobody.into(),
+        };
+        let id_scope = self.id_scope.as_ref().ok().cloned();
+        let id_scope = id_scope.or_else(|| "0ne".parse().ok())?;
+        let mut config = Config::new(id_scope, attestation);
+        config.endpoint = endpoint.clone();
+        config.proxy = self.proxy.as_ref().ok()?.clone();
+        config.roots = self.roots.as_ref().ok()?.clone();
+        config.connect_timeout = Some(self.limits.step);
+        Some(config)
+    }
+
+    /// The endpoint of a transport; `None` where nothing says its port.
+    pub(crate) fn endpoint_of(&self, transport: Transport) -> Option<Endpoint> {
+        let endpoint = self.endpoint.as_ref().ok()?;
+        let port = self.ports.of(transport);
+        match endpoint.port() {
+            Some(own) if self.ports.of(self.transport()) == port => Some(endpoint.with_port(own)),
+            Some(_) if !self.ports.are_known => None,
+            _ => Some(endpoint.with_port(port)),
+        }
+    }
+}
+
+impl Ports {
+    pub(crate) fn of(self, transport: Transport) -> u16 {
+        match transport {
+            Transport::Mqtt => self.mqtt,
+            Transport::Amqp => self.amqp,
+            _ => self.https,
+        }
+    }
+}

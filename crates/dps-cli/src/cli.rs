@@ -6,13 +6,16 @@ use clap::{Parser, Subcommand};
 use dps_client::{ConfigurationError, internal as secret};
 
 use crate::{
-    cert, derive_key, emulate, generated, given, output, pkcs11, register, report, sas_token, tpm,
+    cert, derive_key, doctor, emulate, generated, given, output, pkcs11, register, report,
+    sas_token, tpm,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   dps register --emulator
   dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --symmetric-key-file pump-17.key
+  dps doctor --id-scope 0ne00AABBCC --registration-id pump-17 \\
       --symmetric-key-file pump-17.key
   dps emulate --ca-out ca.pem
   dps derive-key --registration-id pump-17 --group-key-file group.key \\
@@ -52,6 +55,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Registers a device and prints its hub and device id
     Register(Box<register::Arguments>),
+    /// Looks at all that stands between this device and its registration, and says what to do next
+    Doctor(Box<doctor::Arguments>),
     /// Serves the provisioning service on this machine, with real TLS and real credential checks
     Emulate(emulate::Arguments),
     /// Derives a device's key from the key of its enrollment group

@@ -228,8 +228,26 @@ impl Credential {
         }
     }
 
-    /// Reads its files.
+    /// Reads its files, and checks that it can be the device's.
     pub(crate) async fn read(
+        &self,
+        registration_id: &RegistrationId,
+        deadline: Deadline,
+    ) -> Result<Attestation, Error> {
+        let attestation = self.load(registration_id, deadline).await?;
+        // The transport does so too, but does not know the file.
+        if let Attestation::X509(identity) = &attestation {
+            let checked = identity.preflight(registration_id, SystemTime::now());
+            checked.map_err(|error| match self {
+                Self::X509(of) => blamed(error, &of.certificates, &of.key.source),
+                _ => error,
+            })?;
+        }
+        Ok(attestation)
+    }
+
+    /// Reads its files.
+    pub(crate) async fn load(
         &self,
         registration_id: &RegistrationId,
         deadline: Deadline,
@@ -253,17 +271,13 @@ impl Credential {
                     Some(key) => key.private_key(deadline).await?.identity(stored.chain_pem())?,
                     None => stored.identity()?,
                 };
-                identity.preflight(registration_id, SystemTime::now())?;
                 Ok(identity.into())
             }
             Self::X509(of) => {
                 let chain = of.certificates.read_until(deadline).await?;
                 let blame = |error| blamed(error, &of.certificates, &of.key.source);
                 let key = of.key.private_key(deadline).await?;
-                let identity = key.identity(&chain).map_err(blame)?;
-                // The transport does so too, but does not know the file.
-                identity.preflight(registration_id, SystemTime::now()).map_err(blame)?;
-                Ok(identity.into())
+                key.identity(&chain).map_err(blame).map(Into::into)
             }
         }
     }

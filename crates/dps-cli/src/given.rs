@@ -55,6 +55,7 @@ settings! {
     MODEL_ID "--model-id" "DPS_MODEL_ID"
     MQTT_PORT "--mqtt-port" "DPS_MQTT_PORT"
     NAME "--name" "DPS_NAME"
+    ONLY "--only" "DPS_ONLY"
     PAYLOAD "--payload" "DPS_PAYLOAD"
     PKCS11_MODULE "--pkcs11-module" "DPS_PKCS11_MODULE"
     PKCS11_PIN_FILE "--pkcs11-pin-file" "DPS_PKCS11_PIN_FILE"
@@ -181,25 +182,33 @@ impl Device {
     /// What was given of it.
     pub(crate) fn find(&self) -> Result<(Option<IdScope>, Option<RegistrationId>), Error> {
         let id_scope = ID_SCOPE.find(self.id_scope.as_ref())?;
-        let id = REGISTRATION_ID.find(self.registration_id.as_ref())?;
-        Ok((
-            id_scope.map(|given| given.parse()).transpose()?,
-            id.map(|given| given.parse()).transpose()?,
-        ))
+        Ok((id_scope.map(|given| given.parse()).transpose()?, self.find_id()?))
     }
 
     /// All of it but the registration id, which something else may give.
     pub(crate) fn require_id_scope(&self) -> Result<(IdScope, Option<RegistrationId>), Error> {
-        let id_scope = ID_SCOPE.require(self.id_scope.as_ref())?.parse()?;
-        let id = REGISTRATION_ID.find(self.registration_id.as_ref())?;
-        Ok((id_scope, id.map(|given| given.parse()).transpose()?))
+        Ok((self.id_scope()?, self.find_id()?))
     }
 
     /// All of it.
     pub(crate) fn require(&self) -> Result<(IdScope, RegistrationId), Error> {
-        let id_scope = ID_SCOPE.require(self.id_scope.as_ref())?.parse()?;
-        let id = REGISTRATION_ID.require(self.registration_id.as_ref())?.parse()?;
-        Ok((id_scope, id))
+        Ok((self.id_scope()?, self.registration_id()?))
+    }
+
+    /// The ID scope, which is needed.
+    pub(crate) fn id_scope(&self) -> Result<IdScope, Error> {
+        ID_SCOPE.require(self.id_scope.as_ref())?.parse()
+    }
+
+    /// The registration id, which is needed.
+    pub(crate) fn registration_id(&self) -> Result<RegistrationId, Error> {
+        REGISTRATION_ID.require(self.registration_id.as_ref())?.parse()
+    }
+
+    /// The registration id, if one was given.
+    pub(crate) fn find_id(&self) -> Result<Option<RegistrationId>, Error> {
+        let id = REGISTRATION_ID.find(self.registration_id.as_ref())?;
+        id.map(|given| given.parse()).transpose()
     }
 }
 

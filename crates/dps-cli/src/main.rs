@@ -8,6 +8,7 @@ mod clock;
 mod connect;
 mod credential;
 mod derive_key;
+mod doctor;
 mod embedded;
 mod emulate;
 mod files;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     let code = match Cli::try_parse_from(&arguments) {
         Ok(Cli { command }) => match command {
             Command::Register(arguments) => register::run(&arguments),
+            Command::Doctor(arguments) => doctor::run(&arguments),
             Command::Emulate(arguments) => emulate::run(&arguments),
             Command::DeriveKey(arguments) => derive_key::run(&arguments),
             Command::SasToken(arguments) => sas_token::run(&arguments),

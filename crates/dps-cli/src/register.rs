@@ -1,5 +1,7 @@
 //! `dps register`.
 
+mod subject;
+
 use std::{
     pin::pin,
     process::ExitCode,
@@ -513,9 +515,7 @@ impl Registration {
         progress: &Arc<Progress>,
         context: &mut Context,
     ) -> Result<Prepared, Error> {
-        let timeout = given::TIMEOUT.find(self.timeout.as_ref())?;
-        let timeout = timeout.map(|given| TIMEOUT.parse(&given)).transpose()?;
-        let timeout = timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let timeout = self.timeout()?;
         let deadline = Deadline { at: (progress.start() + timeout).into(), after: timeout };
         let poll_floor = given::POLL_FLOOR.find(self.poll_floor.as_ref())?;
         let poll_floor = poll_floor.map(|given| POLL_FLOOR.parse(&given)).transpose()?;
@@ -603,6 +603,11 @@ impl Registration {
         Ok(Prepared { client, credentials, request, device, order, hub, time, _emulator })
     }
 
+    fn timeout(&self) -> Result<Duration, Error> {
+        let given = given::TIMEOUT.find(self.timeout.as_ref())?;
+        given.map_or(Ok(DEFAULT_TIMEOUT), |given| TIMEOUT.parse(&given))
+    }
+
     /// The endpoint, when one was given that is one.
     fn known_endpoint(&self) -> Option<Endpoint> {
         given::ENDPOINT.find(self.endpoint.as_ref()).ok()??.parse().ok()
@@ -623,28 +628,16 @@ impl Registration {
         let files = files.chain(&ca_file).chain(&payload_file);
         let files = files.chain(request_key.map(KeyPlace::source));
         only_one_reads_stdin(files)?;
-        let endpoint = given::ENDPOINT.find(self.endpoint.as_ref())?;
-        let endpoint = endpoint.map(|given| given.parse::<Endpoint>()).transpose()?;
-        let proxy =
-            given::PROXY.find(self.proxy.as_ref())?.map(|given| proxy(&given)).transpose()?;
+        let (endpoint, proxy) = (self.endpoint()?, self.proxy()?);
         let platform_roots = given::PLATFORM_ROOTS.is_on(self.platform_roots)?;
-        context.endpoint = Some(endpoint.clone().unwrap_or_default().to_string());
+        context.endpoint = Some(endpoint.to_string());
         context.advice = Advice {
             names_flags: true,
             has_proxy: proxy.is_some(),
             has_platform_roots: platform_roots,
             credential: credentials.first().map(Into::into),
         };
-        let mut roots = match platform_roots {
-            true => {
-                Roots::platform().map_err(|error| named(given::PLATFORM_ROOTS.flag, "", error))?
-            }
-            false => Roots::default(),
-        };
-        if let Some(file) = &ca_file {
-            let pem = file.read_until(deadline).await?;
-            roots = roots.with_pem(&pem).map_err(|error| named(file.from, &file.path, error))?;
-        }
+        let roots = self.roots(deadline).await?;
         let mut attestations = Vec::new();
         for credential in credentials {
             attestations.push(credential.read(registration_id, deadline).await?);
@@ -655,13 +648,31 @@ impl Registration {
         };
         let mut config = Config::new(id_scope, first);
         config.roots = roots;
-        if let Some(endpoint) = endpoint {
-            config.endpoint = endpoint;
-        }
+        config.endpoint = endpoint;
         if let Some(proxy) = proxy {
             config.proxy = proxy;
         }
         Ok((config, attestations.collect()))
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, Error> {
+        let given = given::ENDPOINT.find(self.endpoint.as_ref())?;
+        given.map_or_else(|| Ok(Endpoint::default()), |given| given.parse())
+    }
+
+    fn proxy(&self) -> Result<Option<ProxyChoice>, Error> {
+        given::PROXY.find(self.proxy.as_ref())?.map(|given| proxy(&given)).transpose()
+    }
+
+    async fn roots(&self, deadline: Deadline) -> Result<Roots, Error> {
+        let platform = given::PLATFORM_ROOTS;
+        let roots = match platform.is_on(self.platform_roots)? {
+            true => Roots::platform().map_err(|error| named(platform.flag, "", error))?,
+            false => Roots::default(),
+        };
+        let Some(file) = given::CA_FILE.file(self.ca_file.as_ref())? else { return Ok(roots) };
+        let pem = file.read_until(deadline).await?;
+        roots.with_pem(&pem).map_err(|error| named(file.from, &file.path, error))
     }
 
     async fn request(

@@ -200,14 +200,18 @@ const NOT_STORED: u8 = 1;
 const NO_CERTIFICATE: u8 = 9;
 
 /// The exit code of a device that is assigned, and not connected to its hub, though that was asked for.
-const NOT_CONNECTED: u8 = 10;
+pub(crate) const NOT_CONNECTED: u8 = 10;
 
 /// What scripts go by.
 fn exit_code(error: &Error) -> u8 {
-    match error.kind() {
+    exit_code_of(error.kind(), error.is_retryable())
+}
+
+pub(crate) fn exit_code_of(kind: ErrorKind, is_retryable: bool) -> u8 {
+    match kind {
         ErrorKind::Configuration => 2,
         // The service asks to come back later.
-        ErrorKind::Rejected if error.is_retryable() => 7,
+        ErrorKind::Rejected if is_retryable => 7,
         ErrorKind::Rejected => 3,
         ErrorKind::Connection => 4,
         ErrorKind::Timeout => 5,

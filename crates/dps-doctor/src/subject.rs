@@ -123,7 +123,7 @@ impl Subject {
     /// What a connection is made by, to the given host and without the device's symmetric key or TPM, which no connection needs:
     /// an X.509 certificate is shown in the handshake.
     pub(crate) fn config(&self, endpoint: &Endpoint) -> Option<Config> {
-        let nobody = SymmetricKey::from_bytes(b"no device's").ok()?;
+        let nobody = SymmetricKey::from_bytes(b"the key of no device").ok()?;
         let attestation = match &self.credential {
             Ok(x509 @ (Attestation::X509(_) | Attestation::X509Files(_))) => x509.clone(),
             _ => nobody.into(),

@@ -24,7 +24,7 @@ pub(crate) async fn examine(subject: &Subject, ports: &Ports, chart: &mut Chart<
     };
     let (mqtt, amqp) = join!(
         upgraded(&config, subject.ports.https, "mqtt"),
-        upgraded(&config, subject.ports.https, "amqp")
+        upgraded(&config, subject.ports.https, "AMQPWSB10")
     );
     for ((check, transport), (outcome, elapsed)) in table.into_iter().zip([mqtt, amqp]) {
         chart.took(elapsed);

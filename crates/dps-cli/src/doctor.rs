@@ -1,0 +1,119 @@
+//! `dps doctor`.
+
+use std::{process::ExitCode, time::Instant};
+
+use dps_client::{Endpoint, Error};
+use dps_doctor::{Report, Selection, examine};
+
+use crate::{
+    given::{self, named},
+    register::Registration,
+    report::{self, Context, Reporter},
+    runtime, trace,
+};
+
+mod printed;
+
+const DETAILS: &str = "\
+It takes what `dps register` takes, by the same flags and variables, and looks
+at all that a registration would meet: settings, clock, credential, proxy,
+name, ports, TLS, WebSocket, the service and the hub. Nothing is changed at
+the service: the device asks for the state of its registration.
+
+The ports of all transports are looked at. The chosen transport decides; what
+is wrong with the others is a warning. Of several credentials the first one
+is looked at.
+
+Exit codes:
+    0 healthy, with or without warnings
+    2 configuration, 3 rejected, 4 connection, 5 timeout, 6 protocol,
+    7 rejected for now, 8 credential: what a registration would end with
+   10 a registration gets through, and the hub can't be reached
+  130 cancelled by SIGINT (Ctrl-C)
+  143 cancelled by SIGTERM
+    1 standard output can't be written
+
+Examples:
+  # What does this network block?
+  dps doctor --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --symmetric-key-file pump-17.key --transport mqtt
+
+  # Only TLS, and whether port 8883 is open; each check is shown.
+  dps doctor --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --symmetric-key-file pump-17.key --only tls,port.8883 -v
+
+  # For a ticket.
+  dps doctor --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --symmetric-key-file pump-17.key --json > doctor.json";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = DETAILS)]
+pub(crate) struct Arguments {
+    /// Makes only these checks, and those that they depend on: ids like tls.name, or groups like tls
+    #[arg(long, value_name = "ID[,ID]")]
+    only: Option<String>,
+    /// Where the hub is; without it the hub that the service has assigned
+    #[arg(long, value_name = "HOST[:PORT]")]
+    hub_endpoint: Option<String>,
+    #[command(flatten)]
+    registration: Registration,
+}
+
+/// How much is said, and in which form.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    json: bool,
+    quiet: bool,
+    verbose: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    let start = Instant::now();
+    let json = arguments.registration.wants_json();
+    let reporter = Reporter::new(json.as_ref().is_ok_and(|json| *json));
+    let report = json.and_then(|json| {
+        let manner = arguments.manner(json)?;
+        let selection = arguments.selection()?;
+        let report = runtime::block_on(|mut interrupts| async move {
+            tokio::select! {
+                biased;
+                () = interrupts.next() => Err(Error::Cancelled),
+                report = arguments.look(&selection, start) => report,
+            }
+        })?;
+        Ok((report, manner))
+    });
+    match report {
+        Ok((report, manner)) => printed::print(&report, manner),
+        Err(error) => reporter.failed(&error, &Context::default()),
+    }
+}
+
+impl Arguments {
+    fn manner(&self, json: bool) -> Result<Manner, Error> {
+        let quiet = self.registration.wants_quiet()?;
+        let level = self.registration.verbosity()?;
+        // Warnings of the library are findings here.
+        if level > 1 {
+            trace::start(level - 1);
+        }
+        if !quiet {
+            given::unknown_variables().iter().for_each(|warning| report::warn(warning));
+        }
+        Ok(Manner { json, quiet, verbose: level > 0 })
+    }
+
+    fn selection(&self) -> Result<Selection, Error> {
+        let only = given::ONLY.find(self.only.as_ref())?;
+        only.map_or_else(|| Ok(Selection::all()), |given| given.parse())
+    }
+
+    async fn look(&self, selection: &Selection, start: Instant) -> Result<Report, Error> {
+        let mut subject = self.registration.subject(start).await?;
+        let hub = given::HUB_ENDPOINT.find(self.hub_endpoint.as_ref())?;
+        subject.hub = hub.map(|given| {
+            given.text.parse::<Endpoint>().map_err(|error| named(given.from, "", error))
+        });
+        Ok(examine(&subject, selection).await)
+    }
+}

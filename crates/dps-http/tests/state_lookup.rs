@@ -1,5 +1,4 @@
 //! The lookup of a registration's state, at the emulator.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use dps_attestation::SymmetricKey;
 use dps_client::emulator::{Attestation, Emulator, Enrollment};

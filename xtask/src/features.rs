@@ -37,10 +37,12 @@ const TABLE: &[Row] = &[
     ("dps-client", "amqp,websocket", "dps-amqp", &[HTTP, MQTT, TPM, PKCS11, NEVER]),
     ("dps-client", "csr", "rustls-webpki", &[HTTP, MQTT, AMQP, TPM, PKCS11, NEVER]),
     ("dps-client", "pkcs11", "dps-pkcs11", &[HTTP, MQTT, AMQP, TPM, NEVER]),
+    // It alone brings toml, which is never there otherwise.
+    ("dps-client", "device-file", "toml", &[HTTP, MQTT, AMQP, TPM, PKCS11]),
 ];
 
 /// They add modules that look at no other feature: each is linted by itself and together with all others.
-const APART: &[&str] = &["csr", "emulator", "hub", "pkcs11", "tpm"];
+const APART: &[&str] = &["csr", "device-file", "emulator", "hub", "pkcs11", "tpm"];
 
 /// Holds the table against `cargo tree`, and lints every combination of features of every crate in `crates/`.
 pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {

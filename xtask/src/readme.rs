@@ -6,7 +6,7 @@
 //!   what `.ci/run` runs.
 //!
 //! Each `sh` block of docs/identity.md is run in an empty folder, with the variables that the page names, and says `assigned`.
-//! Those of a page in docs/emulator are run in one folder, with the files that the page shows; the pages about packages are
+//! Those of a page in docs/emulator or docs/guides are run in one folder, with the files that the page shows; the pages about packages are
 //! run by `cargo xtask installs`.
 //!
 //! The flags and exit codes that it names are held by a test of `dps-cli`, which knows them all.
@@ -54,6 +54,7 @@ pub(crate) fn run(shell: &Shell, _: &[String]) -> Result {
     let path = [("PATH", &*format!("{folder}:{}", std::env::var("PATH")?))];
     identity(shell, &path)?;
     let mut pages = shell.read_dir("docs/emulator")?;
+    pages.extend(shell.read_dir("docs/guides")?);
     pages.retain(|page| !installs::PAGES.iter().any(|(other, _)| page.ends_with(other)));
     all_of(pages.iter().map(|page| document::run(shell, &page.to_string_lossy(), &[], &path)))
 }

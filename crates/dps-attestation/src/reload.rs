@@ -208,8 +208,8 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
 /// Says which of the files the error is about.
 fn at<T: Credential>(paths: &[PathBuf], error: Error) -> Error {
     let Error::Configuration(error) = error else { return error };
-    let path = paths.get(T::blamed(error.field)).map(|path| path.display().to_string());
-    let field = if error.field.is_empty() { "credential" } else { error.field };
+    let path = paths.get(T::blamed(&error.field)).map(|path| path.display().to_string());
+    let field = if error.field.is_empty() { "credential".into() } else { error.field.clone() };
     let reason = match error.value.as_str() {
         "" => error.reason.clone(),
         value => format!("{value}: {}", error.reason),

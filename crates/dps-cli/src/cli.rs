@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use dps_client::{ConfigurationError, internal as secret};
 
 use crate::{
-    cert, derive_key, doctor, emulate, generated, given, output, pkcs11, register, report,
+    cert, config, derive_key, doctor, emulate, generated, given, output, pkcs11, register, report,
     sas_token, tpm,
 };
 
@@ -69,6 +69,9 @@ pub(crate) enum Command {
     /// Shows the certificate that a registration brought, and when to renew it
     #[command(subcommand, after_help = cert::EXAMPLES)]
     Cert(cert::Command),
+    /// Checks the configuration file of a device, or prints an example
+    #[command(subcommand, after_help = config::EXAMPLES)]
+    Config(config::Command),
     /// Prints the completions of this command for a shell
     Completions(generated::Completions),
     /// Writes the manual pages of this command into a folder
@@ -120,7 +123,7 @@ fn unfit(arguments: &[OsString], rendered: &str) -> Option<String> {
     Some(format!("argument {place}{after} {what}"))
 }
 
-fn asks_for_json(arguments: &[OsString]) -> bool {
+pub(crate) fn asks_for_json(arguments: &[OsString]) -> bool {
     arguments.iter().skip(1).take_while(|word| *word != "--").any(|word| word == "--json")
         || given::JSON.is_on(false).unwrap_or(false)
 }

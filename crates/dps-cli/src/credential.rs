@@ -13,14 +13,14 @@ use zeroize::Zeroizing;
 use crate::{
     files::{Deadline, Source, aside},
     given::{
-        CERT, GROUP_KEY_FILE, KEY, REQUEST_KEY, SYMMETRIC_KEY, SYMMETRIC_KEY_FILE, Setting, TPM,
+        CERT, GROUP_KEY_FILE, KEY, Level, REQUEST_KEY, SYMMETRIC_KEY, SYMMETRIC_KEY_FILE, TPM,
         TPM_KEY_PASSWORD_FILE, named, variable, wrong,
     },
     pkcs11::{Pkcs11Flags, TokenKey},
     tpm::{self, TpmFlags},
 };
 
-/// The credential, by a flag or by the environment; a flag wins over the environment. There may be several of one kind.
+/// The credential, by flags, the environment or the configuration file, in this order. There may be several of one kind.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Credential (one kind)")]
 pub(crate) struct Flags {
@@ -119,23 +119,28 @@ impl Flags {
     /// variables. `has_stored` says whether a stored certificate stands in for them.
     pub(crate) fn find(&self, has_stored: bool) -> Result<Vec<Credential>, Error> {
         let Self { symmetric_key_file, group_key_file, cert, key, tpm, .. } = self;
-        // A variable stands in for a flag, but adds no second credential to one.
-        let by_flag = !(symmetric_key_file.is_empty() && cert.is_empty() && key.is_empty())
-            || group_key_file.is_some()
-            || tpm.tpm.is_some();
-        let find = |setting: Setting, flag: &Option<String>| match flag {
-            None if by_flag => Ok(None),
-            flag => setting.file(flag.as_ref()),
-        };
+        // What is from a lower level stands in for a flag, but adds no second credential to one.
+        let levels = [
+            SYMMETRIC_KEY_FILE.level(!symmetric_key_file.is_empty())?,
+            variable(SYMMETRIC_KEY)?.map(|_| Level::Variable),
+            GROUP_KEY_FILE.level(group_key_file.is_some())?,
+            CERT.level(!cert.is_empty())?,
+            KEY.level(!key.is_empty())?,
+            TPM.level(tpm.tpm.is_some())?,
+        ];
+        let Some(level) = levels.iter().flatten().min().copied() else { return Ok(vec![]) };
+        let [by_key_file, by_key, by_group, by_cert, by_cert_key, by_tpm] =
+            levels.map(|of| of == Some(level));
         let mut given = Vec::new();
-        let files = sources(SYMMETRIC_KEY_FILE, symmetric_key_file, !by_flag)?;
-        if let Some(first) = files.first() {
-            given.push((first.from, files.into_iter().map(Credential::SymmetricKeyFile).collect()));
+        if by_key_file {
+            let files = SYMMETRIC_KEY_FILE.files(symmetric_key_file)?;
+            let from = files.first().map_or(SYMMETRIC_KEY_FILE.flag, |file| file.from);
+            given.push((from, files.into_iter().map(Credential::SymmetricKeyFile).collect()));
         }
-        if let Some(file) = find(GROUP_KEY_FILE, group_key_file)? {
+        if by_group && let Some(file) = GROUP_KEY_FILE.file(group_key_file.as_ref())? {
             given.push((file.from, vec![Credential::GroupKeyFile(file)]));
         }
-        if !by_flag && let Some(key) = variable(SYMMETRIC_KEY)? {
+        if by_key && let Some(key) = variable(SYMMETRIC_KEY)? {
             let key = Credential::SymmetricKey(Zeroizing::new(key));
             given.push((SYMMETRIC_KEY, vec![key]));
         }
@@ -143,13 +148,14 @@ impl Flags {
         // key that a certificate is requested for.
         let holds_request_key = (has_stored || !given.is_empty())
             && REQUEST_KEY.find(self.request_key.as_ref())?.is_some();
-        let holds_key = !cert.is_empty() || !key.is_empty() || holds_request_key;
-        if !holds_key && find(TPM, &tpm.tpm)?.is_some() {
+        let with_certificate = by_cert || by_cert_key;
+        if by_tpm && !with_certificate && !holds_request_key {
             given.push((TPM.flag, vec![Credential::Tpm(tpm.open()?)]));
         }
-        let with_certificate = !(by_flag && cert.is_empty() && key.is_empty());
-        let certificates = sources(CERT, cert, with_certificate)?;
-        let keys = sources(KEY, key, with_certificate)?;
+        let (certificates, keys) = match with_certificate {
+            true => (CERT.files(cert)?, KEY.files(key)?),
+            false => (vec![], vec![]),
+        };
         if let Some(pairs) = self.certificates(certificates, keys)? {
             given.push(("--cert with --key", pairs));
         }
@@ -206,16 +212,6 @@ impl Flags {
         let source = token.as_ref().map_or(key, |token| token.source.clone());
         Ok(KeyPlace { source, token, password, tpm: self.tpm.clone() })
     }
-}
-
-/// The files that a flag names, or else, where that counts, the one that its variable names.
-fn sources(setting: Setting, flags: &[String], or_variable: bool) -> Result<Vec<Source>, Error> {
-    let by_variable = match flags.is_empty() && or_variable {
-        true => setting.file(None)?,
-        false => None,
-    };
-    let by_flags = flags.iter().map(|path| Source::new(setting.flag, path));
-    Ok(by_flags.chain(by_variable).collect())
 }
 
 impl Credential {

@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     credential::group_key,
+    device_file::ConfigFlag,
     given::{self, wrong},
     output::print,
     report::{Context, Reporter},
@@ -31,6 +32,8 @@ pub(crate) struct Arguments {
     /// File with the key of the enrollment group in base64; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     group_key_file: Option<String>,
+    #[command(flatten)]
+    _file: ConfigFlag,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {

@@ -21,6 +21,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::{
+    device_file,
     files::Source,
     given::{
         self, ADMIN_LISTEN, ADMIN_PORT, ADMIN_TOKEN_FILE, AMQP_PORT, CA_CERT, CA_KEY, CA_OUT,
@@ -591,6 +592,9 @@ fn read_group_ca(source: &Source) -> Result<CaCertificates, Error> {
 
 /// What the emulator says of a setting, under the flag that gave it.
 fn misread(flag: &'static str, value: &str, error: &ConfigError) -> Error {
+    if let Some(reason) = device_file::instead_of_the_emulators(error.reason()) {
+        return wrong(flag, value, reason);
+    }
     let reason = match (error.enrollment(), error.given()) {
         (None, given) if given == value => error.reason().to_owned(),
         _ => error.to_string(),

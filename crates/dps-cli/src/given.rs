@@ -1,11 +1,14 @@
-//! Values and where they came from: a flag, or the environment variable that stands in for it. A value that can't
-//! be used is reported under that name.
+//! Values and where they came from: a flag, or the environment variable that stands in for it, or the configuration file
+//! of the device. A value that can't be used is reported under that name.
 
 use std::str::FromStr;
 
-use dps_client::{ConfigurationError, Error, IdScope, RegistrationId};
+use dps_client::{ConfigurationError, Error, FileValue, IdScope, RegistrationId};
 
-use crate::files::Source;
+use crate::{
+    device_file::{self, ConfigFlag},
+    files::Source,
+};
 
 /// A flag and the environment variable that stands in for it: `DPS_POLL_FLOOR` for `--poll-floor`.
 #[derive(Clone, Copy, Debug)]
@@ -115,21 +118,67 @@ pub(crate) fn unknown_variables() -> Vec<String> {
     unknown
 }
 
+/// Where a value is from; the first one wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Flag,
+    Variable,
+    File,
+}
+
 impl Setting {
-    /// The value of the flag, or else of the variable; an empty variable counts as unset.
-    pub(crate) fn find(self, flag: Option<&String>) -> Result<Option<Given>, Error> {
-        match flag {
-            Some(text) => Ok(Some(Given { from: self.flag, text: text.clone() })),
-            None => Ok(variable(self.variable)?.map(|text| Given { from: self.variable, text })),
+    /// The setting of this key of the configuration file.
+    pub(crate) fn of(key: &str) -> Option<Self> {
+        SETTINGS.iter().find(|setting| setting.key() == key).copied()
+    }
+
+    fn key(self) -> &'static str {
+        self.flag.trim_start_matches('-')
+    }
+
+    fn in_file(self) -> Option<&'static FileValue> {
+        device_file::get(self.key())
+    }
+
+    /// Where its value is from, if it has one.
+    pub(crate) fn level(self, is_flag: bool) -> Result<Option<Level>, Error> {
+        Ok(match (is_flag, variable(self.variable)?, self.in_file()) {
+            (true, ..) => Some(Level::Flag),
+            (false, Some(_), _) => Some(Level::Variable),
+            (false, None, Some(_)) => Some(Level::File),
+            (false, None, None) => None,
+        })
+    }
+
+    /// What to name in a message about its value: the flag unless that is from elsewhere.
+    pub(crate) fn source(self, is_flag: bool) -> &'static str {
+        match (self.level(is_flag), self.in_file()) {
+            (Ok(Some(Level::File)), Some(value)) => value.place(),
+            (Ok(Some(Level::Variable)), _) => self.variable,
+            _ => self.flag,
         }
     }
 
-    /// Whether it is asked for: by the flag, or by the variable.
+    /// The value of the flag, or else of the variable, or else of the configuration file; an empty variable counts as unset.
+    pub(crate) fn find(self, flag: Option<&String>) -> Result<Option<Given>, Error> {
+        if let Some(text) = flag {
+            return Ok(Some(Given { from: self.flag, text: text.clone() }));
+        }
+        if let Some(text) = variable(self.variable)? {
+            return Ok(Some(Given { from: self.variable, text }));
+        }
+        let in_file = self.in_file();
+        Ok(in_file.map(|value| Given { from: value.place(), text: value.text().to_owned() }))
+    }
+
+    /// Whether it is asked for: by the flag, or by the variable, or by the configuration file.
     pub(crate) fn is_on(self, flag: bool) -> Result<bool, Error> {
         if flag {
             return Ok(true);
         }
-        let Some(value) = variable(self.variable)? else { return Ok(false) };
+        let Some(value) = variable(self.variable)? else {
+            return Ok(self.in_file().is_some_and(FileValue::is_on));
+        };
         match value.to_ascii_lowercase().as_str() {
             "1" | "true" | "yes" | "on" => Ok(true),
             "0" | "false" | "no" | "off" => Ok(false),
@@ -154,6 +203,19 @@ impl Setting {
         Ok(self.find(flag)?.map(|given| Source::new(given.from, &given.text)))
     }
 
+    /// The files that the flag names, or else the one of the variable, or else those of the configuration file.
+    pub(crate) fn files(self, flags: &[String]) -> Result<Vec<Source>, Error> {
+        match (self.level(!flags.is_empty())?, self.in_file()) {
+            (Some(Level::Flag), _) => {
+                Ok(flags.iter().map(|path| Source::new(self.flag, path)).collect())
+            }
+            (Some(Level::File), Some(value)) => {
+                Ok(value.texts().iter().map(|path| Source::new(value.place(), path)).collect())
+            }
+            _ => Ok(self.file(None)?.into_iter().collect()),
+        }
+    }
+
     /// As [`Self::find`], for a value that is needed.
     pub(crate) fn require(self, flag: Option<&String>) -> Result<Given, Error> {
         self.find(flag)?.ok_or_else(|| {
@@ -171,6 +233,8 @@ pub(crate) struct Device {
     /// The device's name at the service; with --tpm, the one that Microsoft's SDKs make of the endorsement key unless given
     #[arg(long, value_name = "ID")]
     registration_id: Option<String>,
+    #[command(flatten)]
+    _file: ConfigFlag,
 }
 
 impl Device {
@@ -221,7 +285,7 @@ pub(crate) fn variable(name: &'static str) -> Result<Option<String>, Error> {
     }
 }
 
-/// A value, and the flag or the variable that it came from.
+/// A value, and the flag, the variable or the place in the configuration file that it came from.
 #[derive(Clone, Debug)]
 pub(crate) struct Given {
     pub(crate) from: &'static str,

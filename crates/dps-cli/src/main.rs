@@ -5,9 +5,11 @@ mod advice;
 mod cert;
 mod cli;
 mod clock;
+mod config;
 mod connect;
 mod credential;
 mod derive_key;
+mod device_file;
 mod doctor;
 mod embedded;
 mod emulate;
@@ -31,26 +33,43 @@ mod trace;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let code = match Cli::try_parse_from(&arguments) {
-        Ok(Cli { command }) => match command {
-            Command::Register(arguments) => register::run(&arguments),
-            Command::Doctor(arguments) => doctor::run(&arguments),
-            Command::Emulate(arguments) => emulate::run(&arguments),
-            Command::DeriveKey(arguments) => derive_key::run(&arguments),
-            Command::SasToken(arguments) => sas_token::run(&arguments),
-            Command::Tpm(command) => tpm::run(&command),
-            Command::Cert(command) => cert::run(&command),
-            Command::Completions(arguments) => generated::completions(&arguments),
-            Command::Man(arguments) => generated::pages(&arguments),
+    let code = match parse(&arguments) {
+        Ok((command, matches)) => match device_file::load(&matches) {
+            Ok(()) => run(&command, &matches),
+            Err(error) => {
+                let reporter = report::Reporter::new(cli::asks_for_json(&arguments));
+                reporter.failed(&error, &report::Context::default())
+            }
         },
         Err(error) => cli::explain(&error, &arguments),
     };
     output::flush();
     code
+}
+
+fn parse(arguments: &[OsString]) -> Result<(Command, ArgMatches), clap::Error> {
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    Ok((cli.command, matches))
+}
+
+fn run(command: &Command, matches: &ArgMatches) -> ExitCode {
+    match command {
+        Command::Register(arguments) => register::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Emulate(arguments) => emulate::run(arguments),
+        Command::DeriveKey(arguments) => derive_key::run(arguments),
+        Command::SasToken(arguments) => sas_token::run(arguments),
+        Command::Tpm(command) => tpm::run(command),
+        Command::Cert(command) => cert::run(command),
+        Command::Config(command) => config::run(command, matches),
+        Command::Completions(arguments) => generated::completions(arguments),
+        Command::Man(arguments) => generated::pages(arguments),
+    }
 }

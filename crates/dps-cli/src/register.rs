@@ -19,6 +19,7 @@ use dps_provisioner::{AssignmentFile, Identity, Provisioner};
 
 use crate::{
     advice::Advice,
+    config::Found,
     connect,
     credential::{self, Credential, KeyPlace},
     embedded,
@@ -190,6 +191,8 @@ pub(crate) struct Plan {
     hub: Option<(String, Option<String>)>,
     /// Where the assignment is kept.
     state: Option<AssignmentFile>,
+    /// What is set, when that is to be checked and nothing else to be done.
+    found: Option<Found>,
 }
 
 impl Plan {
@@ -251,6 +254,13 @@ struct Manner {
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     arguments.registration.run(|| arguments.plan())
+}
+
+impl Arguments {
+    /// Reads and checks all that a registration needs, and prints what was found.
+    pub(crate) fn check(&self, found: Found) -> ExitCode {
+        self.registration.run(|| Ok(Plan { found: Some(found), ..self.plan()? }))
+    }
 }
 
 impl Registration {
@@ -324,6 +334,7 @@ async fn session(
 ) -> ExitCode {
     let transport = context.transport.unwrap_or(Transport::Http);
     let renews_at = plan.hub.clone();
+    let found = plan.found.clone();
     let prepared = tokio::select! {
         biased;
         () = interrupts.next() => Err(Error::Cancelled),
@@ -334,6 +345,9 @@ async fn session(
             Ok(prepared) => prepared,
             Err(error) => return reporter.failed(&error, &context),
         };
+    if let Some(found) = found {
+        return reporter.found(&found);
+    }
     let registration_id = request.registration_id().clone();
     if let Some((name, device_id)) = renews_at
         && let (Some(hub), Some(order)) = (hub.take(), order.take())
@@ -419,7 +433,7 @@ async fn session(
         }
         Err(error) => {
             context.operation_id = progress.operation_id().map(|id| id.as_str().to_owned());
-            reporter.failed(&in_given_terms(error, time), &context)
+            reporter.failed(&in_given_terms(error, time, registration.force), &context)
         }
     };
     tokio::select! {
@@ -433,14 +447,14 @@ async fn session(
 }
 
 /// Says it of what was given on the command line: of the flag, and of all of the time.
-fn in_given_terms(error: Error, Time { whole, left }: Time) -> Error {
+fn in_given_terms(error: Error, Time { whole, left }: Time, is_forced: bool) -> Error {
     match error {
         Error::Timeout(mut timeout) if timeout.after == left => {
             timeout.after = whole;
             Error::Timeout(timeout)
         }
         Error::Configuration(error) if error.field == "forceRegistration" => {
-            named(given::FORCE.flag, "", Error::Configuration(error))
+            named(given::FORCE.source(is_forced), "", Error::Configuration(error))
         }
         other => other,
     }
@@ -549,6 +563,8 @@ impl Registration {
                 None => (self.credential.aside(deadline, credential::Flags::choose).await?, id),
             };
             let id = match (id, credentials.first()) {
+                // A check makes no keys in a TPM.
+                (None, Some(Credential::Tpm(_))) if plan.found.is_some() => "tpm".parse()?,
                 (None, Some(Credential::Tpm(tpm))) => tpm.keys().await?.registration_id()?,
                 (id, _) => id.map_or_else(|| self.device.require().map(|(_, id)| id), Ok)?,
             };
@@ -572,6 +588,12 @@ impl Registration {
         });
         let device = device.transpose()?;
         let order = match (plan.folder, request_key) {
+            (Some(_), key) if plan.found.is_some() => {
+                if let Some(key) = key {
+                    key.request_key(deadline).await?;
+                }
+                None
+            }
             (Some(folder), key) => Some(Order::prepare(folder, plan.renews, key, deadline).await?),
             (None, Some(key)) => {
                 let reason = "it needs --request-certificate too";
@@ -699,7 +721,8 @@ impl Registration {
         if let Some(model_id) = given::MODEL_ID.find(self.model_id.as_ref())? {
             request = request.model_id(model_id.text);
         }
-        request.check().map_err(|error| named(given::PAYLOAD.flag, "", error))?;
+        let payload = given::PAYLOAD.source(self.payload.is_some());
+        request.check().map_err(|error| named(payload, "", error))?;
         Ok(request)
     }
 

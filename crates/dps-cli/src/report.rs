@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use crate::{
     advice::Advice,
     clock,
+    config::Found,
     connect::Met,
     interrupt,
     issue::{Delivery, NextTry},
@@ -180,6 +181,11 @@ impl Reporter {
             output::note(&format!("{word} {}\n", Printable::whole(&failure)));
         }
         ExitCode::from(NO_CERTIFICATE)
+    }
+
+    /// What a check has found. The exit code is 0 unless it can't be written.
+    pub(crate) fn found(self, found: &Found) -> ExitCode {
+        found.print(self.json)
     }
 
     /// The failure: as JSON on standard output, or for people on standard error.
@@ -372,7 +378,7 @@ fn message(error: &Error) -> String {
     if let Error::Configuration(error) = error
         && let Some(what) = secret::kind(&error.value)
     {
-        let field = error.field;
+        let field = error.field.clone();
         let reason = format!("it holds {what}, which is not repeated here; {}", error.reason);
         let error = ConfigurationError::new(field, "", &reason);
         return secret::masked(&error.to_string()).into_owned();

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     credential::symmetric_key,
-    given::{self, Given, SYMMETRIC_KEY, named, variable, wrong},
+    given::{self, Given, Level, SYMMETRIC_KEY, named, variable, wrong},
     output::print,
     report::{Context, Reporter},
 };
@@ -95,11 +95,14 @@ impl Expiry {
 
 impl Arguments {
     fn key(&self) -> Result<SymmetricKey, Error> {
-        let file = given::SYMMETRIC_KEY_FILE.file(self.symmetric_key_file.as_ref())?;
-        let key = match self.symmetric_key_file {
-            Some(_) => None,
-            None => variable(SYMMETRIC_KEY)?.map(Zeroizing::new),
-        };
+        let flag = self.symmetric_key_file.as_ref();
+        let mut file = given::SYMMETRIC_KEY_FILE.file(flag)?;
+        let mut key = variable(SYMMETRIC_KEY)?.map(Zeroizing::new);
+        match given::SYMMETRIC_KEY_FILE.level(flag.is_some())? {
+            Some(Level::Flag) => key = None,
+            Some(Level::File) if key.is_some() => file = None,
+            _ => {}
+        }
         match (file, key) {
             (Some(file), None) => symmetric_key(&file, &file.text(&file.read()?)?),
             (None, Some(key)) => key.parse().map_err(|error| named(SYMMETRIC_KEY, "", error)),

@@ -10,6 +10,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
+    device_file::ConfigFlag,
     given::{self, Setting, named, wrong},
     output::print,
     report::{Context, Reporter},
@@ -84,6 +85,8 @@ pub(crate) struct Show {
     json: bool,
     #[command(flatten)]
     flags: TpmFlags,
+    #[command(flatten)]
+    _file: ConfigFlag,
 }
 
 #[derive(Debug, clap::Args)]
@@ -98,6 +101,8 @@ pub(crate) struct Sign {
     expiry: Expiry,
     #[command(flatten)]
     flags: TpmFlags,
+    #[command(flatten)]
+    _file: ConfigFlag,
 }
 
 #[derive(Serialize)]

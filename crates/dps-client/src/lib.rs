@@ -44,6 +44,7 @@
 //! | `tpm` | an identity in a TPM 2.0 | |
 //! | `pkcs11` | a TLS key in a PKCS#11 token | |
 //! | `csr` | certificates that the service issues: the key, the check of what comes, a folder for both | |
+//! | `device-file` | [`DeviceFile`]: the configuration file that the command reads too | |
 //! | `emulator` | the service on loopback, for the tests of an application | |
 //!
 //! None is there by default. A feature only adds; to ask for a transport that is not compiled in is a configuration
@@ -67,6 +68,8 @@
 //! tests: it implements [`TransportHandlers`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "device-file")]
+mod device_file;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 #[cfg(all(
@@ -79,6 +82,8 @@ pub mod emulator;
 pub mod guide;
 mod transport;
 
+#[cfg(feature = "device-file")]
+pub use device_file::{DeviceFile, FileValue};
 #[cfg(feature = "amqp")]
 pub use dps_amqp::{AmqpConfig, AmqpTransport};
 #[doc(hidden)]
@@ -147,6 +152,9 @@ mod readmes {
     #[cfg(feature = "emulator")]
     #[doc = include_str!("../../../docs/emulator/rust.md")]
     struct EmulatorInTests;
+    #[cfg(feature = "device-file")]
+    #[doc = include_str!("../../../docs/guides/configuration.md")]
+    struct ConfigurationFile;
     #[doc = include_str!("../../dps-http/README.md")]
     struct Http;
     #[doc = include_str!("../../dps-mqtt/README.md")]

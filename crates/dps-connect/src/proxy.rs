@@ -289,7 +289,7 @@ impl ProxyChoice {
                 let Some((name, url)) = names.into_iter().find_map(set) else { return Ok(None) };
                 let proxy = url.parse::<Proxy>().map_err(|mut error| {
                     if let Error::Configuration(wrong) = &mut error {
-                        wrong.field = name;
+                        wrong.field = name.into();
                     }
                     error
                 })?;

@@ -14,6 +14,7 @@ mod bad_input;
 #[expect(dead_code, unreachable_pub, reason = "it is part of a library elsewhere")]
 mod canary;
 mod cert;
+mod config;
 mod connect;
 mod emulate;
 mod failures;

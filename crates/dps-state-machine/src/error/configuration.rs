@@ -1,6 +1,9 @@
 //! What the caller gave and can't be used.
 
-use alloc::string::{String, ToString};
+use alloc::{
+    borrow::Cow,
+    string::{String, ToString},
+};
 use core::fmt;
 
 use crate::printable::Printable;
@@ -13,7 +16,7 @@ const SHOWN: usize = 200;
 #[non_exhaustive]
 pub struct ConfigurationError {
     /// What the value is for, for example `registration id`.
-    pub field: &'static str,
+    pub field: Cow<'static, str>,
     /// The value as given; empty when it is a secret or there was none.
     pub value: String,
     /// What is wrong with it and what would be right.
@@ -23,15 +26,19 @@ pub struct ConfigurationError {
 impl ConfigurationError {
     /// Names the field, the value (pass `""` for a secret) and what to do.
     #[must_use]
-    pub fn new(field: &'static str, value: impl Into<String>, reason: &str) -> Self {
-        Self { field, value: value.into(), reason: reason.to_string() }
+    pub fn new(
+        field: impl Into<Cow<'static, str>>,
+        value: impl Into<String>,
+        reason: &str,
+    ) -> Self {
+        Self { field: field.into(), value: value.into(), reason: reason.to_string() }
     }
 }
 
 impl fmt::Display for ConfigurationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reason = Printable::brief(&self.reason);
-        f.write_str(self.field)?;
+        f.write_str(&self.field)?;
         match self.value.char_indices().nth(SHOWN) {
             _ if self.value.is_empty() => {}
             None => write!(f, " {:?}", self.value)?,

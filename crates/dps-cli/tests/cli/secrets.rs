@@ -305,8 +305,10 @@ fn a_secret_in_any_option_of_any_command_is_not_repeated() {
 
 #[test]
 fn a_secret_in_any_variable_is_not_repeated() {
+    // An example is printed whatever is set.
+    let commands = commands().into_iter().filter(|name| name != "config example");
     let commands: Vec<(String, Vec<String>)> =
-        commands().into_iter().map(|name| (name.clone(), options(&name))).collect();
+        commands.map(|name| (name.clone(), options(&name))).collect();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().port().to_string();
     let closed = closed_endpoint();

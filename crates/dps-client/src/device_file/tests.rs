@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
-
 use super::*;
 
 fn parse(text: &str) -> Result<DeviceFile, Error> {

@@ -87,6 +87,11 @@ impl Flags {
         Ok(TPM.find(self.tpm.tpm.as_ref())?.is_some())
     }
 
+    /// As [`TpmFlags::ensure_there`].
+    pub(crate) fn ensure_tpm_there(&self) -> Result<(), Error> {
+        self.tpm.ensure_there()
+    }
+
     /// Asks them for something, aside when files with passwords are read for it: they may be pipes.
     pub(crate) async fn aside<T: Send + 'static>(
         &self,

@@ -563,8 +563,11 @@ impl Registration {
                 None => (self.credential.aside(deadline, credential::Flags::choose).await?, id),
             };
             let id = match (id, credentials.first()) {
-                // A check makes no keys in a TPM.
-                (None, Some(Credential::Tpm(_))) if plan.found.is_some() => "tpm".parse()?,
+                // A check makes no keys in a TPM, whose name nobody knows then.
+                (id, Some(Credential::Tpm(_))) if plan.found.is_some() => {
+                    self.credential.ensure_tpm_there()?;
+                    id.map_or_else(|| "tpm".parse(), Ok)?
+                }
                 (None, Some(Credential::Tpm(tpm))) => tpm.keys().await?.registration_id()?,
                 (id, _) => id.map_or_else(|| self.device.require().map(|(_, id)| id), Ok)?,
             };

@@ -1,6 +1,6 @@
 //! The TPM: its flags, `dps tpm show` and `dps tpm sign`.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{fmt::Write as _, path::Path, process::ExitCode};
 
 use dps_client::{
     Error, SasToken,
@@ -220,6 +220,18 @@ impl TpmFlags {
         config.owner_password =
             password(given::TPM_OWNER_PASSWORD_FILE, self.tpm_owner_password_file.as_ref())?;
         Tpm::new(config)
+    }
+
+    /// Checks that the device is there, as far as that can be seen without a word to it.
+    pub(crate) fn ensure_there(&self) -> Result<(), Error> {
+        match given::TPM.find(self.tpm.as_ref())? {
+            Some(given)
+                if !given.text.starts_with("swtpm:") && !Path::new(&given.text).exists() =>
+            {
+                Err(wrong(given.from, &given.text, "there is no such device on this machine"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A private key in the TPM. What the TPM is asked for it is asked aside.

@@ -215,6 +215,7 @@ fn a_check_finds_what_speaks_against_a_registration() {
         ("cert = \"expired.pem\"\nkey = \"key.pem\"", "expired"),
         ("cert = \"expired.pem\"", ":3: cert: it needs --key too"),
         ("", "credential: none was given"),
+        ("tpm = \"/dev/no-tpm\"", ":3: tpm \"/dev/no-tpm\": there is no such device"),
         ("symmetric-key-file = \"dev.key\"\nca-file = \"none.pem\"", ":4: ca-file "),
     ] {
         let file = folder

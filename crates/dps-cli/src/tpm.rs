@@ -224,10 +224,11 @@ impl TpmFlags {
 
     /// Checks that the device is there, as far as that can be seen without a word to it.
     pub(crate) fn ensure_there(&self) -> Result<(), Error> {
+        let is_device = |path: &str| {
+            Path::new(path).metadata().is_ok_and(|there| !there.is_file() && !there.is_dir())
+        };
         match given::TPM.find(self.tpm.as_ref())? {
-            Some(given)
-                if !given.text.starts_with("swtpm:") && !Path::new(&given.text).exists() =>
-            {
+            Some(given) if !given.text.starts_with("swtpm:") && !is_device(&given.text) => {
                 Err(wrong(given.from, &given.text, "there is no such device on this machine"))
             }
             _ => Ok(()),

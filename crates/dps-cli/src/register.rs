@@ -305,7 +305,7 @@ impl Registration {
         let endpoint = given::ENDPOINT.find(self.endpoint.as_ref())?;
         let endpoint = endpoint.map(|given| given.parse::<Endpoint>()).transpose()?;
         let device = kept::open(file, &self.device, endpoint)?.map(|device| plan.watched(device));
-        if plan.connects.is_some() || given::FORCE.is_on(self.force)? {
+        if plan.connects.is_some() || plan.found.is_some() || given::FORCE.is_on(self.force)? {
             return Ok(None);
         }
         let Some(device) = device else { return Ok(None) };

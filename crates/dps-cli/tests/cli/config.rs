@@ -228,11 +228,13 @@ fn a_check_finds_what_speaks_against_a_registration() {
     // Nothing is written, no folder is made.
     let file = folder.file(
         "dps.toml",
-        "id-scope = \"0ne1\"\nregistration-id = \"dev\"\nsymmetric-key-file = \"dev.key\"\nrequest-certificate = \"certificate\"\n",
+        "id-scope = \"0ne1\"\nregistration-id = \"dev\"\nsymmetric-key-file = \"dev.key\"\nrequest-certificate = \"certificate\"\nstate = \"state/assignment.json\"\n",
     );
     let ended = run(&mut dps(&["config", "check", &file]));
     assert_eq!(ended.code, 0, "{ended:?}");
-    assert!(!std::path::Path::new(&folder.path("certificate")).exists());
+    for name in ["certificate", "state"] {
+        assert!(!std::path::Path::new(&folder.path(name)).exists(), "{name}");
+    }
 }
 
 #[test]

@@ -84,6 +84,7 @@ keys! {
     "payload" Takes::Payload;
     "model-id" ANY;
     "force" Takes::Switch;
+    "state" Takes::File;
     "request-certificate" Takes::File;
     "request-key" Takes::Key;
     "connect" Takes::Switch;

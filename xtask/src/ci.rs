@@ -15,8 +15,9 @@ use crate::{
 /// Not run by `ci`: itself, the tests, which `.ci/run` runs before it, and the bench, which only informs.
 const NOT_HERE: &[&str] = &["ci", "test", "bench"];
 
-/// They wait for sockets, downloads and clocks, or build in a folder of their own: time for the other lane to compile.
-const SECOND_LANE: &[&str] = &["dist", "installs", "peers", "fuzz", "faults", "soak"];
+/// They wait for downloads, or build in a folder of their own: time for the other lane to compile. Together they take as
+/// long as the others.
+const SECOND_LANE: &[&str] = &["dist", "installs", "peers", "fuzz"];
 
 /// A task that says nothing for so long hangs.
 const SILENCE: Duration = Duration::from_secs(15 * 60);

@@ -27,6 +27,7 @@ mod report;
 mod runtime;
 mod sas_token;
 mod seconds;
+mod status;
 mod style;
 mod tpm;
 mod trace;
@@ -63,6 +64,7 @@ fn run(command: &Command, matches: &ArgMatches) -> ExitCode {
     match command {
         Command::Register(arguments) => register::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
         Command::Emulate(arguments) => emulate::run(arguments),
         Command::DeriveKey(arguments) => derive_key::run(arguments),
         Command::SasToken(arguments) => sas_token::run(arguments),

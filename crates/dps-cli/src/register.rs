@@ -32,6 +32,7 @@ use crate::{
     report::{self, Context, Reporter, Success},
     runtime,
     seconds::Seconds,
+    status,
     trace::{self, Verbosity},
 };
 
@@ -193,12 +194,19 @@ pub(crate) struct Plan {
     state: Option<AssignmentFile>,
     /// What is set, when that is to be checked and nothing else to be done.
     found: Option<Found>,
+    /// Whether the service is only asked what it keeps of the device.
+    looks_up: bool,
 }
 
 impl Plan {
     /// To ask for a new certificate in place of the one in this folder.
     pub(crate) fn renew(folder: CertificateFolder) -> Self {
         Self { folder: Some(folder), renews: true, ..Self::default() }
+    }
+
+    /// To ask the service what it keeps of the device.
+    pub(crate) fn look_up() -> Self {
+        Self { looks_up: true, ..Self::default() }
     }
 
     /// To ask a hub for it, under this device id or else the registration id, at this place or else under its name.
@@ -234,6 +242,8 @@ struct Prepared {
     device: Option<Provisioner>,
     order: Option<Order>,
     hub: Option<connect::Plan>,
+    /// How the service is asked what it keeps, by each credential.
+    look_up: Option<Vec<Config>>,
     time: Time,
     /// Serves for as long as it is kept.
     _emulator: Option<Emulator>,
@@ -291,6 +301,9 @@ impl Registration {
             Ok(Some(success)) => return reporter.succeeded(&success),
             Err(error) => return reporter.failed(&error, &context),
         }
+        if plan.looks_up {
+            context.transport = Some(Transport::Http);
+        }
         context.renewed = plan.renewed().cloned();
         let progress = Progress::new(start, shown);
         let ended = runtime::block_on(|interrupts| async {
@@ -340,15 +353,31 @@ async fn session(
         () = interrupts.next() => Err(Error::Cancelled),
         prepared = registration.prepare(plan, transport, progress, &mut context) => prepared,
     };
-    let Prepared { client, credentials, request, mut device, mut order, mut hub, time, _emulator } =
-        match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => return reporter.failed(&error, &context),
-        };
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return reporter.failed(&error, &context),
+    };
+    let Prepared { client, credentials, request, mut device, mut order, mut hub, .. } = prepared;
+    let Prepared { look_up, time, _emulator, .. } = prepared;
     if let Some(found) = found {
         return reporter.found(&found);
     }
     let registration_id = request.registration_id().clone();
+    if let Some(configs) = look_up {
+        let steps = dps_client::Progress::new(progress.observer());
+        let asking = status::ask(configs, &registration_id, &steps);
+        let asked = tokio::select! {
+            biased;
+            () = interrupts.next() => Err(Error::Cancelled),
+            asked = tokio::time::timeout(time.left, asking) => asked.unwrap_or_else(|_| {
+                Err(TimeoutError::new(Stage::Query, TimeoutScope::Request, time.whole).into())
+            }),
+        };
+        return match asked {
+            Ok(state) => reporter.shows(&registration_id, &state),
+            Err(error) => reporter.failed(&error, &context),
+        };
+    }
     if let Some((name, device_id)) = renews_at
         && let (Some(hub), Some(order)) = (hub.take(), order.take())
     {
@@ -496,6 +525,25 @@ impl Arguments {
 }
 
 impl Registration {
+    /// Nothing is given that only a registration has.
+    pub(crate) fn ensure_asks_only(&self) -> Result<(), Error> {
+        let other_transport = self.transport.as_ref().is_some_and(|name| name != "http");
+        let flags = [
+            (given::PAYLOAD, self.payload.is_some()),
+            (given::MODEL_ID, self.model_id.is_some()),
+            (given::FORCE, self.force),
+            (given::TRANSPORT, other_transport),
+        ];
+        match flags.iter().find(|(_, is_given)| *is_given) {
+            Some((setting, _)) => Err(wrong(
+                setting.flag,
+                "",
+                "the status is asked for over HTTPS, and nothing is registered; leave it out",
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn manner(&self) -> Result<Manner, Error> {
         let json = given::JSON.is_on(self.json)?;
         let quiet = given::QUIET.is_on(self.quiet)?;
@@ -622,10 +670,18 @@ impl Registration {
             let embedded = emulator.as_ref().map(embedded::mqtt_endpoint);
             connect::Plan::new(config.clone(), attestations, transport, endpoint, embedded)
         });
+        let look_up = plan.looks_up.then(|| {
+            let others = others.iter().map(|attestation| {
+                let mut config = config.clone();
+                config.attestation = attestation.clone();
+                config
+            });
+            [config.clone()].into_iter().chain(others).collect()
+        });
         let client = client_with_fallback(transport, config, others, settings)?;
         client.observe(progress.observer());
         let _emulator = emulator;
-        Ok(Prepared { client, credentials, request, device, order, hub, time, _emulator })
+        Ok(Prepared { client, credentials, request, device, order, hub, look_up, time, _emulator })
     }
 
     fn timeout(&self) -> Result<Duration, Error> {

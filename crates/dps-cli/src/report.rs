@@ -9,7 +9,7 @@ use std::{
 
 use dps_client::{
     CertificateFolder, ConfigurationError, Error, ErrorKind, Printable, RegistrationId,
-    RegistrationResult, Transport, internal as secret,
+    RegistrationResult, RegistrationState, Transport, internal as secret,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -23,6 +23,7 @@ use crate::{
     issue::{Delivery, NextTry},
     kept::{Kept, Source},
     output::{self, print},
+    status,
     style::{Color, Style},
 };
 
@@ -188,6 +189,11 @@ impl Reporter {
         found.print(self.json)
     }
 
+    /// What the service keeps of a device.
+    pub(crate) fn shows(self, id: &RegistrationId, state: &RegistrationState) -> ExitCode {
+        status::show(id, state, self.json)
+    }
+
     /// The failure: as JSON on standard output, or for people on standard error.
     pub(crate) fn failed(self, error: &Error, context: &Context) -> ExitCode {
         if self.json {
@@ -262,7 +268,7 @@ fn escaped(json: &str) -> String {
 }
 
 /// Line breaks in JSON are never inside of a string, so the value stays the same to the letter.
-fn in_one_line(payload: &RawValue) -> Option<Box<RawValue>> {
+pub(crate) fn in_one_line(payload: &RawValue) -> Option<Box<RawValue>> {
     RawValue::from_string(payload.get().replace(['\n', '\r'], " ")).ok()
 }
 

@@ -112,9 +112,9 @@ pub use dps_state_machine::{
     CredentialError, Error, ErrorKind, Fallback, IdScope, IssuedCertificates, Json, Next,
     OperationId, OperationStatus, OperationStatusEvents, PeerActivity, Printable, Progress,
     ProtocolError, ProtocolResult, RegistrationId, RegistrationRequest, RegistrationResult,
-    RejectionCause, RejectionError, Response, Settings, Stage, StateMachine, Step, Substatus,
-    TimeoutError, TimeoutScope, TransportHandlers, TrustBundle, TrustedCertificate, retry_after,
-    serde_json,
+    RegistrationState, RegistrationStatus, RejectionCause, RejectionError, Response, Settings,
+    Stage, StateMachine, Step, Substatus, TimeoutError, TimeoutScope, TransportHandlers,
+    TrustBundle, TrustedCertificate, retry_after, serde_json,
 };
 pub use transport::{Transport, client, client_with_fallback};
 

@@ -7,6 +7,8 @@ use dps_connect::{
     Config,
     internal::{TpmLogin, from_base64, tls_config},
 };
+#[cfg(doc)]
+use dps_state_machine::RegistrationState;
 use dps_state_machine::{
     ConfigurationError, Error, OperationId, Progress, RegistrationId, RegistrationRequest,
     Response, Stage, TransportHandlers,
@@ -67,6 +69,19 @@ impl HttpTransport {
     /// service knows of none, and a refusal of the credential as a registration would meet it. Nothing changes at the
     /// service. What bounds the time is the caller's.
     ///
+    /// [`RegistrationState::read`] makes a state of the answer, or the error that a registration would be:
+    ///
+    /// ```no_run
+    /// # async fn example(config: dps_client::Config) -> Result<(), dps_client::Error> {
+    /// use dps_client::{HttpTransport, Progress, RegistrationState};
+    /// let (mut service, progress) = (HttpTransport::new(config)?, Progress::default());
+    /// let answer = service.registration_state(&"pump-17".parse()?, &progress).await?;
+    /// let state = RegistrationState::read(answer, &progress)?;
+    /// println!("{}, at {:?}", state.status, state.assigned_hub);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// See <https://learn.microsoft.com/rest/api/iot-dps/device/runtime-registration/device-registration-status-lookup>.
     ///
     /// # Errors
@@ -80,7 +95,8 @@ impl HttpTransport {
         progress: &Progress,
     ) -> Result<Response, Error> {
         let request = RegistrationRequest::new(registration_id.clone());
-        self.send(codec::lookup, &request, progress).await
+        let answer = self.send(codec::lookup, &request, progress).await;
+        answer.map_err(|error| progress.without_secrets(error))
     }
 
     /// Sends the request that is made so, by whichever credential there is.
@@ -92,9 +108,7 @@ impl HttpTransport {
     ) -> Result<Response, Error> {
         self.config.preflight(request.registration_id())?;
         if let Some(tpm) = TpmLogin::of(&self.config, progress) {
-            let response = self.send_by_tpm(make, &tpm, request, progress).await?;
-            tpm.conclude(Stage::Register, &response).await?;
-            return Ok(response);
+            return self.send_by_tpm(make, &tpm, request, progress).await;
         }
         let token = self.config.sas_token(request.registration_id(), progress).await?;
         self.send_with(make, request, token.as_ref(), progress).await
@@ -148,7 +162,12 @@ impl TransportHandlers for HttpTransport {
         request: &RegistrationRequest,
         progress: &Progress,
     ) -> Result<Response, Error> {
-        self.send(codec::register, request, progress).await
+        let response = self.send(codec::register, request, progress).await?;
+        // Only the answer to a registration brings the key for the hub.
+        if let Some(tpm) = TpmLogin::of(&self.config, progress) {
+            tpm.conclude(Stage::Register, &response).await?;
+        }
+        Ok(response)
     }
 
     async fn query_operation_status(

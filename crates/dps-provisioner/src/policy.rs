@@ -76,9 +76,9 @@ pub enum NextStep {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnRefusal {
     /// Connect to the same hub again, and don't register.
-    #[default]
     RetryHub,
     /// Register anew.
+    #[default]
     Register,
     /// Stop, whatever the hub said of the device.
     Stop,
@@ -129,10 +129,14 @@ impl Backoff {
 /// Refusals of the device are one episode, from the first until the device is connected: registering in between does
 /// not begin another one, so that a service that always accepts and a hub that always refuses are asked less and less
 /// often. Failed connections are counted until the device is connected or has registered.
+///
+/// By default a refusal leads to a registration, as a zeroed set of options does in that SDK (`REPROVISION`; its
+/// `options_default()` has `RETRY_HUB`). Over MQTT 3.1.1 a hub says the same, CONNACK 5, of a device that was moved, deleted
+/// or disabled: with [`OnRefusal::RetryHub`] a device that was moved would ask its former hub for ever.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RecoveryPolicy {
-    /// What to do when the hub refuses the device. Default: [`OnRefusal::RetryHub`].
+    /// What to do when the hub refuses the device. Default: [`OnRefusal::Register`].
     pub on_refusal: OnRefusal,
     /// The waits after a connection that failed or was lost. Default: 1 s, doubled up to 60 s, up to a fifth more,
     /// without a limit.

@@ -177,6 +177,19 @@ fn ended(response: Response, stage: Stage, state: State, cause: RejectionCause) 
     )
 }
 
+/// The error that an answer which says no stands for.
+#[cfg(feature = "std")]
+pub(crate) fn refused(response: Response, stage: Stage) -> Error {
+    match judge(response, stage, None) {
+        Verdict::Transient(rejection) => Error::Rejected(rejection),
+        Verdict::Failed(error) => error,
+        // A success is none.
+        Verdict::Assigned(_) | Verdict::Assigning { .. } => {
+            ProtocolError::unreadable(stage, "it is no refusal").into()
+        }
+    }
+}
+
 fn judge_refusal(response: Response, stage: Stage) -> Verdict {
     let text = body::text(&response.body);
     // An error body of another shape still gives what it has.

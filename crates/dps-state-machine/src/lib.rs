@@ -81,6 +81,8 @@ pub mod machine;
 mod printable;
 mod progress;
 mod registration_result;
+#[cfg(feature = "std")]
+mod registration_state;
 mod request;
 mod response;
 #[cfg(feature = "std")]
@@ -106,6 +108,8 @@ pub use json::Json;
 pub use printable::Printable;
 pub use progress::{Next, PeerActivity, Progress, Step};
 pub use registration_result::{OperationStatus, RegistrationResult, Substatus};
+#[cfg(feature = "std")]
+pub use registration_state::{RegistrationState, RegistrationStatus};
 pub use request::RegistrationRequest;
 pub use response::{ProtocolResult, Response};
 /// The library whose [`Value`](serde_json::Value) and [`RawValue`](serde_json::value::RawValue) a [`Json`] is made

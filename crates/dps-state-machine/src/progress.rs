@@ -185,6 +185,18 @@ impl Progress {
         self.0.known.add(key, true);
     }
 
+    /// The error without what [`hide`](Self::hide) and [`hide_key`](Self::hide_key) have named, for a call that no machine
+    /// drives.
+    #[cfg(feature = "std")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without_secrets(&self, mut error: crate::Error) -> crate::Error {
+        if let Some(secrets) = self.0.known.encodings() {
+            error.hide(&secrets);
+        }
+        error
+    }
+
     /// A step as it can be logged: the service chose the operation's id.
     #[cfg(feature = "std")]
     pub(crate) fn masked(&self, step: &Step) -> String {

@@ -19,6 +19,8 @@ pub enum ProxyScript {
     Open,
     /// Opens tunnels for `user` with the password `pa:ss`.
     Authenticated,
+    /// Opens tunnels to this port only.
+    OnlyTo(u16),
     /// Answers with this status line and closes.
     Refuse(&'static str),
     /// Answers with these bytes, whatever they are, and closes.
@@ -95,6 +97,11 @@ async fn serve(
     let refusal = match script {
         ProxyScript::Refuse(status) => Some(status),
         ProxyScript::Authenticated if !authorized => Some("407 Proxy Authentication Required"),
+        ProxyScript::OnlyTo(port)
+            if !head.starts_with(&format!("CONNECT {}:{port} ", host(&head))) =>
+        {
+            Some("403 Forbidden")
+        }
         ProxyScript::Answer(answer) => {
             let _gone = client.write_all(answer).await;
             return;
@@ -118,6 +125,12 @@ async fn serve(
     if client.write_all(answer).await.is_ok() && script != ProxyScript::CloseTunnel {
         let _gone = copy_bidirectional(&mut client, &mut server).await;
     }
+}
+
+/// The host that a tunnel is asked to.
+fn host(head: &str) -> &str {
+    let target = head.split_whitespace().nth(1).unwrap_or_default();
+    target.rsplit_once(':').map_or(target, |(host, _)| host)
 }
 
 async fn read_head(client: &mut TcpStream) -> Option<String> {

@@ -102,7 +102,7 @@ checks! {
     SERVICE_CLOCK "clock.service" Service "this machine's clock and the service's";
     LOGIN "service.credential" Service "the service takes the credential, without a registration";
     GROUP_KEY "service.group-key" Service "whether a key that is refused is that of a group, or of a device";
-    ENROLLMENT "service.enrollment" Service "the service knows the device and has not disabled it";
+    ENROLLMENT "service.enrollment" Service "what the service knows of the device: its state, its hub";
     BUSY "service.busy" Service "the service has time: neither throttling nor a fault of its own";
     HUB_NAME "hub.name" Hub "the hub's name has an address";
     HUB_MQTT "hub.8883" Hub "the hub's port of mqtt";

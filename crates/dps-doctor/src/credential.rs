@@ -45,7 +45,11 @@ pub(crate) async fn examine(subject: &Subject, chart: &mut Chart<'_>) {
     let signed = timeout(subject.limits.step, signs(credential, subject)).await;
     match signed {
         Ok(Ok(seen)) => chart.ok(&KEY, seen),
-        Ok(Err(error)) => chart.fail_by(&KEY, &error, None),
+        Ok(Err(error)) => {
+            let advice =
+                "see that the TPM or the token is there and unlocked; --key names another key";
+            chart.fail_by(&KEY, &error, Some(advice));
+        }
         Err(_) => {
             let seen = format!("no signature within {} s", subject.limits.step.as_secs_f64());
             let advice = "look at the TPM or the token, and at what else uses it";

@@ -196,7 +196,11 @@ fn families(
         } else {
             let port = dialled.first().map(|(address, ..)| address.port()).unwrap_or_default();
             let error = io::Error::other(format!("{}, at port {port}", closed.join(", ")));
-            chart.fail_by(check, &unreached(&error), None);
+            chart.fail_by(
+                check,
+                &unreached(&error),
+                Some(&way_out("no address lets this device in")),
+            );
         }
     }
 }

@@ -260,6 +260,11 @@ fn enrollment(
             }
             Some(State { hub: hub.map(str::to_owned) })
         }
+        404 if said.to_ascii_lowercase().contains("scope") => {
+            let advice = "compare it with the ID scope on the overview page of the provisioning service; --id-scope SCOPE";
+            chart.fail(&ENROLLMENT, ErrorKind::Rejected, said, advice);
+            None
+        }
         404 => {
             chart.warn(
                 &ENROLLMENT,

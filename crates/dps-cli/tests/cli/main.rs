@@ -16,6 +16,7 @@ mod canary;
 mod cert;
 mod config;
 mod connect;
+mod doctor;
 mod emulate;
 mod failures;
 mod fixed;

@@ -247,6 +247,16 @@ impl Credential {
         Ok(attestation)
     }
 
+    /// The names of the files with the certificate and its key, or the URI of that. Standard input has no name.
+    pub(crate) fn certificate_files(&self) -> Option<(String, String)> {
+        match self {
+            Self::X509(of) if !of.certificates.is_stdin() && !of.key.source.is_stdin() => {
+                Some((of.certificates.path.clone(), of.key.source.path.clone()))
+            }
+            _ => None,
+        }
+    }
+
     /// Reads its files.
     pub(crate) async fn load(
         &self,

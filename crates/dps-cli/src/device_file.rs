@@ -92,7 +92,8 @@ mod tests {
     use clap::CommandFactory as _;
 
     /// Flags of a registration that say how the command talks, or that hold for one run of it.
-    const NO_KEYS: [&str; 6] = ["config", "emulator", "help", "json", "quiet", "verbose"];
+    const NO_KEYS: [&str; 7] =
+        ["config", "emulator", "help", "json", "quiet", "show-keys", "verbose"];
 
     #[test]
     fn each_flag_of_a_registration_is_a_key_of_the_file_and_each_key_is_a_flag() {

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use dps_client::{ConfigurationError, Error, FileValue, IdScope, RegistrationId};
 
+use dps_provisioner::HandOver;
+
 use crate::{
     device_file::{self, ConfigFlag},
     files::Source,
@@ -41,6 +43,7 @@ settings! {
     EMULATOR "--emulator" "DPS_EMULATOR"
     ENDPOINT "--endpoint" "DPS_ENDPOINT"
     EVENTS "--events" "DPS_EVENTS"
+    EXEC "--exec" "DPS_EXEC"
     EXPIRES_IN "--expires-in" "DPS_EXPIRES_IN"
     EXPIRY "--expiry" "DPS_EXPIRY"
     FAST "--fast" "DPS_FAST"
@@ -59,6 +62,7 @@ settings! {
     MQTT_PORT "--mqtt-port" "DPS_MQTT_PORT"
     NAME "--name" "DPS_NAME"
     ONLY "--only" "DPS_ONLY"
+    OUTPUT "--output" "DPS_OUTPUT"
     PAYLOAD "--payload" "DPS_PAYLOAD"
     PKCS11_MODULE "--pkcs11-module" "DPS_PKCS11_MODULE"
     PKCS11_PIN_FILE "--pkcs11-pin-file" "DPS_PKCS11_PIN_FILE"
@@ -71,6 +75,7 @@ settings! {
     REQUEST_CERTIFICATE "--request-certificate" "DPS_REQUEST_CERTIFICATE"
     REQUEST_KEY "--request-key" "DPS_REQUEST_KEY"
     SEED "--seed" "DPS_SEED"
+    SHOW_KEYS "--show-keys" "DPS_SHOW_KEYS"
     STATE "--state" "DPS_STATE"
     STEP_BY_STEP "--step-by-step" "DPS_STEP_BY_STEP"
     STOP_AT_EOF "--stop-at-eof" "DPS_STOP_AT_EOF"
@@ -93,7 +98,9 @@ pub(crate) const SYMMETRIC_KEY: &str = "DPS_SYMMETRIC_KEY";
 
 /// A warning for each variable that looks like one of ours and is none: most are misspelled.
 pub(crate) fn unknown_variables() -> Vec<String> {
-    let known = || SETTINGS.iter().map(|setting| setting.variable).chain([SYMMETRIC_KEY]);
+    let settings = || SETTINGS.iter().map(|setting| setting.variable);
+    // What `--output env` and `--exec` give to other programs may come back.
+    let known = || settings().chain([SYMMETRIC_KEY]).chain(HandOver::variable_names());
     let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let mut unknown: Vec<String> = set
         .filter(|name| name.starts_with("DPS_") && known().all(|known| known != name))

@@ -134,6 +134,11 @@ impl Delivery {
         }
     }
 
+    /// The files of the certificate and of its key, as far as they are stored.
+    pub(crate) fn files(&self) -> Option<(&str, Option<&str>)> {
+        Some((self.chain_file.as_deref()?, self.key_file.as_deref()))
+    }
+
     /// What is wrong, unless the certificate is stored.
     pub(crate) fn failure(&self) -> Option<String> {
         let message = self.message.as_deref()?;

@@ -16,6 +16,7 @@ mod emulate;
 mod files;
 mod generated;
 mod given;
+mod handover;
 mod interrupt;
 mod issue;
 mod kept;

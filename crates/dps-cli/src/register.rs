@@ -25,6 +25,7 @@ use crate::{
     embedded,
     files::{Deadline, Source},
     given::{self, Given, named, wrong},
+    handover,
     interrupt::Interrupts,
     issue::{Order, Renewed},
     kept,
@@ -58,6 +59,7 @@ Exit codes:
     8 credential: the TPM or the token failed or can't be used
     9 assigned, without the certificate that was asked for
    10 assigned, and not connected to its hub
+   11 assigned, and not handed over by --output or --exec
   130 cancelled by SIGINT (Ctrl-C)
   143 cancelled by SIGTERM
     1 anything else, like standard output that can't be written
@@ -94,7 +96,11 @@ Examples:
 
   # At each boot: registers the first time, and needs no network later.
   dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
-      --symmetric-key-file pump-17.key --state /var/lib/pump/assignment.json
+      --symmetric-key-file pump-17.key --state assignment.json
+
+  # For a unit of systemd, with EnvironmentFile= for this file.
+  dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --symmetric-key-file pump-17.key --output env dps.env
 
   # Until the service has time for it.
   until dps register --emulator; do test $? = 7 || break; sleep 60; done";
@@ -120,6 +126,8 @@ pub(crate) struct Arguments {
     /// or with --force
     #[arg(long, value_name = "FILE", conflicts_with = "emulator")]
     state: Option<String>,
+    #[command(flatten)]
+    handover: handover::HandoverFlags,
     #[command(flatten)]
     registration: Registration,
 }
@@ -192,6 +200,8 @@ pub(crate) struct Plan {
     hub: Option<(String, Option<String>)>,
     /// Where the assignment is kept.
     state: Option<AssignmentFile>,
+    /// What another program gets.
+    handover: Option<handover::Plan>,
     /// What is set, when that is to be checked and nothing else to be done.
     found: Option<Found>,
     /// Whether the service is only asked what it keeps of the device.
@@ -244,6 +254,7 @@ struct Prepared {
     hub: Option<connect::Plan>,
     /// How the service is asked what it keeps, by each credential.
     look_up: Option<Vec<Config>>,
+    handover: Option<handover::Ready>,
     time: Time,
     /// Serves for as long as it is kept.
     _emulator: Option<Emulator>,
@@ -318,7 +329,8 @@ impl Registration {
         let endpoint = given::ENDPOINT.find(self.endpoint.as_ref())?;
         let endpoint = endpoint.map(|given| given.parse::<Endpoint>()).transpose()?;
         let device = kept::open(file, &self.device, endpoint)?.map(|device| plan.watched(device));
-        if plan.connects.is_some() || plan.found.is_some() || given::FORCE.is_on(self.force)? {
+        let needs_more = plan.connects.is_some() || plan.handover.is_some() || plan.found.is_some();
+        if needs_more || given::FORCE.is_on(self.force)? {
             return Ok(None);
         }
         let Some(device) = device else { return Ok(None) };
@@ -331,6 +343,7 @@ impl Registration {
             certificate: None,
             hub: None,
             kept: Some(kept),
+            handed: None,
         }))
     }
 }
@@ -358,7 +371,7 @@ async fn session(
         Err(error) => return reporter.failed(&error, &context),
     };
     let Prepared { client, credentials, request, mut device, mut order, mut hub, .. } = prepared;
-    let Prepared { look_up, time, _emulator, .. } = prepared;
+    let Prepared { look_up, handover, time, _emulator, .. } = prepared;
     if let Some(found) = found {
         return reporter.found(&found);
     }
@@ -448,7 +461,7 @@ async fn session(
                 Some(device) => hub.map(|met| met.reported(device)),
                 None => hub,
             };
-            let success = Success {
+            let mut success = Success {
                 registration_id,
                 transport,
                 registered,
@@ -457,7 +470,13 @@ async fn session(
                 certificate,
                 hub,
                 kept,
+                handed: None,
             };
+            if let Some(handover) = handover
+                && handover.carry_out(&mut success, &mut interrupts).await.is_none()
+            {
+                return reporter.failed(&Error::Cancelled, &context);
+            }
             reporter.succeeded(&success)
         }
         Err(error) => {
@@ -502,8 +521,17 @@ impl Arguments {
         if self.hub_endpoint.is_some() && connects.is_none() {
             return Err(wrong(given::HUB_ENDPOINT.flag, "", "it needs --connect too"));
         }
+        let json = given::JSON.is_on(self.registration.json)?;
+        let handover = self.handover.plan(json)?;
         let state = if is_emulated { None } else { kept::file(self.state.as_ref())? };
-        Ok(Plan { is_emulated, folder: folder.transpose()?, connects, state, ..Plan::default() })
+        Ok(Plan {
+            is_emulated,
+            folder: folder.transpose()?,
+            connects,
+            state,
+            handover,
+            ..Plan::default()
+        })
     }
 
     fn is_emulated(&self) -> Result<bool, Error> {
@@ -584,6 +612,7 @@ impl Registration {
         let mut settings = Settings::default();
         let request_key = self.credential.aside(deadline, credential::Flags::request_key).await?;
         let mut others = Vec::new();
+        let mut given = Vec::new();
         let mut tpm = None;
         let (mut config, registration_id, emulator) = if plan.is_emulated {
             let (id_scope, registration_id) = self.device.find()?;
@@ -627,6 +656,7 @@ impl Registration {
             let key = request_key.as_ref();
             (config, others) =
                 self.config(id_scope, &id, &credentials, key, deadline, context).await?;
+            given = credentials;
             (config, id, None)
         };
         config.pipelined = !given::STEP_BY_STEP.is_on(self.step_by_step)?;
@@ -661,6 +691,11 @@ impl Registration {
         settings.registration_timeout = time.left;
         settings.poll_floor = poll_floor.unwrap_or(settings.poll_floor);
         let credentials = others.len() + 1;
+        let handover = plan.handover.map(|handover| {
+            let read = [&config.attestation].into_iter().chain(&others);
+            handover.ready(read, &given, given::CA_FILE.file(self.ca_file.as_ref())?)
+        });
+        let handover = handover.transpose()?;
         let hub = plan.connects.map(|endpoint| {
             let own = tpm.map_or_else(
                 || config.attestation.clone(),
@@ -681,7 +716,18 @@ impl Registration {
         let client = client_with_fallback(transport, config, others, settings)?;
         client.observe(progress.observer());
         let _emulator = emulator;
-        Ok(Prepared { client, credentials, request, device, order, hub, look_up, time, _emulator })
+        Ok(Prepared {
+            client,
+            credentials,
+            request,
+            device,
+            order,
+            hub,
+            look_up,
+            handover,
+            time,
+            _emulator,
+        })
     }
 
     fn timeout(&self) -> Result<Duration, Error> {

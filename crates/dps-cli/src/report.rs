@@ -19,6 +19,7 @@ use crate::{
     clock,
     config::Found,
     connect::Met,
+    handover::Handed,
     interrupt,
     issue::{Delivery, NextTry},
     kept::{Kept, Source},
@@ -60,6 +61,8 @@ pub(crate) struct Success {
     pub(crate) hub: Option<Met>,
     /// Where it comes from, when it is kept in a file.
     pub(crate) kept: Option<Kept>,
+    /// What became of handing over, if that was asked for.
+    pub(crate) handed: Option<Handed>,
 }
 
 #[derive(Serialize)]
@@ -86,6 +89,8 @@ struct SuccessJson<'a> {
     source: Option<Source>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stored_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    handed_over: Option<&'a Handed>,
 }
 
 #[derive(Serialize)]
@@ -135,14 +140,18 @@ impl Reporter {
     /// The result on standard output. The exit code is 0 unless it can't be written or a certificate that was asked for
     /// is not there, or the device not connected that was to be.
     pub(crate) fn succeeded(self, success: &Success) -> ExitCode {
-        let text = if self.json { success.json() } else { success.lines() };
-        let printed = print(&text);
+        let printed = match success.handed.as_ref().and_then(|handed| handed.printed.as_ref()) {
+            Some(text) => print(text),
+            None if self.json => print(&success.json()),
+            None => print(&success.lines()),
+        };
         let hub = success.registered.assigned_hub.as_str();
         let not_stored = success.kept.as_ref().and_then(|kept| kept.not_stored.as_ref());
         let not_stored = not_stored
             .map(|why| format!("the device is assigned, but that could not be stored: {why}"));
         let failures = [
             (NOT_STORED, not_stored),
+            (NOT_HANDED_OVER, success.handed.as_ref().and_then(Handed::failure)),
             (NO_CERTIFICATE, success.certificate.as_ref().and_then(Delivery::failure)),
             (NOT_CONNECTED, success.hub.as_ref().and_then(|met| met.failure(hub))),
         ];
@@ -214,6 +223,9 @@ const NO_CERTIFICATE: u8 = 9;
 /// The exit code of a device that is assigned, and not connected to its hub, though that was asked for.
 pub(crate) const NOT_CONNECTED: u8 = 10;
 
+/// The exit code of a device that is assigned, and not handed over to another program, though that was asked for.
+const NOT_HANDED_OVER: u8 = 11;
+
 /// What scripts go by.
 fn exit_code(error: &Error) -> u8 {
     exit_code_of(error.kind(), error.is_retryable())
@@ -281,7 +293,7 @@ fn shown(text: &str) -> String {
 }
 
 impl Success {
-    fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         let Self { registration_id, transport, registered, elapsed, certificate, .. } = self;
         json(&SuccessJson {
             status: "assigned",
@@ -299,6 +311,7 @@ impl Success {
             hub: self.hub.as_ref(),
             source: self.kept.as_ref().map(|kept| kept.source),
             stored_at: self.kept.as_ref().and_then(Kept::stored_at),
+            handed_over: self.handed.as_ref(),
         })
     }
 
@@ -330,6 +343,9 @@ impl Success {
         }
         for (name, value) in certificate.iter().flat_map(Delivery::rows) {
             let _ = writeln!(text, "  {name:<10} {}", Printable::whole(value));
+        }
+        for (name, value) in self.handed.iter().flat_map(Handed::rows) {
+            let _ = writeln!(text, "  {name:<10} {}", Printable::whole(&value));
         }
         if let Some(connected) = self.hub.as_ref().and_then(Met::row) {
             let _ = writeln!(text, "  connected  {}", Printable::whole(&connected));

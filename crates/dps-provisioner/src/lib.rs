@@ -38,13 +38,19 @@
 //! # }
 //! ```
 
+//!
+//! [`HandOver`] gives the assignment to other programs: as an environment file, a connection string, a part of the
+//! configuration of IoT Edge, or by a [`Template`].
+
 mod assignment;
 mod file;
+mod handover;
 mod policy;
 mod provisioner;
 
 pub use assignment::{Assignment, Identity};
 pub use file::AssignmentFile;
+pub use handover::{Format, HandOver, HubCredential, Template};
 pub use policy::{Backoff, HubHistory, HubRefusal, NextStep, OnRefusal, RecoveryPolicy};
 pub use provisioner::{Due, Provisioner};
 

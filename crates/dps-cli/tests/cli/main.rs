@@ -21,6 +21,7 @@ mod emulate;
 mod failures;
 mod fixed;
 mod generated;
+mod handover;
 mod interrupts;
 mod kept;
 mod keys;

@@ -36,8 +36,10 @@ pub(super) enum Takes {
     Keys,
     /// As [`Self::Keys`], one.
     Key,
-    /// A library: a file, or a name without a folder that the loader looks up.
+    /// A library or a program: a file, or a name without a folder that the system looks up.
     Library,
+    /// A form and a file, or several of both.
+    Outputs,
     /// A JSON object: a table, its text, or `@FILE`.
     Payload,
 }
@@ -85,6 +87,8 @@ keys! {
     "model-id" ANY;
     "force" Takes::Switch;
     "state" Takes::File;
+    "output" Takes::Outputs;
+    "exec" Takes::Library;
     "request-certificate" Takes::File;
     "request-key" Takes::Key;
     "connect" Takes::Switch;
@@ -112,7 +116,7 @@ impl Takes {
     /// The texts that the flag would have for a value. Files are found from `folder`.
     pub(super) fn read(self, value: &DeValue<'_>, folder: &Path) -> Result<Vec<String>, Fault> {
         let values = match value {
-            DeValue::Array(values) if matches!(self, Self::Files | Self::Keys) => {
+            DeValue::Array(values) if matches!(self, Self::Files | Self::Keys | Self::Outputs) => {
                 values.iter().map(AsRef::as_ref).collect()
             }
             value => vec![value],
@@ -148,6 +152,16 @@ impl Takes {
             Self::File | Self::Files => self.file(&text, folder),
             Self::Library if !text.contains('/') => Ok(text),
             Self::Library => self.file(&text, folder),
+            Self::Outputs => {
+                let Some((form, file)) = text.split_once(char::is_whitespace) else {
+                    return Err(self.fault(value));
+                };
+                let form = match form.strip_prefix("template:") {
+                    Some(template) => format!("template:{}", self.file(template, folder)?),
+                    None => form.to_owned(),
+                };
+                Ok(format!("{form} {}", self.file(file.trim_start(), folder)?))
+            }
             Self::Keys | Self::Key if text.starts_with("tpm:") => Ok(text),
             Self::Keys | Self::Key if text.starts_with("pkcs11:") => no_secret(text),
             Self::Keys | Self::Key => self.file(&text, folder),
@@ -208,6 +222,9 @@ impl Takes {
             Self::Switch => "give true or false",
             Self::Handle => "give a persistent handle, like 0x81000002",
             Self::File | Self::Library => "give the name of a file in quotes",
+            Self::Outputs => {
+                "give a format and a file, like \"env /run/pump/dps.env\", or a list of such"
+            }
             Self::Files => "give the name of a file in quotes, or a list of such",
             Self::Key => "give the name of a file, tpm:HANDLE or pkcs11:URI in quotes",
             Self::Keys => {

@@ -1,0 +1,389 @@
+//! `--output` and `--exec` of `dps register`: what another program gets once the device is assigned.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use dps_client::{Attestation, Error, disk, internal as secret};
+use dps_provisioner::{Format, HandOver, HubCredential, Template};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::{
+    credential::Credential,
+    files::Source,
+    given::{
+        EXEC, Given, Level, OUTPUT, SHOW_KEYS, SYMMETRIC_KEY, Setting, named, variable, wrong,
+    },
+    interrupt::Interrupts,
+    issue::Delivery,
+    report::Success,
+};
+
+/// More than any of the forms takes, in bytes, for a look whether there is room.
+const ROOM: usize = 16 * 1024;
+/// How often a program is looked after.
+const TICK: Duration = Duration::from_millis(20);
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Handing over")]
+pub(crate) struct HandoverFlags {
+    /// Writes a file for another program once the device is assigned, at once and for its owner alone. FORMAT is json,
+    /// env, connection-string, iotedge-toml or template:TEMPLATE, a file with placeholders like {{assignedHub}}; `-` is
+    /// standard output. Can be given several times
+    #[arg(long, num_args = 2, value_names = ["FORMAT", "FILE"])]
+    output: Vec<String>,
+    /// Lets --output write a key to standard output
+    #[arg(long)]
+    show_keys: bool,
+    /// Runs a program once the device is assigned and all files are written: it has DPS_ASSIGNED_HUB, DPS_DEVICE_ID and
+    /// more in its environment, never a key, and standard error for what it prints
+    #[arg(long, value_name = "PROGRAM")]
+    exec: Option<String>,
+}
+
+/// What is to be handed over, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    outputs: Vec<Output>,
+    exec: Option<Given>,
+}
+
+#[derive(Clone, Debug)]
+struct Output {
+    /// Without the format.
+    file: Source,
+    /// As it was given.
+    format: String,
+    /// `None` for the registration's JSON.
+    form: Option<Format>,
+    shows_keys: bool,
+}
+
+/// What became of it.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Handed {
+    outputs: Vec<Written>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exec: Option<Ran>,
+    /// For standard output, in place of the result.
+    #[serde(skip)]
+    pub(crate) printed: Option<Zeroizing<String>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written {
+    format: String,
+    file: String,
+    /// What is wrong, unless it is written.
+    message: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ran {
+    program: String,
+    exit_code: Option<i32>,
+    /// What is wrong, unless it ended well.
+    message: Option<String>,
+}
+
+impl HandoverFlags {
+    /// Reads templates and checks the places, so that nothing of it is likely to fail once the device is assigned.
+    pub(crate) fn plan(&self, json: bool) -> Result<Option<Plan>, Error> {
+        let shows_keys = SHOW_KEYS.is_on(self.show_keys)?;
+        let outputs = pairs(&self.output)?.into_iter();
+        let outputs = outputs.map(|(format, file)| Output::new(format, file, shows_keys));
+        let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
+        for (number, output) in outputs.iter().enumerate() {
+            let before = outputs.iter().take(number);
+            if before.clone().any(|other| is_same(&other.file.path, &output.file.path)) {
+                return Err(output.file.wrong("another output has this file"));
+            }
+            if output.file.is_stdin() && json {
+                return Err(output
+                    .file
+                    .wrong("standard output has the result of --json; name a file"));
+            }
+        }
+        let exec = EXEC.find(self.exec.as_ref())?;
+        if let Some(Given { from, text }) = &exec {
+            ensure_program(from, text)?;
+        }
+        Ok((!outputs.is_empty() || exec.is_some()).then_some(Plan { outputs, exec }))
+    }
+}
+
+/// Each format with its file: those of flags, or else the one of the variable, or else those of the configuration file.
+fn pairs(flags: &[String]) -> Result<Vec<(String, Source)>, Error> {
+    let Setting { flag, variable: name } = OUTPUT;
+    if OUTPUT.level(!flags.is_empty())? == Some(Level::Flag) {
+        let pairs = flags.chunks(2).filter_map(|pair| Some((pair.first()?, pair.get(1)?)));
+        return Ok(pairs.map(|(format, file)| (format.clone(), Source::new(flag, file))).collect());
+    }
+    let given = match variable(name)? {
+        Some(text) => vec![Source::new(name, &text)],
+        None => OUTPUT.files(&[])?,
+    };
+    let split = |given: Source| match given.path.split_once(char::is_whitespace) {
+        Some((format, file)) => Ok((format.to_owned(), Source::new(given.from, file.trim_start()))),
+        None => Err(given.wrong("give the format and the file, like: env /run/pump/dps.env")),
+    };
+    given.into_iter().map(split).collect()
+}
+
+impl Output {
+    fn new(format: String, file: Source, shows_keys: bool) -> Result<Self, Error> {
+        let form = match format.as_str() {
+            "json" => None,
+            "env" => Some(Format::Env),
+            "connection-string" => Some(Format::ConnectionString),
+            "iotedge-toml" => Some(Format::IotEdgeToml),
+            other => match other.strip_prefix("template:") {
+                Some(path) => Some(Format::Template(template(&Source::new(file.from, path))?)),
+                None => {
+                    let reason = "there is no such format; choose from json, env, connection-string, iotedge-toml and template:TEMPLATE";
+                    return Err(wrong(file.from, other, reason));
+                }
+            },
+        };
+        if file.path.is_empty() {
+            return Err(file.wrong("the path is empty; name a file, or - for standard output"));
+        }
+        if !file.is_stdin() {
+            ensure_place(&file)?;
+        }
+        Ok(Self { file, format, form, shows_keys })
+    }
+
+    fn content(&self, device: &HandOver<'_>, json: &str) -> Result<Zeroizing<String>, Error> {
+        match &self.form {
+            None => Ok(Zeroizing::new(json.to_owned())),
+            Some(form) => form.render(device),
+        }
+    }
+}
+
+fn template(file: &Source) -> Result<Template, Error> {
+    let text = file.text(&file.read()?)?;
+    text.parse().map_err(|error| match error {
+        Error::Configuration(error) => {
+            let value = Some(&error.value).filter(|value| !value.is_empty());
+            let value = value.map(|value| format!("{{{{{value}}}}}: ")).unwrap_or_default();
+            file.wrong(&format!("{value}{}", error.reason))
+        }
+        other => other,
+    })
+}
+
+/// Checks that a file can be replaced or made.
+fn ensure_place(file: &Source) -> Result<(), Error> {
+    if secret::kind(&file.path).is_some() && !Path::new(&file.path).exists() {
+        return Err(file.wrong("name a file to write to"));
+    }
+    let place = place(&file.path);
+    if place.metadata().is_ok_and(|there| !there.is_file()) {
+        return Err(file.wrong("it is no regular file; name one, or - for standard output"));
+    }
+    disk::try_room(&place, ROOM).map_err(|failure| file.wrong(&in_words(&failure)))
+}
+
+fn in_words((path, error): &disk::Failure) -> String {
+    format!("{} can't be written: {error}{}", path.display(), disk::advice(error))
+}
+
+/// Where a file is, if a link leads to it.
+fn place(path: &str) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path))
+}
+
+fn is_same(one: &str, other: &str) -> bool {
+    place(one) == place(other)
+}
+
+fn ensure_program(from: &'static str, program: &str) -> Result<(), Error> {
+    if program.is_empty() {
+        return Err(wrong(from, "", "it is empty; name a program"));
+    }
+    let is_program = |path: &Path| path.is_file();
+    let is_there = match program.contains(std::path::MAIN_SEPARATOR) {
+        true => is_program(Path::new(program)),
+        false => std::env::var_os("PATH").is_some_and(|folders| {
+            std::env::split_paths(&folders).any(|folder| is_program(&folder.join(program)))
+        }),
+    };
+    match is_there {
+        true => Ok(()),
+        false => {
+            Err(wrong(from, program, "there is no such program; give its path, without arguments"))
+        }
+    }
+}
+
+/// A plan with the credentials that were read.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    plan: Plan,
+    credentials: Vec<HubCredential>,
+}
+
+impl Plan {
+    /// Checks, before the registration, that a device with these credentials can be handed over so, and that no file is
+    /// written that is read.
+    pub(crate) fn ready<'a>(
+        self,
+        read: impl Iterator<Item = &'a Attestation>,
+        given: &[Credential],
+        ca_file: Option<Source>,
+    ) -> Result<Ready, Error> {
+        let of = |(number, read): (usize, &Attestation)| hub_credential(read, given.get(number));
+        let credentials: Vec<_> = read.enumerate().map(of).collect();
+        let files: Vec<&Source> =
+            given.iter().flat_map(Credential::files).chain(ca_file.as_ref()).collect();
+        for Output { file, format, form, shows_keys } in &self.outputs {
+            if let Some(other) = files.iter().find(|other| is_same(&other.path, &file.path)) {
+                return Err(file.wrong(&format!("{} reads this file", other.from)));
+            }
+            let Some(form) = form else { continue };
+            for credential in &credentials {
+                form.check(credential).map_err(|error| named(file.from, format, error))?;
+                if file.is_stdin() && form.has_key(credential) && !shows_keys {
+                    let reason = "it has the device's key, which everybody would see there; name a file, or give --show-keys too";
+                    return Err(wrong(file.from, format, reason));
+                }
+            }
+        }
+        Ok(Ready { plan: self, credentials })
+    }
+}
+
+/// How the device proves itself at its hub, by the credential that was read.
+fn hub_credential(read: &Attestation, given: Option<&Credential>) -> HubCredential {
+    match (read, given.and_then(Credential::certificate_files)) {
+        (Attestation::SymmetricKey(key), _) => HubCredential::SymmetricKey(key.clone()),
+        (_, Some((chain, key))) => HubCredential::Certificate { chain: chain.into(), key },
+        _ => HubCredential::Kept,
+    }
+}
+
+impl Ready {
+    /// Writes all files, then runs the program. Whatever goes wrong, the device is assigned. `None` when an interrupt ended
+    /// it.
+    pub(crate) async fn carry_out(
+        self,
+        success: &mut Success,
+        interrupts: &mut Interrupts,
+    ) -> Option<()> {
+        let issued = success.certificate.as_ref().and_then(Delivery::files);
+        let credential = match issued {
+            Some((chain, Some(key))) => {
+                Some(HubCredential::Certificate { chain: chain.into(), key: key.to_owned() })
+            }
+            Some((_, None)) => Some(HubCredential::Kept),
+            None => self.credentials.get(success.registered.credential).cloned(),
+        };
+        let device = HandOver {
+            registration_id: &success.registration_id,
+            result: &success.registered,
+            transport: Some(success.transport),
+            credential: &credential.unwrap_or(HubCredential::Kept),
+        };
+        let mut handed = Handed::default();
+        for output in &self.plan.outputs {
+            let content = output.content(&device, &success.json());
+            let message = match content.map_err(|error| error.to_string()) {
+                Err(message) => Some(message),
+                Ok(content) if output.file.is_stdin() => {
+                    handed.printed = Some(content);
+                    None
+                }
+                Ok(content) => disk::replace(&place(&output.file.path), content.as_bytes())
+                    .map_err(|failure| in_words(&failure))
+                    .err(),
+            };
+            let (format, file) = (output.format.clone(), output.file.path.clone());
+            handed.outputs.push(Written { format, file, message });
+        }
+        // A program finds what was written, or is not run.
+        if let Some(Given { text: program, .. }) = self.plan.exec
+            && handed.failure().is_none()
+        {
+            handed.exec = Some(Ran::run(program, &device, interrupts).await?);
+        }
+        success.handed = Some(handed);
+        Some(())
+    }
+}
+
+impl Ran {
+    async fn run(
+        program: String,
+        device: &HandOver<'_>,
+        interrupts: &mut Interrupts,
+    ) -> Option<Self> {
+        let mut command = Command::new(&program);
+        command.stdin(Stdio::null()).stdout(io::stderr()).env_remove(SYMMETRIC_KEY);
+        let ended = match command.envs(device.variables()).spawn() {
+            Ok(mut child) => tokio::select! {
+                biased;
+                () = interrupts.next() => {
+                    let _ = child.kill().and_then(|()| child.wait());
+                    return None;
+                }
+                ended = end(&mut child) => ended,
+            },
+            Err(error) => Err(error),
+        };
+        let (exit_code, message) = match ended {
+            Ok(status) if status.success() => (status.code(), None),
+            Ok(status) => (status.code(), Some(format!("it ended with {status}"))),
+            Err(error) => (None, Some(format!("it can't be run: {error}"))),
+        };
+        Some(Self { program, exit_code, message })
+    }
+}
+
+async fn end(child: &mut Child) -> io::Result<ExitStatus> {
+    let mut ticks = tokio::time::interval(TICK);
+    loop {
+        ticks.tick().await;
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+    }
+}
+
+impl Handed {
+    /// What went wrong, unless all went well.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let outputs = self.outputs.iter().filter_map(|written| {
+            let message = written.message.as_ref()?;
+            Some(format!("the {} for {} was not written: {message}", written.format, written.file))
+        });
+        let exec = self.exec.iter().filter_map(|ran| {
+            Some(format!(
+                "the program {} did not do its work: {}",
+                ran.program,
+                ran.message.as_ref()?
+            ))
+        });
+        let failures: Vec<String> = outputs.chain(exec).collect();
+        (!failures.is_empty()).then(|| {
+            format!("the device is assigned, but not handed over: {}", failures.join("; "))
+        })
+    }
+
+    /// What was done, as rows for people.
+    pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
+        let written = self.outputs.iter().filter(|written| written.message.is_none());
+        let written =
+            written.map(|written| ("written", format!("{} to {}", written.format, written.file)));
+        let ran = self.exec.iter().filter(|ran| ran.message.is_none());
+        written.chain(ran.map(|ran| ("ran", ran.program.clone()))).collect()
+    }
+}

@@ -1,0 +1,254 @@
+//! `--output` and `--exec`: what another program gets once the device is assigned.
+
+use std::{fs, os::unix::fs::PermissionsExt as _};
+
+use serde_json::json;
+
+use crate::support::{
+    Emulator, Folder, KEY, Running, TRANSPORTS, closed_endpoint, dps, register_at, run, text,
+};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// A program of a shell's lines.
+fn program(folder: &Folder, lines: &str) -> String {
+    let path = folder.file("program", format!("#!/bin/sh\n{lines}\n"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn each_form_is_written_for_its_owner_alone() {
+    let emulator = Emulator::behaving("payload = { site = \"it's\" }\n");
+    let folder = Folder::new();
+    let template =
+        folder.file("template", "hub={{assignedHub}}\nid={{ deviceId }}\n{{connectionString}}");
+    let template = format!("template:{template}");
+    let mut command = emulator.register_dev(&[]);
+    let forms = ["json", "env", "connection-string", "iotedge-toml", template.as_str()];
+    for (number, form) in forms.iter().enumerate() {
+        command.args(["--output", form, &folder.path(&number.to_string())]);
+    }
+    // One is there already, for everybody.
+    folder.file("1", "former");
+    fs::set_permissions(folder.path("1"), fs::Permissions::from_mode(0o644)).unwrap();
+    let ended = run(&mut command);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let result = ended.json();
+    let hub = text(&result, "assignedHub");
+    for number in 0..forms.len() {
+        let mode = fs::metadata(folder.path(&number.to_string())).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{number}");
+        assert_eq!(result["handedOver"]["outputs"][number]["message"], json!(null), "{result}");
+    }
+    let string = format!("HostName={hub};DeviceId=dev;SharedAccessKey={KEY}");
+    let mut written: serde_json::Value = serde_json::from_str(&read(&folder.path("0"))).unwrap();
+    written["handedOver"] = result["handedOver"].clone();
+    assert_eq!(written, result);
+    let env = read(&folder.path("1"));
+    assert!(env.contains(&format!("DPS_ASSIGNED_HUB='{hub}'\nDPS_DEVICE_ID='dev'\n")), "{env}");
+    assert!(env.contains("DPS_RESULT_PAYLOAD=\"{\\\"site\\\":\\\"it's\\\"}\"\n"), "{env}");
+    assert!(!env.contains(KEY), "{env}");
+    assert_eq!(read(&folder.path("2")), format!("{string}\n"));
+    let toml = read(&folder.path("3"));
+    assert!(
+        toml.starts_with("[provisioning]\nsource = \"manual\"\n") && toml.contains(KEY),
+        "{toml}"
+    );
+    assert_eq!(read(&folder.path("4")), format!("hub={hub}\nid=dev\n{string}"));
+    let left = fs::read_dir(folder.path(".")).unwrap().count();
+    assert_eq!(left, forms.len() + 1, "nothing else is left in the folder");
+    assert!(!ended.stdout.contains(KEY) && !ended.stderr.contains(KEY), "{ended:?}");
+}
+
+#[test]
+fn a_device_is_handed_over_from_every_transport() {
+    let emulator = Emulator::behaving("");
+    for transport in TRANSPORTS {
+        let env = emulator.folder.path("dps.env");
+        let ended = run(&mut emulator.register_dev_over(transport, &["--output", "env", &env]));
+        assert_eq!(ended.code, 0, "{ended:?}");
+        let env = read(&env);
+        assert!(env.contains(&format!("DPS_TRANSPORT='{transport}'\n")), "{env}");
+    }
+}
+
+#[test]
+fn what_can_not_be_handed_over_is_refused_before_the_registration() {
+    let folder = Folder::new();
+    let key = folder.file("dev.key", KEY);
+    let unknown = format!("template:{}", folder.file("unknown", "a\n{{hub}}"));
+    let file = folder.path("out");
+    let nowhere = folder.path("no/such/folder");
+    let ours = folder.path(".");
+    for (arguments, says) in [
+        (
+            &["--output", "yaml", &file][..],
+            "--output \"yaml\": there is no such format; choose from json, env, ",
+        ),
+        (
+            &["--output", &unknown, &file],
+            "line 2: there is no such placeholder; there are assignedHub, ",
+        ),
+        (&["--output", "template:none", &file], "--output \"none\": the file can't be read"),
+        (&["--output", "env", &nowhere], "can't be written: No such file or directory"),
+        (&["--output", "env", &ours], "it is no regular file; name one"),
+        (&["--output", "env", "/dev/null"], "it is no regular file; name one"),
+        (&["--output", "env", ""], "the path is empty; name a file"),
+        (&["--output", "env", &file, "--output", "json", &file], "another output has this file"),
+        (&["--output", "env", &key], "--symmetric-key-file reads this file"),
+        (&["--output", "connection-string", "-"], "give --show-keys too"),
+        (&["--output", "iotedge-toml", "-"], "give --show-keys too"),
+        (&["--output", "env", "-", "--output", "json", "-"], "another output has this file"),
+        (&["--exec", "no-such-program"], "--exec \"no-such-program\": there is no such program"),
+        (&["--exec", "sleep 5"], "give its path, without arguments"),
+        (&["--exec", ""], "--exec: it is empty; name a program"),
+    ] {
+        let mut command = dps(&["register", "--id-scope", "0ne1", "--registration-id", "dev"]);
+        command.args(["--endpoint", &closed_endpoint(), "--symmetric-key-file", &key]);
+        let ended = run(command.args(arguments));
+        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{arguments:?}: {ended:?}");
+        assert!(ended.stderr.contains(says), "{arguments:?}: {ended:?}");
+        assert_eq!(read(&key), KEY);
+    }
+    let error = run(&mut register_at(&closed_endpoint(), &["--output", "env", "-"]))
+        .failed("configuration");
+    assert!(text(&error, "message").contains("the result of --json; name a file"), "{error}");
+    let mut by_variable = dps(&["register", "--emulator"]);
+    let ended = run(by_variable.env("DPS_OUTPUT", "env"));
+    assert!(ended.stderr.contains("DPS_OUTPUT \"env\": give the format and the file"), "{ended:?}");
+}
+
+#[test]
+fn standard_output_has_the_form_alone_and_a_key_when_that_is_asked_for() {
+    let emulator = Emulator::behaving("");
+    let bare = |more: &[&str]| {
+        let mut command = dps(&["register", "--registration-id", "dev"]);
+        command.args([
+            "--endpoint",
+            &emulator.endpoint(),
+            "--id-scope",
+            text(&emulator.ready, "idScope"),
+        ]);
+        command.args(["--ca-file", text(&emulator.ready, "caFile")]).args(more);
+        run(command.env("DPS_SYMMETRIC_KEY", KEY))
+    };
+    let env = bare(&["--output", "env", "-"]);
+    assert!(env.code == 0 && env.stdout.starts_with("DPS_ASSIGNED_HUB='"), "{env:?}");
+    let string = bare(&["--output", "connection-string", "-", "--show-keys"]);
+    assert!(
+        string.code == 0 && string.stdout.ends_with(&format!(";SharedAccessKey={KEY}\n")),
+        "{string:?}"
+    );
+}
+
+#[test]
+fn a_program_runs_with_the_facts_and_without_a_key() {
+    let emulator = Emulator::behaving("");
+    let folder = Folder::new();
+    let (seen, env) = (folder.path("seen"), folder.path("dps.env"));
+    let hook = program(&folder, &format!("test -s '{env}'; env > '{seen}'; echo printed"));
+    let ended = run(&mut emulator.register_dev(&["--exec", &hook, "--output", "env", &env]));
+    assert_eq!((ended.code, ended.stderr.contains("printed\n")), (0, true), "{ended:?}");
+    let result = ended.json();
+    assert_eq!(
+        result["handedOver"]["exec"],
+        json!({"program": hook, "exitCode": 0, "message": null})
+    );
+    let seen = read(&seen);
+    let hub = text(&result, "assignedHub");
+    assert!(
+        seen.contains(&format!("DPS_ASSIGNED_HUB={hub}\n")) && seen.contains("DPS_DEVICE_ID=dev\n"),
+        "{seen}"
+    );
+    assert!(!seen.contains(KEY), "{seen}");
+    // What it was given is no misspelled variable.
+    let again = run(dps(&["register", "--emulator"]).env("DPS_ASSIGNED_HUB", hub));
+    assert!(!again.stderr.contains("warning"), "{again:?}");
+
+    let hook = program(&folder, "exit 3");
+    let ended = run(&mut emulator.register_dev(&["--exec", &hook]));
+    assert_eq!((ended.code, ended.json()["status"].as_str()), (11, Some("assigned")), "{ended:?}");
+    assert_eq!(ended.json()["handedOver"]["exec"]["exitCode"], 3);
+    let ended = run(&mut dps(&["register", "--emulator", "--exec", &hook]));
+    assert!(ended.stdout.starts_with("assigned: ") && ended.code == 11, "{ended:?}");
+    let says = format!(
+        "error: the device is assigned, but not handed over: the program {hook} did not do its work: it ended with exit status: 3"
+    );
+    assert!(ended.stderr.contains(&says), "{ended:?}");
+}
+
+#[test]
+fn an_interrupt_ends_the_program_too() {
+    let folder = Folder::new();
+    let hook = program(&folder, "echo started >&2; exec sleep 60");
+    let mut running = Running::start(&mut dps(&["register", "--emulator", "--exec", &hook]));
+    running.wait_for_stderr("started");
+    running.signal("-TERM");
+    let ended = running.ended();
+    assert_eq!(ended.code, 143, "{ended:?}");
+}
+
+#[test]
+fn a_stored_assignment_is_handed_over_at_each_boot_without_the_network() {
+    let emulator = Emulator::behaving("");
+    let folder = Folder::new();
+    let (state, string) = (folder.path("assignment.json"), folder.path("string"));
+    let boot = ["--state", &state, "--output", "connection-string", &string];
+    run(&mut emulator.register_dev(&boot)).json();
+    let written = read(&string);
+    fs::remove_file(&string).unwrap();
+    let mut again = emulator.register_dev(&boot);
+    drop(emulator.running);
+    let ended = run(&mut again);
+    assert_eq!((ended.code, ended.json()["source"].as_str()), (0, Some("stored")), "{ended:?}");
+    assert_eq!(read(&string), written);
+}
+
+#[test]
+fn an_issued_certificate_is_handed_over_by_the_names_of_its_files() {
+    let emulator = Emulator::behaving("certificate-policy = \"issue\"\n");
+    let folder = Folder::new();
+    let (toml, certificate) = (folder.path("config.toml"), folder.path("certificate"));
+    let arguments = ["--request-certificate", &certificate, "--output", "iotedge-toml", &toml];
+    let ended = run(&mut emulator.register_dev(&arguments));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let toml = read(&toml);
+    assert!(toml.contains("method = \"x509\"") && !toml.contains(KEY), "{toml}");
+    let key = toml.lines().find_map(|line| line.strip_prefix("identity_pk = \"file://")).unwrap();
+    assert!(read(key.trim_end_matches('"')).contains("PRIVATE KEY"), "{toml}");
+}
+
+#[test]
+fn the_configuration_file_says_what_is_handed_over_from_its_folder() {
+    let emulator = Emulator::behaving("");
+    let folder = &emulator.folder;
+    let (scope, ca) = (text(&emulator.ready, "idScope"), text(&emulator.ready, "caFile"));
+    let endpoint = emulator.endpoint();
+    folder.file("dev.key", KEY);
+    folder.file("template", "{{deviceId}}");
+    program(folder, &format!("touch '{}'", folder.path("ran")));
+    let file = folder.file(
+        "dps.toml",
+        format!(
+            "id-scope = \"{scope}\"\nregistration-id = \"dev\"\nendpoint = \"{endpoint}\"\nca-file = \"{ca}\"\n\
+             symmetric-key-file = \"dev.key\"\noutput = [\"env dps.env\", \"template:template id\"]\nexec = \"./program\"\n"
+        ),
+    );
+    let ended = run(&mut dps(&["register", "--config", &file]));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(read(&folder.path("id")), "dev");
+    assert!(read(&folder.path("dps.env")).contains("DPS_DEVICE_ID='dev'"));
+    assert!(read(&folder.path("ran")).is_empty());
+    let file = folder.file(
+        "wrong.toml",
+        format!("output = \"yaml {}\"\n{}", folder.path("x"), "id-scope = \"0ne1\"\n"),
+    );
+    let ended = run(&mut dps(&["register", "--config", &file]));
+    assert!(
+        ended.stderr.contains(&format!("{file}:1: output \"yaml\": there is no such format")),
+        "{ended:?}"
+    );
+}

@@ -29,6 +29,8 @@ pub enum ProxyScript {
     OpenWith(&'static [u8]),
     /// Closes instead of answering.
     Close,
+    /// Opens tunnels to port 443, all of which lead to this port of this machine, and refuses all others.
+    Only443(u16),
     /// Opens the tunnel and closes it at once.
     CloseTunnel,
     /// Never answers.
@@ -102,6 +104,7 @@ async fn serve(
         {
             Some("403 Forbidden")
         }
+        ProxyScript::Only443(_) if !head.contains(":443 ") => Some("403 Forbidden"),
         ProxyScript::Answer(answer) => {
             let _gone = client.write_all(answer).await;
             return;
@@ -116,7 +119,15 @@ async fn serve(
         return;
     }
     let Some(target) = head.split_whitespace().nth(1) else { return };
+    let target = match script {
+        ProxyScript::Only443(port) => format!("127.0.0.1:{port}"),
+        _ => target.to_owned(),
+    };
     let Ok(mut server) = TcpStream::connect(target).await else { return };
+    // A test whose clock is paused waits for nothing.
+    for tcp in [&client, &server] {
+        tcp.set_nodelay(true).expect("a socket");
+    }
     tunnels.fetch_add(1, Ordering::SeqCst);
     let answer = match script {
         ProxyScript::OpenWith(answer) => answer,

@@ -6,9 +6,9 @@ use std::{
 };
 
 use dps_connect::{
-    ApiVersion, Carrier, Connector, Opened,
+    ApiVersion, Opened,
     internal::{
-        TpmLogin,
+        Opener, TpmLogin,
         failure::{self, Peer},
     },
 };
@@ -34,8 +34,7 @@ const START_PATIENCE: Duration = Duration::from_secs(10);
 /// a request, or the service has not heard from us for longer than it allows, a new one is made. A request that
 /// went out on a connection that breaks fails, and is not sent twice.
 pub struct AmqpTransport {
-    connector: Connector,
-    carrier: Carrier,
+    opener: Opener,
     pipelined: bool,
     /// The service wanted SASL although the device has a certificate.
     wants_sasl: bool,
@@ -52,16 +51,8 @@ impl AmqpTransport {
     pub fn new(config: impl Into<AmqpConfig>) -> Result<Self, Error> {
         let AmqpConfig { connect, carrier } = config.into();
         let pipelined = connect.pipelined;
-        carrier.ensure_built()?;
-        let connector = Connector::new(connect)?;
-        Ok(Self {
-            connector,
-            carrier,
-            pipelined,
-            wants_sasl: false,
-            connection: None,
-            opened_for: None,
-        })
+        let opener = Opener::new(connect, PROTOCOL, carrier)?;
+        Ok(Self { opener, pipelined, wants_sasl: false, connection: None, opened_for: None })
     }
 
     /// Sends a request, on a new connection if there is none that is alive.
@@ -76,7 +67,7 @@ impl AmqpTransport {
     ) -> Result<Response, Error> {
         let correlation_id = fresh_uuid()?;
         let message = message(&correlation_id);
-        let peer = Peer::of(self.connector.config(), PROTOCOL.port(self.carrier))?;
+        let peer = self.opener.peer()?;
         let mut connection = match self.living(request).await {
             Some(connection) => connection,
             None => match self.connect(stage, &peer, request, progress).await? {
@@ -105,7 +96,7 @@ impl AmqpTransport {
 
     /// The connection, if it can be used for this request.
     async fn living(&mut self, request: &RegistrationRequest) -> Option<Connection> {
-        let version = self.connector.config().api_version.for_request(request);
+        let version = self.opener.config().api_version.for_request(request);
         let wanted = Some((request.registration_id().clone(), version));
         let fits = self.opened_for == wanted;
         self.opened_for = wanted;
@@ -128,7 +119,7 @@ impl AmqpTransport {
         progress: &Progress,
     ) -> Result<Result<Connection, Response>, Error> {
         let mut pipelined = self.pipelined;
-        let config = &self.connector.config().for_request(request);
+        let config = &self.opener.config().for_request(request);
         let registration_id = request.registration_id();
         loop {
             let login = match Login::of(config, registration_id, progress).await? {
@@ -137,7 +128,7 @@ impl AmqpTransport {
             };
             tracing::debug!(?login, pipelined, "starting AMQP");
             let is_bare = matches!(login, Login::None);
-            let io = match self.connector.open(&PROTOCOL, self.carrier, progress).await? {
+            let io = match self.opener.open(progress).await? {
                 Opened::Ready(io) => io,
                 Opened::Refused(refusal) => return Ok(Err(refusal)),
             };
@@ -190,19 +181,32 @@ impl AmqpTransport {
 
     fn hinted(&self, response: Response) -> Response {
         let refused = response.refuses_credential();
-        let hint = self.connector.config().credential_hint(None).filter(|_| refused);
+        let hint = self.opener.config().credential_hint(None).filter(|_| refused);
         response.hint(hint)
     }
 }
 
 impl TransportHandlers for AmqpTransport {
+    async fn connect(
+        &mut self,
+        request: &RegistrationRequest,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        self.opener.config().preflight(request.registration_id())?;
+        self.connection = self.living(request).await;
+        match self.connection {
+            Some(_) => Ok(()),
+            None => self.opener.open_ahead(progress).await,
+        }
+    }
+
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,
         progress: &Progress,
     ) -> Result<Response, Error> {
-        self.connector.config().preflight(request.registration_id())?;
-        let Some(tpm) = TpmLogin::of(self.connector.config(), progress) else {
+        self.opener.config().preflight(request.registration_id())?;
+        let Some(tpm) = TpmLogin::of(self.opener.config(), progress) else {
             let message = |correlation_id: &str| message::register(request, correlation_id);
             return self.exchange(Stage::Register, request, message, progress).await;
         };
@@ -221,7 +225,7 @@ impl TransportHandlers for AmqpTransport {
     ) -> Result<Response, Error> {
         let message = |correlation_id: &str| message::query(operation_id, correlation_id);
         let response = self.exchange(Stage::Query, request, message, progress).await?;
-        if let Some(tpm) = TpmLogin::of(self.connector.config(), progress) {
+        if let Some(tpm) = TpmLogin::of(self.opener.config(), progress) {
             tpm.conclude(Stage::Query, &response).await?;
         }
         Ok(response)
@@ -229,6 +233,7 @@ impl TransportHandlers for AmqpTransport {
 
     /// Detaches both links and closes the connection.
     async fn end_session(&mut self) -> Result<(), Error> {
+        self.opener.close();
         let Some(connection) = self.connection.take() else { return Ok(()) };
         connection.end().await.map_err(|error| {
             let message = format!("the end of the session could not be sent: {error}");
@@ -240,8 +245,7 @@ impl TransportHandlers for AmqpTransport {
 impl fmt::Debug for AmqpTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AmqpTransport")
-            .field("config", self.connector.config())
-            .field("carrier", &self.carrier)
+            .field("opener", &self.opener)
             .field("pipelined", &self.pipelined)
             .field("connection", &self.connection)
             .finish_non_exhaustive()

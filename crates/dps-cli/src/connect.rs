@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dps_client::{
     Attestation, Carrier, Config, Endpoint, Error, HubConfig, HubConnection, Progress,
-    RegistrationId, RegistrationResult, Stage, Transport,
+    RegistrationId, RegistrationResult, Stage, Transport, TransportChoice,
 };
 use dps_provisioner::{HubRefusal, Provisioner};
 use serde::Serialize;
@@ -21,7 +21,7 @@ pub(crate) struct Plan {
     config: Config,
     /// One for each credential that was given: what proves the device at its hub.
     attestations: Vec<Attestation>,
-    transport: Transport,
+    transport: TransportChoice,
     /// Where it is, if that was said.
     given: Option<Endpoint>,
     /// Where the emulator within this command serves MQTT.
@@ -58,7 +58,7 @@ impl Plan {
     pub(crate) fn new(
         config: Config,
         attestations: Vec<Attestation>,
-        transport: Transport,
+        transport: TransportChoice,
         given: Option<Endpoint>,
         embedded: Option<Endpoint>,
     ) -> Self {
@@ -72,7 +72,7 @@ impl Plan {
         registered: &RegistrationResult,
         time: Duration,
     ) -> Met {
-        let hub = self.hub(
+        let hub = self.over(registered).hub(
             registered.assigned_hub.as_str(),
             registered.device_id.as_str(),
             registered.credential,
@@ -111,6 +111,13 @@ impl Plan {
         }
     }
 
+    /// With the transport that was taken, of several: what lets that through lets the hub's through too.
+    fn over(mut self, registered: &RegistrationResult) -> Self {
+        let taken = registered.transport.as_ref().and_then(|name| name.parse().ok());
+        self.transport = taken.unwrap_or(self.transport);
+        self
+    }
+
     /// Has the hub issue a certificate, checks it and stores it.
     pub(crate) async fn renew(
         self,
@@ -134,13 +141,14 @@ impl Plan {
         device_id: &str,
         credential: usize,
     ) -> Result<(HubConfig, String), Error> {
-        let carrier = match self.transport {
+        let transport = self.transport.fixed().unwrap_or(Transport::Mqtt);
+        let carrier = match transport {
             Transport::MqttWs | Transport::AmqpWs => Carrier::WebSocket,
             _ => Carrier::Tls,
         };
         let is_local = hub.eq_ignore_ascii_case("localhost")
             || hub.to_ascii_lowercase().ends_with(".localhost");
-        let Self { config, attestations, transport, given, embedded } = self;
+        let Self { config, attestations, given, embedded, .. } = self;
         let (endpoint, carrier) = match (given, embedded, transport) {
             (Some(given), ..) => (given, carrier),
             _ if !is_local => (hub.parse()?, carrier),

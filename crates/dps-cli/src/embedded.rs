@@ -3,7 +3,9 @@
 
 use std::{fmt::Display, time::Duration};
 
-use dps_client::{Config, Endpoint, Error, IdScope, RegistrationId, Roots, Transport};
+use dps_client::{
+    Config, Endpoint, Error, IdScope, RegistrationId, Roots, Transport, TransportChoice,
+};
 use dps_emulator::{
     Attestation, Behavior, CertificatePolicy, Emulator, Enrollment, RetryAfter, ReturnedPayload,
     SymmetricKey,
@@ -28,7 +30,7 @@ pub(crate) struct Embedded {
 pub(crate) async fn start(
     id_scope: Option<IdScope>,
     registration_id: Option<RegistrationId>,
-    transport: Transport,
+    transport: TransportChoice,
 ) -> Result<Embedded, Error> {
     let registration_id = registration_id.map_or_else(|| REGISTRATION_ID.parse(), Ok)?;
     let key = SymmetricKey::random()?;
@@ -60,8 +62,9 @@ pub(crate) fn mqtt_endpoint(emulator: &Emulator) -> Endpoint {
 }
 
 /// The port for a transport; `None` when the emulator doesn't serve it.
-fn port(emulator: &Emulator, transport: Transport) -> Option<u16> {
-    match transport {
+fn port(emulator: &Emulator, transport: TransportChoice) -> Option<u16> {
+    // Where one of several is chosen: most of them have the port of HTTPS.
+    match transport.fixed().unwrap_or(Transport::Http) {
         Transport::Http | Transport::MqttWs | Transport::AmqpWs => Some(emulator.https_port()),
         Transport::Mqtt => Some(emulator.mqtt_port()),
         Transport::Amqp => Some(emulator.amqp_port()),

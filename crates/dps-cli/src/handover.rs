@@ -290,7 +290,7 @@ impl Ready {
         let device = HandOver {
             registration_id: &success.registration_id,
             result: &success.registered,
-            transport: Some(success.transport),
+            transport: success.transport().parse().ok(),
             credential: &credential.unwrap_or(HubCredential::Kept),
         };
         let mut handed = Handed::default();

@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use dps_client::{Client, Endpoint, Error, RegistrationRequest, RegistrationResult, Transport};
+use dps_client::{
+    Client, Endpoint, Error, RegistrationRequest, RegistrationResult, Transport, TransportChoice,
+};
 use dps_provisioner::{Assignment, AssignmentFile, HubRefusal, Identity, NextStep, Provisioner};
 use serde::Serialize;
 
@@ -123,9 +125,9 @@ pub(crate) async fn register(
     device: &mut Provisioner,
     client: &Client,
     request: RegistrationRequest,
-    transport: Transport,
+    transport: TransportChoice,
 ) -> Result<(RegistrationResult, Kept), Error> {
-    let assignment = device.register(client, request, Some(transport), SystemTime::now).await?;
+    let assignment = device.register(client, request, transport.fixed(), SystemTime::now).await?;
     let assignment = assignment.clone();
     let kept = Kept::new(device, &assignment, Source::Registered);
     Ok((assignment.result, kept))

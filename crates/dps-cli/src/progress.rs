@@ -63,10 +63,18 @@ impl Progress {
         self.order.lock().unwrap_or_else(PoisonError::into_inner).operation_id.clone()
     }
 
+    /// The transport that was taken, of several.
+    pub(crate) fn transport(&self) -> Option<&'static str> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner).transport
+    }
+
     fn tell(&self, step: &Step) {
         let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         if let Step::Assigning { operation_id } = step {
             order.operation_id = Some(operation_id.clone());
+        }
+        if let Step::TransportChosen { transport } = step {
+            order.transport = Some(transport);
         }
         let Some(words) = order.words(step) else { return };
         let seconds = self.start.elapsed().as_secs_f64();
@@ -85,6 +93,9 @@ impl Progress {
 #[derive(Debug, Default)]
 struct Order {
     connected: bool,
+    /// Several transports make their connections: the one that is taken is named when it is.
+    is_race: bool,
+    transport: Option<&'static str>,
     operation_id: Option<OperationId>,
 }
 
@@ -92,6 +103,15 @@ impl Order {
     fn words(&mut self, step: &Step) -> Option<String> {
         match step {
             Step::Registering if !self.connected => None,
+            Step::TryingTransport { .. } => {
+                self.is_race = true;
+                Some(words(step))
+            }
+            Step::TransportChosen { .. } => {
+                (self.is_race, self.connected) = (false, true);
+                Some(words(step))
+            }
+            Step::Connected if self.is_race => None,
             Step::Connected if !self.connected => {
                 self.connected = true;
                 Some(words(&Step::Registering))
@@ -103,6 +123,11 @@ impl Order {
 
 fn words(step: &Step) -> String {
     match step {
+        Step::TryingTransport { transport } => format!("trying {transport}"),
+        Step::TransportFailed { transport, reason } => {
+            format!("{transport} does not get through: {reason}")
+        }
+        Step::TransportChosen { transport } => format!("registering over {transport}"),
         Step::Signing => "waiting for the signer".to_owned(),
         Step::Signed => "signed".to_owned(),
         Step::Resolving { host } => format!("resolving {host}"),

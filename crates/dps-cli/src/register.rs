@@ -12,7 +12,7 @@ use std::{
 use dps_client::{
     Attestation, CertificateFolder, Client, Config, Endpoint, Error, IdScope, Json, NoProxy, Proxy,
     ProxyChoice, RegistrationId, RegistrationRequest, Roots, Settings, Stage, TimeoutError,
-    TimeoutScope, Transport, client_with_fallback,
+    TimeoutScope, Transport, TransportChoice, client_with_fallback,
 };
 use dps_emulator::Emulator;
 use dps_provisioner::{AssignmentFile, Identity, Provisioner};
@@ -80,6 +80,10 @@ Examples:
   dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
       --symmetric-key-file primary.key --symmetric-key-file secondary.key
 
+  # Whatever this network lets through.
+  dps register --id-scope 0ne00AABBCC --registration-id pump-17 \\
+      --symmetric-key-file pump-17.key --transport auto
+
   # A TPM, whose endorsement key is in the enrollment (`dps tpm show`).
   dps register --id-scope 0ne00AABBCC --transport amqp --tpm /dev/tpmrm0
 
@@ -137,7 +141,7 @@ pub(crate) struct Arguments {
 pub(crate) struct Registration {
     #[command(flatten)]
     device: given::Device,
-    /// The transport: http, mqtt, mqtt-ws, amqp or amqp-ws; http without it
+    /// The transport: http, mqtt, mqtt-ws, amqp or amqp-ws, or auto for the first that gets through; http without it
     #[arg(long, value_name = "TRANSPORT")]
     transport: Option<String>,
     /// The service; its global endpoint without it
@@ -313,7 +317,7 @@ impl Registration {
             Err(error) => return reporter.failed(&error, &context),
         }
         if plan.looks_up {
-            context.transport = Some(Transport::Http);
+            context.transport = Some(Transport::Http.into());
         }
         context.renewed = plan.renewed().cloned();
         let progress = Progress::new(start, shown);
@@ -336,7 +340,7 @@ impl Registration {
         let Some(device) = device else { return Ok(None) };
         Ok(kept::stored(&device).map(|(registered, kept)| Success {
             registration_id: device.identity().registration_id.clone(),
-            transport: kept.transport.unwrap_or(Transport::Http),
+            transport: kept.transport.unwrap_or(Transport::Http).into(),
             registered,
             credentials: 1,
             elapsed: start.elapsed(),
@@ -358,7 +362,7 @@ async fn session(
     mut context: Context,
     mut interrupts: Interrupts,
 ) -> ExitCode {
-    let transport = context.transport.unwrap_or(Transport::Http);
+    let transport = context.transport.unwrap_or(Transport::Http.into());
     let renews_at = plan.hub.clone();
     let found = plan.found.clone();
     let prepared = tokio::select! {
@@ -480,6 +484,7 @@ async fn session(
             reporter.succeeded(&success)
         }
         Err(error) => {
+            context.chosen = progress.transport();
             context.operation_id = progress.operation_id().map(|id| id.as_str().to_owned());
             reporter.failed(&in_given_terms(error, time, registration.force), &context)
         }
@@ -589,11 +594,11 @@ impl Registration {
         Ok(Manner { reporter: Reporter::new(json), shown })
     }
 
-    fn transport(&self) -> Result<Transport, Error> {
+    fn transport(&self) -> Result<TransportChoice, Error> {
         let Some(given) = given::TRANSPORT.find(self.transport.as_ref())? else {
-            return Ok(Transport::Http);
+            return Ok(Transport::Http.into());
         };
-        let transport: Transport = given.parse()?;
+        let transport: TransportChoice = given.parse()?;
         transport.ensure_built().map_err(|error| named(given.from, "", error))?;
         Ok(transport)
     }
@@ -601,7 +606,7 @@ impl Registration {
     async fn prepare(
         &self,
         plan: Plan,
-        transport: Transport,
+        transport: TransportChoice,
         progress: &Arc<Progress>,
         context: &mut Context,
     ) -> Result<Prepared, Error> {
@@ -713,6 +718,8 @@ impl Registration {
             });
             [config.clone()].into_iter().chain(others).collect()
         });
+        let worked = device.as_ref().and_then(|device| device.assignment()?.transport);
+        let transport = transport.preferring(worked);
         let client = client_with_fallback(transport, config, others, settings)?;
         client.observe(progress.observer());
         let _emulator = emulator;

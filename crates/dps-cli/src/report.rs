@@ -9,7 +9,7 @@ use std::{
 
 use dps_client::{
     CertificateFolder, ConfigurationError, Error, ErrorKind, Printable, RegistrationId,
-    RegistrationResult, RegistrationState, Transport, internal as secret,
+    RegistrationResult, RegistrationState, TransportChoice, internal as secret,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -37,7 +37,9 @@ pub(crate) struct Reporter {
 /// What a failure is about, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Context {
-    pub(crate) transport: Option<Transport>,
+    pub(crate) transport: Option<TransportChoice>,
+    /// The transport that was taken, of several.
+    pub(crate) chosen: Option<&'static str>,
     pub(crate) registration_id: Option<String>,
     pub(crate) operation_id: Option<String>,
     pub(crate) endpoint: Option<String>,
@@ -50,7 +52,7 @@ pub(crate) struct Context {
 #[derive(Debug)]
 pub(crate) struct Success {
     pub(crate) registration_id: RegistrationId,
-    pub(crate) transport: Transport,
+    pub(crate) transport: TransportChoice,
     pub(crate) registered: RegistrationResult,
     /// So many credentials were given.
     pub(crate) credentials: usize,
@@ -75,7 +77,7 @@ struct SuccessJson<'a> {
     operation_id: Option<String>,
     substatus: Option<String>,
     payload: Option<Box<RawValue>>,
-    transport: &'static str,
+    transport: &'a str,
     polls: u32,
     /// Which credential was taken, counted from 1, when there were several.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -293,8 +295,13 @@ fn shown(text: &str) -> String {
 }
 
 impl Success {
+    /// The one that was taken, of several.
+    pub(crate) fn transport(&self) -> &str {
+        self.registered.transport.as_deref().unwrap_or(self.transport.as_str())
+    }
+
     pub(crate) fn json(&self) -> String {
-        let Self { registration_id, transport, registered, elapsed, certificate, .. } = self;
+        let Self { registration_id, registered, elapsed, certificate, .. } = self;
         json(&SuccessJson {
             status: "assigned",
             registration_id: registration_id.as_str(),
@@ -303,7 +310,7 @@ impl Success {
             operation_id: registered.operation_id.as_ref().map(|id| shown(id.as_str())),
             substatus: registered.substatus.as_ref().map(|word| shown(word.as_str())),
             payload: registered.payload.as_deref().and_then(in_one_line),
-            transport: transport.as_str(),
+            transport: self.transport(),
             polls: registered.polls,
             credential: (self.credentials > 1).then_some(registered.credential + 1),
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
@@ -316,7 +323,8 @@ impl Success {
     }
 
     fn lines(&self) -> String {
-        let Self { registration_id, transport, registered, elapsed, certificate, .. } = self;
+        let Self { registration_id, registered, elapsed, certificate, .. } = self;
+        let transport = self.transport();
         let stored = self.kept.as_ref().filter(|kept| kept.source == Source::Stored);
         let mut text = match stored.map(|kept| kept.stored_at().unwrap_or_default()) {
             Some(stored_at) => format!("{registration_id}, stored at {stored_at}"),
@@ -361,7 +369,7 @@ impl ErrorJson {
         Self {
             kind: error.kind().as_str(),
             stage: error.stage().map(|stage| stage.as_str()),
-            transport: context.transport.map(Transport::as_str),
+            transport: context.chosen.or(context.transport.map(TransportChoice::as_str)),
             http_status: error.status(),
             error_code: error.error_code(),
             tracking_id: error.tracking_id().map(|id| Printable::brief(id).to_string()),

@@ -60,6 +60,7 @@
 //! - The one that the device speaks to its hub anyway: its library, its port and its firewall rule are there already.
 //! - Otherwise [`Transport::Mqtt`]: the fewest round trips, and the smallest program. Where only port 443 is open,
 //!   [`Transport::MqttWs`] or [`Transport::Http`]; all go through an HTTP CONNECT [`Proxy`].
+//! - Where nobody knows what the network lets through: [`Auto`], which takes the first that is connected.
 //! - MQTT can't force a device to be assigned anew
 //!   ([`force_registration`](RegistrationRequest::force_registration)); HTTPS and AMQP can.
 //!
@@ -68,6 +69,7 @@
 //! tests: it implements [`TransportHandlers`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod choice;
 #[cfg(feature = "device-file")]
 mod device_file;
 #[cfg(feature = "emulator")]
@@ -82,6 +84,7 @@ pub mod emulator;
 pub mod guide;
 mod transport;
 
+pub use choice::{Auto, TransportChoice, client, client_with_fallback};
 #[cfg(feature = "device-file")]
 pub use device_file::{DeviceFile, FileValue};
 #[cfg(feature = "amqp")]
@@ -111,12 +114,12 @@ pub use dps_state_machine::{
     BoxTransport, CertificateRequest, ConfigurationError, ConnectionError, ConnectionProfile,
     CredentialError, Error, ErrorKind, Fallback, IdScope, IssuedCertificates, Json, Next,
     OperationId, OperationStatus, OperationStatusEvents, PeerActivity, Printable, Progress,
-    ProtocolError, ProtocolResult, RegistrationId, RegistrationRequest, RegistrationResult,
+    ProtocolError, ProtocolResult, Race, RegistrationId, RegistrationRequest, RegistrationResult,
     RegistrationState, RegistrationStatus, RejectionCause, RejectionError, Response, Settings,
     Stage, StateMachine, Step, Substatus, TimeoutError, TimeoutScope, TransportHandlers,
     TrustBundle, TrustedCertificate, retry_after, serde_json,
 };
-pub use transport::{Transport, client, client_with_fallback};
+pub use transport::Transport;
 
 /// A device's identity in a TPM 2.0, from the crate `dps-tpm`: [`Attestation::from_tpm`] takes a [`Tpm`](tpm::Tpm).
 #[cfg(feature = "tpm")]

@@ -2,13 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-use dps_attestation::Attestation;
 use dps_connect::Config;
-use dps_state_machine::{
-    BoxTransport, ConfigurationError, Error, Fallback, Settings, StateMachine,
-};
-
-use crate::Client;
+use dps_state_machine::{BoxTransport, ConfigurationError, Error};
 
 /// A transport: which protocol, carried by what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,9 +57,13 @@ impl Transport {
         if self.is_built() { Ok(()) } else { Err(not_built(self)) }
     }
 
-    fn names(of: impl Fn(Self) -> bool) -> String {
-        let names: Vec<_> = Self::ALL.into_iter().filter(|w| of(*w)).map(Self::as_str).collect();
-        names.join(", ")
+    /// The port that the service has for it.
+    pub(crate) fn port(self) -> u16 {
+        match self {
+            Self::Mqtt => 8883,
+            Self::Amqp => 5671,
+            Self::Http | Self::MqttWs | Self::AmqpWs => 443,
+        }
     }
 }
 
@@ -75,8 +74,7 @@ impl FromStr for Transport {
     /// [`Error::Configuration`] that lists the names there are.
     fn from_str(text: &str) -> Result<Self, Error> {
         Self::ALL.into_iter().find(|transport| transport.as_str() == text).ok_or_else(|| {
-            let reason =
-                format!("there is no such transport; choose from {}", Self::names(|_| true));
+            let reason = format!("there is no such transport; choose from {}", names(|_| true));
             ConfigurationError::new("transport", text, &reason).into()
         })
     }
@@ -88,37 +86,7 @@ impl fmt::Display for Transport {
     }
 }
 
-/// A session over the given transport. No I/O happens before [`StateMachine::register`]; who wants to see each step as
-/// it happens calls [`StateMachine::observe`] first.
-///
-/// # Errors
-/// [`Error::Configuration`]: the transport is not compiled in, or the configuration can't be used.
-pub fn client(transport: Transport, config: Config, settings: Settings) -> Result<Client, Error> {
-    Ok(StateMachine::new(handlers(transport, config)?, settings))
-}
-
-/// As [`client`], for a device with several credentials: the one of the configuration, then these, each when the service
-/// refused the one before (see [`Fallback`]).
-///
-/// # Errors
-/// As of [`client`].
-pub fn client_with_fallback(
-    transport: Transport,
-    config: Config,
-    others: impl IntoIterator<Item = Attestation>,
-    settings: Settings,
-) -> Result<Client, Error> {
-    let others = others.into_iter().map(|attestation| {
-        let mut config = config.clone();
-        config.attestation = attestation;
-        handlers(transport, config)
-    });
-    let others = others.collect::<Result<Vec<_>, _>>()?;
-    let fallback = Fallback::new(handlers(transport, config)?, others);
-    Ok(StateMachine::new(BoxTransport::new(fallback), settings))
-}
-
-fn handlers(transport: Transport, config: Config) -> Result<BoxTransport, Error> {
+pub(crate) fn handlers(transport: Transport, config: Config) -> Result<BoxTransport, Error> {
     match transport {
         #[cfg(feature = "http")]
         Transport::Http => dps_http::HttpTransport::new(config).map(BoxTransport::new),
@@ -152,8 +120,15 @@ fn handlers(transport: Transport, config: Config) -> Result<BoxTransport, Error>
     }
 }
 
+/// The names of some of the transports, as messages list them.
+pub(crate) fn names(of: impl Fn(Transport) -> bool) -> String {
+    let names: Vec<_> =
+        Transport::ALL.into_iter().filter(|w| of(*w)).map(Transport::as_str).collect();
+    names.join(", ")
+}
+
 fn not_built(transport: Transport) -> Error {
-    let built = match Transport::names(Transport::is_built) {
+    let built = match names(Transport::is_built) {
         none if none.is_empty() => "no transport is".to_owned(),
         names => format!("there is {names}"),
     };

@@ -40,6 +40,7 @@ mod head;
 mod inspect;
 mod lookup;
 mod no_proxy;
+mod opener;
 mod proxy;
 mod roots;
 mod tls;
@@ -70,6 +71,7 @@ pub mod internal {
         flood::{Flood, Flooded},
         inspect::{Handshake, handshake},
         lookup::{LOOKUP, Lookup, resolve},
+        opener::Opener,
         tls::{resumes_sessions, tls_config},
         tpm::{TpmLogin, from_base64},
         tunnel::NoTunnel,

@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     codec::{self, DEFAULT_PORT, MAX_ANSWER_BYTES},
     config,
-    watch::{AnotherAddress, Watch},
+    watch::{AnotherAddress, FRESH, Kept, Watch},
 };
 
 /// The client underneath takes a connection back in a task of its own, a moment after the answer. Who asks before
@@ -38,6 +38,8 @@ pub(crate) struct Connection {
     pub(crate) watch: Watch,
     /// When the connection that carried the last answer is surely free again.
     free: Option<Instant>,
+    /// When a connection was made that no request has gone over yet.
+    ahead: Option<Instant>,
 }
 
 impl Connection {
@@ -45,7 +47,40 @@ impl Connection {
     pub(crate) fn new(config: &Config, tls: &ClientConfig) -> Result<Self, Error> {
         let watch = Watch::new(Peer::of(config, DEFAULT_PORT)?, config);
         let client = config::client(config, tls, &watch)?;
-        Ok(Self { client, watch, free: None })
+        Ok(Self { client, watch, free: None, ahead: None })
+    }
+
+    /// Whether a connection stands, as far as is known: the last request was answered, or it was just made.
+    pub(crate) fn stands(&self) -> bool {
+        self.free.is_some() || self.ahead.is_some_and(|at| at.elapsed() < FRESH)
+    }
+
+    /// Makes the connection that the first request will go over. The client underneath makes none but for a request: this
+    /// one is not sent, because the connection is kept from the client.
+    pub(crate) async fn connect(
+        &mut self,
+        request: Request,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        self.begin(progress);
+        self.watch.keep_next(true);
+        let outcome = self.execute(request).await;
+        self.watch.keep_next(false);
+        match outcome {
+            Err(error) if failure::find::<Kept>(&error).is_some() => {
+                self.ahead = Some(Instant::now());
+                Ok(())
+            }
+            Err(error) => Err(failed(Stage::Connect, &self.watch, error)),
+            Ok(_) => Err(ProtocolError::unreadable(Stage::Connect, "nothing was asked").into()),
+        }
+    }
+
+    fn begin(&self, progress: &Progress) {
+        self.watch.follow(progress);
+        if let Some(proxy) = self.watch.peer().proxy() {
+            proxy.hide(progress);
+        }
     }
 
     /// Sends the request and reads the answer.
@@ -59,10 +94,8 @@ impl Connection {
             tokio::time::sleep_until(free).await;
             catch_up().await;
         }
-        self.watch.follow(progress);
-        if let Some(proxy) = self.watch.peer().proxy() {
-            proxy.hide(progress);
-        }
+        self.ahead = None;
+        self.begin(progress);
         let broken = |error| failed(stage, &self.watch, error);
         let mut answer = match self.execute(request).await {
             Ok(answer) => answer,

@@ -157,6 +157,22 @@ impl HttpTransport {
 }
 
 impl TransportHandlers for HttpTransport {
+    async fn connect(
+        &mut self,
+        request: &RegistrationRequest,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        self.config.preflight(request.registration_id())?;
+        if self.connection.as_ref().is_some_and(Connection::stands) {
+            return Ok(());
+        }
+        let mut connection = Connection::new(&self.config, &self.tls)?;
+        let never_sent = convert(codec::register(&self.config, request, None)?)?;
+        connection.connect(never_sent, progress).await?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,

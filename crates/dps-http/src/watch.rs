@@ -3,9 +3,10 @@
 //! sessions, which rustls asks first of all in each handshake.
 
 use std::{
+    any::Any,
     error::Error as StdError,
     fmt,
-    future::Future,
+    future::{self, Future},
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -51,6 +52,8 @@ const SESSIONS: usize = 8;
 const LOOK_TIME: Duration = Duration::from_secs(5);
 /// A handshake that takes longer may be none. A look at what came instead of HTTP takes no longer.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A connection that waits longer for its first request may be closed by then.
+pub(crate) const FRESH: Duration = Duration::from_secs(5);
 /// Longer times for one connection mean this.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -83,7 +86,24 @@ struct Attempt {
     addresses: Vec<SocketAddr>,
     /// Where the next attempt goes, because the first address of the last one did not answer.
     redirected: Option<SocketAddr>,
+    /// Whether the connection is for a later request.
+    is_kept: bool,
 }
+
+/// A connection that was made before its request, and when.
+type Ahead = Arc<Mutex<Option<(Instant, Box<dyn Any + Send>)>>>;
+
+/// The connection stands and is kept for a later request: this one was not sent.
+#[derive(Debug)]
+pub(crate) struct Kept;
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the connection is kept for a later request")
+    }
+}
+
+impl StdError for Kept {}
 
 /// The attempt was given up because another address answers sooner: nothing was sent, and it is to be repeated, which
 /// leads there.
@@ -110,6 +130,7 @@ impl Watch {
                 deadline: Instant::now(),
                 addresses: Vec::new(),
                 redirected: None,
+                is_kept: false,
             }),
             resolved: Notify::new(),
             #[cfg(test)]
@@ -129,6 +150,12 @@ impl Watch {
         let mut attempt = self.attempt();
         attempt.progress = progress.clone();
         attempt.redirected = None;
+        attempt.is_kept = false;
+    }
+
+    /// Whether the next connection is made for a later request.
+    pub(crate) fn keep_next(&self, is_kept: bool) {
+        self.attempt().is_kept = is_kept;
     }
 
     fn progress(&self) -> Progress {
@@ -371,7 +398,7 @@ impl<S> Layer<S> for Watch {
     type Service = Watched<S>;
 
     fn layer(&self, inner: S) -> Watched<S> {
-        Watched { inner, watch: self.clone() }
+        Watched { inner, watch: self.clone(), ahead: Ahead::default() }
     }
 }
 
@@ -380,12 +407,13 @@ impl<S> Layer<S> for Watch {
 pub(crate) struct Watched<S> {
     inner: S,
     watch: Watch,
+    ahead: Ahead,
 }
 
 impl<S, R> Service<R> for Watched<S>
 where
     S: Service<R, Error = BoxError>,
-    S::Response: Send,
+    S::Response: Send + 'static,
     S::Future: Send + 'static,
 {
     type Response = S::Response;
@@ -398,6 +426,16 @@ where
 
     fn call(&mut self, target: R) -> Self::Future {
         let watch = self.watch.clone();
+        let is_kept = watch.attempt().is_kept;
+        let ahead = Arc::clone(&self.ahead);
+        let former = ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((at, connection)) = former
+            && !is_kept
+            && at.elapsed() < FRESH
+            && let Ok(connection) = connection.downcast()
+        {
+            return Box::pin(future::ready(Ok(*connection)));
+        }
         watch.begin();
         let connecting = self.inner.call(target);
         let deadline = watch.attempt().deadline;
@@ -413,7 +451,12 @@ where
                 outcome = timeout_at(deadline, connecting) => {
                     let connection = outcome.unwrap_or_else(|_| Err(watch.timed_out()))?;
                     watch.notify(&Step::Connected);
-                    Ok(connection)
+                    if !is_kept {
+                        return Ok(connection);
+                    }
+                    let kept = (Instant::now(), Box::new(connection) as _);
+                    *ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+                    Err(Kept.into())
                 }
                 () = watch.another_address_answers() => Err(AnotherAddress.into()),
                 error = watch.another_protocol_answers() => Err(error.into()),

@@ -10,8 +10,11 @@ use std::{
 
 use bytes::BytesMut;
 use dps_connect::{
-    ApiVersion, Carrier, Connector, Opened,
-    internal::failure::{self, Peer},
+    ApiVersion, Opened,
+    internal::{
+        Opener,
+        failure::{self, Peer},
+    },
 };
 use dps_state_machine::{
     Error, OperationId, Progress, ProtocolError, RegistrationRequest, Response, Stage,
@@ -36,8 +39,7 @@ const FLIGHT_PATIENCE: Duration = Duration::from_secs(10);
 /// requests a task of its own keeps it alive. A connection that was lost meanwhile is made anew, with a fresh token,
 /// when the next request comes. Answers are matched by their `$rid`: those to other requests are ignored.
 pub struct MqttTransport {
-    connector: Connector,
-    carrier: Carrier,
+    opener: Opener,
     keep_alive: u16,
     pipelined: bool,
     parked: Option<Parked>,
@@ -56,20 +58,12 @@ impl MqttTransport {
         let keep_alive = config.check()?;
         let MqttConfig { connect, carrier, .. } = config;
         let pipelined = connect.pipelined;
-        let connector = Connector::new(connect)?;
+        let opener = Opener::new(connect, PROTOCOL, carrier)?;
         // Random, so that an answer to a former process is not taken for one to this.
         let [a, b, c, d, ..] = RandomState::new().build_hasher().finish().to_ne_bytes();
         let last_request_id = u32::from_ne_bytes([a, b, c, d]);
         let served = ApiVersion::default();
-        Ok(Self {
-            connector,
-            carrier,
-            keep_alive,
-            pipelined,
-            parked: None,
-            served,
-            last_request_id,
-        })
+        Ok(Self { opener, keep_alive, pipelined, parked: None, served, last_request_id })
     }
 
     async fn exchange(
@@ -79,7 +73,7 @@ impl MqttTransport {
     ) -> Result<Response, Error> {
         self.last_request_id = self.last_request_id.wrapping_add(1);
         let request_id = format!("{:08x}", self.last_request_id);
-        let peer = Peer::of(self.connector.config(), PROTOCOL.port(self.carrier))?;
+        let peer = self.opener.peer()?;
         let exchange = Exchange { request, request_id: &request_id, peer: &peer, progress };
         // What no packet can carry is found out before any I/O.
         exchange.append_request(&mut BytesMut::new(), 1)?;
@@ -92,14 +86,14 @@ impl MqttTransport {
             None => self.start(&exchange).await?,
         };
         self.parked = connection.filter(|connection| !connection.refused).map(Parked::new);
-        let hint = self.connector.config().credential_hint(None);
+        let hint = self.opener.config().credential_hint(None);
         let refused = response.refuses_credential();
         Ok(response.hint(hint.filter(|_| refused)))
     }
 
     /// The connection that was kept, if it still stands, is this device's and has the version of the request.
     async fn kept(&mut self, request: &RegistrationRequest) -> Option<Connection> {
-        let version = self.connector.config().api_version.for_request(request);
+        let version = self.opener.config().api_version.for_request(request);
         let serves = self.served == version;
         self.served = version;
         let mut connection = self.parked.take()?.take().await?;
@@ -145,28 +139,45 @@ impl MqttTransport {
 
     /// A new connection, with CONNECT ready to leave, or the refusal of the service.
     async fn open(
-        &self,
+        &mut self,
         &Exchange { request, progress, .. }: &Exchange<'_>,
     ) -> Result<Opened<Connection>, Error> {
         let registration_id = request.registration().registration_id();
-        let config = &self.connector.config().for_request(request.registration());
+        let config = &self.opener.config().for_request(request.registration());
         // Each connection gets a fresh token.
         let token = config.sas_token(registration_id, progress).await?;
         let password = token.as_ref().map(|token| token.expose());
         let mut connect = BytesMut::new();
         codec::connect(&mut connect, config, registration_id, self.keep_alive, password)?;
-        let opened = self.connector.open(&PROTOCOL, self.carrier, progress).await?;
+        let opened = self.opener.open(progress).await?;
         Ok(opened.map(|io| Connection::new(io, registration_id.clone(), self.keep_alive, connect)))
     }
 }
 
 impl TransportHandlers for MqttTransport {
+    async fn connect(
+        &mut self,
+        request: &RegistrationRequest,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        self.opener.config().preflight(request.registration_id())?;
+        // What no packet can carry is found out before any I/O.
+        codec::register(&mut BytesMut::new(), request, "", 1)?;
+        match self.kept(request).await {
+            Some(connection) => {
+                self.parked = Some(Parked::new(connection));
+                Ok(())
+            }
+            None => self.opener.open_ahead(progress).await,
+        }
+    }
+
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,
         progress: &Progress,
     ) -> Result<Response, Error> {
-        self.connector.config().preflight(request.registration_id())?;
+        self.opener.config().preflight(request.registration_id())?;
         self.exchange(Request::Register(request), progress).await
     }
 
@@ -181,6 +192,7 @@ impl TransportHandlers for MqttTransport {
 
     /// Sends DISCONNECT and closes, without waiting for the service.
     async fn end_session(&mut self) -> Result<(), Error> {
+        self.opener.close();
         if let Some(parked) = self.parked.take()
             && let Some(connection) = parked.take().await
         {
@@ -193,8 +205,7 @@ impl TransportHandlers for MqttTransport {
 impl fmt::Debug for MqttTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MqttTransport")
-            .field("connector", &self.connector)
-            .field("carrier", &self.carrier)
+            .field("opener", &self.opener)
             .field("keep_alive", &self.keep_alive)
             .field("pipelined", &self.pipelined)
             .finish_non_exhaustive()

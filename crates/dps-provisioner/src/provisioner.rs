@@ -138,7 +138,8 @@ impl Provisioner {
     }
 
     /// Registers, and stores what comes. Whether that is due is for the caller to decide: one that was told to register
-    /// calls this at any time. `transport` is the one that the client uses, to be remembered.
+    /// calls this at any time. `transport` is the one that the client uses, to be remembered; a client that chooses among
+    /// several says itself which one it took.
     ///
     /// # Errors
     /// Those of a registration, and before it [`Error::Configuration`] when the request is of another registration id, or
@@ -172,6 +173,8 @@ impl Provisioner {
             .map(|record| record.hub)
             .unwrap_or_default();
         hub.registered();
+        let taken = result.transport.as_deref().and_then(|name| name.parse().ok());
+        let transport = taken.or(transport);
         let identity = self.identity.clone();
         let stored_at = seconds::time(seconds::of(now()));
         let assignment = Assignment { identity, result, stored_at, transport };

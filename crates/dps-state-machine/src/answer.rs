@@ -1,6 +1,7 @@
 //! What an answer means, decided once for every transport.
 
 use alloc::{
+    borrow::ToOwned,
     boxed::Box,
     format,
     string::{String, ToString},
@@ -141,6 +142,7 @@ fn assigned(
             trust_bundle: state.trust_bundle,
             connection_profile: state.connection_profile,
             credential: response.credential,
+            transport: response.transport.map(ToOwned::to_owned),
             body: response.body,
             protocol_result: response.protocol_result,
             ..RegistrationResult::new(assigned_hub, device_id)

@@ -112,6 +112,15 @@ impl<T: TransportHandlers> Fallback<T> {
 }
 
 impl<T: TransportHandlers> TransportHandlers for Fallback<T> {
+    /// With the credential that a registration begins with.
+    async fn connect(
+        &mut self,
+        request: &RegistrationRequest,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        self.current.transport.connect(request, progress).await
+    }
+
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,

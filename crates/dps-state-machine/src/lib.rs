@@ -80,6 +80,8 @@ mod known;
 pub mod machine;
 mod printable;
 mod progress;
+#[cfg(feature = "std")]
+mod race;
 mod registration_result;
 #[cfg(feature = "std")]
 mod registration_state;
@@ -107,6 +109,8 @@ pub use ids::{IdScope, OperationId, RegistrationId};
 pub use json::Json;
 pub use printable::Printable;
 pub use progress::{Next, PeerActivity, Progress, Step};
+#[cfg(feature = "std")]
+pub use race::Race;
 pub use registration_result::{OperationStatus, RegistrationResult, Substatus};
 #[cfg(feature = "std")]
 pub use registration_state::{RegistrationState, RegistrationStatus};

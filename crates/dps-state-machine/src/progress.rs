@@ -15,6 +15,23 @@ use crate::{error::Stage, ids::OperationId, registration_result::OperationStatus
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
+    /// One of several transports begins to make its connection (see [`Race`](crate::Race)).
+    TryingTransport {
+        /// Its name.
+        transport: &'static str,
+    },
+    /// One of several transports does not get through; the next one begins at once.
+    TransportFailed {
+        /// Its name.
+        transport: &'static str,
+        /// What it met.
+        reason: String,
+    },
+    /// This transport's connection was the first to stand: the registration goes over it, and the others are given up.
+    TransportChosen {
+        /// Its name.
+        transport: &'static str,
+    },
     /// Waiting for a signer outside of the process to sign a SAS token.
     Signing,
     /// The signer has signed.
@@ -170,6 +187,18 @@ impl Progress {
         Self(Arc::new(Inner { observer, known, ..Inner::default() }))
     }
 
+    /// The progress of another connection that is made beside this one, for the same registration: its steps are shown to
+    /// the same observer, and its stage is its own.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self(Arc::new(Inner {
+            observer: self.0.observer.clone(),
+            #[cfg(feature = "std")]
+            known: Arc::clone(&self.0.known),
+            ..Inner::default()
+        }))
+    }
+
     /// The client uses or sends this secret from now on: none of its errors repeats it, in any encoding.
     #[cfg(feature = "std")]
     #[doc(hidden)]
@@ -200,7 +229,12 @@ impl Progress {
     /// A step as it can be logged: the service chose the operation's id.
     #[cfg(feature = "std")]
     pub(crate) fn masked(&self, step: &Step) -> String {
-        let text = alloc::format!("{step:?}");
+        self.masked_text(alloc::format!("{step:?}"))
+    }
+
+    /// A text of a peer's without what the client has sent it of its secrets.
+    #[cfg(feature = "std")]
+    pub(crate) fn masked_text(&self, text: String) -> String {
         let known = self.0.known.encodings();
         known.and_then(|known| known.masked_text(&text)).unwrap_or(text)
     }

@@ -67,6 +67,10 @@ pub struct RegistrationResult {
     /// [`Fallback`](crate::Fallback)).
     #[serde(default)]
     pub credential: usize,
+    /// Which of several transports carried the registration, by its name (see [`Race`](crate::Race)); `None` when there was
+    /// but one.
+    #[serde(default)]
+    pub transport: Option<String>,
     /// The whole answer as it came: fields that this type doesn't know are in it.
     #[serde(default, with = "stored::body")]
     pub body: Vec<u8>,
@@ -91,6 +95,7 @@ impl RegistrationResult {
             connection_profile: None,
             polls: 0,
             credential: 0,
+            transport: None,
             body: Vec::new(),
             protocol_result: ProtocolResult::default(),
         }
@@ -120,6 +125,7 @@ impl fmt::Debug for RegistrationResult {
             .field("connection_profile", &self.connection_profile)
             .field("polls", &self.polls)
             .field("credential", &self.credential)
+            .field("transport", &self.transport)
             .field("body", &Printable::brief(&self.body))
             .field("protocol_result", &self.protocol_result)
             .finish()

@@ -32,6 +32,8 @@ pub struct Response {
     pub hint: Option<String>,
     /// Which of the device's credentials it answers to, counted from 0 (see [`Fallback`](crate::Fallback)).
     pub credential: usize,
+    /// Which of several transports brought it (see [`Race`](crate::Race)).
+    pub transport: Option<&'static str>,
 }
 
 impl Response {
@@ -118,6 +120,7 @@ impl fmt::Debug for Response {
             .field("reason", &self.reason.as_ref().map(Printable::brief))
             .field("hint", &self.hint.as_ref().map(Printable::brief))
             .field("credential", &self.credential)
+            .field("transport", &self.transport)
             .finish()
     }
 }

@@ -1,7 +1,11 @@
 //! What a transport must do. The names are the requirement's: registrationRequest, queryOperationStatus, endSession.
 
 use alloc::boxed::Box;
-use core::{fmt, future::Future, pin::Pin};
+use core::{
+    fmt,
+    future::{Future, ready},
+    pin::Pin,
+};
 
 use crate::{
     error::Error, ids::OperationId, progress::Progress, request::RegistrationRequest,
@@ -24,6 +28,19 @@ use crate::{
 /// The machine bounds every call and may drop its future at any await point. An implementation must be usable
 /// afterwards: it drops a connection whose exchange was cut short and makes a new one at the next call.
 pub trait TransportHandlers: Send + 'static {
+    /// Makes the connection (TCP, proxy, TLS, WebSocket) over which [`registration_request`](Self::registration_request)
+    /// is to go, and asks nothing over it; with a connection that stands it does nothing. Nobody has to call it: a
+    /// registration connects by itself. [`Race`](crate::Race) learns by it which of several transports gets through.
+    ///
+    /// An upgrade to WebSocket that the service refuses is [`Error::Connection`] here. By default there is nothing to do.
+    fn connect(
+        &mut self,
+        _request: &RegistrationRequest,
+        _progress: &Progress,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        ready(Ok(()))
+    }
+
     /// Connects if need be and sends the registration.
     fn registration_request(
         &mut self,
@@ -61,6 +78,14 @@ impl fmt::Debug for BoxTransport {
 }
 
 impl TransportHandlers for BoxTransport {
+    async fn connect(
+        &mut self,
+        request: &RegistrationRequest,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        self.0.connect_dyn(request, progress).await
+    }
+
     async fn registration_request(
         &mut self,
         request: &RegistrationRequest,
@@ -83,10 +108,16 @@ impl TransportHandlers for BoxTransport {
     }
 }
 
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// [`TransportHandlers`] in a form that can stand behind a pointer.
 trait DynTransportHandlers: Send + 'static {
+    fn connect_dyn<'a>(
+        &'a mut self,
+        request: &'a RegistrationRequest,
+        progress: &'a Progress,
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
     fn registration_request_dyn<'a>(
         &'a mut self,
         request: &'a RegistrationRequest,
@@ -104,6 +135,14 @@ trait DynTransportHandlers: Send + 'static {
 }
 
 impl<T: TransportHandlers> DynTransportHandlers for T {
+    fn connect_dyn<'a>(
+        &'a mut self,
+        request: &'a RegistrationRequest,
+        progress: &'a Progress,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.connect(request, progress))
+    }
+
     fn registration_request_dyn<'a>(
         &'a mut self,
         request: &'a RegistrationRequest,

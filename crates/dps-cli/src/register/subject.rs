@@ -44,12 +44,15 @@ impl Registration {
         let credential = credentials.map(|all| all.into_iter().next());
         let registration_id = self.id_of(credential.as_ref().ok().and_then(Option::as_ref)).await;
         let id = registration_id.clone().or_else(|_| NOBODY.parse())?;
+        // Of several the one that most networks let through decides.
+        let transport =
+            self.transport().map(|choice| choice.fixed().unwrap_or(dps_client::Transport::Http));
         let mut subject = Subject::new(
-            self.transport().unwrap_or(dps_client::Transport::Http),
+            transport.clone().unwrap_or(dps_client::Transport::Http),
             nothing()?,
             id.clone(),
         );
-        subject.transport = self.transport();
+        subject.transport = transport;
         subject.endpoint = self.endpoint();
         subject.id_scope = self.device.id_scope();
         subject.proxy = self.proxy().map(Option::unwrap_or_default);

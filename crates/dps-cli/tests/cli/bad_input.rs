@@ -33,7 +33,7 @@ fn each_flag_is_checked_and_named() {
     let long = "x".repeat(100_000);
     let long = format!("{{\"p\": \"{long}\"}}");
     let cases: &[(&[&str], &[&str])] = &[
-        (&["--transport", "pigeon"], &["--transport \"pigeon\"", "http", "amqp-ws"]),
+        (&["--transport", "pigeon"], &["--transport \"pigeon\"", "auto", "http", "amqp-ws"]),
         (&["--transport", "HTTP"], &["--transport \"HTTP\"", "http"]),
         (&["--timeout", "0"], &["--timeout \"0\"", "seconds"]),
         (&["--timeout", "-1"], &["--timeout \"-1\""]),

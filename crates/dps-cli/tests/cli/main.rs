@@ -9,6 +9,7 @@
     reason = "a test may fail"
 )]
 
+mod auto;
 mod bad_input;
 #[path = "../../../../tests/src/canary.rs"]
 #[expect(dead_code, unreachable_pub, reason = "it is part of a library elsewhere")]

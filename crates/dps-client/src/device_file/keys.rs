@@ -10,7 +10,7 @@ use dps_state_machine::{
 };
 use toml::de::DeValue;
 
-use crate::Transport;
+use crate::TransportChoice;
 
 pub(super) struct Key {
     pub(super) name: &'static str,
@@ -62,7 +62,7 @@ const ANY: Takes = Takes::Text(|_| Ok(()));
 keys! {
     "id-scope" Takes::Text(|text| text.parse::<IdScope>().map(drop));
     "registration-id" Takes::Text(|text| text.parse::<RegistrationId>().map(drop));
-    "transport" Takes::Text(|text| text.parse::<Transport>().map(drop));
+    "transport" Takes::Text(|text| text.parse::<TransportChoice>().map(drop));
     "endpoint" Takes::Text(|text| text.parse::<Endpoint>().map(drop));
     "proxy" Takes::Text(|text| if text == "env" { Ok(()) } else { text.parse::<Proxy>().map(drop) });
     "ca-file" Takes::File;

@@ -13,7 +13,7 @@ use dps_state_machine::{
 use zeroize::Zeroizing;
 
 use super::{DeviceFile, FileValue, wrong_file};
-use crate::{Client, Transport, client_with_fallback};
+use crate::{Client, Transport, TransportChoice, client_with_fallback};
 
 impl DeviceFile {
     /// A client of the transport, the credentials, the way out and the times that the file gives. What it leaves out is as
@@ -36,9 +36,9 @@ impl DeviceFile {
     ///
     /// # Errors
     /// [`Error::Configuration`]: it is not compiled in.
-    pub fn transport(&self) -> Result<Transport, Error> {
-        let Some(value) = self.get("transport") else { return Ok(Transport::Http) };
-        let transport: Transport = value.text().parse()?;
+    pub fn transport(&self) -> Result<TransportChoice, Error> {
+        let Some(value) = self.get("transport") else { return Ok(Transport::Http.into()) };
+        let transport: TransportChoice = value.text().parse()?;
         transport.ensure_built().map_err(|error| value.named(error))?;
         Ok(transport)
     }

@@ -1,0 +1,374 @@
+//! Several transports of one device: the first that gets through.
+
+use std::{fmt, future::poll_fn, pin::pin, task::Poll, time::Duration};
+
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    error::{ConnectionError, Error, Stage},
+    ids::OperationId,
+    progress::{Progress, Step},
+    request::RegistrationRequest,
+    response::Response,
+    transport::{BoxFuture, TransportHandlers},
+};
+
+/// So many characters an error shows of what one transport met.
+const BRIEF: usize = 180;
+
+/// Several transports, for a device that does not know which of them gets through where it is: the first that is
+/// *connected* is taken, and the registration goes over that one only.
+///
+/// A registration begins with the first transport. When its connection does not stand after the head start, all others
+/// begin to make theirs beside it; before that, one begins whenever the one before has failed. As soon as one connection
+/// stands the others are given up, and nothing of them is left. So a registration takes at most the head start longer
+/// than over the transport that works alone, whatever the ports of the others do.
+///
+/// The polls and the end of the session go over the same transport. So does the next registration, unless that
+/// transport has never answered: it was connected in vain then, and begins one more head start after the others.
+///
+/// [`RegistrationResult::transport`](crate::RegistrationResult::transport) says which one was taken, and
+/// [`Step::TransportFailed`] what the others met before. When none gets through, the error is [`Error::Connection`] at the
+/// stage of the first, and names what each has met; it comes after the patience at the latest.
+///
+/// A transport that can't carry the request (MQTT can't force a registration) fails before any I/O, like one that can't be
+/// reached.
+pub struct Race<T> {
+    /// The one that is in use, or was last, comes first.
+    entrants: Vec<Entrant<T>>,
+    left_out: Vec<(&'static str, String)>,
+    head_start: Duration,
+    patience: Duration,
+    /// The first transport has got through, and no call to it has failed since.
+    is_decided: bool,
+}
+
+struct Entrant<T> {
+    name: &'static str,
+    transport: T,
+    standing: Standing,
+}
+
+/// What is known of a transport.
+#[derive(Clone, Copy, PartialEq)]
+enum Standing {
+    /// No request went over it yet.
+    New,
+    /// Requests did, and none has been answered.
+    Unanswered,
+    Answered,
+}
+
+/// What one transport met.
+struct Met {
+    index: usize,
+    name: &'static str,
+    /// In words that repeat no secret.
+    words: String,
+    error: Error,
+}
+
+impl Met {
+    fn new(runner: &Runner<'_>, error: Error) -> Self {
+        let words = brief(runner.progress.masked_text(error.to_string()));
+        Self { index: runner.index, name: runner.name, words, error }
+    }
+}
+
+/// A transport that makes its connection.
+struct Runner<'a> {
+    index: usize,
+    name: &'static str,
+    start: Instant,
+    progress: Progress,
+    connecting: BoxFuture<'a, Result<(), Error>>,
+}
+
+impl<T: TransportHandlers> Race<T> {
+    /// How long the first transport has for itself if nothing else is said.
+    pub const HEAD_START: Duration = Duration::from_secs(2);
+    /// How long all of them have to connect if nothing else is said.
+    pub const PATIENCE: Duration = Duration::from_secs(15);
+
+    /// Takes named transports, the preferred one and the others in the order in which they are tried.
+    #[must_use]
+    pub fn new(
+        preferred: (&'static str, T),
+        others: impl IntoIterator<Item = (&'static str, T)>,
+    ) -> Self {
+        let entrants = [preferred].into_iter().chain(others);
+        let entrant = |(name, transport)| Entrant { name, transport, standing: Standing::New };
+        Self {
+            entrants: entrants.map(entrant).collect(),
+            left_out: Vec::new(),
+            head_start: Self::HEAD_START,
+            patience: Self::PATIENCE,
+            is_decided: false,
+        }
+    }
+
+    /// Sets how long the preferred transport has for itself, by the runtime's clock.
+    #[must_use]
+    pub fn head_start(mut self, head_start: Duration) -> Self {
+        self.head_start = head_start;
+        self
+    }
+
+    /// Sets after how long those that are not connected have failed. It should be shorter than
+    /// [`Settings::request_timeout`](crate::Settings::request_timeout), which bounds the connection and the request
+    /// together: what that ends is a timeout, which does not name each transport.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Names a transport that takes no part, and why, for the error when none gets through.
+    #[must_use]
+    pub fn left_out(mut self, name: &'static str, reason: impl Into<String>) -> Self {
+        self.left_out.push((name, reason.into()));
+        self
+    }
+
+    /// The transport to go on with; connected, when it was not before.
+    async fn decide(
+        &mut self,
+        request: &RegistrationRequest,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        if self.is_decided {
+            return Ok(());
+        }
+        // Those that were connected in vain come last, the latest of them at the end.
+        if self.entrants.first().is_some_and(Entrant::was_in_vain) {
+            self.entrants.rotate_left(1);
+        }
+        self.entrants.sort_by_key(Entrant::was_in_vain);
+        let index = self.first_connected(request, progress).await?;
+        if let Some(until_it) = self.entrants.get_mut(..=index) {
+            until_it.rotate_right(1);
+        }
+        self.is_decided = true;
+        if let Some(Entrant { name, .. }) = self.entrants.first() {
+            progress.enter(&Step::TransportChosen { transport: name });
+        }
+        Ok(())
+    }
+
+    async fn first_connected(
+        &mut self,
+        request: &RegistrationRequest,
+        progress: &Progress,
+    ) -> Result<usize, Error> {
+        let Self { entrants, left_out, head_start, patience, .. } = self;
+        let all = entrants.len();
+        let promising = entrants.iter().filter(|entrant| !entrant.was_in_vain()).count();
+        let mut waiting = entrants.iter_mut().enumerate();
+        let mut running: Vec<Runner<'_>> = Vec::new();
+        let mut met: Vec<Met> = Vec::new();
+        // Each has its turn, however short the patience is.
+        let head_start = (*head_start).min(*patience / 3);
+        let mut alone = pin!(sleep(head_start));
+        let mut over = pin!(sleep(*patience));
+        let mut may_begin = 0;
+        loop {
+            while running.is_empty() || waiting.len() > all - may_begin {
+                let Some((index, entrant)) = waiting.next() else { break };
+                running.push(entrant.begin(index, request, progress));
+            }
+            if running.is_empty() {
+                return Err(none_got_through(met, left_out));
+            }
+            tokio::select! {
+                biased;
+                (runner, outcome) = first_of(&mut running) => match outcome {
+                    Ok(()) => return Ok(runner.index),
+                    // What signs for the device failed: it would again, on each of them.
+                    Err(error @ Error::Credential(_)) => return Err(error),
+                    Err(error) => {
+                        let failure = Met::new(&runner, error);
+                        let (transport, reason) = (failure.name, failure.words.clone());
+                        progress.beside().enter(&Step::TransportFailed { transport, reason });
+                        met.push(failure);
+                    }
+                },
+                () = &mut alone, if may_begin < all => {
+                    let is_first = may_begin == 0 && waiting.len() > all - promising;
+                    may_begin = if is_first { promising } else { all };
+                    alone.as_mut().reset(Instant::now() + head_start);
+                }
+                () = &mut over => {
+                    met.extend(running.iter().map(Runner::gives_up));
+                    return Err(none_got_through(met, left_out));
+                }
+            }
+        }
+    }
+
+    /// The transport that the race has found, for a request that goes over it.
+    fn chosen(&mut self) -> Result<Chosen<'_, T>, Error> {
+        let entrant = self.entrants.first_mut().ok_or(Error::InvalidOperation)?;
+        if entrant.standing == Standing::New {
+            entrant.standing = Standing::Unanswered;
+        }
+        // It is so again once the request is answered: nobody knows what becomes of one that is dropped.
+        self.is_decided = false;
+        Ok(Chosen { entrant, is_decided: &mut self.is_decided })
+    }
+}
+
+/// The transport that a request goes over.
+struct Chosen<'a, T> {
+    entrant: &'a mut Entrant<T>,
+    is_decided: &'a mut bool,
+}
+
+impl<T> Chosen<'_, T> {
+    fn answered(self, mut response: Response) -> Response {
+        self.entrant.standing = Standing::Answered;
+        *self.is_decided = true;
+        response.transport = Some(self.entrant.name);
+        response
+    }
+}
+
+impl<T> Entrant<T> {
+    fn was_in_vain(&self) -> bool {
+        self.standing == Standing::Unanswered
+    }
+}
+
+impl<T: TransportHandlers> Entrant<T> {
+    fn begin<'a>(
+        &'a mut self,
+        index: usize,
+        request: &'a RegistrationRequest,
+        progress: &Progress,
+    ) -> Runner<'a> {
+        let Self { name, transport, .. } = self;
+        // A timeout of the registration names the stage of the first.
+        let progress = if index == 0 { progress.clone() } else { progress.beside() };
+        progress.enter(&Step::TryingTransport { transport: name });
+        let own = progress.clone();
+        let connecting = Box::pin(async move { transport.connect(request, &own).await });
+        Runner { index, name, start: Instant::now(), progress, connecting }
+    }
+}
+
+impl Runner<'_> {
+    fn gives_up(&self) -> Met {
+        let stage = self.progress.stage().unwrap_or(Stage::Connect);
+        let seconds = self.start.elapsed().as_secs_f64();
+        let message = format!("not connected after {seconds:.1} s, in the stage {stage}");
+        Met::new(self, ConnectionError::new(stage, message).into())
+    }
+}
+
+/// The first that has come to its end, taken out; nothing is lost when the future is dropped.
+async fn first_of<'a>(running: &mut Vec<Runner<'a>>) -> (Runner<'a>, Result<(), Error>) {
+    poll_fn(|cx| {
+        for (position, runner) in running.iter_mut().enumerate() {
+            if let Poll::Ready(outcome) = runner.connecting.as_mut().poll(cx) {
+                return Poll::Ready((running.remove(position), outcome));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// One error for all. What is no matter of the connection is the same for each, or concerns the first.
+fn none_got_through(mut met: Vec<Met>, left_out: &[(&'static str, String)]) -> Error {
+    met.sort_by_key(|met| met.index);
+    let connections = || {
+        met.iter().filter_map(|met| match &met.error {
+            Error::Connection(error) => Some(error),
+            _ => None,
+        })
+    };
+    let Some(first) = connections().next() else {
+        return met.into_iter().next().map_or(Error::InvalidOperation, |met| met.error);
+    };
+    // Those that met the same are named together.
+    let mut words: Vec<(String, String)> = Vec::new();
+    let each = met.iter().map(|met| (met.name, &met.words));
+    for (name, what) in each.chain(left_out.iter().map(|(name, reason)| (*name, reason))) {
+        match words.iter_mut().find(|(_, same)| same == what) {
+            Some((names, _)) => *names = format!("{names}, {name}"),
+            None => words.push((name.to_owned(), what.clone())),
+        }
+    }
+    let words: Vec<String> = words.iter().map(|(names, what)| format!("{names}: {what}")).collect();
+    let message = format!("no transport gets through: {}", words.join("; "));
+    let mut error = ConnectionError::new(first.stage, message);
+    error.hint = connections().find_map(|error| error.hint.clone());
+    error.retryable = connections().any(|error| error.retryable);
+    error.source = first.source.clone();
+    error.into()
+}
+
+fn brief(text: String) -> String {
+    match text.char_indices().nth(BRIEF) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}
+
+impl<T: TransportHandlers> TransportHandlers for Race<T> {
+    /// Finds the transport that gets through.
+    async fn connect(
+        &mut self,
+        request: &RegistrationRequest,
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        self.decide(request, progress).await
+    }
+
+    async fn registration_request(
+        &mut self,
+        request: &RegistrationRequest,
+        progress: &Progress,
+    ) -> Result<Response, Error> {
+        self.decide(request, progress).await?;
+        let chosen = self.chosen()?;
+        let response = chosen.entrant.transport.registration_request(request, progress).await?;
+        Ok(chosen.answered(response))
+    }
+
+    /// Over the transport that has registered.
+    async fn query_operation_status(
+        &mut self,
+        request: &RegistrationRequest,
+        operation_id: &OperationId,
+        progress: &Progress,
+    ) -> Result<Response, Error> {
+        let chosen = self.chosen()?;
+        let transport = &mut chosen.entrant.transport;
+        let response = transport.query_operation_status(request, operation_id, progress).await?;
+        Ok(chosen.answered(response))
+    }
+
+    /// Of every transport, the one that is in use first. All are ended whatever becomes of one; the error is that of the
+    /// first that failed.
+    async fn end_session(&mut self) -> Result<(), Error> {
+        self.is_decided = false;
+        let mut outcome = Ok(());
+        for Entrant { transport, .. } in &mut self.entrants {
+            outcome = outcome.and(transport.end_session().await);
+        }
+        outcome
+    }
+}
+
+impl<T> fmt::Debug for Race<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.entrants.iter().map(|entrant| entrant.name).collect();
+        f.debug_struct("Race")
+            .field("transports", &names)
+            .field("left_out", &self.left_out)
+            .field("head_start", &self.head_start)
+            .field("patience", &self.patience)
+            .field("is_decided", &self.is_decided)
+            .finish()
+    }
+}

@@ -17,6 +17,7 @@ mod stable;
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use dps_client::{ErrorKind, Transport};
+use dps_conformance::{ProxyScript, TestProxy};
 use dps_doctor::{CHECKS, Finding, Hop, Report, Selection, Status, Verdict, examine};
 use tokio::task::JoinSet;
 
@@ -136,6 +137,26 @@ async fn nothing_is_found_where_all_is_well_on_any_transport_with_any_credential
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_found_behind_a_proxy_that_works() {
+    let scene = Scene::new().await;
+    scene.register().await;
+    let proxy = TestProxy::start(ProxyScript::Authenticated).await;
+    let mut subject = scene.subject();
+    subject.endpoint = "localhost".parse();
+    subject.hub = Some("localhost".parse());
+    subject.proxy = Ok(proxy.choice("user:pa%3Ass@"));
+    let report = examine(&subject, &Selection::all()).await;
+    assert_eq!(report.verdict(), Verdict::Healthy, "{report:#?}");
+    let hops: Vec<Hop> = report.path().into_iter().map(|(hop, _)| hop).collect();
+    assert!(hops.starts_with(&[Hop::Device, Hop::Proxy, Hop::Network]), "{hops:?}");
+    for id in ["proxy.authentication", "port.8883", "service.credential", "hub.443"] {
+        assert_eq!(finding(&report, id).status, Status::Ok, "{id}");
+    }
+    assert!(!format!("{report:?}").contains("pa:ss"), "the password");
+    assert!(proxy.tunnels() > 0);
 }
 
 #[tokio::test]

@@ -661,6 +661,15 @@ fn service() -> Vec<Row> {
                 s.credential = Ok(other_key().into());
             }),
         ),
+        row("service.credential", "another key, over MQTT", Failed, "CONNACK 5", async {
+            let (_taken, port) = closed();
+            with(|s| {
+                s.transport = Ok(Transport::Mqtt);
+                s.ports.https = port;
+                s.credential = Ok(other_key().into());
+            })
+            .await
+        }),
         row(
             "service.group-key",
             "a group's key in place of the device's",

@@ -4,6 +4,7 @@ use std::{process::ExitCode, time::Instant};
 
 use dps_client::{Endpoint, Error};
 use dps_doctor::{Report, Selection, examine};
+use dps_provisioner::AssignmentFile;
 
 use crate::{
     given::{self, named},
@@ -52,9 +53,12 @@ pub(crate) struct Arguments {
     /// Makes only these checks, and those that they depend on: ids like tls.name, or groups like tls
     #[arg(long, value_name = "ID[,ID]")]
     only: Option<String>,
-    /// Where the hub is; without it the hub that the service has assigned
+    /// Where the hub is; without it the hub that the service or the file of --state has
     #[arg(long, value_name = "HOST[:PORT]")]
     hub_endpoint: Option<String>,
+    /// File in which `dps register --state` keeps the assignment; it is only read
+    #[arg(long, value_name = "FILE")]
+    state: Option<String>,
     #[command(flatten)]
     registration: Registration,
 }
@@ -108,12 +112,20 @@ impl Arguments {
         only.map_or_else(|| Ok(Selection::all()), |given| given.parse())
     }
 
+    /// The hub of the stored assignment, if there is one.
+    fn kept_hub(&self) -> Result<Option<Endpoint>, Error> {
+        let Some(given) = given::STATE.find(self.state.as_ref())? else { return Ok(None) };
+        let blamed = |error| named(given.from, &given.text, error);
+        let kept = AssignmentFile::new(&given.text).and_then(|file| file.load()).map_err(blamed)?;
+        kept.map(|kept| kept.result.assigned_hub.parse().map_err(blamed)).transpose()
+    }
+
     async fn look(&self, selection: &Selection, start: Instant) -> Result<Report, Error> {
         let mut subject = self.registration.subject(start).await?;
-        let hub = given::HUB_ENDPOINT.find(self.hub_endpoint.as_ref())?;
-        subject.hub = hub.map(|given| {
-            given.text.parse::<Endpoint>().map_err(|error| named(given.from, "", error))
-        });
+        subject.hub = match given::HUB_ENDPOINT.find(self.hub_endpoint.as_ref())? {
+            Some(given) => Some(given.parse()),
+            None => self.kept_hub().transpose(),
+        };
         Ok(examine(&subject, selection).await)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dps_attestation::internal::RSA;
 use dps_client::{Attestation, Config, Error, ErrorKind, Progress, RegistrationId, X509Identity};
 use rustls::SignatureScheme;
 use tokio::time::timeout;
@@ -13,18 +14,12 @@ use crate::{
     subject::Subject,
 };
 
-/// Whatever a key can sign with in TLS.
-const SCHEMES: &[SignatureScheme] = &[
+/// What a key on a curve can sign with in TLS.
+const CURVES: [SignatureScheme; 4] = [
     SignatureScheme::ECDSA_NISTP256_SHA256,
     SignatureScheme::ECDSA_NISTP384_SHA384,
     SignatureScheme::ECDSA_NISTP521_SHA512,
     SignatureScheme::ED25519,
-    SignatureScheme::RSA_PSS_SHA256,
-    SignatureScheme::RSA_PSS_SHA384,
-    SignatureScheme::RSA_PSS_SHA512,
-    SignatureScheme::RSA_PKCS1_SHA256,
-    SignatureScheme::RSA_PKCS1_SHA384,
-    SignatureScheme::RSA_PKCS1_SHA512,
 ];
 
 pub(crate) async fn examine(subject: &Subject, chart: &mut Chart<'_>) {
@@ -142,7 +137,7 @@ async fn signs(credential: &Attestation, subject: &Subject) -> Result<&'static s
     }
     if let Some(identity) = credential.x509().filter(|_| is_x509(credential)) {
         let certified = identity.certified_key();
-        let Some(signer) = certified.key.choose_scheme(SCHEMES) else {
+        let Some(signer) = certified.key.choose_scheme(&[&CURVES, RSA].concat()) else {
             return Err(dps_client::CredentialError::new(
                 "the key makes no signature that TLS has",
             )

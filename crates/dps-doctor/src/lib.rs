@@ -6,7 +6,7 @@
 //! decides, the others are advice. A check whose ground is gone is skipped and says what failed before it.
 //!
 //! Nothing is changed at the service: the device authenticates by asking for the state of its registration
-//! ([`registration_state`](dps_http::HttpTransport::registration_state)). No secret is in a report.
+//! ([`registration_state`](dps_client::HttpTransport::registration_state)). No secret is in a report.
 //!
 //! ```no_run
 //! # async fn look() -> Result<(), Box<dyn std::error::Error>> {

@@ -4,10 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dps_client::{
-    Attestation, Config, Error, ErrorKind, GroupKey, Progress, RegistrationId, Response,
-    SymmetricKey, Transport,
+    Attestation, Config, Error, ErrorKind, GroupKey, HttpTransport, MqttConfig, Progress,
+    RegistrationId, RegistrationState, RegistrationStatus, Response, SymmetricKey, Transport,
 };
-use dps_http::HttpTransport;
+use dps_connect::Opened;
+use dps_mqtt::internal::log_in;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -39,10 +40,7 @@ pub(crate) async fn examine(
         return None;
     };
     if !ports.stands(Transport::Http) {
-        for check in [&ANSWER, &SERVICE_CLOCK, &LOGIN, &GROUP_KEY, &ENROLLMENT, &BUSY] {
-            chart.skip(check, "it is asked over HTTPS, and there is no TLS with that port");
-        }
-        return Some(State { hub: None });
+        return over_mqtt(subject, ports, credential, id, chart).await;
     }
     let outcome = timeout(subject.limits.step, ask(subject, credential.clone(), id)).await;
     let response = match outcome {
@@ -90,7 +88,58 @@ pub(crate) async fn examine(
     }
     chart.ok(&LOGIN, "it was not refused");
     chart.skip(&GROUP_KEY, "the credential was not refused");
-    enrollment(&response, body.as_ref(), &said, chart)
+    enrollment(response, &said, chart)
+}
+
+/// Where there is no HTTPS, MQTT tells whether the credential is taken, and nothing more.
+async fn over_mqtt(
+    subject: &Subject,
+    ports: &Ports,
+    credential: &Attestation,
+    id: &RegistrationId,
+    chart: &mut Chart<'_>,
+) -> Option<State> {
+    const NO_HTTPS: &str = "it is asked over HTTPS, and there is no TLS with that port";
+    for check in [&ANSWER, &SERVICE_CLOCK, &GROUP_KEY, &ENROLLMENT] {
+        chart.skip(check, NO_HTTPS);
+    }
+    let endpoint = subject.endpoint_of(Transport::Mqtt).filter(|_| ports.stands(Transport::Mqtt));
+    let Some(mut config) = endpoint
+        .filter(|_| credential.tpm().is_none())
+        .and_then(|endpoint| subject.config(&endpoint))
+    else {
+        chart.skip(&LOGIN, NO_HTTPS);
+        chart.skip(&BUSY, NO_HTTPS);
+        return Some(State { hub: None });
+    };
+    config.attestation = credential.clone();
+    let (config, progress) = (MqttConfig::new(config), Progress::default());
+    let said = match timeout(subject.limits.step, log_in(&config, id, &progress)).await {
+        Ok(Ok(Opened::Ready(()))) => {
+            chart.ok(&LOGIN, "MQTT lets the device in");
+            chart.ok(&BUSY, "it has time");
+            return Some(State { hub: None });
+        }
+        Ok(Ok(Opened::Refused(response))) => response,
+        Ok(Err(error)) => {
+            chart.fail_by(&LOGIN, &error, None);
+            return None;
+        }
+        Err(_) => {
+            let seen =
+                format!("MQTT gave no answer within {} s", subject.limits.step.as_secs_f64());
+            chart.fail(&LOGIN, ErrorKind::Timeout, seen, "try again");
+            return None;
+        }
+    };
+    let words = said.reason.clone().unwrap_or_else(|| format!("it refused with {}", said.status));
+    if matches!(said.status, 429 | 500..) {
+        chart.fail_later(&BUSY, &words, "try again later; nothing is wrong with the device");
+    } else {
+        let hinted = said.hint(config.connect.credential_hint(None));
+        chart.fail(&LOGIN, ErrorKind::Rejected, words, &refused(&hinted, subject));
+    }
+    None
 }
 
 /// Asks for the state of the registration; `None` when nothing says where.
@@ -224,42 +273,18 @@ async fn group_key(
     }
 }
 
-fn enrollment(
-    response: &Response,
-    body: Option<&Value>,
-    said: &str,
-    chart: &mut Chart<'_>,
-) -> Option<State> {
-    let text = |name| body.and_then(|body| body.get(name)?.as_str());
+fn enrollment(response: Response, said: &str, chart: &mut Chart<'_>) -> Option<State> {
     match response.status {
-        200..=299 => {
-            let status = text("status").unwrap_or("no status");
-            let hub = text("assignedHub").filter(|hub| !hub.is_empty());
-            match status.to_ascii_lowercase().as_str() {
-                "disabled" => chart.fail(
-                    &ENROLLMENT,
-                    ErrorKind::Rejected,
-                    "the service says that the device is disabled",
-                    "enable its enrollment at the service",
-                ),
-                "failed" => chart.warn(
-                    &ENROLLMENT,
-                    format!(
-                        "the last registration failed: {}",
-                        text("errorMessage").unwrap_or("no reason is given")
-                    ),
-                    "look at the allocation of the enrollment, and at its hubs",
-                ),
-                _ => chart.ok(
-                    &ENROLLMENT,
-                    match hub {
-                        Some(hub) => format!("{status} to {hub:.200}"),
-                        None => status.to_owned(),
-                    },
-                ),
+        200..=299 => match RegistrationState::read(response, &Progress::default()) {
+            Ok(state) => {
+                known(&state, chart);
+                Some(State { hub: state.assigned_hub })
             }
-            Some(State { hub: hub.map(str::to_owned) })
-        }
+            Err(error) => {
+                chart.fail_by(&ENROLLMENT, &error, None);
+                None
+            }
+        },
         404 if said.to_ascii_lowercase().contains("scope") => {
             let advice = "compare it with the ID scope on the overview page of the provisioning service; --id-scope SCOPE";
             chart.fail(&ENROLLMENT, ErrorKind::Rejected, said, advice);
@@ -278,5 +303,24 @@ fn enrollment(
             chart.fail(&ENROLLMENT, ErrorKind::Rejected, said, advice);
             None
         }
+    }
+}
+
+/// What the service keeps of the device.
+fn known(state: &RegistrationState, chart: &mut Chart<'_>) {
+    match (&state.status, &state.assigned_hub) {
+        (RegistrationStatus::Disabled, _) => chart.fail(
+            &ENROLLMENT,
+            ErrorKind::Rejected,
+            "the service says that the device is disabled",
+            "enable its enrollment at the service",
+        ),
+        (RegistrationStatus::Failed, _) => {
+            let why = state.error_message.as_deref().unwrap_or("no reason is given");
+            let advice = "look at the allocation of the enrollment, and at its hubs";
+            chart.warn(&ENROLLMENT, format!("the last registration failed: {why:.200}"), advice);
+        }
+        (status, Some(hub)) => chart.ok(&ENROLLMENT, format!("{status} to {hub:.200}")),
+        (status, None) => chart.ok(&ENROLLMENT, status),
     }
 }

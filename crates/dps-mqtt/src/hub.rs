@@ -5,23 +5,20 @@
 use std::fmt;
 
 use bytes::BytesMut;
-use dps_connect::{
-    Carrier, Config, Connector, Opened,
-    internal::failure::{self, Peer},
-};
+use dps_connect::{Carrier, Config, Opened, internal::failure::Peer};
 use dps_state_machine::{
-    CertificateRequest, Error, IssuedCertificates, Progress, ProtocolError, RegistrationId,
-    RejectionError, Response, Stage,
+    CertificateRequest, Error, IssuedCertificates, Progress, RegistrationId, RejectionError,
+    Response, Stage,
     serde_json::{self, Value},
 };
 
 use crate::{
     codec::{self, Incoming, PROTOCOL},
-    connection::{Connection, Fault},
+    connection::Connection,
+    login::{self, error},
 };
 
 const KEEP_ALIVE_SECONDS: u16 = 60;
-const STAGE: Stage = Stage::Authenticate;
 
 /// A hub, and the device that connects to it.
 #[derive(Clone, Debug)]
@@ -84,23 +81,13 @@ impl HubConnection {
         let preview = *for_certificate;
         codec::hub::connect(&mut first, hub, device_id, agent, keep_alive, password, preview)?;
         let peer = Peer::of(connect, PROTOCOL.port(*carrier))?;
-        let connector = Connector::new(connect.clone())?;
-        let io = match connector.open(&PROTOCOL, *carrier, progress).await? {
-            Opened::Ready(io) => io,
-            Opened::Refused(refusal) => return Err(rejected(refusal)),
-        };
-        let mut connection =
-            Connection::new(io, registration_id.clone(), KEEP_ALIVE_SECONDS, first);
-        loop {
-            match connection.next().await.map_err(|fault| error(&peer, fault))? {
-                Incoming::Accepted => {
-                    return Ok(Self { connection, peer, device_id: device_id.clone() });
-                }
-                Incoming::Refused(refusal) => {
-                    return Err(rejected(codec::refusal(refusal, STAGE)?));
-                }
-                _ => {}
+        let opened =
+            login::open(connect, *carrier, registration_id, KEEP_ALIVE_SECONDS, first, progress);
+        match opened.await? {
+            Opened::Ready(connection) => {
+                Ok(Self { connection, peer, device_id: device_id.clone() })
             }
+            Opened::Refused(refusal) => Err(rejected(refusal)),
         }
     }
 
@@ -166,14 +153,4 @@ fn refused(Response { status, body, .. }: &Response) -> Error {
     rejection.tracking_id = text("trackingId");
     rejection.stage = Stage::Register;
     rejection.into()
-}
-
-fn error(peer: &Peer, fault: Fault) -> Error {
-    match fault {
-        Fault::Unreadable(what) => ProtocolError::unreadable(STAGE, what).into(),
-        Fault::AnotherProtocol(heard) => {
-            failure::another_protocol(STAGE, peer, "MQTT, which begins with CONNACK", &heard)
-        }
-        Fault::Lost(error) => failure::broken(STAGE, peer, error),
-    }
 }

@@ -39,6 +39,13 @@ pub mod fuzzing;
 mod handler;
 #[cfg(feature = "hub")]
 mod hub;
+mod login;
+
+/// What the doctor needs of the inside. It may change in any version.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::login::log_in;
+}
 
 pub use config::MqttConfig;
 pub use handler::MqttTransport;

@@ -71,7 +71,7 @@ fn lines(report: &Report, manner: Manner) -> String {
     let style = Style::of(&io::stdout());
     let mut text = String::new();
     if !manner.quiet {
-        let _ = writeln!(text, "\n  {}\n", picture(report, style));
+        let _ = writeln!(text, "{}\n  {}\n", subject(report), picture(report, style));
     }
     for finding in report.findings() {
         let matters = match finding.status {
@@ -85,6 +85,18 @@ fn lines(report: &Report, manner: Manner) -> String {
     }
     let _ = writeln!(text, "{}", verdict(report, manner, style));
     text
+}
+
+/// Who was looked at, as far as that is known.
+fn subject(report: &Report) -> String {
+    let of = |id| {
+        let good = |one: &&Finding| one.check.id == id && one.status != Status::Failed;
+        report.findings().iter().find(good).map(|one| one.seen.as_str())
+    };
+    match (of("settings.registration-id"), of("settings.transport")) {
+        (Some(id), Some(transport)) => format!("{id} over {transport}\n"),
+        _ => String::new(),
+    }
 }
 
 /// The way to the hub, with a mark where it ends.

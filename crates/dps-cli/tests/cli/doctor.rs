@@ -61,6 +61,9 @@ fn a_registered_device_is_healthy_on_every_transport() {
         let report = report(&ended);
         assert_eq!(report["endsAt"], Value::Null, "{transport}");
         assert_eq!(check(&report, "tls.authority")["status"], "ok", "{transport}");
+        // AMQP has no way to ask for nothing but the credential.
+        let login = if transport == "amqp" { "skipped" } else { "ok" };
+        assert_eq!(check(&report, "service.credential")["status"], login, "{transport}");
     }
 }
 
@@ -184,6 +187,27 @@ fn a_key_file_that_others_can_read_is_named_and_its_key_is_not() {
         assert_eq!(found["status"], status, "{found}");
         assert_eq!(found["seen"].as_str().unwrap().contains("dev.key"), mode == 0o644, "{found}");
     }
+}
+
+#[test]
+fn the_hub_is_that_of_the_stored_assignment_or_the_one_that_is_named() {
+    let emulator = Emulator::behaving("");
+    let folder = Folder::new();
+    let state = folder.path("assignment.json");
+    run(&mut emulator.register_dev(&["--state", &state]));
+    let hub = |arguments: &[&str]| {
+        let ended = run(&mut healthy(&emulator, "mqtt", arguments));
+        (ended.code, report(&ended))
+    };
+    let (_, unknown) = hub(&[]);
+    assert_eq!(check(&unknown, "hub.name")["status"], "skipped", "{unknown}");
+    let (code, kept) = hub(&["--state", &state]);
+    let found = check(&kept, "hub.8883");
+    assert_eq!((code, text(found, "status")), (0, "ok"), "{found}");
+    let (code, closed) = hub(&["--hub-endpoint", &closed_endpoint()]);
+    assert_eq!((code, text(&closed, "endsAt")), (10, "hub"), "{closed}");
+    let (code, damaged) = hub(&["--state", &folder.file("foreign.json", "{\"other\": 1}")]);
+    assert_eq!((code, text(&damaged, "endsAt")), (10, "hub"), "of another program: {damaged}");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 use dps_client::{ConfigurationError, internal as secret};
 
 use crate::{
-    cert, config, derive_key, doctor, emulate, generated, given, output, pkcs11, register, report,
-    sas_token, status, tpm,
+    agent, cert, config, derive_key, doctor, emulate, generated, given, output, pkcs11, register,
+    report, sas_token, status, tpm,
 };
 
 const EXAMPLES: &str = "\
@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Register(Box<register::Arguments>),
     /// Looks at all that stands between this device and its registration, and says what to do next
     Doctor(Box<doctor::Arguments>),
+    /// Keeps a device registered for as long as it runs, and its certificate renewed
+    Agent(Box<agent::Arguments>),
     /// Shows what the service keeps of a device's registration, without registering it
     Status(Box<status::Arguments>),
     /// Serves the provisioning service on this machine, with real TLS and real credential checks

@@ -25,8 +25,15 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// A name without a folder is looked for first where systemd puts what `LoadCredential=` has loaded.
     pub(crate) fn new(from: &'static str, path: &str) -> Self {
-        Self { from, path: path.to_owned() }
+        let loaded = || {
+            let is_name = Path::new(path).file_name()? == path;
+            let folder = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|_| is_name)?;
+            let file = Path::new(&folder).join(path);
+            file.is_file().then(|| file.to_str().map(ToOwned::to_owned))?
+        };
+        Self { from, path: loaded().unwrap_or_else(|| path.to_owned()) }
     }
 
     pub(crate) fn is_stdin(&self) -> bool {

@@ -63,6 +63,7 @@ settings! {
     NAME "--name" "DPS_NAME"
     ONLY "--only" "DPS_ONLY"
     OUTPUT "--output" "DPS_OUTPUT"
+    OUTPUT_DIR "--output-dir" "DPS_OUTPUT_DIR"
     PAYLOAD "--payload" "DPS_PAYLOAD"
     PKCS11_MODULE "--pkcs11-module" "DPS_PKCS11_MODULE"
     PKCS11_PIN_FILE "--pkcs11-pin-file" "DPS_PKCS11_PIN_FILE"

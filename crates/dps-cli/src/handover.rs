@@ -96,8 +96,17 @@ struct Ran {
 impl HandoverFlags {
     /// Reads templates and checks the places, so that nothing of it is likely to fail once the device is assigned.
     pub(crate) fn plan(&self, json: bool) -> Result<Option<Plan>, Error> {
+        self.plan_with(json, Vec::new())
+    }
+
+    /// The same with more files, each behind its format.
+    pub(crate) fn plan_with(
+        &self,
+        json: bool,
+        more: Vec<(String, Source)>,
+    ) -> Result<Option<Plan>, Error> {
         let shows_keys = SHOW_KEYS.is_on(self.show_keys)?;
-        let outputs = pairs(&self.output)?.into_iter();
+        let outputs = pairs(&self.output)?.into_iter().chain(more);
         let outputs = outputs.map(|(format, file)| Output::new(format, file, shows_keys));
         let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
         for (number, output) in outputs.iter().enumerate() {
@@ -226,13 +235,18 @@ fn ensure_program(from: &'static str, program: &str) -> Result<(), Error> {
 }
 
 /// A plan with the credentials that were read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ready {
     plan: Plan,
     credentials: Vec<HubCredential>,
 }
 
 impl Plan {
+    /// Whether this file is written.
+    pub(crate) fn writes(&self, path: &str) -> bool {
+        self.outputs.iter().any(|output| is_same(&output.file.path, path))
+    }
+
     /// Checks, before the registration, that a device with these credentials can be handed over so, and that no file is
     /// written that is read.
     pub(crate) fn ready<'a>(

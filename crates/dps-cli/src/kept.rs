@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use dps_client::{
-    Client, Endpoint, Error, RegistrationRequest, RegistrationResult, Transport, TransportChoice,
+    Client, Endpoint, Error, RegistrationRequest, RegistrationResult, TransportChoice,
 };
 use dps_provisioner::{Assignment, AssignmentFile, HubRefusal, Identity, NextStep, Provisioner};
 use serde::Serialize;
@@ -19,8 +19,6 @@ use crate::{
 pub(crate) struct Kept {
     pub(crate) source: Source,
     pub(crate) stored_at: SystemTime,
-    /// The transport that it came over.
-    pub(crate) transport: Option<Transport>,
     /// Why it is not in the file.
     pub(crate) not_stored: Option<String>,
 }
@@ -42,13 +40,8 @@ pub(crate) struct Next {
 }
 
 impl Kept {
-    pub(crate) fn new(device: &Provisioner, assignment: &Assignment, source: Source) -> Self {
-        Self {
-            source,
-            stored_at: assignment.stored_at,
-            transport: assignment.transport,
-            not_stored: device.not_stored().map(ToString::to_string),
-        }
+    pub(crate) fn new(assignment: &Assignment, source: Source) -> Self {
+        Self { source, stored_at: assignment.stored_at, not_stored: None }
     }
 
     pub(crate) fn stored_at(&self) -> Option<String> {
@@ -112,12 +105,8 @@ pub(crate) fn open(
 }
 
 /// The stored result, unless a registration is due.
-pub(crate) fn stored(device: &Provisioner) -> Option<(RegistrationResult, Kept)> {
-    if device.registration_due(SystemTime::now()).is_some() {
-        return None;
-    }
-    let assignment = device.assignment()?;
-    Some((assignment.result.clone(), Kept::new(device, assignment, Source::Stored)))
+pub(crate) fn stored(device: &Provisioner) -> Option<&Assignment> {
+    device.assignment().filter(|_| device.registration_due(SystemTime::now()).is_none())
 }
 
 /// Registers and keeps what comes.
@@ -129,6 +118,7 @@ pub(crate) async fn register(
 ) -> Result<(RegistrationResult, Kept), Error> {
     let assignment = device.register(client, request, transport.fixed(), SystemTime::now).await?;
     let assignment = assignment.clone();
-    let kept = Kept::new(device, &assignment, Source::Registered);
+    let mut kept = Kept::new(&assignment, Source::Registered);
+    kept.not_stored = device.not_stored().map(ToString::to_string);
     Ok((assignment.result, kept))
 }

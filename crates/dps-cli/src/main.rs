@@ -2,6 +2,7 @@
 //! derives device keys and signs SAS tokens.
 
 mod advice;
+mod agent;
 mod cert;
 mod cli;
 mod clock;
@@ -65,6 +66,7 @@ fn run(command: &Command, matches: &ArgMatches) -> ExitCode {
     match command {
         Command::Register(arguments) => register::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Agent(arguments) => agent::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Emulate(arguments) => emulate::run(arguments),
         Command::DeriveKey(arguments) => derive_key::run(arguments),

@@ -19,6 +19,7 @@ use dps_provisioner::{AssignmentFile, Identity, Provisioner};
 
 use crate::{
     advice::Advice,
+    agent::{self, Duty},
     config::Found,
     connect,
     credential::{self, Credential, KeyPlace},
@@ -28,7 +29,7 @@ use crate::{
     handover,
     interrupt::Interrupts,
     issue::{Order, Renewed},
-    kept,
+    kept::{self, Kept},
     progress::{Progress, Shown},
     report::{self, Context, Reporter, Success},
     runtime,
@@ -210,6 +211,8 @@ pub(crate) struct Plan {
     found: Option<Found>,
     /// Whether the service is only asked what it keeps of the device.
     looks_up: bool,
+    /// What the agent does, which goes on until it is told to end.
+    duty: Option<Duty>,
 }
 
 impl Plan {
@@ -221,6 +224,15 @@ impl Plan {
     /// To ask the service what it keeps of the device.
     pub(crate) fn look_up() -> Self {
         Self { looks_up: true, ..Self::default() }
+    }
+
+    /// To keep the device registered.
+    pub(crate) fn agent(
+        state: AssignmentFile,
+        duty: Duty,
+        handover: Option<handover::Plan>,
+    ) -> Self {
+        Self { state: Some(state), duty: Some(duty), handover, ..Self::default() }
     }
 
     /// To ask a hub for it, under this device id or else the registration id, at this place or else under its name.
@@ -333,21 +345,18 @@ impl Registration {
         let endpoint = given::ENDPOINT.find(self.endpoint.as_ref())?;
         let endpoint = endpoint.map(|given| given.parse::<Endpoint>()).transpose()?;
         let device = kept::open(file, &self.device, endpoint)?.map(|device| plan.watched(device));
-        let needs_more = plan.connects.is_some() || plan.handover.is_some() || plan.found.is_some();
-        if needs_more || given::FORCE.is_on(self.force)? {
+        let goes_on = plan.connects.is_some()
+            || plan.handover.is_some()
+            || plan.found.is_some()
+            || plan.duty.is_some();
+        if goes_on || given::FORCE.is_on(self.force)? {
             return Ok(None);
         }
         let Some(device) = device else { return Ok(None) };
-        Ok(kept::stored(&device).map(|(registered, kept)| Success {
-            registration_id: device.identity().registration_id.clone(),
-            transport: kept.transport.unwrap_or(Transport::Http).into(),
-            registered,
-            credentials: 1,
-            elapsed: start.elapsed(),
-            certificate: None,
-            hub: None,
-            kept: Some(kept),
-            handed: None,
+        Ok(kept::stored(&device).map(|assignment| {
+            let mut success = Success::stored(assignment);
+            success.elapsed = start.elapsed();
+            success
         }))
     }
 }
@@ -365,6 +374,7 @@ async fn session(
     let transport = context.transport.unwrap_or(Transport::Http.into());
     let renews_at = plan.hub.clone();
     let found = plan.found.clone();
+    let duty = plan.duty.clone();
     let prepared = tokio::select! {
         biased;
         () = interrupts.next() => Err(Error::Cancelled),
@@ -378,6 +388,13 @@ async fn session(
     let Prepared { look_up, handover, time, _emulator, .. } = prepared;
     if let Some(found) = found {
         return reporter.found(&found);
+    }
+    if let Some(duty) = duty
+        && let Some(device) = device.take()
+    {
+        let agent = dps_provisioner::Agent::new(device, client, request, transport.fixed());
+        let around = agent::Around::new(reporter, context, interrupts, handover);
+        return agent::keep(duty, agent, around).await;
     }
     let registration_id = request.registration_id().clone();
     if let Some(configs) = look_up {
@@ -415,7 +432,8 @@ async fn session(
         };
     }
     let stored = device.as_ref().filter(|_| !request.is_forced()).and_then(kept::stored);
-    let (stored, mut kept) = stored.unzip();
+    let mut kept = stored.map(|assignment| Kept::new(assignment, kept::Source::Stored));
+    let stored = stored.map(|assignment| assignment.result.clone());
     let order = order.filter(|_| stored.is_none());
     let outcome = {
         let mut registering = pin!(async {

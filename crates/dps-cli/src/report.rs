@@ -9,8 +9,9 @@ use std::{
 
 use dps_client::{
     CertificateFolder, ConfigurationError, Error, ErrorKind, Printable, RegistrationId,
-    RegistrationResult, RegistrationState, TransportChoice, internal as secret,
+    RegistrationResult, RegistrationState, Transport, TransportChoice, internal as secret,
 };
+use dps_provisioner::Assignment;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -144,8 +145,7 @@ impl Reporter {
     pub(crate) fn succeeded(self, success: &Success) -> ExitCode {
         let printed = match success.handed.as_ref().and_then(|handed| handed.printed.as_ref()) {
             Some(text) => print(text),
-            None if self.json => print(&success.json()),
-            None => print(&success.lines()),
+            None => print(&self.text(success)),
         };
         let hub = success.registered.assigned_hub.as_str();
         let not_stored = success.kept.as_ref().and_then(|kept| kept.not_stored.as_ref());
@@ -166,6 +166,11 @@ impl Reporter {
             }
             if so_far == ExitCode::SUCCESS { ExitCode::from(code) } else { so_far }
         })
+    }
+
+    /// The result in the form that was asked for.
+    pub(crate) fn text(self, success: &Success) -> String {
+        if self.json { success.json() } else { success.lines() }
     }
 
     /// What a hub has issued in place of a stored certificate. The exit code is 0 unless it could not be stored.
@@ -295,6 +300,22 @@ fn shown(text: &str) -> String {
 }
 
 impl Success {
+    /// What is stored.
+    pub(crate) fn stored(assignment: &Assignment) -> Self {
+        let kept = Kept::new(assignment, Source::Stored);
+        Self {
+            registration_id: assignment.identity.registration_id.clone(),
+            transport: assignment.transport.unwrap_or(Transport::Http).into(),
+            registered: assignment.result.clone(),
+            credentials: 1,
+            elapsed: Duration::ZERO,
+            certificate: None,
+            hub: None,
+            kept: Some(kept),
+            handed: None,
+        }
+    }
+
     /// The one that was taken, of several.
     pub(crate) fn transport(&self) -> &str {
         self.registered.transport.as_deref().unwrap_or(self.transport.as_str())

@@ -10,6 +10,8 @@
 //! | when its hub gave cause for it | by the [`RecoveryPolicy`]: the table of what follows from which [`HubRefusal`] |
 //! | when it is told to | a call of [`register`](Provisioner::register) |
 //!
+//! An [`Agent`] does all of that by itself, for as long as its process runs.
+//!
 //! ```no_run
 //! # async fn example(key: dps_client::SymmetricKey) -> Result<(), dps_client::Error> {
 //! use std::time::SystemTime;
@@ -37,17 +39,18 @@
 //! # Ok(())
 //! # }
 //! ```
-
 //!
 //! [`HandOver`] gives the assignment to other programs: as an environment file, a connection string, a part of the
 //! configuration of IoT Edge, or by a [`Template`].
 
+mod agent;
 mod assignment;
 mod file;
 mod handover;
 mod policy;
 mod provisioner;
 
+pub use agent::{Agent, Order, Surroundings};
 pub use assignment::{Assignment, Identity};
 pub use file::AssignmentFile;
 pub use handover::{Format, HandOver, HubCredential, Template};

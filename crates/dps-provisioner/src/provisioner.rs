@@ -29,6 +29,8 @@ pub struct Provisioner {
     /// What is wrong with the file that was found.
     damage: Option<String>,
     not_stored: Option<Error>,
+    /// Whether the file could be written when that was tried last.
+    has_room: bool,
 }
 
 /// Why a device is to register.
@@ -62,6 +64,7 @@ impl Provisioner {
             record: None,
             damage: None,
             not_stored: None,
+            has_room: false,
         };
         match provisioner.file.read()? {
             Found::Nothing => {}
@@ -161,7 +164,9 @@ impl Provisioner {
                 format!("the assignment is to be that of {}", self.identity.registration_id);
             return Err(ConfigurationError::new("registration id", id.as_str(), &reason).into());
         }
-        let file = self.file.prepare()?;
+        // Once is enough: a device whose service is away tries for days, and its disk may wear out.
+        let file = if self.has_room { self.file.lock()? } else { self.file.prepare()? };
+        self.has_room = true;
         let result = client.register(request).await?;
         // Another process may have met the hub since.
         let stored = match file.read() {
@@ -180,6 +185,7 @@ impl Provisioner {
         let assignment = Assignment { identity, result, stored_at, transport };
         let record = Record { assignment, hub, register_at: None };
         self.not_stored = file.store(&record).err();
+        self.has_room = self.not_stored.is_none();
         self.damage = None;
         Ok(&self.record.insert(record).assignment)
     }
@@ -187,20 +193,7 @@ impl Provisioner {
     /// What to do after a connection to the hub ended so, or could not be made. The counts of it are stored.
     #[must_use]
     pub fn report(&mut self, refusal: HubRefusal, now: SystemTime) -> NextStep {
-        // A new hasher has new keys: a random number without a crate for it.
-        let random = RandomState::new().build_hasher().finish();
-        let lot = random as f64 / u64::MAX as f64;
-        self.report_with(refusal, now, lot)
-    }
-
-    /// As [`report`](Self::report), with the random number from 0 to 1 that jitter comes from.
-    pub(crate) fn report_with(
-        &mut self,
-        refusal: HubRefusal,
-        now: SystemTime,
-        lot: f64,
-    ) -> NextStep {
-        let policy = self.policy;
+        let (policy, lot) = (self.policy, lot());
         let mut next = NextStep::Register { after: std::time::Duration::ZERO };
         self.change(|record| {
             next = policy.next(&mut record.hub, refusal, now, lot);
@@ -218,6 +211,15 @@ impl Provisioner {
             record.hub.connected();
             record.register_at = None;
         });
+    }
+
+    pub(crate) fn policy_in_use(&self) -> RecoveryPolicy {
+        self.policy
+    }
+
+    /// When the hub's refusal has the device register, if it does.
+    pub(crate) fn register_at(&self) -> Option<SystemTime> {
+        self.own_record()?.register_at
     }
 
     fn own_record(&self) -> Option<&Record> {
@@ -239,4 +241,9 @@ impl Provisioner {
             tracing::warn!(%error, "what the hub did is not stored");
         }
     }
+}
+
+/// A random number from 0 to 1, for jitter. A new hasher has new keys: that needs no crate.
+pub(crate) fn lot() -> f64 {
+    RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
 }

@@ -9,6 +9,7 @@
     reason = "a test may fail"
 )]
 
+mod agent;
 mod auto;
 mod bad_input;
 #[path = "../../../../tests/src/canary.rs"]

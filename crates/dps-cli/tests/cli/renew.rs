@@ -295,14 +295,18 @@ fn the_units_for_systemd_are_sound_and_their_commands_renew_when_it_is_due() {
         let text = fs::read_to_string(format!("{units}/{name}")).unwrap();
         service.folder.file(name, text.replace("/usr/bin/dps", env!("CARGO_BIN_EXE_dps")));
     }
+    let agent = fs::read_to_string(format!("{units}/dps-agent@.service")).unwrap();
+    let agent = agent.replace("/usr/bin/dps", env!("CARGO_BIN_EXE_dps"));
+    service.folder.file("dps-agent@.service", agent);
     // Where systemd is not there, the commands are still run.
     let mut verify = Command::new("systemd-analyze");
     verify.args(["verify", "--man=no", "--recursive-errors=no"]);
+    verify.args([service.folder.path("dps-agent@pump.service")]);
     verify.args([service.folder.path("dps-cert-renew@pump.service")]);
     verify.args([service.folder.path("dps-cert-renew@pump.timer")]);
     if let Ok(output) = verify.output() {
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && !said.contains("dps-cert-renew"), "{said}");
+        assert!(output.status.success() && !said.contains("/dps-"), "{said}");
     }
 
     let unit = format!("{units}/{unit}");

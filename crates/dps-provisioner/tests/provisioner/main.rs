@@ -1,6 +1,7 @@
 //! A device's life around its registrations, with a fake transport and with the emulator.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+mod agent;
 mod emulator;
 mod stored;
 mod support;

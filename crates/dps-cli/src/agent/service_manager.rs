@@ -1,0 +1,71 @@
+//! What systemd is told, and its word to reload: <https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html>.
+
+use std::{
+    io,
+    os::unix::net::{SocketAddr, UnixDatagram},
+    time::Duration,
+};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::given::variable;
+
+/// SIGHUP, which `systemctl reload` sends.
+pub(crate) struct Reload(Signal);
+
+impl Reload {
+    pub(crate) fn listen() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    pub(crate) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// The manager of this service, if there is one that listens.
+pub(crate) struct ServiceManager(Option<(UnixDatagram, SocketAddr)>);
+
+impl ServiceManager {
+    /// The one whose socket `NOTIFY_SOCKET` names.
+    pub(crate) fn from_environment() -> Self {
+        let socket = || {
+            let name = variable("NOTIFY_SOCKET").ok()??;
+            let socket = UnixDatagram::unbound().ok()?;
+            // A manager that does not listen holds nobody up.
+            socket.set_nonblocking(true).ok()?;
+            Some((socket, address(&name)?))
+        };
+        Self(socket())
+    }
+
+    /// Tells it, as far as it listens.
+    pub(crate) fn say(&self, text: &str) {
+        if let Some((socket, address)) = &self.0 {
+            let _ = socket.send_to_addr(text.as_bytes(), address);
+        }
+    }
+
+    /// How often it wants to be told that the service is alive: twice as often as it waits for at most.
+    pub(crate) fn watchdog(&self) -> Option<Duration> {
+        let number = |name| variable(name).ok()??.parse::<u64>().ok();
+        let is_ours = number("WATCHDOG_PID").is_none_or(|id| id == u64::from(std::process::id()));
+        let every = Duration::from_micros(number("WATCHDOG_USEC")? / 2);
+        (is_ours && !every.is_zero()).then_some(every)
+    }
+}
+
+/// A path, or with `@` in front a name that is in no folder.
+fn address(name: &str) -> Option<SocketAddr> {
+    match name.strip_prefix('@') {
+        None => SocketAddr::from_pathname(name).ok(),
+        #[cfg(target_os = "linux")]
+        Some(name) => {
+            <SocketAddr as std::os::linux::net::SocketAddrExt>::from_abstract_name(name).ok()
+        }
+        #[cfg(not(target_os = "linux"))]
+        Some(_) => None,
+    }
+}

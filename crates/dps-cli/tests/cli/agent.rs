@@ -1,0 +1,182 @@
+//! `dps agent`: one process that owns the identity, as a service manager and other programs meet it.
+
+use std::{fs, os::unix::net::UnixDatagram, path::Path, process::Command, time::Duration};
+
+use serde_json::Value;
+
+use crate::support::{Emulator, Folder, KEY, Running, dps, run, text};
+
+/// A service manager that listens.
+struct Manager {
+    socket: UnixDatagram,
+    folder: Folder,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let folder = Folder::new();
+        let socket = UnixDatagram::bind(folder.path("notify")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        fs::create_dir(folder.path("run")).unwrap();
+        Self { socket, folder }
+    }
+
+    /// What it is told next that has this in it.
+    fn told(&self, part: &str) -> String {
+        let mut all = String::new();
+        loop {
+            let mut bytes = [0; 2048];
+            let read = self
+                .socket
+                .recv(&mut bytes)
+                .unwrap_or_else(|error| panic!("{part}: {error}; {all}"));
+            let told = String::from_utf8_lossy(&bytes[..read]).into_owned();
+            if told.contains(part) {
+                return told;
+            }
+            all.push_str(&told);
+        }
+    }
+}
+
+/// The agent of the device `dev`, over MQTT, with its files in the manager's folder.
+fn agent(emulator: &Emulator, manager: &Manager, arguments: &[&str]) -> Command {
+    let register = emulator.register_dev_over("mqtt", &[]);
+    let mut command = dps(&["agent"]);
+    command.args(register.get_args().skip(1)).args(arguments);
+    command.env("NOTIFY_SOCKET", manager.folder.path("notify"));
+    command.env("STATE_DIRECTORY", manager.folder.path("")).env("DPS_SYMMETRIC_KEY", KEY);
+    command.env("RUNTIME_DIRECTORY", manager.folder.path("run"));
+    command
+}
+
+/// A program that does this.
+fn program(manager: &Manager, script: &str) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = manager.folder.file("program", format!("#!/bin/sh\n{script}\n"));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn written(manager: &Manager) -> Value {
+    serde_json::from_str(&fs::read_to_string(manager.folder.path("run/assignment.json")).unwrap())
+        .unwrap()
+}
+
+fn end(running: Running, manager: &Manager) {
+    running.signal("-TERM");
+    manager.told("STOPPING=1");
+    assert!(running.status().success());
+}
+
+#[test]
+fn the_agent_registers_hands_over_runs_its_program_and_registers_again_when_told() {
+    let (emulator, manager) = (Emulator::behaving(""), Manager::new());
+    let hooked = manager.folder.path("hooked");
+    let hook =
+        program(&manager, &format!("echo \"$DPS_DEVICE_ID at $DPS_ASSIGNED_HUB\" >> {hooked}"));
+    let start = || {
+        let mut command = agent(&emulator, &manager, &["--exec", &hook]);
+        Running::start(command.env("WATCHDOG_USEC", "100000"))
+    };
+    let running = start();
+    let ready = manager.told("READY=1");
+    assert!(ready.contains("STATUS=assigned to "), "{ready}");
+    let first = written(&manager);
+    assert_eq!((text(&first, "source"), text(&first, "deviceId")), ("stored", "dev"), "{first}");
+    let assigned = text(&first, "assignedHub").to_owned();
+    let env = fs::read_to_string(manager.folder.path("run/device.env")).unwrap();
+    assert!(env.contains("DPS_ASSIGNED_HUB=") && env.contains(&assigned), "{env}");
+    assert_eq!(fs::read_to_string(&hooked).unwrap(), format!("dev at {assigned}\n"));
+    manager.told("WATCHDOG=1");
+    end(running, &manager);
+    // The second one needs no service to be ready, and registers when it is told to.
+    let running = start();
+    manager.told("READY=1");
+    assert_eq!(written(&manager), first);
+    running.signal("-HUP");
+    manager.told("STATUS=assigned to ");
+    assert_eq!(fs::read_to_string(&hooked).unwrap().lines().count(), 3);
+    end(running, &manager);
+    use std::os::unix::fs::MetadataExt as _;
+    for name in ["assignment.json", "run/assignment.json", "run/device.env"] {
+        assert_eq!(
+            fs::metadata(manager.folder.path(name)).unwrap().mode() & 0o777,
+            0o600,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_agent_is_ready_without_the_service_once_an_assignment_is_stored_and_not_before() {
+    let (mut emulator, manager) = (Emulator::behaving(""), Manager::new());
+    let running = Running::start(&mut agent(&emulator, &manager, &[]));
+    manager.told("READY=1");
+    end(running, &manager);
+    emulator.running.child().kill().unwrap();
+    emulator.running.child().wait().unwrap();
+    let running = Running::start(&mut agent(&emulator, &manager, &[]));
+    manager.told("READY=1");
+    end(running, &manager);
+    // Another device has nothing stored.
+    let state = manager.folder.path("other.json");
+    let mut other = agent(&emulator, &manager, &["--state", &state]);
+    let running = Running::start(&mut other);
+    let told = manager.told("tried again in ");
+    assert!(told.contains("refused") && !told.contains("READY"), "{told}");
+    end(running, &manager);
+    assert!(!Path::new(&state).exists());
+}
+
+#[test]
+fn a_key_that_the_service_manager_has_loaded_need_only_be_named() {
+    let (emulator, manager) = (Emulator::behaving(""), Manager::new());
+    manager.folder.file("pump.key", KEY);
+    let mut command = agent(&emulator, &manager, &["--symmetric-key-file", "pump.key"]);
+    command.env_remove("DPS_SYMMETRIC_KEY").env("CREDENTIALS_DIRECTORY", manager.folder.path(""));
+    let running = Running::start(&mut command);
+    manager.told("READY=1");
+    end(running, &manager);
+}
+
+#[test]
+fn a_program_that_fails_is_said_and_the_device_is_not_ready() {
+    let (emulator, manager) = (Emulator::behaving(""), Manager::new());
+    let running =
+        Running::start(&mut agent(&emulator, &manager, &["--exec", &program(&manager, "exit 3")]));
+    let told = manager.told("not handed over");
+    assert!(told.contains("did not do its work") && told.contains("exit status: 3"), "{told}");
+    assert!(!told.contains("READY"), "{told}");
+    end(running, &manager);
+    // One that takes its time is ended with the agent.
+    let running = Running::start(
+        &mut agent(
+            &emulator,
+            &manager,
+            &["--exec", &program(&manager, "echo > began; exec sleep 50")],
+        )
+        .current_dir(manager.folder.path("")),
+    );
+    while !Path::new(&manager.folder.path("began")).exists() {
+        std::thread::yield_now();
+    }
+    end(running, &manager);
+}
+
+#[test]
+fn what_the_agent_can_not_begin_with_is_said_at_once() {
+    let folder = Folder::new();
+    let base = ["agent", "--id-scope", "0ne00AABBCC", "--registration-id", "dev"];
+    let cases = [
+        (vec![], "--state: it is missing; name the file that keeps the assignment"),
+        (vec!["--state", "-"], "standard input and output keep nothing"),
+        (vec!["--state", "state", "--output-dir", "/no/such"], "there is no such folder; make it"),
+        (vec!["--state", "./assignment.json", "--output-dir", "."], "an output is written there"),
+    ];
+    for (arguments, says) in cases {
+        let mut command = dps(&[&base, arguments.as_slice()].concat());
+        let ended = run(command.current_dir(folder.path("")).env("DPS_SYMMETRIC_KEY", KEY));
+        assert!(ended.code == 2 && ended.stderr.contains(says), "{ended:?}");
+    }
+}

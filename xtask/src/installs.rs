@@ -46,13 +46,14 @@ fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str, String> {
 }
 
 /// What a package has to bring beside the program.
-const OF_THE_PACKAGE: [&str; 6] = [
+const OF_THE_PACKAGE: [&str; 7] = [
     "usr/share/man/man1/dps-emulate.1.gz",
     "usr/share/bash-completion/completions/dps",
     "usr/share/zsh/vendor-completions/_dps",
     "usr/share/fish/vendor_completions.d/dps.fish",
     "usr/share/doc/dps/copyright",
     "usr/lib/systemd/system/dps-cert-renew@.timer",
+    "usr/lib/systemd/system/dps-agent@.service",
 ];
 
 fn debian(shell: &Shell, dist: &Dist) -> Result {

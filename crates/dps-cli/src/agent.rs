@@ -34,16 +34,16 @@ What fails is tried again, less and less often.
 After each registration, and at the start if an assignment is stored, it
 writes assignment.json, as `dps register --json` prints it, and device.env,
 with DPS_ASSIGNED_HUB and more, into the folder of --output-dir, and what
---output names; then it runs the program of --exec. To systemd it says when the
-device is assigned, what it does, and that it is alive. A file that is in the
-folder of LoadCredential= need only be named. All other flags are those of
-`dps register`.
+--output names; then it runs the program of --exec. To systemd it says when
+the device is assigned, what it does, and that it is alive. A file that is in
+the folder of LoadCredential= need only be named. All other flags are those
+of `dps register`.
 
 Exit codes: 0 when it was told to end, 2 when it can't begin.
 
 Examples:
   dps agent --id-scope 0ne00AABBCC --registration-id pump-17 \\
-      --symmetric-key-file pump-17.key --state assignment.json --output-dir .
+      --symmetric-key-file pump-17.key --state pump-17.json --output-dir run
   systemctl enable --now dps-agent@pump";
 
 #[derive(Debug, clap::Args)]

@@ -151,12 +151,8 @@ fn a_program_that_fails_is_said_and_the_device_is_not_ready() {
     end(running, &manager);
     // One that takes its time is ended with the agent.
     let running = Running::start(
-        &mut agent(
-            &emulator,
-            &manager,
-            &["--exec", &program(&manager, "echo > began; exec sleep 50")],
-        )
-        .current_dir(manager.folder.path("")),
+        agent(&emulator, &manager, &["--exec", &program(&manager, "echo > began; exec sleep 50")])
+            .current_dir(manager.folder.path("")),
     );
     while !Path::new(&manager.folder.path("began")).exists() {
         std::thread::yield_now();

@@ -1,6 +1,9 @@
 //! This machine's clock. The date until which a SAS token holds is written by it and read by the service's.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use der::DateTime;
 use dps_state_machine::{ConfigurationError, Error};
@@ -9,6 +12,29 @@ use crate::failure::roughly;
 
 /// Clocks that differ by less are not to blame: `Date` counts whole seconds, and an answer takes a while.
 const TOLERANCE: Duration = Duration::from_secs(60);
+
+/// What tells the time.
+#[derive(Clone, Copy)]
+pub(crate) struct Clock(pub(crate) fn() -> SystemTime);
+
+impl Clock {
+    pub(crate) fn now(self) -> SystemTime {
+        (self.0)()
+    }
+}
+
+/// This machine's.
+impl Default for Clock {
+    fn default() -> Self {
+        Self(SystemTime::now)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
 
 /// Checks that the clock can be right at all: no certificate is valid before 1970, and the TLS library counts from then.
 ///

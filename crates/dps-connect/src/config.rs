@@ -12,7 +12,7 @@ use dps_state_machine::{
 };
 
 use crate::{
-    clock,
+    clock::{self, Clock},
     endpoint::Endpoint,
     proxy::{Proxy, ProxyChoice},
     roots::Roots,
@@ -61,6 +61,7 @@ pub struct Config {
     /// and a transport remembers that. HTTP has no such steps.
     pub pipelined: bool,
     pub(crate) asked: Asked,
+    pub(crate) clock: Clock,
 }
 
 impl Config {
@@ -79,7 +80,17 @@ impl Config {
             connect_timeout: None,
             pipelined: true,
             asked: Asked::default(),
+            clock: Clock::default(),
         }
+    }
+
+    /// With another clock than this machine's for the dates of certificates and SAS tokens, so that a test lives through
+    /// years. The server's certificate is checked by this machine's.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_clock(mut self, now: fn() -> SystemTime) -> Self {
+        self.clock = Clock(now);
+        self
     }
 
     /// The same for one transport, which remembers by itself what the peer asked for in its handshakes.
@@ -117,7 +128,7 @@ impl Config {
     /// # Errors
     /// [`Error::Configuration`] that names what does not fit.
     pub fn preflight(&self, registration_id: &RegistrationId) -> Result<(), Error> {
-        let now = SystemTime::now();
+        let now = self.clock.now();
         clock::check(now)?;
         match self.attestation.x509() {
             Some(identity) => identity.preflight(registration_id, now),
@@ -201,7 +212,7 @@ impl Config {
 
     /// When a SAS token that is signed now expires.
     pub(crate) fn sas_expiry(&self) -> SystemTime {
-        SystemTime::now() + self.sas_lifetime.min(LONGEST_LIFETIME)
+        self.clock.now() + self.sas_lifetime.min(LONGEST_LIFETIME)
     }
 
     /// What to look at when the service refuses the credential: which chain was sent, or why none was; for a SAS token,
@@ -209,14 +220,14 @@ impl Config {
     #[must_use]
     pub fn credential_hint(&self, date: Option<SystemTime>) -> Option<String> {
         if self.attestation.sas_signer().is_some() || self.attestation.tpm().is_some() {
-            return Some(clock::describe(SystemTime::now(), date));
+            return Some(clock::describe(self.clock.now(), date));
         }
         self.attestation.x509_in_use().map(|identity| {
             let Some(request) = self.asked.last() else { return NOT_ASKED.to_owned() };
             if let Some(reason) = request.not_sent() {
                 return reason;
             }
-            let end = identity.doubtful_end(SystemTime::now());
+            let end = identity.doubtful_end(self.clock.now());
             let end = end.map(|end| format!("; {end}")).unwrap_or_default();
             format!(
                 "the chain that was sent: {}{end}; check that the enrollment knows its leaf or one of its authorities",

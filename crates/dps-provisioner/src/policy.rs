@@ -207,14 +207,16 @@ impl RecoveryPolicy {
         match refusal {
             HubRefusal::NotAuthorized | HubRefusal::Disabled => {
                 let registers = self.on_refusal == OnRefusal::Register;
-                self.recover(history, registers, now, lot)
+                self.after_refusal(history, registers, now, lot)
             }
-            HubRefusal::UnknownDevice | HubRefusal::Moved => self.recover(history, true, now, lot),
-            HubRefusal::PutOut => self.recover(history, false, now, lot),
+            HubRefusal::UnknownDevice | HubRefusal::Moved => {
+                self.after_refusal(history, true, now, lot)
+            }
+            HubRefusal::PutOut => self.after_refusal(history, false, now, lot),
             HubRefusal::Throttled { retry_after } => {
-                self.reconnect(history, retry_after.unwrap_or_default(), lot)
+                self.after_failure(history, retry_after.unwrap_or_default(), lot)
             }
-            HubRefusal::Unreachable => self.reconnect(history, Duration::ZERO, lot),
+            HubRefusal::Unreachable => self.after_failure(history, Duration::ZERO, lot),
             // The connection before was made: it counts as none that failed.
             HubRefusal::Lost => match self.reconnect.wait(1, lot) {
                 Some(after) => NextStep::ConnectToHub { after },
@@ -223,7 +225,7 @@ impl RecoveryPolicy {
         }
     }
 
-    fn reconnect(&self, history: &mut HubHistory, at_least: Duration, lot: f64) -> NextStep {
+    fn after_failure(&self, history: &mut HubHistory, at_least: Duration, lot: f64) -> NextStep {
         let failed = history.failed_connects.saturating_add(1);
         // Beyond the limits the number says nothing more, and what is kept of it need not be written any more.
         let most = self.register_after.max(self.reconnect.max_attempts).unwrap_or(u32::BITS);
@@ -236,7 +238,7 @@ impl RecoveryPolicy {
         }
     }
 
-    fn recover(
+    fn after_refusal(
         &self,
         history: &mut HubHistory,
         registers: bool,

@@ -1,10 +1,8 @@
 //! `--output` and `--exec` of `dps register`: what another program gets once the device is assigned.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    time::Duration,
 };
 
 use dps_client::{Attestation, Error, disk, internal as secret};
@@ -14,10 +12,10 @@ use zeroize::Zeroizing;
 
 use crate::{
     credential::Credential,
+    device_file,
     files::Source,
-    given::{
-        EXEC, Given, Level, OUTPUT, SHOW_KEYS, SYMMETRIC_KEY, Setting, named, variable, wrong,
-    },
+    given::{EXEC, Given, Level, OUTPUT, SHOW_KEYS, Setting, named, variable, wrong},
+    hook::{self, Ran},
     interrupt::Interrupts,
     issue::Delivery,
     report::Success,
@@ -25,8 +23,6 @@ use crate::{
 
 /// More than any of the forms takes, in bytes, for a look whether there is room.
 const ROOM: usize = 16 * 1024;
-/// How often a program is looked after.
-const TICK: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Handing over")]
@@ -39,9 +35,9 @@ pub(crate) struct HandoverFlags {
     /// Lets --output write a key to standard output
     #[arg(long)]
     show_keys: bool,
-    /// Runs a program once the device is assigned and all files are written: it has DPS_ASSIGNED_HUB, DPS_DEVICE_ID and
-    /// more in its environment, never a key, and standard error for what it prints
-    #[arg(long, value_name = "PROGRAM")]
+    /// Runs a command by the shell once the device is assigned and all files are written: it has DPS_ASSIGNED_HUB,
+    /// DPS_DEVICE_ID and more in its environment, never a key, and standard error for what it prints
+    #[arg(long, value_name = "COMMAND")]
     exec: Option<String>,
 }
 
@@ -50,6 +46,7 @@ pub(crate) struct HandoverFlags {
 pub(crate) struct Plan {
     outputs: Vec<Output>,
     exec: Option<Given>,
+    exec_is_from_file: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -84,15 +81,6 @@ struct Written {
     message: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Ran {
-    program: String,
-    exit_code: Option<i32>,
-    /// What is wrong, unless it ended well.
-    message: Option<String>,
-}
-
 impl HandoverFlags {
     /// Reads templates and checks the places, so that nothing of it is likely to fail once the device is assigned.
     pub(crate) fn plan(&self, json: bool) -> Result<Option<Plan>, Error> {
@@ -122,9 +110,16 @@ impl HandoverFlags {
         }
         let exec = EXEC.find(self.exec.as_ref())?;
         if let Some(Given { from, text }) = &exec {
-            ensure_program(from, text)?;
+            if text.trim().is_empty() {
+                return Err(wrong(from, "", "it is empty; give a command"));
+            }
         }
-        Ok((!outputs.is_empty() || exec.is_some()).then_some(Plan { outputs, exec }))
+        let exec_is_from_file = EXEC.level(self.exec.is_some())? == Some(Level::File);
+        Ok((!outputs.is_empty() || exec.is_some()).then_some(Plan {
+            outputs,
+            exec,
+            exec_is_from_file,
+        }))
     }
 }
 
@@ -155,6 +150,10 @@ impl Output {
             "iotedge-toml" => Some(Format::IotEdgeToml),
             other => match other.strip_prefix("template:") {
                 Some(path) => Some(Format::Template(template(&Source::new(file.from, path))?)),
+                None if other == "template" => {
+                    let reason = "name the template with it, as template:TEMPLATE";
+                    return Err(wrong(file.from, other, reason));
+                }
                 None => {
                     let reason = "there is no such format; choose from json, env, connection-string, iotedge-toml and template:TEMPLATE";
                     return Err(wrong(file.from, other, reason));
@@ -213,25 +212,6 @@ fn place(path: &str) -> PathBuf {
 
 fn is_same(one: &str, other: &str) -> bool {
     place(one) == place(other)
-}
-
-fn ensure_program(from: &'static str, program: &str) -> Result<(), Error> {
-    if program.is_empty() {
-        return Err(wrong(from, "", "it is empty; name a program"));
-    }
-    let is_program = |path: &Path| path.is_file();
-    let is_there = match program.contains(std::path::MAIN_SEPARATOR) {
-        true => is_program(Path::new(program)),
-        false => std::env::var_os("PATH").is_some_and(|folders| {
-            std::env::split_paths(&folders).any(|folder| is_program(&folder.join(program)))
-        }),
-    };
-    match is_there {
-        true => Ok(()),
-        false => {
-            Err(wrong(from, program, "there is no such program; give its path, without arguments"))
-        }
-    }
 }
 
 /// A plan with the credentials that were read.
@@ -323,52 +303,21 @@ impl Ready {
             let (format, file) = (output.format.clone(), output.file.path.clone());
             handed.outputs.push(Written { format, file, message });
         }
-        // A program finds what was written, or is not run.
-        if let Some(Given { text: program, .. }) = self.plan.exec
+        // A command finds what was written, or is not run.
+        if let Some(Given { text: command, .. }) = self.plan.exec
             && handed.failure().is_none()
         {
-            handed.exec = Some(Ran::run(program, &device, interrupts).await?);
+            // What the configuration file names is in its folder.
+            let folder = device_file::path().filter(|_| self.plan.exec_is_from_file);
+            let folder = folder.and_then(Path::parent);
+            handed.exec = Some(tokio::select! {
+                biased;
+                () = interrupts.next() => return None,
+                ran = hook::run(&command, folder, device.variables()) => ran,
+            });
         }
         success.handed = Some(handed);
         Some(())
-    }
-}
-
-impl Ran {
-    async fn run(
-        program: String,
-        device: &HandOver<'_>,
-        interrupts: &mut Interrupts,
-    ) -> Option<Self> {
-        let mut command = Command::new(&program);
-        command.stdin(Stdio::null()).stdout(io::stderr()).env_remove(SYMMETRIC_KEY);
-        let ended = match command.envs(device.variables()).spawn() {
-            Ok(mut child) => tokio::select! {
-                biased;
-                () = interrupts.next() => {
-                    let _ = child.kill().and_then(|()| child.wait());
-                    return None;
-                }
-                ended = end(&mut child) => ended,
-            },
-            Err(error) => Err(error),
-        };
-        let (exit_code, message) = match ended {
-            Ok(status) if status.success() => (status.code(), None),
-            Ok(status) => (status.code(), Some(format!("it ended with {status}"))),
-            Err(error) => (None, Some(format!("it can't be run: {error}"))),
-        };
-        Some(Self { program, exit_code, message })
-    }
-}
-
-async fn end(child: &mut Child) -> io::Result<ExitStatus> {
-    let mut ticks = tokio::time::interval(TICK);
-    loop {
-        ticks.tick().await;
-        if let Some(status) = child.try_wait()? {
-            return Ok(status);
-        }
     }
 }
 
@@ -380,11 +329,7 @@ impl Handed {
             Some(format!("the {} for {} was not written: {message}", written.format, written.file))
         });
         let exec = self.exec.iter().filter_map(|ran| {
-            Some(format!(
-                "the program {} did not do its work: {}",
-                ran.program,
-                ran.message.as_ref()?
-            ))
+            Some(format!("{:?} did not do its work: {}", ran.command, ran.message.as_ref()?))
         });
         let failures: Vec<String> = outputs.chain(exec).collect();
         (!failures.is_empty()).then(|| {
@@ -398,6 +343,6 @@ impl Handed {
         let written =
             written.map(|written| ("written", format!("{} to {}", written.format, written.file)));
         let ran = self.exec.iter().filter(|ran| ran.message.is_none());
-        written.chain(ran.map(|ran| ("ran", ran.program.clone()))).collect()
+        written.chain(ran.map(|ran| ("ran", ran.command.clone()))).collect()
     }
 }

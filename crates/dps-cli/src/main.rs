@@ -18,6 +18,7 @@ mod files;
 mod generated;
 mod given;
 mod handover;
+mod hook;
 mod interrupt;
 mod issue;
 mod kept;

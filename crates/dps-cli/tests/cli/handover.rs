@@ -102,9 +102,7 @@ fn what_can_not_be_handed_over_is_refused_before_the_registration() {
         (&["--output", "connection-string", "-"], "give --show-keys too"),
         (&["--output", "iotedge-toml", "-"], "give --show-keys too"),
         (&["--output", "env", "-", "--output", "json", "-"], "another output has this file"),
-        (&["--exec", "no-such-program"], "--exec \"no-such-program\": there is no such program"),
-        (&["--exec", "sleep 5"], "give its path, without arguments"),
-        (&["--exec", ""], "--exec: it is empty; name a program"),
+        (&["--exec", ""], "--exec: it is empty; give a command"),
     ] {
         let mut command = dps(&["register", "--id-scope", "0ne1", "--registration-id", "dev"]);
         command.args(["--endpoint", &closed_endpoint(), "--symmetric-key-file", &key]);
@@ -145,17 +143,17 @@ fn standard_output_has_the_form_alone_and_a_key_when_that_is_asked_for() {
 }
 
 #[test]
-fn a_program_runs_with_the_facts_and_without_a_key() {
+fn a_command_runs_with_the_facts_and_without_a_key() {
     let emulator = Emulator::behaving("");
     let folder = Folder::new();
     let (seen, env) = (folder.path("seen"), folder.path("dps.env"));
-    let hook = program(&folder, &format!("test -s '{env}'; env > '{seen}'; echo printed"));
+    let hook = format!("test -s '{env}' && env > '{seen}' && echo printed");
     let ended = run(&mut emulator.register_dev(&["--exec", &hook, "--output", "env", &env]));
     assert_eq!((ended.code, ended.stderr.contains("printed\n")), (0, true), "{ended:?}");
     let result = ended.json();
     assert_eq!(
         result["handedOver"]["exec"],
-        json!({"program": hook, "exitCode": 0, "message": null})
+        json!({"command": hook, "exitCode": 0, "message": null})
     );
     let seen = read(&seen);
     let hub = text(&result, "assignedHub");
@@ -168,23 +166,35 @@ fn a_program_runs_with_the_facts_and_without_a_key() {
     let again = run(dps(&["register", "--emulator"]).env("DPS_ASSIGNED_HUB", hub));
     assert!(!again.stderr.contains("warning"), "{again:?}");
 
-    let hook = program(&folder, "exit 3");
-    let ended = run(&mut emulator.register_dev(&["--exec", &hook]));
-    assert_eq!((ended.code, ended.json()["status"].as_str()), (11, Some("assigned")), "{ended:?}");
-    assert_eq!(ended.json()["handedOver"]["exec"]["exitCode"], 3);
-    let ended = run(&mut dps(&["register", "--emulator", "--exec", &hook]));
+    let silent = program(&folder, "exit 3");
+    let not_executable = folder.file("text", "exit 0\n");
+    for (command, code, says) in [
+        (silent.as_str(), 3, "it ended with exit status: 3"),
+        ("exit 5", 5, "it ended with exit status: 5"),
+        (
+            "no-such-program --with arguments",
+            127,
+            "the shell does not find it (exit code 127): give its path",
+        ),
+        (&not_executable, 126, "the shell may not run it (exit code 126): make it executable"),
+    ] {
+        let ended = run(&mut emulator.register_dev(&["--exec", command]));
+        let result = ended.json();
+        assert_eq!((ended.code, result["status"].as_str()), (11, Some("assigned")), "{ended:?}");
+        let ran = &result["handedOver"]["exec"];
+        assert_eq!((&ran["exitCode"], text(ran, "message")), (&json!(code), says), "{command}");
+    }
+    let ended = run(&mut dps(&["register", "--emulator", "--exec", "exit 3"]));
     assert!(ended.stdout.starts_with("assigned: ") && ended.code == 11, "{ended:?}");
-    let says = format!(
-        "error: the device is assigned, but not handed over: the program {hook} did not do its work: it ended with exit status: 3"
-    );
-    assert!(ended.stderr.contains(&says), "{ended:?}");
+    let says = "error: the device is assigned, but not handed over: \"exit 3\" did not do its work: it ended with exit status: 3";
+    assert!(ended.stderr.contains(says), "{ended:?}");
 }
 
 #[test]
-fn an_interrupt_ends_the_program_too() {
-    let folder = Folder::new();
-    let hook = program(&folder, "echo started >&2; exec sleep 60");
-    let mut running = Running::start(&mut dps(&["register", "--emulator", "--exec", &hook]));
+fn an_interrupt_ends_the_command_and_what_it_started() {
+    // What lives on has standard error open, and this would wait for it.
+    let hook = "echo started >&2; sleep 600; echo over";
+    let mut running = Running::start(&mut dps(&["register", "--emulator", "--exec", hook]));
     running.wait_for_stderr("started");
     running.signal("-TERM");
     let ended = running.ended();

@@ -36,7 +36,7 @@ pub(super) enum Takes {
     Keys,
     /// As [`Self::Keys`], one.
     Key,
-    /// A library or a program: a file, or a name without a folder that the system looks up.
+    /// A library: a file, or a name without a folder that the loader looks up.
     Library,
     /// A form and a file, or several of both.
     Outputs,
@@ -88,7 +88,7 @@ keys! {
     "force" Takes::Switch;
     "state" Takes::File;
     "output" Takes::Outputs;
-    "exec" Takes::Library;
+    "exec" ANY;
     "request-certificate" Takes::File;
     "request-key" Takes::Key;
     "connect" Takes::Switch;

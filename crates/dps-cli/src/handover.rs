@@ -109,10 +109,10 @@ impl HandoverFlags {
             }
         }
         let exec = EXEC.find(self.exec.as_ref())?;
-        if let Some(Given { from, text }) = &exec {
-            if text.trim().is_empty() {
-                return Err(wrong(from, "", "it is empty; give a command"));
-            }
+        if let Some(Given { from, text }) = &exec
+            && text.trim().is_empty()
+        {
+            return Err(wrong(from, "", "it is empty; give a command"));
         }
         let exec_is_from_file = EXEC.level(self.exec.is_some())? == Some(Level::File);
         Ok((!outputs.is_empty() || exec.is_some()).then_some(Plan {

@@ -7,6 +7,7 @@
     feature = "mqtt",
     feature = "websocket"
 ))]
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::{fs, path::PathBuf};
 

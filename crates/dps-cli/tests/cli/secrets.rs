@@ -272,6 +272,7 @@ fn a_secret_in_any_option_of_any_command_is_not_repeated() {
         let rest: &[&str] = match command.as_str() {
             "register" if tried == 0 => &["--json", "--endpoint", &closed, "--timeout", "2"],
             "register" => &["--endpoint", &closed, "--timeout", "2"],
+            "doctor" | "status" => &["--endpoint", &closed, "--timeout", "2"],
             "emulate" => &["--mqtt-port", &taken],
             _ => &[],
         };

@@ -237,6 +237,19 @@ fn local() -> Vec<Row> {
             }),
         ),
         row(
+            "credential.read",
+            "the key of another certificate",
+            Failed,
+            "not the key of the certificate",
+            with(|s| {
+                let factory = Authority::root("Factory");
+                let (own, other) = (factory.device(DEVICE), factory.device(DEVICE));
+                let (chain, key) = (own.chain_pem(), other.key_pem().as_bytes().to_vec());
+                s.credential =
+                    dps_client::X509Identity::from_pem(chain.as_bytes(), &key).map(Into::into);
+            }),
+        ),
+        row(
             "credential.common-name",
             "another device's certificate",
             Failed,
@@ -509,6 +522,12 @@ fn tls() -> Vec<Row> {
             "closed the connection",
             instead_of_tls(b""),
         ),
+        row("tls.handshake", "a firewall swallows it", Failed, "within 6 s", async {
+            let server = Server::start(Layer::Tcp, "", Manner::Greets).await;
+            let mut subject = Subject::new(Transport::Http, server.config(), device());
+            hurried(&mut subject);
+            examine(&subject, &Selection::all()).await
+        }),
         row(
             "tls.version",
             "TLS 1.1 and nothing newer",
@@ -601,6 +620,8 @@ fn service() -> Vec<Row> {
     const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 21\r\n\r\n<html>Welcome!</html>";
     const DISABLED: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 21\r\n\r\n\
                             {\"status\":\"disabled\"}";
+    const FORBIDDEN: &str = "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\n\
+                             Content-Length: 42\r\n\r\n{\"errorCode\":403001,\"message\":\"Forbidden\"}";
     const BUSY: &str = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nContent-Type: application/json\r\n\
                         Content-Length: 43\r\n\r\n{\"errorCode\":429001,\"message\":\"Throttled!\"} ";
     vec![
@@ -725,6 +746,13 @@ fn service() -> Vec<Row> {
             Failed,
             "enable",
             answering(DISABLED, Transport::Http),
+        ),
+        row(
+            "service.enrollment",
+            "the service forbids it",
+            Failed,
+            "may be disabled",
+            answering(FORBIDDEN, Transport::Http),
         ),
         row(
             "service.busy",

@@ -28,7 +28,6 @@ async fn an_assigned_device_has_the_key_for_its_hub(cell: Cell) {
     let client = bench.client();
     client.register(bench.request()).await.unwrap();
     // In a session that goes on, there is no other challenge.
-    bench.emulator.forget_devices();
     client.register(bench.request()).await.unwrap();
     settle(&client).await;
     let text = "hub.example%2Fdevices%2Fdev-1\n4102444800";

@@ -163,7 +163,9 @@ impl Takes {
                 Ok(format!("{form} {}", self.file(file.trim_start(), folder)?))
             }
             Self::Keys | Self::Key if text.starts_with("tpm:") => Ok(text),
-            Self::Keys | Self::Key if text.starts_with("pkcs11:") => no_secret(text),
+            Self::Keys | Self::Key if text.starts_with("pkcs11:") => {
+                no_secret(text).map(|uri| from_folder(&uri, folder))
+            }
             Self::Keys | Self::Key => self.file(&text, folder),
             Self::Payload => match text.strip_prefix('@') {
                 Some(file) => Ok(format!("@{}", self.file(file, folder)?)),
@@ -234,6 +236,32 @@ impl Takes {
         };
         fault(value, reason)
     }
+}
+
+/// The URI of a token's key with the files in it found from the folder: that of the PIN, and the library if its name has a
+/// folder.
+fn from_folder(uri: &str, folder: &Path) -> String {
+    let Some((path, query)) = uri.split_once('?') else { return uri.to_owned() };
+    let mut folder_name = String::new();
+    for byte in folder.to_string_lossy().bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'~' => folder_name.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => folder_name.push(char::from(byte)),
+            byte => folder_name.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    let attributes = query.split('&').map(|attribute| {
+        let file = attribute.strip_prefix("pin-source=file:");
+        let library = attribute.strip_prefix("module-path=").filter(|path| path.contains('/'));
+        match file.or(library) {
+            Some(path) if !folder_name.is_empty() && !path.is_empty() && !path.starts_with('/') => {
+                let name = attribute.strip_suffix(path).unwrap_or_default();
+                format!("{name}{folder_name}/{path}")
+            }
+            _ => attribute.to_owned(),
+        }
+    });
+    format!("{path}?{}", attributes.collect::<Vec<_>>().join("&"))
 }
 
 fn fault(value: &DeValue<'_>, reason: &str) -> Fault {

@@ -68,6 +68,17 @@ fn a_value_is_as_its_flag_takes_it_and_says_where_it_stands() {
         );
         assert_eq!(value.place(), format!("conf/dps.toml:{line}: {key}"));
     }
+    for (given, read) in [
+        ("pkcs11:object=k", "pkcs11:object=k"),
+        ("pkcs11:object=k?pin-source=file:pin", "pkcs11:object=k?pin-source=file:my%20conf/pin"),
+        ("pkcs11:object=k?x=1&pin-source=|pin", "pkcs11:object=k?x=1&pin-source=|pin"),
+        ("pkcs11:object=k?pin-source=file:/pin", "pkcs11:object=k?pin-source=file:/pin"),
+        ("pkcs11:object=k?module-path=lib/m.so", "pkcs11:object=k?module-path=my%20conf/lib/m.so"),
+        ("pkcs11:object=k?module-path=m.so", "pkcs11:object=k?module-path=m.so"),
+    ] {
+        let file = DeviceFile::parse(&format!("key = \"{given}\""), "my conf/dps.toml").unwrap();
+        assert_eq!(file.get("key").unwrap().text(), read);
+    }
     let by_file = parse("payload = \"@p.json\"").unwrap();
     assert_eq!(by_file.get("payload").unwrap().text(), "@conf/p.json");
 }

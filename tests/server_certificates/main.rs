@@ -11,9 +11,11 @@ mod source;
 use std::{collections::BTreeSet, process::ExitCode, sync::Arc};
 
 use dps_client::{
-    Config, Error, ErrorKind, RegistrationRequest, Roots, Stage, SymmetricKey, Transport, client,
+    Config, Error, ErrorKind, Progress, RegistrationRequest, Roots, Stage, SymmetricKey, Transport,
+    client,
 };
 use dps_conformance::{TransportCase, fast, run_on_every_transport, settle};
+use dps_connect::internal::handshake;
 use libtest_mimic::{Failed, Trial};
 use rustls::{
     SupportedProtocolVersion,
@@ -79,6 +81,9 @@ async fn is_refused(transport: Transport, case: Arc<Case>) {
         assert!(message.contains(&peer) && message.contains(case.says), "{version:?}: {message}");
         let hint = error.hint().unwrap();
         assert!(hint.contains(case.advises), "{version:?}: {message}: {hint}");
+        let seen =
+            handshake(&config_for(&case.presented, &server), 443, &Progress::default()).await;
+        assert!(seen.session.is_none() && seen.error.is_some(), "{version:?}: {seen:?}");
         assert_eq!(server.handshakes(), 0, "no handshake came to its end");
     }
 }
@@ -94,7 +99,7 @@ async fn is_taken(transport: Transport, presented: Arc<Presented>) {
     }
 }
 
-async fn error_of(transport: Transport, presented: &Presented, server: &Server) -> Error {
+fn config_for(presented: &Presented, server: &Server) -> Config {
     let key: SymmetricKey = "c2VjcmV0IGtleSBvZiBwdW1wLTE3".parse().unwrap();
     let roots = presented.roots.iter();
     let roots = roots.fold(Roots::empty(), |roots, root| roots.with_der(root).unwrap());
@@ -102,7 +107,11 @@ async fn error_of(transport: Transport, presented: &Presented, server: &Server) 
     let mut config = Config::new("0ne00AABBCC".parse().unwrap(), key.into());
     config.endpoint = endpoint.parse().unwrap();
     config.roots = roots;
-    let client = client(transport, config, fast()).unwrap();
+    config
+}
+
+async fn error_of(transport: Transport, presented: &Presented, server: &Server) -> Error {
+    let client = client(transport, config_for(presented, server), fast()).unwrap();
     let request = RegistrationRequest::new("pump-17".parse().unwrap());
     let error = client.register(request).await.unwrap_err();
     settle(&client).await;

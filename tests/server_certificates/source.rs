@@ -24,9 +24,10 @@ const FORBIDDEN: &[&str] = &[
     "skip_verif",
     "no_verify",
     "verify_none",
-    // By this, rustls is told that a certificate or a signature is good.
-    "::assertion()",
 ];
+
+/// The word by which rustls is told that a certificate or a signature is good.
+const VERDICT: &str = "::assertion()";
 
 /// The look at a handshake has a verifier of its own, which keeps what the library's has judged: it may name what it needs for
 /// that, and has no verdict to give. `is_refused` holds that it takes nothing that a transport refuses.
@@ -70,7 +71,9 @@ pub(crate) fn is_found() -> Result<(), Failed> {
         "    let tls = ClientConfig::builder_with_provider(provider);",
         "        Ok(ServerCertVerified::assertion())",
     ] {
-        if offenses(&format!("fn f() {{\n{line}\n}}"), false, &[]).is_empty() {
+        let source = format!("fn f() {{\n{line}\n}}");
+        let looks = line.contains(VERDICT) && offenses(&source, false, &LOOKS.1).is_empty();
+        if looks || offenses(&source, false, &[]).is_empty() {
             return Err(format!("not found: {line}").into());
         }
     }
@@ -82,6 +85,7 @@ fn offenses<'a>(source: &'a str, makes_the_configuration: bool, needed: &[&str])
     let is_offense = |line: &&str| {
         let code = line.split("//").next().unwrap_or_default();
         FORBIDDEN.iter().any(|word| code.contains(word) && !needed.contains(word))
+            || (!needed.is_empty() && code.contains(VERDICT))
             || (code.contains("ClientConfig::builder") && !makes_the_configuration)
     };
     source.lines().filter(is_offense).collect()

@@ -21,9 +21,9 @@ at all that a registration would meet: settings, clock, credential, proxy,
 name, ports, TLS, WebSocket, the service and the hub. Nothing is changed at
 the service: the device asks for the state of its registration.
 
-The ports of all transports are looked at. The chosen transport decides, http
-for auto; what is wrong with the others is a warning. Of several credentials
-the first one is looked at.
+The ports of all transports are looked at. The chosen transport decides, for
+auto the first whose port is open; what is wrong with the others is a warning.
+Of several credentials the first one is looked at.
 
 Exit codes:
     0 healthy, with or without warnings

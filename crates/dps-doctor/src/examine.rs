@@ -53,7 +53,9 @@ async fn look(subject: &Subject, selection: &Selection, chart: &mut Chart<'_>) -
         }
     };
     reached(Layer::Port)?;
-    let ports = port::examine(subject, &addresses, proxy.is_some(), chart).await;
+    let ports = port::look_at_each(subject).await;
+    let subject = &ports.settle(subject);
+    port::examine(subject, &ports, addresses, proxy.is_some(), chart).await;
     if selection.reaches(Layer::Tls) {
         tls::examine(subject, ports.chosen(subject)?, chart)?;
     }

@@ -19,6 +19,9 @@ use crate::{
     subject::Subject,
 };
 
+/// One transport for each port.
+const OF_EACH_PORT: [Transport; 3] = [Transport::Http, Transport::Mqtt, Transport::Amqp];
+
 /// What the handshake on each port showed; `None` where nothing says which port a transport has.
 pub(crate) struct Ports {
     https: Option<Seen>,
@@ -58,35 +61,53 @@ impl Ports {
         self.of(subject.transport()).filter(|seen| seen.is_open())
     }
 
+    /// The same subject, with the transport that decides where any would do.
+    pub(crate) fn settle(&self, subject: &Subject) -> Subject {
+        let mut settled = subject.clone();
+        let open = |transport: &Transport| self.of(*transport).is_some_and(Seen::is_open);
+        if subject.any_transport
+            && let Some(transport) = OF_EACH_PORT.into_iter().find(open)
+        {
+            settled.transport = Ok(transport);
+            if settled.endpoint.as_ref().is_ok_and(|it| it.port().is_some())
+                && let Some(endpoint) = subject.endpoint_of(transport)
+            {
+                settled.endpoint = Ok(endpoint);
+            }
+        }
+        settled
+    }
+
     /// Whether TLS stands on the port of a transport.
     pub(crate) fn stands(&self, transport: Transport) -> bool {
         self.of(transport).is_some_and(Seen::stands)
     }
 }
 
+/// Connects to all ports at once.
+pub(crate) async fn look_at_each(subject: &Subject) -> Ports {
+    let [https, mqtt, amqp] = OF_EACH_PORT.map(|transport| look(subject, transport));
+    let (https, mqtt, amqp) = join!(https, mqtt, amqp);
+    Ports { https, mqtt, amqp }
+}
+
 pub(crate) async fn examine(
     subject: &Subject,
-    addresses: &[SocketAddr],
+    ports: &Ports,
+    mut addresses: Vec<SocketAddr>,
     has_proxy: bool,
     chart: &mut Chart<'_>,
-) -> Ports {
-    let (https, mqtt, amqp, dialled) = join!(
-        look(subject, Transport::Http),
-        look(subject, Transport::Mqtt),
-        look(subject, Transport::Amqp),
-        dial_each(addresses, subject.limits.step),
-    );
-    let ports = Ports { https, mqtt, amqp };
-    families(&dialled, has_proxy, chart);
-    let table: [(&'static Check, Transport); 3] = [
-        (&HTTPS_PORT, Transport::Http),
-        (&MQTT_PORT, Transport::Mqtt),
-        (&AMQP_PORT, Transport::Amqp),
-    ];
-    for (check, transport) in table {
-        one(check, transport, &ports, subject, has_proxy, chart);
+) {
+    if subject.any_transport
+        && let Ok(endpoint) = &subject.endpoint
+    {
+        let port = endpoint.port_or(subject.ports.of(subject.transport()));
+        addresses.iter_mut().for_each(|address| address.set_port(port));
     }
-    ports
+    families(&dial_each(&addresses, subject.limits.step).await, has_proxy, chart);
+    for (check, transport) in [&HTTPS_PORT, &MQTT_PORT, &AMQP_PORT].into_iter().zip(OF_EACH_PORT) {
+        one(check, transport, ports, subject, has_proxy, chart);
+    }
 }
 
 async fn look(subject: &Subject, transport: Transport) -> Option<Seen> {

@@ -17,6 +17,9 @@ use dps_client::{
 pub struct Subject {
     /// The transport that a registration would take.
     pub transport: Result<Transport, Error>,
+    /// Whether any other that gets through would do as well, as with the transport `auto`. Then the first whose port is open
+    /// decides: that of HTTPS, of MQTT, of AMQP.
+    pub any_transport: bool,
     /// The service.
     pub endpoint: Result<Endpoint, Error>,
     /// Which instance of the service.
@@ -95,6 +98,7 @@ impl Subject {
     pub fn new(transport: Transport, config: Config, registration_id: RegistrationId) -> Self {
         Self {
             transport: Ok(transport),
+            any_transport: false,
             endpoint: Ok(config.endpoint),
             id_scope: Ok(config.id_scope),
             registration_id: Ok(registration_id),

@@ -44,15 +44,16 @@ impl Registration {
         let credential = credentials.map(|all| all.into_iter().next());
         let registration_id = self.id_of(credential.as_ref().ok().and_then(Option::as_ref)).await;
         let id = registration_id.clone().or_else(|_| NOBODY.parse())?;
-        // Of several the one that most networks let through decides.
-        let transport =
-            self.transport().map(|choice| choice.fixed().unwrap_or(dps_client::Transport::Http));
+        let choice = self.transport();
+        let any_transport = choice.as_ref().is_ok_and(|choice| choice.fixed().is_none());
+        let transport = choice.map(|choice| choice.fixed().unwrap_or(dps_client::Transport::Http));
         let mut subject = Subject::new(
             transport.clone().unwrap_or(dps_client::Transport::Http),
             nothing()?,
             id.clone(),
         );
         subject.transport = transport;
+        subject.any_transport = any_transport;
         subject.endpoint = self.endpoint();
         subject.id_scope = self.device.id_scope();
         subject.proxy = self.proxy().map(Option::unwrap_or_default);

@@ -1,0 +1,190 @@
+//! One registration, carried out: with what comes before it, and what is done with its result.
+
+use std::{pin::pin, process::ExitCode, sync::Arc};
+
+use dps_client::{Error, Stage, TimeoutError, TimeoutScope, Transport};
+
+use super::{
+    Plan, Registration,
+    prepare::{Prepared, Time},
+};
+use crate::{
+    agent,
+    given::{self, named},
+    interrupt::Interrupts,
+    kept::{self, Kept},
+    progress::Progress,
+    report::{Context, Reporter, Success},
+    status,
+};
+
+/// One registration and the end of the session. How it ended is reported here, so that nobody has to wait for the end
+/// of the session.
+pub(super) async fn session(
+    registration: &Registration,
+    plan: Plan,
+    progress: &Arc<Progress>,
+    reporter: Reporter,
+    mut context: Context,
+    mut interrupts: Interrupts,
+) -> ExitCode {
+    let transport = context.transport.unwrap_or(Transport::Http.into());
+    let renews_at = plan.hub.clone();
+    let found = plan.found.clone();
+    let duty = plan.duty.clone();
+    let prepared = tokio::select! {
+        biased;
+        () = interrupts.next() => Err(Error::Cancelled),
+        prepared = registration.prepare(plan, transport, progress, &mut context) => prepared,
+    };
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return reporter.failed(&error, &context),
+    };
+    let Prepared { client, credentials, request, mut device, mut order, mut hub, .. } = prepared;
+    let Prepared { look_up, handover, time, _emulator, .. } = prepared;
+    if let Some(found) = found {
+        return reporter.found(&found);
+    }
+    if let Some(duty) = duty
+        && let Some(device) = device.take()
+    {
+        let agent = dps_provisioner::Agent::new(device, client, request, transport.fixed());
+        let around = agent::Around::new(reporter, context, interrupts, handover);
+        return agent::keep(duty, agent, around).await;
+    }
+    let registration_id = request.registration_id().clone();
+    if let Some(configs) = look_up {
+        let steps = dps_client::Progress::new(progress.observer());
+        let asking = status::ask(configs, &registration_id, &steps);
+        let late = TimeoutError::new(Stage::Query, TimeoutScope::Request, time.whole);
+        return match in_time(asking, time, late, &mut interrupts).await {
+            Ok(state) => reporter.shows(&registration_id, &state),
+            Err(error) => reporter.failed(&error, &context),
+        };
+    }
+    if let Some((name, device_id)) = renews_at
+        && let (Some(hub), Some(order)) = (hub.take(), order.take())
+    {
+        let device_id = device_id.unwrap_or_else(|| registration_id.to_string());
+        context.endpoint = Some(name.clone());
+        let renewing = hub.renew(&name, &device_id, &registration_id, order);
+        let late = TimeoutError::new(Stage::Register, TimeoutScope::Registration, time.whole);
+        return match in_time(renewing, time, late, &mut interrupts).await {
+            Ok(delivery) => reporter.renewed(&registration_id, &name, &delivery),
+            Err(error) => reporter.failed(&error, &context),
+        };
+    }
+    let stored = device.as_ref().filter(|_| !request.is_forced()).and_then(kept::stored);
+    let mut kept = stored.map(|assignment| Kept::new(assignment, kept::Source::Stored));
+    let stored = stored.map(|assignment| assignment.result.clone());
+    let order = order.filter(|_| stored.is_none());
+    let outcome = {
+        let mut registering = pin!(async {
+            match (stored, &mut device) {
+                (Some(stored), _) => Ok(stored),
+                (None, None) => client.register(request).await,
+                (None, Some(device)) => {
+                    let new = kept::register(device, &client, request, transport).await;
+                    new.map(|(registered, stored)| {
+                        kept = Some(stored);
+                        registered
+                    })
+                }
+            }
+        });
+        tokio::select! {
+            // Interrupts come first: a service that sends without end does not hide them.
+            biased;
+            () = interrupts.next() => tokio::select! {
+                biased;
+                // Twice: at once, without an end of the session.
+                () = interrupts.next() => return reporter.failed(&Error::Cancelled, &context),
+                (outcome, _) = async { tokio::join!(registering, client.end_session()) } => outcome,
+            },
+            outcome = &mut registering => outcome,
+        }
+    };
+    let elapsed = progress.elapsed();
+    let code = match outcome {
+        Ok(registered) => {
+            let certificate =
+                order.map(|order| order.fulfil(&registration_id, &registered.certificates));
+            let hub = match hub {
+                None => None,
+                Some(hub) => {
+                    let left = time.left.saturating_sub(progress.elapsed());
+                    tokio::select! {
+                        biased;
+                        () = interrupts.next() => {
+                            return reporter.failed(&Error::Cancelled, &context);
+                        }
+                        met = hub.carry_out(&registration_id, &registered, left) => Some(met),
+                    }
+                }
+            };
+            let hub = match &mut device {
+                Some(device) => hub.map(|met| met.reported(device)),
+                None => hub,
+            };
+            let mut success = Success {
+                registration_id,
+                transport,
+                registered,
+                credentials,
+                elapsed,
+                certificate,
+                hub,
+                kept,
+                handed: None,
+            };
+            if let Some(handover) = handover
+                && handover.carry_out(&mut success, &mut interrupts).await.is_none()
+            {
+                return reporter.failed(&Error::Cancelled, &context);
+            }
+            reporter.succeeded(&success)
+        }
+        Err(error) => {
+            context.chosen = progress.transport();
+            context.operation_id = progress.operation_id().map(|id| id.as_str().to_owned());
+            reporter.failed(&in_given_terms(error, time, registration.force), &context)
+        }
+    };
+    tokio::select! {
+        biased;
+        () = interrupts.next() => {}
+        ended = client.end_session() => if let Err(error) = ended {
+            tracing::debug!(%error, "the session did not end well");
+        },
+    }
+    code
+}
+
+/// What comes of it, unless the time is over or an interrupt comes.
+async fn in_time<T>(
+    work: impl Future<Output = Result<T, Error>>,
+    time: Time,
+    late: TimeoutError,
+    interrupts: &mut Interrupts,
+) -> Result<T, Error> {
+    tokio::select! {
+        biased;
+        () = interrupts.next() => Err(Error::Cancelled),
+        done = tokio::time::timeout(time.left, work) => done.unwrap_or_else(|_| Err(late.into())),
+    }
+}
+
+/// Says it of what was given on the command line: of the flag, and of all of the time.
+fn in_given_terms(error: Error, Time { whole, left }: Time, is_forced: bool) -> Error {
+    match error {
+        Error::Timeout(mut timeout) if timeout.after == left => {
+            timeout.after = whole;
+            Error::Timeout(timeout)
+        }
+        Error::Configuration(error) if error.field == "forceRegistration" => {
+            named(given::FORCE.source(is_forced), "", Error::Configuration(error))
+        }
+        other => other,
+    }
+}

@@ -5,9 +5,11 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{Parser, Subcommand};
 use dps_client::{ConfigurationError, internal as secret};
 
+#[cfg(feature = "emulator")]
+use crate::emulate;
 use crate::{
-    agent, cert, config, derive_key, doctor, emulate, generated, given, output, pkcs11, register,
-    report, sas_token, status, tpm,
+    agent, cert, config, derive_key, doctor, generated, given, output, pkcs11, register, report,
+    sas_token, status, tpm,
 };
 
 const EXAMPLES: &str = "\
@@ -62,6 +64,7 @@ pub(crate) enum Command {
     /// Shows what the service keeps of a device's registration, without registering it
     Status(Box<status::Arguments>),
     /// Serves the provisioning service on this machine, with real TLS and real credential checks
+    #[cfg(feature = "emulator")]
     Emulate(emulate::Arguments),
     /// Derives a device's key from the key of its enrollment group
     DeriveKey(derive_key::Arguments),

@@ -5,7 +5,10 @@ use std::{path::Path, sync::OnceLock};
 use clap::ArgMatches;
 use dps_client::{ConfigurationError, DeviceFile, Error, FileValue};
 
-use crate::given::{CONFIG, Given, wrong};
+use crate::{
+    embedded,
+    given::{CONFIG, Given, wrong},
+};
 
 /// Read once, before the command looks at anything else.
 static FILE: OnceLock<DeviceFile> = OnceLock::new();
@@ -71,12 +74,13 @@ fn explained(given: &Given, error: Error) -> Error {
 
 /// Whether the emulator's file has such a key: its example has all.
 fn is_of_the_emulator(key: &str) -> bool {
-    dps_emulator::Config::EXAMPLE.lines().any(|line| {
+    embedded::EXAMPLE.lines().any(|line| {
         let line = line.trim_start_matches(['#', ' ', '[']);
         line.strip_prefix(key).is_some_and(|rest| rest.starts_with([' ', ']', '=']))
     })
 }
 
+#[cfg(feature = "emulator")]
 /// What to say of a file that the emulator refuses for this reason, if it is one of a device.
 pub(crate) fn instead_of_the_emulators(reason: &str) -> Option<&'static str> {
     let is_ours = |key| reason.contains(&format!("unknown field `{key}`"));

@@ -6,15 +6,18 @@ use std::{fmt::Display, time::Duration};
 use dps_client::{
     Config, Endpoint, Error, IdScope, RegistrationId, Roots, Transport, TransportChoice,
 };
+pub(crate) use dps_emulator::Emulator;
 use dps_emulator::{
-    Attestation, Behavior, CertificatePolicy, Emulator, Enrollment, RetryAfter, ReturnedPayload,
-    SymmetricKey,
+    Attestation, Behavior, CertificatePolicy, Enrollment, RetryAfter, ReturnedPayload, SymmetricKey,
 };
 
 use crate::given::wrong;
 
 /// The shortest wait between two polls: nobody is throttled here, and a person waits for the result.
 pub(crate) const POLL_FLOOR: Duration = Duration::from_millis(500);
+
+/// A configuration file of `dps emulate` with every key.
+pub(crate) const EXAMPLE: &str = dps_emulator::Config::EXAMPLE;
 
 const REGISTRATION_ID: &str = "my-device";
 

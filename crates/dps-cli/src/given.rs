@@ -194,6 +194,7 @@ impl Setting {
         }
     }
 
+    #[cfg(feature = "emulator")]
     /// The flag's values, or else those of the variable, separated by commas.
     pub(crate) fn list(self, flags: &[String]) -> Result<Vec<Given>, Error> {
         if flags.is_empty()

@@ -12,7 +12,9 @@ mod credential;
 mod derive_key;
 mod device_file;
 mod doctor;
+#[cfg_attr(not(feature = "emulator"), path = "without_emulator.rs")]
 mod embedded;
+#[cfg(feature = "emulator")]
 mod emulate;
 mod files;
 mod generated;
@@ -69,6 +71,7 @@ fn run(command: &Command, matches: &ArgMatches) -> ExitCode {
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Agent(arguments) => agent::run(arguments),
         Command::Status(arguments) => status::run(arguments),
+        #[cfg(feature = "emulator")]
         Command::Emulate(arguments) => emulate::run(arguments),
         Command::DeriveKey(arguments) => derive_key::run(arguments),
         Command::SasToken(arguments) => sas_token::run(arguments),

@@ -60,6 +60,7 @@ pub(crate) fn start(level: u8) {
     let _ = tracing_subscriber::registry().with(lines).with(targets).try_init();
 }
 
+#[cfg(feature = "emulator")]
 /// Begins to tell what is lost, and nothing else.
 pub(crate) fn start_for_errors() {
     let ours = Targets::new().with_target("dps", LevelFilter::ERROR);

@@ -6,7 +6,6 @@ use dps_client::{
     Attestation, Client, Config, Endpoint, Error, IdScope, Json, NoProxy, Proxy, ProxyChoice,
     RegistrationId, RegistrationRequest, Roots, Settings, TransportChoice, client_with_fallback,
 };
-use dps_emulator::Emulator;
 use dps_provisioner::{Identity, Provisioner};
 
 use super::{Plan, Registration};
@@ -14,7 +13,7 @@ use crate::{
     advice::Advice,
     connect,
     credential::{self, Credential, KeyPlace},
-    embedded,
+    embedded::{self, Emulator},
     files::{Deadline, Source},
     given::{self, Given, named, wrong},
     handover,

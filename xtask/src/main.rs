@@ -17,7 +17,6 @@ mod package;
 mod packages;
 mod peers;
 mod process;
-mod public_api;
 mod readme;
 mod requirements;
 mod style;
@@ -40,7 +39,7 @@ const TASKS: &[(&str, &str, Run)] = &[
     ("fmt", "the code is formatted", style::fmt),
     ("deps", "who depends on whom, one TLS stack, banned crates", deps::run),
     ("licenses", "every crate's license is on the list", licenses::run),
-    ("public-api", "public-api.txt is up to date; --bless rewrites it", public_api::run),
+    ("public-api", "public-api.txt is up to date; --bless rewrites it", suite::public_api),
     ("clippy", "no warning, with every feature", style::clippy),
     ("docs", "the documentation builds without a warning", style::docs),
     ("package", "each crate is packaged whole, with its metadata", package::run),

@@ -1,4 +1,4 @@
-//! `cargo xtask faults`, `soak`, `page` and `bench`: programs of the conformance suite, which print tables and figures of
+//! `cargo xtask faults`, `soak`, `page`, `public-api` and `bench`: programs and tests of the conformance suite, which print tables and figures of
 //! their own. Without arguments each runs its short form; arguments go to it.
 
 use xshell::{Shell, cmd};
@@ -29,6 +29,13 @@ pub(crate) fn soak(shell: &Shell, arguments: &[String]) -> Result {
     let script = "ulimit -S -n $(ulimit -H -n) || true; exec \"$0\" \"$@\"";
     let soak = shell.cmd("sh").args(["-c", script]).arg(program);
     Ok(soak.args(arguments.iter().filter(|argument| *argument != "--release")).run()?)
+}
+
+/// Whether `public-api.txt` of each crate is what it makes public; `--bless` writes the files anew.
+pub(crate) fn public_api(shell: &Shell, arguments: &[String]) -> Result {
+    let test = cargo(shell, "test --locked --workspace --all-features --test public_api");
+    let blesses = arguments.iter().any(|argument| argument == "--bless");
+    Ok(test.envs(blesses.then_some(("UPDATE_DOCS", "1"))).run()?)
 }
 
 /// What the emulator's live page shows in a headless Chromium.

@@ -1,5 +1,5 @@
-//! `cargo xtask public-api [--bless]`: the file `public-api.txt` of each crate says what it makes public, so that a
-//! change of the API shows in review. `--bless` writes the files anew.
+//! The file `public-api.txt` of each crate says what it makes public, so that a change of the API shows in review.
+//! `cargo xtask public-api --bless` writes the files anew.
 //!
 //! It is read from the source, since rustdoc hands it to programs on nightly only. The lint `unreachable_pub` makes
 //! this simple: what is `pub` can be reached by users, so every `pub` item is listed under its file, without its body,
@@ -7,35 +7,57 @@
 //! item that a macro makes and no automatic trait, and it knows no implementation for anything but a type of the crate
 //! by its name.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, error::Error, fs, path::Path};
 
+use cargo_metadata::MetadataCommand;
 use syn::{
     visit_mut::{self, VisitMut},
     *,
 };
-use xshell::Shell;
 
-use crate::process::{Result, metadata, none_of, rust_files};
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-pub(crate) fn run(shell: &Shell, arguments: &[String]) -> Result {
-    let bless = arguments.iter().any(|argument| argument == "--bless");
-    let mut faults = Vec::new();
-    for package in metadata()?.workspace_packages() {
-        let folder = package.manifest_path.parent().ok_or("a package without a folder")?;
+#[test]
+fn each_library_makes_public_what_its_file_says() {
+    let metadata = MetadataCommand::new().no_deps().exec().unwrap();
+    let mut libraries = 0;
+    for package in metadata.workspace_packages() {
         if package.publish.is_some() || !package.targets.iter().any(|target| target.is_lib()) {
             continue;
         }
-        let api = api(rust_files(shell, folder.join("src").as_str())?)?;
+        libraries += 1;
+        let folder = package.manifest_path.parent().unwrap();
+        let mut files = Vec::new();
+        rust_files(folder.join("src").as_std_path(), "/src", &mut files).unwrap();
+        files.sort();
+        let api = api(files).unwrap();
         let file = folder.join("public-api.txt");
-        if bless {
-            shell.write_file(file, api)?;
-        } else {
-            let kept = shell.read_file(&file).unwrap_or_default();
-            faults.extend(difference(&kept, &api).map(|lines| format!("{file}:\n{lines}")));
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(&file, &api).unwrap();
+        }
+        let kept = fs::read_to_string(&file).unwrap_or_default();
+        let differs = difference(&kept, &api);
+        assert!(
+            differs.is_none(),
+            "{file}:\n{}\n`cargo xtask public-api --bless` writes it",
+            differs.unwrap()
+        );
+    }
+    assert!(libraries > 8, "{libraries}");
+}
+
+/// The Rust files below a folder, which is called so, with their code.
+fn rust_files(folder: &Path, name: &str, files: &mut Vec<(String, String)>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = format!("{name}/{}", path.file_name().unwrap_or_default().to_string_lossy());
+        if path.is_dir() {
+            rust_files(&path, &name, files)?;
+        } else if name.ends_with(".rs") {
+            files.push((name, fs::read_to_string(&path)?));
         }
     }
-    none_of(&faults)
-        .map_err(|why| format!("{why}\n`cargo xtask public-api --bless` writes it").into())
+    Ok(())
 }
 
 /// The lines that only one of the two has.

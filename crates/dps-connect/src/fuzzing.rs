@@ -22,7 +22,7 @@ pub async fn tunnel(
 ) -> Result<(), ConnectionError> {
     let authorization = proxy.authorization();
     let authorization = authorization.as_ref().map(|value| value.as_str());
-    tunnel::open(stream, proxy, peer, "dps", authorization).await
+    tunnel::open(stream, proxy, peer, "dps", authorization).await.map_err(|refusal| refusal.error)
 }
 
 /// Asks for the upgrade to WebSocket.

@@ -182,6 +182,7 @@ mod tests {
         "--all-features",
         "--bin",
         "--locked",
+        "--no-default-features",
         "--now",
         "--open",
         "--package",

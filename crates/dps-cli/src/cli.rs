@@ -190,6 +190,7 @@ mod tests {
         "--quiet",
         "--release",
         "--strip-components",
+        "--target",
     ];
 
     #[test]

@@ -29,15 +29,16 @@ const DETAILS: &str = "\
 It registers the device unless an assignment is stored, and runs until
 SIGTERM. It registers again on SIGHUP, once a minute at most. A certificate
 in the folder of --request-certificate is renewed at two thirds of its life.
-What fails is tried again, less and less often.
+A registration or a renewal that fails is tried again, less and less often.
 
 After each registration, and at the start if an assignment is stored, it
 writes assignment.json, as `dps register --json` prints it, and device.env,
 with DPS_ASSIGNED_HUB and more, into the folder of --output-dir, and what
---output names; then it runs the program of --exec. To systemd it says when
-the device is assigned, what it does, and that it is alive. A file that is in
-the folder of LoadCredential= need only be named. All other flags are those
-of `dps register`.
+--output names; then it runs the command of --exec, which is killed after
+five minutes. What of that fails is done again with the next registration, as
+after SIGHUP. To systemd it says when the device is assigned, what it does,
+and that it is alive. A file that is in the folder of LoadCredential= need
+only be named. All other flags are those of `dps register`.
 
 Exit codes: 0 when it was told to end, 2 when it can't begin.
 
@@ -66,6 +67,9 @@ pub(crate) struct Arguments {
 
 /// The name of the file that is written, and of the one that is kept if no other is given.
 const ASSIGNMENT: &str = "assignment.json";
+
+/// How long a command of `--exec` may take. One that hung would keep the agent from renewing the certificate.
+const COMMAND_TIME: Duration = Duration::from_secs(300);
 
 /// What the agent does besides registering.
 #[derive(Clone, Debug)]
@@ -184,6 +188,7 @@ impl Around {
     ) -> Self {
         let manager = Rc::new(ServiceManager::from_environment());
         let (reload, is_ready, is_over) = (None, false, false);
+        let handover = handover.map(|handover| handover.within(COMMAND_TIME));
         Self { reporter, context, interrupts, handover, reload, manager, is_ready, is_over }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use dps_client::{Attestation, Error, disk, internal as secret};
@@ -219,6 +220,8 @@ fn is_same(one: &str, other: &str) -> bool {
 pub(crate) struct Ready {
     plan: Plan,
     credentials: Vec<HubCredential>,
+    /// How long the command may take.
+    limit: Option<Duration>,
 }
 
 impl Plan {
@@ -252,7 +255,7 @@ impl Plan {
                 }
             }
         }
-        Ok(Ready { plan: self, credentials })
+        Ok(Ready { plan: self, credentials, limit: None })
     }
 }
 
@@ -266,6 +269,11 @@ fn hub_credential(read: &Attestation, given: Option<&Credential>) -> HubCredenti
 }
 
 impl Ready {
+    /// The same, whose command is killed after this time.
+    pub(crate) fn within(self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
+
     /// Writes all files, then runs the program. Whatever goes wrong, the device is assigned. `None` when an interrupt ended
     /// it.
     pub(crate) async fn carry_out(
@@ -313,7 +321,7 @@ impl Ready {
             handed.exec = Some(tokio::select! {
                 biased;
                 () = interrupts.next() => return None,
-                ran = hook::run(&command, folder, device.variables()) => ran,
+                ran = hook::run(&command, folder, self.limit, device.variables()) => ran,
             });
         }
         success.handed = Some(handed);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::Serialize;
+use tokio::time::timeout;
 
 use crate::given::SYMMETRIC_KEY;
 
@@ -28,10 +29,12 @@ pub(crate) struct Ran {
 }
 
 /// Runs it in a folder, or else where this program runs, to its end. It has no standard input, and standard error for what
-/// it prints; `DPS_SYMMETRIC_KEY` is not in its environment. When this is dropped, it is killed with all that it started.
+/// it prints; `DPS_SYMMETRIC_KEY` is not in its environment. When the time is over, or this is dropped, it is killed with all
+/// that it started.
 pub(crate) async fn run(
     command: &str,
     folder: Option<&Path>,
+    limit: Option<Duration>,
     variables: impl IntoIterator<Item = (&'static str, String)>,
 ) -> Ran {
     let mut shell = shell(command);
@@ -40,12 +43,16 @@ pub(crate) async fn run(
         shell.current_dir(folder);
     }
     let ended = match shell.spawn() {
-        Ok(child) => Running(child).end().await,
-        Err(error) => Err(error),
+        Ok(child) => timeout(limit.unwrap_or(Duration::MAX), Running(child).end()).await,
+        Err(error) => Ok(Err(error)),
     };
     let (exit_code, message) = match ended {
-        Ok(status) => (status.code(), problem(status)),
-        Err(error) => (None, Some(format!("no shell can be started: {error}"))),
+        Ok(Ok(status)) => (status.code(), problem(status)),
+        Ok(Err(error)) => (None, Some(format!("no shell can be started: {error}"))),
+        Err(_) => {
+            let seconds = limit.unwrap_or_default().as_secs();
+            (None, Some(format!("it had not ended after {seconds} s, and was killed")))
+        }
     };
     Ran { command: command.to_owned(), exit_code, message }
 }
@@ -104,5 +111,18 @@ impl Drop for Running {
             let _ = self.0.kill();
             let _ = self.0.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_hangs_is_killed_when_its_time_is_over() {
+        let ran = run("sleep 1000", None, Some(Duration::from_secs(60)), []).await;
+        let message = ran.message.unwrap();
+        assert!(message.contains("60 s"), "{message}");
+        assert_eq!(ran.exit_code, None);
     }
 }

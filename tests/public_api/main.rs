@@ -7,7 +7,12 @@
 //! item that a macro makes and no automatic trait, and it knows no implementation for anything but a type of the crate
 //! by its name.
 
-use std::{collections::BTreeSet, error::Error, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fs,
+    path::Path,
+};
 
 use cargo_metadata::MetadataCommand;
 use syn::{
@@ -60,14 +65,24 @@ fn rust_files(folder: &Path, name: &str, files: &mut Vec<(String, String)>) -> R
     Ok(())
 }
 
-/// The lines that only one of the two has.
+/// The lines that only one of the two has, or has more often.
 fn difference(kept: &str, api: &str) -> Option<String> {
     let only = |sign, text: &str, other: &str| {
-        let other: BTreeSet<&str> = other.lines().collect();
-        let lines = text.lines().filter(|line| !other.contains(line));
+        let mut left: BTreeMap<&str, usize> = BTreeMap::new();
+        other.lines().for_each(|line| *left.entry(line).or_default() += 1);
+        let lines = text.lines().filter(|line| match left.get_mut(line) {
+            Some(count @ 1..) => {
+                *count -= 1;
+                false
+            }
+            _ => true,
+        });
         lines.map(|line| format!("{sign}{line}\n")).collect::<String>()
     };
-    (kept != api).then(|| only('-', kept, api) + &only('+', api, kept))
+    (kept != api).then(|| match only('-', kept, api) + &only('+', api, kept) {
+        same if same.is_empty() => "the same lines in another order\n".to_owned(),
+        lines => lines,
+    })
 }
 
 /// What the files of a library make public, file by file.
@@ -238,5 +253,7 @@ mod tests {
     fn a_change_is_shown_by_its_lines() {
         assert_eq!(difference("a\nb\n", "a\nb\n"), None);
         assert_eq!(difference("a\nb\n", "a\nc\n").unwrap(), "-b\n+c\n");
+        assert_eq!(difference("a\nb\na\n", "a\nb\n").unwrap(), "-a\n");
+        assert!(difference("a\nb\n", "b\na\n").unwrap().contains("order"));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use dps_client::{CertificateFolder, Error, Printable};
-use dps_provisioner::{Agent, Assignment, AssignmentFile, Order, Surroundings};
+use dps_provisioner::{Agent, Assignment, AssignmentFile, Order, Provisioner, Surroundings};
 use tokio::time::interval;
 
 use self::service_manager::{Reload, ServiceManager};
@@ -77,6 +77,16 @@ pub(crate) struct Duty {
     certificate: Option<CertificateFolder>,
 }
 
+impl Duty {
+    /// The device, whose certificate is kept too.
+    pub(crate) fn watched(self, device: Provisioner) -> Provisioner {
+        match self.certificate {
+            Some(folder) => device.certificate(folder),
+            None => device,
+        }
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     arguments.registration.run(|| arguments.plan())
 }
@@ -131,17 +141,13 @@ fn first(folders: &str) -> &str {
 }
 
 /// Runs until it is told to end.
-pub(crate) async fn keep(duty: Duty, agent: Agent, mut around: Around) -> ExitCode {
+pub(crate) async fn keep(mut agent: Agent, mut around: Around) -> ExitCode {
     around.reload = match Reload::listen() {
         Ok(reload) => Some(reload),
         Err(error) => {
             let error = wrong("SIGHUP", "", &error.to_string());
             return around.reporter.failed(&error, &around.context);
         }
-    };
-    let mut agent = match duty.certificate {
-        Some(folder) => agent.certificate(folder),
-        None => agent,
     };
     let manager = Rc::clone(&around.manager);
     manager.say("STATUS=looking for the assignment");

@@ -7,15 +7,15 @@ use std::{
 };
 
 use dps_client::{
-    CertificateFolder, Client, Error, IssuedCertificates, ProtocolError, RegistrationRequest,
-    RequestKey, Stage, Transport,
+    Client, Error, IssuedCertificates, ProtocolError, RegistrationRequest, RequestKey, Stage,
+    Transport,
 };
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     assignment::Assignment,
     policy::{HubRefusal, NextStep},
-    provisioner::Provisioner,
+    provisioner::{Due, Provisioner},
 };
 
 /// What is due by the wall clock is looked for so often, since that clock may be set.
@@ -73,7 +73,6 @@ pub struct Agent {
     client: Client,
     request: RegistrationRequest,
     transport: Option<Transport>,
-    certificate: Option<CertificateFolder>,
     /// By the wall clock.
     renewal_due: Option<SystemTime>,
     /// So many registrations failed in a row.
@@ -82,7 +81,8 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that registers with this client, by this request. `transport` is the one that the client uses, to be
+    /// An agent that registers with this client, by this request. The certificate in the device's
+    /// [folder](Provisioner::certificate), if it has one, is issued by the service, and renewed. `transport` is the one that the client uses, to be
     /// remembered.
     #[must_use]
     pub fn new(
@@ -96,18 +96,10 @@ impl Agent {
             client,
             request,
             transport,
-            certificate: None,
             renewal_due: None,
             failures: 0,
             not_before: None,
         }
-    }
-
-    /// Keeps a certificate in this folder that the service issues, and renews it.
-    #[must_use]
-    pub fn certificate(mut self, folder: CertificateFolder) -> Self {
-        self.certificate = Some(folder);
-        self
     }
 
     /// The device.
@@ -128,7 +120,9 @@ impl Agent {
         let mut is_told = false;
         loop {
             let now = around.now();
-            let due = is_told || self.provisioner.registration_due(now).is_some();
+            // A renewal that is put off is not due, whatever the certificate says.
+            let due = self.provisioner.registration_due(now).filter(|due| *due != Due::Certificate);
+            let due = is_told || due.is_some();
             let renews = self.renewal_due.is_some_and(|at| at <= now);
             let left = self.not_before.map(|at| at.saturating_duration_since(Instant::now()));
             let left = left.unwrap_or_default();
@@ -205,7 +199,7 @@ impl Agent {
     async fn register(&mut self, renews: bool, now: SystemTime) -> Result<Option<Error>, Error> {
         let mut request = self.request.clone();
         let id = request.registration_id().clone();
-        let order = match self.certificate.as_ref().filter(|_| renews) {
+        let order = match self.provisioner.folder().filter(|_| renews) {
             None => None,
             Some(folder) => {
                 let (prepared, key) = (folder.prepare()?, RequestKey::generate()?);
@@ -247,7 +241,7 @@ impl Agent {
     /// The same for the certificate alone.
     fn put_renewal_off(&mut self, error: &Error, now: SystemTime) -> Duration {
         let at_least = error.retry_after().unwrap_or_default();
-        let stored = self.certificate.as_ref().and_then(|folder| folder.load().ok());
+        let stored = self.provisioner.folder().and_then(|folder| folder.load().ok());
         let wait = match stored {
             Some(stored) => stored.next_try_after(now, at_least),
             None => self.provisioner.policy_in_use().recover.cap.max(at_least),
@@ -264,7 +258,7 @@ impl Agent {
     }
 
     fn find_renewal(&mut self) {
-        self.renewal_due = self.certificate.as_ref().map(|folder| {
+        self.renewal_due = self.provisioner.folder().map(|folder| {
             let due = folder.load().map(|stored| stored.renewal_due(None));
             due.unwrap_or(SystemTime::UNIX_EPOCH)
         });

@@ -81,7 +81,8 @@ impl Provisioner {
         self
     }
 
-    /// A registration is due for the certificate in this folder too. Asking for one and storing it is up to the caller.
+    /// A registration is due for the certificate in this folder too. Asking for one and storing it is up to the caller,
+    /// or to an [`Agent`](crate::Agent).
     #[must_use]
     pub fn certificate(mut self, folder: CertificateFolder) -> Self {
         self.certificate = Some(folder);
@@ -211,6 +212,10 @@ impl Provisioner {
             record.hub.connected();
             record.register_at = None;
         });
+    }
+
+    pub(crate) fn folder(&self) -> Option<&CertificateFolder> {
+        self.certificate.as_ref()
     }
 
     pub(crate) fn policy_in_use(&self) -> RecoveryPolicy {

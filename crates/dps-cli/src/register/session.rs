@@ -49,9 +49,10 @@ pub(super) async fn session(
     if let Some(duty) = duty
         && let Some(device) = device.take()
     {
+        let device = duty.watched(device);
         let agent = dps_provisioner::Agent::new(device, client, request, transport.fixed());
         let around = agent::Around::new(reporter, context, interrupts, handover);
-        return agent::keep(duty, agent, around).await;
+        return agent::keep(agent, around).await;
     }
     let registration_id = request.registration_id().clone();
     if let Some(configs) = look_up {

@@ -39,6 +39,8 @@ impl Clock {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Service {
     Assigns,
+    /// Without a certificate.
+    AssignsOnly,
     /// 429, and to come back after this time.
     Throttles(u64),
     Refuses,
@@ -98,9 +100,9 @@ impl TransportHandlers for Fake {
         let csr = body["csr"].as_str();
         self.calls.lock().unwrap().push((self.clock.seconds(), csr.is_some()));
         match self.service() {
-            Service::Assigns => {
+            service @ (Service::Assigns | Service::AssignsOnly) => {
                 let mut state = json!({ "assignedHub": "one.example", "deviceId": ID });
-                if let Some(csr) = csr {
+                if let Some(csr) = csr.filter(|_| service == Service::Assigns) {
                     state["issuedCertificateChain"] = self.chain(csr);
                 }
                 let answer = json!({ "status": "assigned", "registrationState": state });
@@ -180,10 +182,11 @@ impl Run {
         settings.registration_timeout = Duration::from_secs(60);
         let client = StateMachine::new(BoxTransport::new(self.fake.clone()), settings);
         let request = RegistrationRequest::new(ID.parse().unwrap());
+        let provisioner = match certified {
+            true => provisioner.certificate(self.certificates()),
+            false => provisioner,
+        };
         let mut agent = Agent::new(provisioner, client, request, None);
-        if certified {
-            agent = agent.certificate(self.certificates());
-        }
         let orders = orders.iter().map(|(when, order)| (*when, Some(*order)));
         let orders = orders.chain([(end, None)]).collect();
         let (assigned, failed) = (Vec::new(), Vec::new());
@@ -289,4 +292,13 @@ async fn a_renewal_that_fails_keeps_the_certificate_and_is_tried_until_it_succee
     assert!(around.failed.len() > 10 && around.failed.len() < 25, "{:?}", around.failed);
     let stored = run.certificates().load().unwrap();
     assert!(stored.life_used(run.clock.now()) < 0.05, "renewed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_issues_no_certificate_is_asked_for_one_once_an_hour() {
+    let run = Run::new(&[(0, Service::AssignsOnly)]);
+    run.until(DAY, &[], true).await;
+    let calls = run.fake.calls();
+    assert!((24..=25).contains(&calls.len()), "{}: {calls:?}", calls.len());
+    assert!(calls.iter().all(|(_, asks)| *asks), "{calls:?}");
 }

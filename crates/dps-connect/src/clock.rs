@@ -8,8 +8,6 @@ use std::{
 use der::DateTime;
 use dps_state_machine::{ConfigurationError, Error};
 
-use crate::failure::roughly;
-
 /// Clocks that differ by less are not to blame: `Date` counts whole seconds, and an answer takes a while.
 const TOLERANCE: Duration = Duration::from_secs(60);
 
@@ -62,7 +60,19 @@ pub(crate) fn describe(now: SystemTime, service: Option<SystemTime>) -> String {
     if apart < TOLERANCE {
         return format!("{says}, as the service's does");
     }
-    format!("{says}, {} {side} the service's: set the clock", roughly(apart.as_secs()))
+    format!("{says}, {} {side} the service's: set the clock", roughly(apart))
+}
+
+/// A length of time in words: the nearest number of whole seconds, minutes, hours or days, of which there are at least two.
+pub fn roughly(length: Duration) -> String {
+    let seconds = length.as_secs();
+    let whole = |unit: u64| seconds.saturating_add(unit / 2) / unit;
+    match (whole(86_400), whole(3_600), whole(60)) {
+        (days, 48.., _) => format!("{days} days"),
+        (_, hours, 120..) => format!("{hours} hours"),
+        (.., minutes) if seconds >= 120 => format!("{minutes} minutes"),
+        _ => format!("{seconds} seconds"),
+    }
 }
 
 fn rfc3339(time: SystemTime) -> String {
@@ -96,6 +106,25 @@ mod tests {
             (SystemTime::UNIX_EPOCH, ", 20089 days ahead of the service's: set the clock"),
         ] {
             assert_eq!(describe(now, Some(service)), format!("{says}{then}"), "{service:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_of_time_is_told_in_the_nearest_whole_unit() {
+        for (seconds, words) in [
+            (0, "0 seconds"),
+            (119, "119 seconds"),
+            (120, "2 minutes"),
+            (7_169, "119 minutes"),
+            (7_170, "2 hours"),
+            (86_399, "24 hours"),
+            (86_401, "24 hours"),
+            (170_999, "47 hours"),
+            (171_000, "2 days"),
+            (172_801, "2 days"),
+            (u64::MAX, "213503982334601 days"),
+        ] {
+            assert_eq!(roughly(Duration::from_secs(seconds)), words, "{seconds}");
         }
     }
 }

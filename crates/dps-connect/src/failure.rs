@@ -15,7 +15,6 @@ use crate::{
 };
 
 mod certificate;
-pub(crate) use certificate::roughly;
 mod websocket;
 
 pub use websocket::{Closed, Violation};

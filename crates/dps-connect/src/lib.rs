@@ -63,6 +63,7 @@ pub mod internal {
     use std::time::Duration;
 
     pub use crate::{
+        clock::roughly,
         connector::{
             ProxyCredentials, STAGGER, Stream, ask_proxy, catch_up, dial, greeting_in_tls,
             greeting_instead_of_tls, probe_proxy,

@@ -7,14 +7,14 @@ use dps_client::{
     Attestation, Config, Error, ErrorKind, GroupKey, HttpTransport, MqttConfig, Progress,
     RegistrationId, RegistrationState, RegistrationStatus, Response, SymmetricKey, Transport,
 };
-use dps_connect::Opened;
+use dps_connect::{Opened, internal::roughly};
 use dps_mqtt::internal::log_in;
 use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
     check::{ANSWER, BUSY, ENROLLMENT, GROUP_KEY, LOGIN, SERVICE_CLOCK},
-    clock::{apart, date, roughly},
+    clock::{apart, date},
     finding::Chart,
     port::Ports,
     subject::Subject,

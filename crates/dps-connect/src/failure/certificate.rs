@@ -1,9 +1,12 @@
 //! Why a server's certificate is refused, in plain words.
 
+use std::time::Duration;
+
 use dps_state_machine::{ConnectionError, Stage};
 use rustls::{CertificateError, ExtendedKeyPurpose, pki_types::UnixTime};
 
 use super::Peer;
+use crate::clock::roughly;
 
 const RENEW: &str = "have the certificate renewed, or the one of its authority that the server sends along; or check this machine's clock";
 const CLOCK: &str = "check this machine's clock";
@@ -155,15 +158,5 @@ fn algorithm(identifier: &[u8]) -> &'static str {
 
 /// A length of time, roughly.
 fn between(from: UnixTime, to: UnixTime) -> String {
-    roughly(to.as_secs().saturating_sub(from.as_secs()))
-}
-
-/// Seconds, in words.
-pub(crate) fn roughly(seconds: u64) -> String {
-    match seconds {
-        172_800.. => format!("{} days", seconds / 86_400),
-        7_200.. => format!("{} hours", seconds / 3_600),
-        120.. => format!("{} minutes", seconds / 60),
-        _ => format!("{seconds} seconds"),
-    }
+    roughly(Duration::from_secs(to.as_secs().saturating_sub(from.as_secs())))
 }

@@ -136,18 +136,19 @@ impl Flags {
         let Some(level) = levels.iter().flatten().min().copied() else { return Ok(vec![]) };
         let [by_key_file, by_key, by_group, by_cert, by_cert_key, by_tpm] =
             levels.map(|of| of == Some(level));
+        // Each kind behind its name, which says where it came from.
         let mut given = Vec::new();
         if by_key_file {
             let files = SYMMETRIC_KEY_FILE.files(symmetric_key_file)?;
-            let from = files.first().map_or(SYMMETRIC_KEY_FILE.flag, |file| file.from);
+            let from = SYMMETRIC_KEY_FILE.source(!symmetric_key_file.is_empty()).to_owned();
             given.push((from, files.into_iter().map(Credential::SymmetricKeyFile).collect()));
         }
         if by_group && let Some(file) = GROUP_KEY_FILE.file(group_key_file.as_ref())? {
-            given.push((file.from, vec![Credential::GroupKeyFile(file)]));
+            given.push((file.from.to_owned(), vec![Credential::GroupKeyFile(file)]));
         }
         if by_key && let Some(key) = variable(SYMMETRIC_KEY)? {
             let key = Credential::SymmetricKey(Zeroizing::new(key));
-            given.push((SYMMETRIC_KEY, vec![key]));
+            given.push((SYMMETRIC_KEY.to_owned(), vec![key]));
         }
         // Beside a certificate it says where the TPM is that holds the key, and so it does beside another credential and a
         // key that a certificate is requested for.
@@ -155,16 +156,18 @@ impl Flags {
             && REQUEST_KEY.find(self.request_key.as_ref())?.is_some();
         let with_certificate = by_cert || by_cert_key;
         if by_tpm && !with_certificate && !holds_request_key {
-            given.push((TPM.flag, vec![Credential::Tpm(tpm.open()?)]));
+            let from = TPM.source(tpm.tpm.is_some()).to_owned();
+            given.push((from, vec![Credential::Tpm(tpm.open()?)]));
         }
         let (certificates, keys) = match with_certificate {
             true => (CERT.files(cert)?, KEY.files(key)?),
             false => (vec![], vec![]),
         };
         if let Some(pairs) = self.certificates(certificates, keys)? {
-            given.push(("--cert with --key", pairs));
+            let names = [CERT.source(!cert.is_empty()), KEY.source(!key.is_empty())];
+            given.push((names.join(" with "), pairs));
         }
-        let names: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
         let names = names.join(" and ");
         match (given.pop(), given.is_empty()) {
             (Some((_, of_one_kind)), true) => Ok(of_one_kind),
@@ -250,8 +253,8 @@ impl Credential {
     /// The names of the files with the certificate and its key, or the URI of that. Standard input has no name.
     pub(crate) fn certificate_files(&self) -> Option<(String, String)> {
         match self {
-            Self::X509(of) if !of.certificates.is_stdin() && !of.key.source.is_stdin() => {
-                Some((of.certificates.path.clone(), of.key.source.path.clone()))
+            Self::X509(of) if !of.certificates.is_stdin() => {
+                Some((of.certificates.path.clone(), of.key.name()?))
             }
             _ => None,
         }
@@ -316,6 +319,14 @@ impl PrivateKey {
 impl KeyPlace {
     pub(crate) fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// The name of its file, or the URI without a PIN. Standard input has no name.
+    pub(crate) fn name(&self) -> Option<String> {
+        match &self.token {
+            Some(token) => Some(token.name()),
+            None => (!self.source.is_stdin()).then(|| self.source.path.clone()),
+        }
     }
 
     /// The key, to request a certificate for.

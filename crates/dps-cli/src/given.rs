@@ -349,6 +349,14 @@ mod tests {
     }
 
     #[test]
+    fn what_a_program_is_handed_sets_no_flag_of_a_command_that_it_runs() {
+        let sets = |name: &&str| SETTINGS.iter().any(|setting| setting.variable == *name);
+        let both: Vec<&str> = HandOver::variable_names().filter(sets).collect();
+        // The flag is this fact: the device's id at its hub.
+        assert_eq!(both, [DEVICE_ID.variable]);
+    }
+
+    #[test]
     fn each_flag_has_its_variable_unless_it_holds_a_secret_or_prints_something_else() {
         use clap::CommandFactory as _;
         let without = ["help", "version", "example-config", "group-key", "service-key"];

@@ -67,6 +67,12 @@ impl Pkcs11Flags {
 }
 
 impl TokenKey {
+    /// The URI for other programs. It has no PIN: a masked one in its place would be taken for the PIN, and tokens lock after
+    /// a few wrong ones.
+    pub(crate) fn name(&self) -> String {
+        self.uri.without_pin().to_string()
+    }
+
     /// Opens it aside: a module may ask the user for the PIN, or an HSM over the network.
     pub(crate) async fn open_until(&self, deadline: Deadline) -> Result<Pkcs11Key, Error> {
         let (uri, options) = (self.uri.clone(), self.options.clone());

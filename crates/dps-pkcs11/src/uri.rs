@@ -90,6 +90,20 @@ impl Pkcs11Uri {
         after_scheme(text).is_some()
     }
 
+    /// The same without `pin-value`, for a place that others read. A `pin-source` stays: it has no PIN in it.
+    ///
+    /// ```
+    /// use dps_client::pkcs11::Pkcs11Uri;
+    /// let uri: Pkcs11Uri = "pkcs11:token=factory;object=pump-17?pin-value=1234".parse()?;
+    /// assert_eq!(uri.without_pin().to_string(), "pkcs11:token=factory;object=pump-17");
+    /// # Ok::<(), dps_client::Error>(())
+    /// ```
+    #[must_use]
+    pub fn without_pin(&self) -> Self {
+        let others = self.0.iter().filter(|attribute| attribute.name != PIN_VALUE);
+        Self(others.cloned().collect())
+    }
+
     /// An attribute's bytes.
     pub(crate) fn bytes(&self, name: &str) -> Option<&[u8]> {
         let attribute = self.0.iter().find(|attribute| attribute.name == name)?;

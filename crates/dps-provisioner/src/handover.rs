@@ -33,7 +33,8 @@ pub struct HandOver<'a> {
 pub enum HubCredential {
     /// A key that signs SAS tokens.
     SymmetricKey(SymmetricKey),
-    /// A certificate with its chain, and its key: the name of a file, or the URI of a key in a token.
+    /// A certificate with its chain, and its key: the name of a file, or the URI of a key in a token. Names of files are
+    /// handed over as absolute ones.
     Certificate {
         /// The file with the certificate and its chain.
         chain: PathBuf,
@@ -62,19 +63,20 @@ pub enum Format {
     Template(Template),
 }
 
-/// A fact: its placeholder in templates, and its name in an environment, unless it is a secret.
+/// A fact: its placeholder in templates, and its name in an environment, unless it is a secret. None of these names sets
+/// a flag of the command `dps` to something else: a program that has them may call it.
 pub(crate) type Fact = (&'static str, Option<&'static str>);
 
 pub(crate) const FACTS: &[Fact] = &[
     ("assignedHub", Some("DPS_ASSIGNED_HUB")),
     ("deviceId", Some("DPS_DEVICE_ID")),
-    ("registrationId", Some("DPS_REGISTRATION_ID")),
+    ("registrationId", Some("DPS_ASSIGNED_REGISTRATION_ID")),
     ("operationId", Some("DPS_OPERATION_ID")),
     ("substatus", Some("DPS_SUBSTATUS")),
     ("payload", Some("DPS_RESULT_PAYLOAD")),
-    ("transport", Some("DPS_TRANSPORT")),
-    ("cert", Some("DPS_CERT")),
-    ("key", Some("DPS_KEY")),
+    ("transport", Some("DPS_ASSIGNED_TRANSPORT")),
+    ("cert", Some("DPS_ASSIGNED_CERT")),
+    ("key", Some("DPS_ASSIGNED_KEY")),
     (SYMMETRIC_KEY, None),
     (CONNECTION_STRING, None),
 ];
@@ -110,8 +112,8 @@ impl HandOver<'_> {
             // A line break in JSON is never inside of a text.
             "payload" => result.payload.as_deref()?.get().replace(['\n', '\r'], " "),
             "transport" => self.transport?.to_string(),
-            "cert" => certificate?.0.display().to_string(),
-            "key" => certificate?.1.clone(),
+            "cert" => absolute(certificate?.0).display().to_string(),
+            "key" => key_name(certificate?.1),
             SYMMETRIC_KEY => match self.credential {
                 HubCredential::SymmetricKey(key) => return Some(key.expose_base64()),
                 _ => return None,
@@ -260,11 +262,23 @@ fn toml(value: &str) -> Zeroizing<String> {
     text
 }
 
-/// The URI of a file, whose name is made absolute if it can be.
+/// The name of a file, made absolute if it can be: who reads it may run in another folder.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The URI of a key that is in no file, as it is, or else the name of its file.
+fn key_name(key: &str) -> String {
+    match key.starts_with("pkcs11:") || key.starts_with("tpm:") {
+        true => key.to_owned(),
+        false => absolute(Path::new(key)).display().to_string(),
+    }
+}
+
+/// The URI of a file.
 fn file_uri(path: &Path) -> String {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut uri = String::from("file://");
-    for byte in path.to_string_lossy().bytes() {
+    for byte in absolute(path).to_string_lossy().bytes() {
         match byte {
             b'/' | b'-' | b'.' | b'_' | b'~' => uri.push(char::from(byte)),
             byte if byte.is_ascii_alphanumeric() => uri.push(char::from(byte)),

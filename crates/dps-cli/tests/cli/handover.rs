@@ -71,7 +71,7 @@ fn a_device_is_handed_over_from_every_transport() {
         let ended = run(&mut emulator.register_dev_over(transport, &["--output", "env", &env]));
         assert_eq!(ended.code, 0, "{ended:?}");
         let env = read(&env);
-        assert!(env.contains(&format!("DPS_TRANSPORT='{transport}'\n")), "{env}");
+        assert!(env.contains(&format!("DPS_ASSIGNED_TRANSPORT='{transport}'\n")), "{env}");
     }
 }
 
@@ -188,6 +188,29 @@ fn a_command_runs_with_the_facts_and_without_a_key() {
     assert!(ended.stdout.starts_with("assigned: ") && ended.code == 11, "{ended:?}");
     let says = "error: the device is assigned, but not handed over: \"exit 3\" did not do its work: it ended with exit status: 3";
     assert!(ended.stderr.contains(says), "{ended:?}");
+}
+
+#[test]
+fn a_command_that_runs_dps_itself_finds_its_own_settings() {
+    let emulator = Emulator::behaving("certificate-policy = \"issue\"\n");
+    let folder = Folder::new();
+    let status = format!("{} status --json", env!("CARGO_BIN_EXE_dps"));
+    let variables = folder.path("variables");
+    let hook = format!("env > '{variables}'; {status}");
+    let mut command = emulator.register_dev(&["--request-certificate", "cert", "--exec", &hook]);
+    command.env("DPS_ENDPOINT", emulator.endpoint());
+    command.env("DPS_ID_SCOPE", text(&emulator.ready, "idScope")).env("DPS_REGISTRATION_ID", "dev");
+    command.env("DPS_CA_FILE", text(&emulator.ready, "caFile")).env_remove("DPS_SYMMETRIC_KEY");
+    command.env("DPS_SYMMETRIC_KEY_FILE", folder.file("dev.key", KEY));
+    let ended = run(command.current_dir(folder.path("")));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    // Whoever reads the names of the files may run elsewhere.
+    let chain = format!("DPS_ASSIGNED_CERT={}", folder.path("cert/chain.pem"));
+    assert!(read(&variables).contains(&chain), "{}", read(&variables));
+    command.env("DPS_CERT", folder.path("cert/chain.pem"));
+    let ended = run(command.env("DPS_KEY", folder.path("cert/key.pem")));
+    let says = "there are DPS_SYMMETRIC_KEY_FILE and DPS_CERT with DPS_KEY";
+    assert!(ended.code == 2 && ended.stdout.contains(says), "{ended:?}");
 }
 
 #[test]

@@ -161,3 +161,17 @@ fn what_is_wrong_with_a_token_or_its_uri_is_said_without_the_pin() {
         "{error}"
     );
 }
+
+#[test]
+fn a_uri_with_a_pin_is_handed_over_without_it() {
+    let Some(bench) = Bench::new() else { return };
+    let (toml, env) = (bench.files.path("config.toml"), bench.files.path("dps.env"));
+    let outputs = ["--output", "iotedge-toml", &toml, "--output", "env", &env];
+    let ended = run(bench.register("http", &bench.hsm.uri("dev")).args(outputs));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let uri = bench.hsm.uri("dev").replace(&format!("pin-value={}&", SoftHsm::PIN), "");
+    for file in [toml, env] {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(&uri) && !text.contains("pin-value"), "{file}: {text}");
+    }
+}

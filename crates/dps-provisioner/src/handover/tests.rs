@@ -107,13 +107,32 @@ fn a_shell_reads_every_value_of_an_environment_file_to_the_letter() {
     ] {
         let result = RegistrationResult::new(value, "pump-17");
         let text = rendered_of(&Format::Env, &certificate("/k"), &result).unwrap();
-        let script = format!("{text}printf %s \"$DPS_ASSIGNED_HUB|$DPS_DEVICE_ID|$DPS_CERT\"");
+        let script =
+            format!("{text}printf %s \"$DPS_ASSIGNED_HUB|$DPS_DEVICE_ID|$DPS_ASSIGNED_CERT\"");
         let said = Command::new("sh").args(["-eu", "-c", &script]).output().unwrap().stdout;
         let said = String::from_utf8(said).unwrap();
         assert_eq!(said, format!("{value}|pump-17|/etc/dps/my chain.pem"), "{text}");
     }
     let text = rendered(&Format::Env, &key()).unwrap();
     assert!(!text.contains(KEY) && text.starts_with("DPS_ASSIGNED_HUB='hub.example'\n"), "{text}");
+}
+
+#[test]
+fn names_of_files_are_absolute_and_uris_of_keys_stay_as_they_are() {
+    let here = std::env::current_dir().unwrap();
+    let here = here.display();
+    for (key, named) in [
+        ("key.pem", format!("{here}/key.pem")),
+        ("/etc/dps/key.pem", "/etc/dps/key.pem".to_owned()),
+        ("pkcs11:token=t;object=k", "pkcs11:token=t;object=k".to_owned()),
+        ("tpm:0x81000002", "tpm:0x81000002".to_owned()),
+    ] {
+        let credential =
+            HubCredential::Certificate { chain: "a/chain.pem".into(), key: key.into() };
+        let template = Format::Template("{{cert}} {{key}}".parse().unwrap());
+        let filled = rendered(&template, &credential).unwrap();
+        assert_eq!(filled, format!("{here}/a/chain.pem {named}"));
+    }
 }
 
 #[test]

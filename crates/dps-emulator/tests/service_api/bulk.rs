@@ -65,10 +65,17 @@ async fn a_request_that_is_wrong_as_a_whole_does_nothing() {
         (json!({ "mode": "create" }), "enrollments: it is missing"),
         (json!({ "mode": "create", "enrollments": [] }), "enrollments: give 1 to 10"),
         (json!({ "mode": "create", "enrollments": eleven }), "enrollments: give 1 to 10"),
-        (json!({ "mode": "create", "enrollments": [7] }), "enrollments[0] must be a JSON object"),
         (
-            json!({ "mode": "create", "enrollments": [{}] }),
-            "enrollments[0].registrationId: it is missing",
+            json!({ "mode": "create", "enrollments": [individual("a"), 7] }),
+            "enrollments[1] must be a JSON object",
+        ),
+        (
+            json!({ "mode": "create", "enrollments": [individual("a"), {}] }),
+            "enrollments[1].registrationId: it is missing",
+        ),
+        (
+            json!({ "mode": "create", "enrollments": [individual("a"), individual("b c")] }),
+            "enrollments[1].registrationId: ",
         ),
         (
             json!({ "mode": "create", "enrollments": [individual("a")], "x": 1 }),

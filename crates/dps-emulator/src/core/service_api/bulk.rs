@@ -45,10 +45,13 @@ impl Service {
             return Err(fields.wrong(list, &format!("give 1 to {MOST}")));
         }
         fields.end()?;
-        let mut errors = Vec::new();
-        for (item, place) in items.into_iter().zip(0..) {
+        // An item that says of no enrollment what to do is wrong before anything is written.
+        let items = items.into_iter().enumerate().map(|(place, item)| {
             let mut fields = Fields::of_item(list, place, item)?;
-            let name = record::read_id(&mut fields, kind, None)?;
+            Ok((record::read_id(&mut fields, kind, None)?, fields))
+        });
+        let mut errors = Vec::new();
+        for (name, fields) in items.collect::<Result<Vec<_>, ServiceError>>()? {
             if let Err(error) = self.bulk_item(now, kind, &name, mode, fields) {
                 errors.push(json!({
                     (record::id_field(kind)): name,

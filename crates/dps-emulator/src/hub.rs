@@ -93,7 +93,9 @@ impl HubSession {
     /// Lets a device in, or says why not; either is an event.
     pub(crate) fn begin(caller: &Caller, arrival: Arrival<'_>) -> Result<Self, NotAdmitted> {
         let device = caller.admit(arrival)?;
-        let session = caller.begin_session(&format!("{}/devices/{}", device.hub, device.device_id));
+        // Of these two, the device id alone is compared with case.
+        let hub = device.hub.to_ascii_lowercase();
+        let session = caller.begin_session(format!("{hub}/devices/{}", device.device_id));
         Ok(Self { caller: caller.clone(), device, session })
     }
 

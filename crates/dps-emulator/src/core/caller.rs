@@ -174,9 +174,9 @@ impl Caller {
         challenge
     }
 
-    /// Begins the only session of this device; the one that it had is over.
-    pub(crate) fn begin_session(&self, registration_id: &str) -> Session {
-        self.core.sessions.begin(registration_id.to_ascii_lowercase())
+    /// Begins the only session of this name, which tells a device from all others; the one that it had is over.
+    pub(crate) fn begin_session(&self, name: String) -> Session {
+        self.core.sessions.begin(name)
     }
 
     fn record_failure(&self, registration_id: &str, method: Method, error: &ServiceError) {

@@ -283,7 +283,7 @@ async fn a_hub_refuses_as_the_enrollment_says() {
 async fn telemetry_becomes_events() {
     let emulator = assigned(one_device()).await;
     let mut device = at_hub(&emulator).await;
-    let long = "x".repeat(200 * 1024);
+    let long = "x".repeat(256 * 1024);
     let long_json = format!("[\"{}\"]", "x".repeat(20 * 1024));
     let topic = "devices/dev-1/messages/events/";
     for (topic, body, pid) in [
@@ -321,6 +321,8 @@ async fn telemetry_becomes_events() {
         (vec![], 1, long_json.len(), None, Some("***".to_owned())),
     ];
     assert_eq!(telemetry.collect::<Vec<_>>(), expected);
+    device.send([publish(topic, &format!("{long}x"), Some(11))]).await;
+    assert!(device.is_closed().await, "it is too large");
 }
 
 #[tokio::test]
@@ -396,6 +398,31 @@ async fn a_second_session_of_a_device_ends_the_first_and_leaves_its_registration
     assert_eq!(second.bytes(2).await, b"\xd0\x00");
     registering.send([register("1")]).await;
     assert_eq!(registering.answer().await.unwrap().json()["status"], "assigned");
+}
+
+#[tokio::test]
+async fn devices_whose_ids_differ_in_case_only_are_two_and_the_case_of_a_hub_makes_no_other() {
+    let other = Enrollment::individual("dev-2".parse().unwrap(), Attestation::symmetric_key(key()));
+    let builder = Emulator::builder().enrollment(one_device().device_id("Pump"));
+    let emulator = builder.enrollment(other.device_id("pump")).start().await.unwrap();
+    assign(&emulator, connect(&emulator)).await;
+    let second = token(emulator.id_scope().as_str(), "dev-2", &key());
+    assign(&emulator, connect_as(&emulator, "dev-2", Some(second))).await;
+    let at = async |hub: &str, device_id: &str| {
+        let mut device = reach(&emulator).await;
+        let token = Some(hub_token(hub, device_id, &key()));
+        device.send([connect_to(hub, device_id, token).into()]).await;
+        assert_eq!(device.bytes(4).await, b"\x20\x02\x00\x00");
+        device
+    };
+    let mut upper = at(HUB, "Pump").await;
+    let mut lower = at(HUB, "pump").await;
+    for device in [&mut upper, &mut lower] {
+        device.send([Packet::Pingreq]).await;
+        assert_eq!(device.bytes(2).await, b"\xd0\x00");
+    }
+    at(&HUB.to_ascii_uppercase(), "pump").await;
+    assert!(lower.is_closed().await);
 }
 
 #[tokio::test]

@@ -240,7 +240,12 @@ async fn the_topics_of_updates_are_answered_by_the_api_version_that_has_them() {
             assert_eq!(answer.topic, format!("$dps/registrations/res/{status}/?$rid=5"));
             match expected {
                 Some(expected) => assert_eq!(answer.json(), expected, "{version} {name}"),
-                None => assert_eq!(answer.json()["errorCode"], 404_000),
+                None => {
+                    let body = answer.json();
+                    assert_eq!(body["errorCode"], 404_000);
+                    let message = body["message"].as_str().unwrap();
+                    assert!(message.contains("updates in 2026-11-01"), "{message}");
+                }
             }
         }
     }

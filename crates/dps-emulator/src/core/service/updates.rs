@@ -27,7 +27,7 @@ impl Service {
             Err(error) => return self.refuse(now, &error),
         };
         let Some(updates) = &api_version.updates else {
-            let error = ServiceError::no_such_path(api_version.name);
+            let error = ServiceError::no_such_path(&format!("updates in {}", api_version.name));
             return self.refuse(now, &error);
         };
         let update = self.enrollment(&who.enrollment).and_then(|it| it.update.clone());

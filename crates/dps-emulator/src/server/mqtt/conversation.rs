@@ -224,7 +224,8 @@ impl Conversation {
         }
         self.keep_alive = Duration::from_secs(connect.keep_alive.into());
         if device.checked.is_ok() {
-            self.session = Some(self.peer.caller.begin_session(user_name.registration_id));
+            let name = user_name.registration_id.to_ascii_lowercase();
+            self.session = Some(self.peer.caller.begin_session(name));
         }
         self.device = Some(device);
         codec::put_connack(&mut self.out, connack::ACCEPTED);
@@ -277,6 +278,9 @@ impl Conversation {
             QosPid::Level2(_) => return self.violation("QoS 2 is not served"),
         };
         if let Some(hub) = &mut self.hub {
+            if publish.payload.len() > hub::MAX_MESSAGE {
+                return self.violation("a hub takes messages of at most 256 KiB");
+            }
             let answers = hub.take(publish);
             return self.put_hub_answers(acknowledgement, answers, &publish.topic_name);
         }

@@ -14,8 +14,11 @@ use crate::{
     hub::{Arrival, HubSession},
 };
 
-/// The largest packet that is read, in bytes: the largest message that a hub takes, and its topic.
-pub(super) const MAX_PACKET: usize = (256 + 64) * 1024;
+/// The largest message that a hub takes, in bytes.
+/// See <https://learn.microsoft.com/azure/iot-hub/iot-hub-devguide-quotas-throttling#other-limits>.
+pub(super) const MAX_MESSAGE: usize = 256 * 1024;
+/// The largest packet that is read, in bytes: the largest message and its topic.
+pub(super) const MAX_PACKET: usize = MAX_MESSAGE + 64 * 1024;
 
 /// What devices may subscribe to. Nothing ever comes by those that have no answers.
 const FILTERS: [&str; 4] = [

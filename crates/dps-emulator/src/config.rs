@@ -388,7 +388,7 @@ impl Config {
         Ok(self)
     }
 
-    /// Makes an authority as [`Config::authority`] takes it: its certificate, which is valid for a year, and its key, both
+    /// Makes an authority as [`Config::authority`] takes it: its certificate, which is valid for ten years, and its key, both
     /// as PEM.
     ///
     /// # Errors

@@ -460,7 +460,8 @@ pub enum ReturnedPayload {
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Allocation {
-    /// Each new device gets the next hub, around and around, and the same one when it registers again.
+    /// Each new device gets the next hub, around and around, and the same one when it registers again: the devices of a
+    /// group in their turn, those of all individual enrollments in theirs.
     #[default]
     Evenly,
     /// Every device gets the first hub.

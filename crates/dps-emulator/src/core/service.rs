@@ -96,7 +96,7 @@ pub(crate) struct Service {
     pub(super) instance: Instance,
     pub(super) enrollments: Enrollments,
     devices: Devices,
-    /// How many devices of each enrollment have got a hub.
+    /// How many devices have been dealt one of several hubs, by [`EnrollmentId::dealt`].
     turns: HashMap<EnrollmentId, usize>,
     tpms: Tpms,
     /// What goes wrong with the calls of the service API, and which fault is next.

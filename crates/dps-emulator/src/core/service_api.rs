@@ -7,7 +7,9 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::service::{EnrollmentId, Kind, Reply, Service, ServiceError, Stored, takes_the_place};
+use super::service::{
+    ApiVersion, EnrollmentId, Kind, Reply, Service, ServiceError, Stored, takes_the_place,
+};
 use crate::enrollment::Enrollment;
 
 mod bulk;
@@ -21,18 +23,8 @@ use fields::Fields;
 pub use policy::{ServicePolicy, ServiceRight};
 use record::Keys;
 
-/// The api-versions that are served.
-const API_VERSIONS: [&str; 9] = [
-    "2017-11-15",
-    "2018-04-01",
-    "2018-09-01-preview",
-    "2019-03-31",
-    "2021-06-01",
-    "2021-10-01",
-    "2021-11-01-preview",
-    "2025-07-01-preview",
-    "2026-11-01",
-];
+/// The api-versions that are served beside those of the device API.
+const OTHER_API_VERSIONS: [&str; 2] = ["2018-04-01", "2019-02-15-preview"];
 
 /// A request of the service API, as a server has read it.
 pub(crate) struct ApiRequest<'a> {
@@ -263,13 +255,16 @@ fn bare(etag: &str) -> &str {
 }
 
 fn check_api_version(version: Option<&str>) -> Result<(), ServiceError> {
+    let mut served: Vec<_> = ApiVersion::names().chain(OTHER_API_VERSIONS).collect();
     match version {
         None | Some("") => Err(ServiceError::bad_request("The api-version is missing")),
-        Some(version) if API_VERSIONS.contains(&version) => Ok(()),
-        Some(version) => Err(ServiceError::bad_request(&format!(
-            "The api-version {version:?} is not served; there are {}",
-            API_VERSIONS.join(", ")
-        ))),
+        Some(version) if served.contains(&version) => Ok(()),
+        Some(version) => {
+            served.sort_unstable();
+            let served = served.join(", ");
+            let reason = format!("The api-version {version:?} is not served; there are {served}");
+            Err(ServiceError::bad_request(&reason))
+        }
     }
 }
 

@@ -90,6 +90,43 @@ async fn the_allocation_policies_choose_among_the_hubs() {
 }
 
 #[tokio::test]
+async fn a_device_that_spells_its_id_in_another_case_stays_one_device_at_its_hub() {
+    let tool = Tool::start().await;
+    let attestation = json!({ "type": "symmetricKey", "symmetricKey": { "primaryKey": KEY } });
+    let alone = json!({ "registrationId": "Pump", "attestation": attestation });
+    let group = json!({ "enrollmentGroupId": "g", "attestation": attestation });
+    assert_eq!(tool.put("/enrollments/Pump", &alone).await.status, 200);
+    assert_eq!(tool.put("/enrollmentGroups/g", &group).await.status, 200);
+    let group: dps_emulator::GroupKey = KEY.parse().unwrap();
+    for (id, device_id) in
+        [("PUMP", "Pump"), ("pump", "Pump"), ("Valve", "Valve"), ("VALVE", "Valve")]
+    {
+        let derived = group.derive(&id.parse().unwrap()).expose_base64().to_string();
+        let key = if device_id == "Pump" { KEY } else { &derived };
+        let state = tool.register(id, key).await.json()["registrationState"].take();
+        assert_eq!((&state["registrationId"], &state["deviceId"]), (&json!(id), &json!(device_id)));
+    }
+}
+
+#[tokio::test]
+async fn individual_enrollments_are_dealt_their_hubs_in_turn() {
+    let tool = Tool::start().await;
+    let mut hubs = Vec::new();
+    for (id, own) in [("d1", &["a", "b", "c"][..]), ("d2", &["a"]), ("d3", &["a", "b", "c"])] {
+        let record = json!({
+            "registrationId": id, "iotHubs": own, "allocationPolicy": "hashed",
+            "attestation": { "type": "symmetricKey", "symmetricKey": { "primaryKey": KEY } },
+        });
+        assert_eq!(tool.put(&format!("/enrollments/{id}"), &record).await.status, 200);
+    }
+    for id in ["d1", "d2", "d3", "d1"] {
+        let answer = tool.register(id, KEY).await.json();
+        hubs.push(answer["registrationState"]["assignedHub"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(hubs, ["a", "a", "b", "a"]);
+}
+
+#[tokio::test]
 async fn a_record_that_names_a_certificate_policy_has_certificates_issued() {
     let tool = Tool::start().await;
     let mut params = rcgen::CertificateParams::default();

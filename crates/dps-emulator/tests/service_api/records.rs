@@ -324,6 +324,18 @@ async fn api_versions_are_checked() {
         tool.api_version = version;
         refused(&tool.get("/enrollments/a").await, 400_000, says);
     }
+    for version in [
+        "2017-11-15",
+        "2018-04-01",
+        "2018-11-01",
+        "2019-01-15",
+        "2019-02-15-preview",
+        "2021-06-01",
+        "2026-11-02-preview",
+    ] {
+        tool.api_version = version;
+        refused(&tool.get("/enrollments/a").await, 404_201, "not found");
+    }
 }
 
 #[tokio::test]

@@ -19,8 +19,8 @@ pub(crate) struct Assignment {
 }
 
 impl Device {
-    /// Runs the allocation as the enrollment's policy wants it, and keeps what comes of it. `turn` counts the devices of
-    /// the enrollment that came before; `nearest` has hubs by their latency, `chosen` what a webhook said.
+    /// Runs the allocation as the enrollment's policy wants it, and keeps what comes of it. `turn` counts the devices
+    /// that were dealt a hub before; `nearest` has hubs by their latency, `chosen` what a webhook said.
     pub(super) fn allocate(
         &mut self,
         enrollment: &Enrollment,

@@ -125,6 +125,11 @@ const API_VERSIONS: [ApiVersion; 12] = [
 ];
 
 impl ApiVersion {
+    /// The names of all that are served.
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        API_VERSIONS.iter().map(|version| version.name)
+    }
+
     /// The api-version, if it was given and is served.
     pub(crate) fn find(name: Option<&str>) -> Result<&'static Self, ServiceError> {
         let name = name.filter(|name| !name.is_empty());

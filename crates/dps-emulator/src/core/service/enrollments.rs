@@ -61,6 +61,14 @@ impl EnrollmentId {
         let kind = if enrollment.is_group() { Kind::Group } else { Kind::Individual };
         Self::new(kind, enrollment.name())
     }
+
+    /// Whose devices are dealt hubs in turn: those of a group, or those of all individual enrollments together.
+    pub(super) fn dealt(&self) -> Self {
+        match self.kind {
+            Kind::Individual => Self::default(),
+            Kind::Group => self.clone(),
+        }
+    }
 }
 
 impl Enrollments {

@@ -146,7 +146,7 @@ impl Service {
             RecordKind::Device => {
                 let device: Device = serde_json::from_str(text).map_err(damaged)?;
                 if let Some(turn) = device.turn {
-                    let next = self.turns.entry(device.enrollment.clone()).or_default();
+                    let next = self.turns.entry(device.enrollment.dealt()).or_default();
                     *next = (*next).max(turn + 1);
                 }
                 let id = device.registration_id.clone();

@@ -31,7 +31,7 @@ pub(super) struct Device {
     #[serde(default, skip_serializing_if = "Operation::is_begun_anew")]
     pub(super) operation: Option<Operation>,
     pub(super) assignment: Option<Assignment>,
-    /// Which of its enrollment's devices it is, in the order in which they got a hub.
+    /// Which of the devices it is that are dealt several hubs in turn.
     pub(super) turn: Option<usize>,
     pub(super) allocations: usize,
     pub(super) register: Cursor,
@@ -278,7 +278,8 @@ impl Service {
         let mut returned = None;
         set("registrationId", json!(who.registration_id.as_str()));
         let tpm_key = self.tpms.assigned(who.registration_id.as_str()).ok();
-        let turn = self.turn(who);
+        let dealt = enrollment.allocation == Allocation::Evenly && enrollment.hubs.len() > 1;
+        let turn = if dealt { self.turn(who) } else { 0 };
         let nearest = self.instance.nearest_hubs.clone();
         let mut issued = None;
         let device = self.device(who);
@@ -289,10 +290,12 @@ impl Service {
                 set("createdDateTimeUtc", json!(clock::rfc3339(assignment.created)));
                 set("lastUpdatedDateTimeUtc", json!(clock::rfc3339(assignment.updated)));
                 set("assignedHub", json!(assignment.hub));
-                let own_id = who.registration_id.as_str();
-                let device_id = enrollment.device_id.as_deref().unwrap_or(own_id);
+                // However it is spelled this time, it stays one device at its hub.
+                let first =
+                    if enrollment.is_group() { &device.registration_id } else { &enrollment.name };
+                let device_id = enrollment.device_id.as_ref().unwrap_or(first).clone();
                 set("deviceId", json!(device_id));
-                device.device_id = Some(device_id.to_owned());
+                device.device_id = Some(device_id);
                 if api_version.substatus {
                     let own = enrollment.substatus.as_ref().unwrap_or(&assignment.substatus);
                     set("substatus", json!(own));
@@ -414,7 +417,7 @@ impl Service {
         if let Some(turn) = self.device(who).turn {
             return turn;
         }
-        let next = self.turns.entry(who.enrollment.clone()).or_default();
+        let next = self.turns.entry(who.enrollment.dealt()).or_default();
         let turn = *next;
         *next += 1;
         self.device(who).turn = Some(turn);

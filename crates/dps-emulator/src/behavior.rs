@@ -29,6 +29,7 @@ pub use mqtt::MqttFault;
 ///
 /// Faults are taken from the script in order, one for each request that passed the check of its credential.
 /// Each device has its own place in the script, which a new registration does not reset.
+#[must_use]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Behavior {
     /// What is not set follows the pace of the emulator.
@@ -41,21 +42,18 @@ pub struct Behavior {
 
 impl Behavior {
     /// A service in good health.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Sets how many polls it takes: 0 ends the registration with its first answer, N with the Nth poll. [`u32::MAX`]
     /// never ends it. Without it, the [`Pace`] of the emulator counts.
-    #[must_use]
     pub fn polls(mut self, polls: u32) -> Self {
         self.polls = Some(polls);
         self
     }
 
     /// Sets the retry-after of every answer that says `assigning`. Without it, the [`Pace`] of the emulator counts.
-    #[must_use]
     pub fn retry_after(mut self, retry_after: RetryAfter) -> Self {
         self.retry_after = Some(retry_after);
         self
@@ -76,21 +74,18 @@ impl Behavior {
     }
 
     /// Sets how the registration ends; the device is assigned by default.
-    #[must_use]
     pub fn outcome(mut self, outcome: Outcome) -> Self {
         self.outcome = outcome;
         self
     }
 
     /// Adds to what goes wrong with registrations.
-    #[must_use]
     pub fn on_register(mut self, fault: Fault) -> Self {
         self.register.push(fault);
         self
     }
 
     /// Adds to what goes wrong with status queries.
-    #[must_use]
     pub fn on_query(mut self, fault: Fault) -> Self {
         self.query.push(fault);
         self
@@ -110,6 +105,7 @@ pub enum Pace {
 }
 
 /// How a registration ends.
+#[must_use]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 #[non_exhaustive]
@@ -134,19 +130,18 @@ pub enum Outcome {
 
 impl Outcome {
     /// Status `failed`, with the service's code and message.
-    #[must_use]
     pub fn failed(error_code: u32, message: impl Into<String>) -> Self {
         Self::Failed { error_code, message: message.into() }
     }
 
     /// Any other status word.
-    #[must_use]
     pub fn status(word: impl Into<String>) -> Self {
         Self::Status(word.into())
     }
 }
 
 /// What an answer says of when to come back.
+#[must_use]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -181,7 +176,6 @@ fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Err
 
 impl RetryAfter {
     /// One value exactly as given.
-    #[must_use]
     pub fn raw(value: impl Into<String>) -> Self {
         Self::Raw(vec![value.into()])
     }

@@ -39,7 +39,8 @@ pub use limits::Limits;
 ///
 /// Without any setting it has no enrollments, serves each transport on a free port of the loopback addresses, and no
 /// admin port.
-#[derive(Debug)]
+#[must_use]
+#[derive(Debug, Default)]
 pub struct Config {
     pub(crate) id_scope: Option<IdScope>,
     pub(crate) enrollments: Vec<Enrollment>,
@@ -63,7 +64,8 @@ pub struct Config {
     pub(crate) nearest_hubs: Vec<String>,
     pub(crate) verified_cas: BTreeMap<String, CaCertificates>,
     pub(crate) pace: Pace,
-    pub(crate) linked_hubs: Vec<String>,
+    /// [`Enrollment::DEFAULT_HUB`] where there are none.
+    pub(crate) linked_hubs: Option<Vec<String>>,
     pub(crate) service_policies: Vec<ServicePolicy>,
     pub(crate) service_faults: Vec<Fault>,
     #[cfg(feature = "state")]
@@ -80,37 +82,8 @@ impl Config {
     pub const DEFAULT_ID_SCOPE: &str = "0ne00E4A9D1";
 
     /// A configuration without enrollments. The same as [`Emulator::builder`](crate::Emulator::builder).
-    #[must_use]
     pub fn new() -> Self {
-        Self {
-            id_scope: None,
-            enrollments: Vec::new(),
-            bind: Vec::new(),
-            https_port: 0,
-            mqtt_port: 0,
-            amqp_port: 0,
-            admin_port: None,
-            admin_listen: Vec::new(),
-            admin_token: None,
-            server_names: Vec::new(),
-            server_certificate: ServerCertificate::Valid,
-            ca: None,
-            connection_faults: Vec::new(),
-            events: None,
-            limits: Limits::default(),
-            group_key: None,
-            clock_ahead: 0.0,
-            seed: None,
-            nearest_hubs: Vec::new(),
-            verified_cas: BTreeMap::new(),
-            pace: Pace::default(),
-            linked_hubs: vec![Enrollment::DEFAULT_HUB.to_owned()],
-            service_policies: Vec::new(),
-            service_faults: Vec::new(),
-            #[cfg(feature = "state")]
-            state: None,
-            files: Vec::new(),
-        }
+        Self::default()
     }
 
     /// Reads a configuration from TOML text. Its keys are listed in the [crate's documentation](crate#the-configuration-file).
@@ -159,7 +132,6 @@ impl Config {
     /// Makes what is fresh at each start the same each time: ids of operations and answers, etags, and keys, that of
     /// [`Config::with_any_device`] among them, which is called after it. The authorities, the server certificate and the
     /// admin port's token stay fresh. **Whoever knows the seed knows the keys.**
-    #[must_use]
     pub fn seed(mut self, seed: impl AsRef<[u8]>) -> Self {
         let mut digest = Zeroizing::new([0; 32]);
         digest.copy_from_slice(ring::digest::digest(&SHA256, seed.as_ref()).as_ref());
@@ -212,7 +184,6 @@ impl Config {
 
     /// Takes the documented ports where none is set: 8443 for HTTPS, 8883 for MQTT, 5671 for AMQP, and 8080 for the admin
     /// port; and, without another seed, the seed `fixed`.
-    #[must_use]
     pub fn fixed(mut self) -> Self {
         let ports = [
             (&mut self.https_port, 8443),
@@ -240,14 +211,12 @@ impl Config {
     }
 
     /// Sets the ID scope; without it, [`Config::DEFAULT_ID_SCOPE`].
-    #[must_use]
     pub fn id_scope(mut self, id_scope: IdScope) -> Self {
         self.id_scope = Some(id_scope);
         self
     }
 
     /// Adds an enrollment.
-    #[must_use]
     pub fn enrollment(mut self, enrollment: Enrollment) -> Self {
         self.enrollments.push(enrollment);
         self
@@ -255,7 +224,6 @@ impl Config {
 
     /// Sets the order in which hubs are near, the nearest first, for enrollments with
     /// [`Allocation::GeoLatency`](crate::Allocation::GeoLatency).
-    #[must_use]
     pub fn nearest_hubs<H: Into<String>>(mut self, hubs: impl IntoIterator<Item = H>) -> Self {
         self.nearest_hubs = hubs.into_iter().map(Into::into).collect();
         self
@@ -263,7 +231,6 @@ impl Config {
 
     /// Adds CA certificates that groups may refer to by this name, as by those that were uploaded to the service and
     /// verified. Another one of the same name is replaced.
-    #[must_use]
     pub fn verified_ca(mut self, name: impl Into<String>, ca: CaCertificates) -> Self {
         self.verified_cas.insert(name.into(), ca);
         self
@@ -271,16 +238,14 @@ impl Config {
 
     /// Sets the hubs that the service is linked to: those of an enrollment that is made by the service API without any.
     /// [`Enrollment::DEFAULT_HUB`] by default.
-    #[must_use]
     pub fn linked_hubs<H: Into<String>>(mut self, hubs: impl IntoIterator<Item = H>) -> Self {
-        self.linked_hubs = hubs.into_iter().map(Into::into).collect();
+        self.linked_hubs = Some(hubs.into_iter().map(Into::into).collect());
         self
     }
 
     /// Adds a policy by whose key the service API can be used; another one of the same name is replaced. Without one
     /// that is named [`ServicePolicy::OWNER`], there is one with a fresh key, which
     /// [`Emulator::service_connection_string`](crate::Emulator::service_connection_string) tells.
-    #[must_use]
     pub fn service_policy(mut self, policy: ServicePolicy) -> Self {
         self.service_policies.retain(|other| other.name != policy.name);
         self.service_policies.push(policy);
@@ -288,7 +253,6 @@ impl Config {
     }
 
     /// Sets what goes wrong with the calls of the service API, one fault for each call with a right token.
-    #[must_use]
     pub fn service_faults(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
         self.service_faults = faults.into_iter().collect();
         self
@@ -296,33 +260,24 @@ impl Config {
 
     /// Sets the addresses to listen on; without it, `127.0.0.1` and, where there is one, `::1`. The admin port
     /// stays on loopback whatever is set here; [`Config::admin_listen`] sets its own. An address that comes twice counts once.
-    #[must_use]
     pub fn bind(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        self.bind.clear();
-        for address in addresses {
-            if !self.bind.contains(&address) {
-                self.bind.push(address);
-            }
-        }
+        self.bind = once_each(addresses);
         self
     }
 
     /// Sets the port for HTTPS; 0, the default, is any free one.
-    #[must_use]
     pub fn https_port(mut self, port: u16) -> Self {
         self.https_port = port;
         self
     }
 
     /// Sets the port for MQTT over TLS; 0, the default, is any free one. MQTT over WebSocket is on the HTTPS port.
-    #[must_use]
     pub fn mqtt_port(mut self, port: u16) -> Self {
         self.mqtt_port = port;
         self
     }
 
     /// Sets the port for AMQP over TLS; 0, the default, is any free one. AMQP over WebSocket is on the HTTPS port.
-    #[must_use]
     pub fn amqp_port(mut self, port: u16) -> Self {
         self.amqp_port = port;
         self
@@ -330,14 +285,12 @@ impl Config {
 
     /// Serves what `openapi.json` of this crate says, like `/health`, `/events` and `/clock`, over plain HTTP on this
     /// port; 0 is any free one.
-    #[must_use]
     pub fn admin_port(mut self, port: u16) -> Self {
         self.admin_port = Some(port);
         self
     }
 
     /// As [`Config::admin_port`], unless one was set before.
-    #[must_use]
     pub fn admin_port_or(mut self, port: u16) -> Self {
         self.admin_port.get_or_insert(port);
         self
@@ -345,34 +298,25 @@ impl Config {
 
     /// Sets the addresses of the admin port, on any free port unless [`Config::admin_port`] sets one. Beyond loopback, or
     /// with [`Config::admin_token`], each request but those for the health must show the token.
-    #[must_use]
     pub fn admin_listen(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        self.admin_listen.clear();
-        for address in addresses {
-            if !self.admin_listen.contains(&address) {
-                self.admin_listen.push(address);
-            }
-        }
+        self.admin_listen = once_each(addresses);
         self
     }
 
     /// Sets the token of the admin port: 1 to 512 visible ASCII characters. Without it, a fresh one is made when the
     /// port listens beyond loopback; [`Emulator::admin_token`](crate::Emulator::admin_token) tells it.
-    #[must_use]
     pub fn admin_token(mut self, token: impl Into<String>) -> Self {
         self.admin_token = Some(Secret(Zeroizing::new(token.into())));
         self
     }
 
     /// Adds names or addresses to the server certificate, beside `localhost`, `127.0.0.1` and `::1`.
-    #[must_use]
     pub fn server_names<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.server_names.extend(names.into_iter().map(Into::into));
         self
     }
 
     /// Sets what is wrong with the server certificate; nothing, by default.
-    #[must_use]
     pub fn server_certificate(mut self, certificate: ServerCertificate) -> Self {
         self.server_certificate = certificate;
         self
@@ -412,20 +356,17 @@ impl Config {
     }
 
     /// The enrollments that it has so far.
-    #[must_use]
     pub fn enrollments(&self) -> &[Enrollment] {
         &self.enrollments
     }
 
     /// Sets what goes wrong with the first connections, one fault for each.
-    #[must_use]
     pub fn connection_faults(mut self, faults: impl IntoIterator<Item = ConnectionFault>) -> Self {
         self.connection_faults = faults.into_iter().collect();
         self
     }
 
     /// Writes every event to this sink as a line of JSON, from a thread of its own.
-    #[must_use]
     pub fn events_to(mut self, sink: impl Write + Send + 'static) -> Self {
         self.events = Some(Sink(Box::new(sink)));
         self
@@ -433,28 +374,24 @@ impl Config {
 
     /// Sets how far the service's clock is ahead, 100 years at most: a device whose clock is behind signs tokens that have expired,
     /// and shows certificates that have, too.
-    #[must_use]
     pub fn clock_ahead(mut self, ahead: Duration) -> Self {
         self.clock_ahead = ahead.as_secs_f64();
         self
     }
 
     /// Sets how far the service's clock is behind, 100 years at most and not before 1970.
-    #[must_use]
     pub fn clock_behind(mut self, behind: Duration) -> Self {
         self.clock_ahead = -behind.as_secs_f64();
         self
     }
 
     /// Sets how long the service takes to assign a device whose enrollment does not say it; [`Pace::Fast`] by default.
-    #[must_use]
     pub fn pace(mut self, pace: Pace) -> Self {
         self.pace = pace;
         self
     }
 
     /// Sets the bounds that keep a hostile peer from using the emulator up.
-    #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
@@ -474,7 +411,10 @@ impl Config {
             nearest_hubs: self.nearest_hubs.clone(),
             verified_cas: self.verified_cas.clone(),
             pace: self.pace,
-            linked_hubs: self.linked_hubs.clone(),
+            linked_hubs: self
+                .linked_hubs
+                .clone()
+                .unwrap_or_else(|| vec![Enrollment::DEFAULT_HUB.to_owned()]),
             policies: self.policies()?,
             api_faults: self.service_faults.clone(),
         })
@@ -537,7 +477,11 @@ impl Config {
             let reason = "it must be 1 to 512 visible ASCII characters, without spaces";
             return Err(ConfigError::new("admin-token", reason));
         }
-        if self.linked_hubs.is_empty() || self.linked_hubs.iter().any(String::is_empty) {
+        if self
+            .linked_hubs
+            .as_ref()
+            .is_some_and(|hubs| hubs.is_empty() || hubs.iter().any(String::is_empty))
+        {
             return Err(ConfigError::new("linked-hubs", "give at least one host name, none empty"));
         }
         if self.service_policies.iter().any(|policy| policy.name.is_empty()) {
@@ -548,10 +492,10 @@ impl Config {
     }
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self::new()
-    }
+/// Each address at its first place.
+fn once_each(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut seen = BTreeSet::new();
+    addresses.into_iter().filter(|address| seen.insert(*address)).collect()
 }
 
 /// What is not shown, and wiped when it is gone.

@@ -6,7 +6,7 @@
 
 use std::{
     ops::{Deref, DerefMut},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
 mod caller;
@@ -16,6 +16,7 @@ mod service;
 mod service_api;
 mod sessions;
 
+use crate::lock::lock;
 pub(crate) use caller::{Caller, DeviceRequest, Proof};
 pub(crate) use clock::Clock;
 use events::{EventKind, EventLog, Recorder};
@@ -96,13 +97,13 @@ impl Core {
     /// Keeps the state in a file from now on.
     #[cfg(feature = "state")]
     pub(crate) fn kept_in(self, file: Option<crate::state::StateFile>) -> Self {
-        self.service.lock().unwrap_or_else(PoisonError::into_inner).file = file;
+        lock(&self.service).file = file;
         self
     }
 
     /// The service; a panic elsewhere does not take it away.
     pub(crate) fn service(&self) -> ServiceGuard<'_> {
-        ServiceGuard(self.service.lock().unwrap_or_else(PoisonError::into_inner))
+        ServiceGuard(lock(&self.service))
     }
 
     pub(crate) fn clock(&self) -> &Clock {

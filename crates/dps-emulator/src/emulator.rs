@@ -73,7 +73,6 @@ impl Emulator {
     const PATIENCE: Duration = Duration::from_secs(1);
 
     /// A configuration to fill and start.
-    #[must_use]
     pub fn builder() -> Config {
         Config::new()
     }

@@ -22,6 +22,7 @@ use crate::{
 /// One device or one group of devices that the service knows.
 ///
 /// See <https://learn.microsoft.com/azure/iot-dps/concepts-service>.
+#[must_use]
 #[derive(Clone, Debug)]
 pub struct Enrollment {
     pub(crate) name: String,
@@ -55,13 +56,11 @@ impl Enrollment {
     pub const DEFAULT_HUB: &str = "hub.localhost";
 
     /// One device. Its registration id is also the enrollment's name.
-    #[must_use]
     pub fn individual(registration_id: RegistrationId, attestation: Attestation) -> Self {
         Self::new(registration_id.to_string(), Members::One(attestation))
     }
 
     /// Any number of devices with one root of trust.
-    #[must_use]
     pub fn group(name: impl Into<String>, attestation: GroupAttestation) -> Self {
         Self::new(name.into(), Members::Group(attestation))
     }
@@ -164,48 +163,41 @@ impl Enrollment {
     }
 
     /// Sets the hub that devices are assigned to.
-    #[must_use]
     pub fn assign_to(self, hub: impl Into<String>) -> Self {
         self.assign_to_each([hub])
     }
 
     /// Sets several hubs, among which the [`Allocation`] chooses.
-    #[must_use]
     pub fn assign_to_each<H: Into<String>>(mut self, hubs: impl IntoIterator<Item = H>) -> Self {
         self.hubs = hubs.into_iter().map(Into::into).collect();
         self
     }
 
     /// Sets how one of several hubs is chosen.
-    #[must_use]
     pub fn allocation(mut self, allocation: Allocation) -> Self {
         self.allocation = allocation;
         self
     }
 
     /// Sets the device id; without it, it is the registration id.
-    #[must_use]
     pub fn device_id(mut self, device_id: impl Into<String>) -> Self {
         self.device_id = Some(device_id.into());
         self
     }
 
     /// Sets the payload that an assigned device gets.
-    #[must_use]
     pub fn payload(mut self, payload: ReturnedPayload) -> Self {
         self.payload = payload;
         self
     }
 
     /// Sets what a device that registers again gets.
-    #[must_use]
     pub fn reprovisioning(mut self, reprovisioning: Reprovisioning) -> Self {
         self.reprovisioning = reprovisioning;
         self
     }
 
     /// Sets the substatus of every assignment, whatever the service would say.
-    #[must_use]
     pub fn substatus(mut self, substatus: impl Into<String>) -> Self {
         self.substatus = Some(substatus.into());
         self
@@ -213,35 +205,30 @@ impl Enrollment {
 
     /// Sets the twin that a device begins with at its hub: an object with `tags`, `properties.desired` or both.
     /// See <https://learn.microsoft.com/rest/api/iot-dps/service/individual-enrollment/create-or-update#initialtwin>.
-    #[must_use]
     pub fn initial_twin(mut self, twin: Json) -> Self {
         self.initial_twin = Some(twin);
         self
     }
 
     /// Sets whether its devices are IoT Edge devices, which is one of their capabilities at the hub.
-    #[must_use]
     pub fn iot_edge(mut self, iot_edge: bool) -> Self {
         self.iot_edge = iot_edge;
         self
     }
 
     /// Sets what the operator notes about the device: an object, `optionalDeviceInformation` in the service API.
-    #[must_use]
     pub fn device_information(mut self, information: Json) -> Self {
         self.device_information = Some(information);
         self
     }
 
     /// Disables the enrollment: a right credential is answered with the status `disabled`.
-    #[must_use]
     pub fn disabled(mut self) -> Self {
         self.enabled = false;
         self
     }
 
     /// Sets what becomes of its devices' requests for certificates. Without it they are refused.
-    #[must_use]
     pub fn certificate_policy(mut self, policy: CertificatePolicy) -> Self {
         self.certificate_policy = policy;
         self
@@ -250,21 +237,18 @@ impl Enrollment {
     /// Sets the update of their software that its devices are offered, an object with `workflowId`, `updateManifest`,
     /// `updateManifestSignature` and `fileUrls`: the `updateMetadata` of the answer, to the letter. Without it there is
     /// none. A device that has reported how it went is not offered it again.
-    #[must_use]
     pub fn update(mut self, update: Json) -> Self {
         self.update = Some(update);
         self
     }
 
     /// Has the hub refuse its devices, whatever is right about their credential.
-    #[must_use]
     pub fn hub_refusal(mut self, refusal: HubRefusal) -> Self {
         self.hub_refusal = Some(refusal);
         self
     }
 
     /// Sets how the service behaves toward its devices.
-    #[must_use]
     pub fn behavior(mut self, behavior: Behavior) -> Self {
         self.behavior = behavior;
         self
@@ -272,6 +256,7 @@ impl Enrollment {
 }
 
 /// How the service knows one device.
+#[must_use]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Attestation {
@@ -300,31 +285,28 @@ pub enum Attestation {
 
 impl Attestation {
     /// By a SAS token signed with this key.
-    #[must_use]
     pub fn symmetric_key(primary: SymmetricKey) -> Self {
         Self::SymmetricKey { primary, secondary: None }
     }
 
     /// By the TPM with this endorsement key.
-    #[must_use]
     pub fn tpm(endorsement_key: TpmStorageKey) -> Self {
         Self::Tpm { endorsement_key, storage_root_key: None }
     }
 
     /// By this TLS client certificate.
-    #[must_use]
     pub fn certificate(primary: DeviceCertificate) -> Self {
         Self::X509 { primary, secondary: None }
     }
 
     /// By the TLS client certificate with this thumbprint.
-    #[must_use]
     pub fn thumbprint(primary: Thumbprint) -> Self {
         Self::certificate(primary.into())
     }
 }
 
 /// How the service knows the devices of a group.
+#[must_use]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum GroupAttestation {
@@ -355,19 +337,16 @@ pub enum GroupAttestation {
 
 impl GroupAttestation {
     /// By a SAS token signed with the key derived from this one.
-    #[must_use]
     pub fn symmetric_key(primary: GroupKey) -> Self {
         Self::SymmetricKey { primary, secondary: None }
     }
 
     /// By a TLS client certificate whose chain leads to one of these.
-    #[must_use]
     pub fn x509(primary: CaCertificates) -> Self {
         Self::X509 { primary, secondary: None }
     }
 
     /// By a TLS client certificate whose chain leads to the CA of this name.
-    #[must_use]
     pub fn ca_reference(name: impl Into<String>) -> Self {
         Self::CaReferences { primary: name.into(), secondary: None }
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// The real service names a policy at the enrollment: `namespaceName`, `certificateAuthorityName` and
 /// `certificatePolicyName`.
+#[must_use]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CertificatePolicy {
@@ -29,7 +30,6 @@ impl CertificatePolicy {
     pub(crate) const DEFAULT_DAYS: u16 = 30;
 
     /// Certificates that are valid for this many days.
-    #[must_use]
     pub const fn issue_for_days(days: u16) -> Self {
         Self::Issue { lifetime: Duration::from_secs(days as u64 * 86_400) }
     }

@@ -14,12 +14,12 @@ use crate::config_error::ConfigError;
 /// The SHA-256 thumbprint of a certificate: what an individual X.509 enrollment knows its device by.
 ///
 /// Read from 64 hex digits in any case, with or without colons.
+#[must_use]
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Thumbprint([u8; 32]);
 
 impl Thumbprint {
     /// The thumbprint of a certificate in DER.
-    #[must_use]
     pub fn of_der(certificate: &[u8]) -> Self {
         let digest = digest::digest(&digest::SHA256, certificate);
         let mut bytes = [0; 32];
@@ -97,7 +97,6 @@ impl DeviceCertificate {
     }
 
     /// What the device's certificate is compared by.
-    #[must_use]
     pub fn thumbprint(&self) -> Thumbprint {
         self.thumbprint
     }

@@ -63,6 +63,7 @@ pub mod fuzzing;
 mod hub;
 mod issuance;
 mod keys;
+mod lock;
 mod server;
 #[cfg(feature = "state")]
 mod state;

@@ -11,7 +11,8 @@ use super::RetryAfter;
 ///
 /// A fault that refuses, or that never answers or closes instead of answering, takes the request's place: the
 /// service did not see it, and it counts as no poll. All others change the answer of a request that was served.
-#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fault {
     pub(crate) times: Times,
     pub(crate) refuse: Option<Refusal>,
@@ -34,6 +35,12 @@ pub(crate) enum Times {
     Count(u32),
 }
 
+impl Default for Times {
+    fn default() -> Self {
+        Self::Count(1)
+    }
+}
+
 /// A refusal of the service, in place of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -44,31 +51,17 @@ pub(crate) struct Refusal {
 
 impl Fault {
     /// Nothing goes wrong: lets a request through, so that a later one meets the next fault.
-    #[must_use]
     pub fn none() -> Self {
-        Self {
-            times: Times::Count(1),
-            refuse: None,
-            status: None,
-            edits: Vec::new(),
-            body: None,
-            content_type: None,
-            retry_after: None,
-            delivery: Delivery::Whole,
-            wrong_id: false,
-            twice: false,
-        }
+        Self::default()
     }
 
     /// Refuses with an HTTP-like status and the service's usual code and message for it.
-    #[must_use]
     pub fn refuse(status: u16) -> Self {
         let (error_code, message) = usual_error(status);
         Self::refuse_with(status, error_code, message)
     }
 
     /// Refuses with the service's code and message; the status is the code divided by 1000.
-    #[must_use]
     pub fn error(error_code: u32, message: impl Into<String>) -> Self {
         Self::refuse_with(u16::try_from(error_code / 1000).unwrap_or(500), error_code, message)
     }
@@ -79,102 +72,87 @@ impl Fault {
     }
 
     /// Answers as usual, but delivers the answer in another manner.
-    #[must_use]
     pub fn deliver(delivery: Delivery) -> Self {
         Self::none().delivery(delivery)
     }
 
     /// Answers as usual, but with another body.
-    #[must_use]
     pub fn with_body(body: Body) -> Self {
         Self::none().body(body)
     }
 
     /// Answers as usual, but without a field, named by its path: `operationId`,
     /// `registrationState.assignedHub`.
-    #[must_use]
     pub fn without(path: impl Into<String>) -> Self {
         Self::none().and_without(path)
     }
 
     /// Answers as usual, but with this value at this path.
-    #[must_use]
     pub fn with(path: impl Into<String>, value: impl Into<Value>) -> Self {
         Self::none().and_with(path, value)
     }
 
     /// Holds for this many requests in a row.
-    #[must_use]
     pub fn times(mut self, times: u32) -> Self {
         self.times = Times::Count(times);
         self
     }
 
     /// Holds for every request from here on.
-    #[must_use]
     pub fn forever(mut self) -> Self {
         self.times = Times::Forever;
         self
     }
 
     /// Replaces the answer's status as HTTP counts it.
-    #[must_use]
     pub fn status(mut self, status: u16) -> Self {
         self.status = Some(status);
         self
     }
 
     /// Removes a field from the answer's body.
-    #[must_use]
     pub fn and_without(mut self, path: impl Into<String>) -> Self {
         self.edits.push((path.into(), None));
         self
     }
 
     /// Sets a field of the answer's body.
-    #[must_use]
     pub fn and_with(mut self, path: impl Into<String>, value: impl Into<Value>) -> Self {
         self.edits.push((path.into(), Some(value.into())));
         self
     }
 
     /// Replaces the answer's body.
-    #[must_use]
     pub fn body(mut self, body: Body) -> Self {
         self.body = Some(body);
         self
     }
 
     /// Replaces the answer's content type.
-    #[must_use]
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
         self.content_type = Some(content_type.into());
         self
     }
 
     /// Replaces the answer's retry-after.
-    #[must_use]
     pub fn retry_after(mut self, retry_after: RetryAfter) -> Self {
         self.retry_after = Some(retry_after);
         self
     }
 
     /// Answers with the id of another request: the correlation id over AMQP, `$rid` over MQTT. HTTP has none.
-    #[must_use]
     pub fn wrong_id(mut self) -> Self {
         self.wrong_id = true;
         self
     }
 
     /// Answers twice, where the transport allows it: over AMQP and MQTT, not over HTTP.
-    #[must_use]
     pub fn twice(mut self) -> Self {
         self.twice = true;
         self
     }
 
     /// Sets how the answer is delivered.
-    #[must_use]
     pub fn delivery(mut self, delivery: Delivery) -> Self {
         self.delivery = delivery;
         self

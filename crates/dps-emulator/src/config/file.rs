@@ -97,6 +97,7 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
         connection_faults: connection_faults.collect::<Result<_, _>>()?,
         clock_ahead: file.clock_ahead,
         nearest_hubs: file.nearest_hubs,
+        linked_hubs: file.linked_hubs,
         service_faults: service_faults
             .collect::<Result<_, _>>()
             .map_err(|error: ConfigError| error.within("service-api"))?,
@@ -106,9 +107,6 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
         ..Config::new()
     };
     let mut config = config.bind(file.bind).admin_listen(file.admin_listen);
-    if let Some(hubs) = file.linked_hubs {
-        config = config.linked_hubs(hubs);
-    }
     for Policy { name, key, rights } in file.service_policy {
         let key = key.parse();
         let key = key.map_err(|error| {

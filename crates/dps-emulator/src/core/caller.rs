@@ -184,7 +184,7 @@ impl Caller {
             registration_id: registration_id.to_owned(),
             method,
             error_code: error.error_code,
-            reason: error.reason.clone(),
+            reason: error.reason.to_string(),
         };
         self.core.record(self.connection, event);
     }

@@ -1,11 +1,12 @@
 //! The service's clock, and times as the service writes and reads them.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::Mutex,
     time::{Duration, SystemTime},
 };
 
 use crate::config_error::ConfigError;
+use crate::lock::lock;
 
 /// What the service's clock is set to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,7 +63,7 @@ impl Clock {
     }
 
     pub(crate) fn read(&self) -> Reading {
-        let (hands, machine) = (*self.hands(), machine());
+        let (hands, machine) = (*lock(&self.0), machine());
         let now = hands.now(machine);
         let ahead = Duration::from_millis(now.abs_diff(machine)).as_secs_f64();
         Reading {
@@ -79,16 +80,12 @@ impl Clock {
 
     /// As [`Self::set`] for several settings at one moment, one after the other: all of them or none.
     pub(crate) fn set_each(&self, settings: &[(&str, ClockSetting)]) -> Result<(), ConfigError> {
-        let (mut hands, machine) = (self.hands(), machine());
+        let (mut hands, machine) = (lock(&self.0), machine());
         let set = settings.iter().try_fold(*hands, |hands, (field, setting)| {
             hands.with(*setting, machine).ok_or_else(|| setting.refused(field))
         });
         *hands = set?;
         Ok(())
-    }
-
-    fn hands(&self) -> MutexGuard<'_, Hands> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -266,6 +263,6 @@ mod tests {
         }
         let late = SystemTime::UNIX_EPOCH + Duration::from_secs(9_000_000_000);
         assert!(clock.set("at", ClockSetting::At(late)).is_err());
-        assert_eq!(clock.hands().ahead, 0);
+        assert_eq!(lock(&clock.0).ahead, 0);
     }
 }

@@ -141,12 +141,12 @@ impl Service {
         check_api_version(request.api_version.as_deref())?;
         let body = request.body.clone()?;
         if call.has_body() && !body.is_empty() && !is_json(request.content_type) {
-            return Err(ServiceError::no_json());
+            return Err(ServiceError::NO_JSON);
         }
         match call {
             Call::Get(kind, name) => {
                 let record = self.record(&EnrollmentId::new(kind, &name), Keys::Hidden);
-                Ok(ApiReply::record(&record.ok_or_else(ServiceError::no_enrollment)?))
+                Ok(ApiReply::record(&record.ok_or(ServiceError::NO_ENROLLMENT)?))
             }
             Call::Put(kind, name) => {
                 let mut fields = Fields::of_body(body)?;
@@ -167,18 +167,18 @@ impl Service {
             Call::Query(kind) => self.query_enrollments(kind, request, body),
             Call::AttestationMechanism(kind, name) => {
                 let stored = self.enrollments.get(&EnrollmentId::new(kind, &name));
-                let stored = stored.ok_or_else(ServiceError::no_enrollment)?;
+                let stored = stored.ok_or(ServiceError::NO_ENROLLMENT)?;
                 Ok(ApiReply::ok(&record::mechanism(&stored.enrollment, Keys::Shown)))
             }
             Call::GetRegistration(id) => {
-                let state = self.registration_state(&id).ok_or_else(ServiceError::not_found)?;
+                let state = self.registration_state(&id).ok_or(ServiceError::NOT_FOUND)?;
                 Ok(ApiReply::record(&state))
             }
             Call::DeleteRegistration(id) => {
-                let state = self.registration_state(&id).ok_or_else(ServiceError::not_found)?;
+                let state = self.registration_state(&id).ok_or(ServiceError::NOT_FOUND)?;
                 let etag = state.get("etag").and_then(Value::as_str).unwrap_or_default();
                 if request.if_match.is_some_and(|given| !matches(given, etag)) {
-                    return Err(ServiceError::etag_differs());
+                    return Err(ServiceError::ETAG_DIFFERS);
                 }
                 self.forget_device(&id);
                 Ok(ApiReply::of(Reply::empty(204)))
@@ -206,13 +206,13 @@ impl Service {
         let id = EnrollmentId::new(kind, name);
         let former = self.enrollments.get(&id);
         match (condition, former) {
-            (Condition::Absent, Some(_)) => return Err(ServiceError::enrollment_exists()),
-            (Condition::Exists, None) => return Err(ServiceError::no_enrollment()),
+            (Condition::Absent, Some(_)) => return Err(ServiceError::ENROLLMENT_EXISTS),
+            (Condition::Exists, None) => return Err(ServiceError::NO_ENROLLMENT),
             (Condition::Matches(etag), None) if !is_any(etag) => {
-                return Err(ServiceError::no_enrollment());
+                return Err(ServiceError::NO_ENROLLMENT);
             }
             (Condition::Matches(etag), Some(former)) if !matches(etag, &former.etag) => {
-                return Err(ServiceError::etag_differs());
+                return Err(ServiceError::ETAG_DIFFERS);
             }
             _ => {}
         }
@@ -221,14 +221,14 @@ impl Service {
         self.put(now, enrollment).map_err(|error| {
             ServiceError::deserialization(&format!("{}: {}", error.field(), error.reason()))
         })?;
-        self.record(&id, Keys::Shown).ok_or_else(ServiceError::internal)
+        self.record(&id, Keys::Shown).ok_or(ServiceError::INTERNAL)
     }
 
     fn check_etag(&self, id: &EnrollmentId, given: Option<&str>) -> Result<(), ServiceError> {
-        let stored = self.enrollments.get(id).ok_or_else(ServiceError::no_enrollment)?;
+        let stored = self.enrollments.get(id).ok_or(ServiceError::NO_ENROLLMENT)?;
         match given.is_none_or(|given| matches(given, &stored.etag)) {
             true => Ok(()),
-            false => Err(ServiceError::etag_differs()),
+            false => Err(ServiceError::ETAG_DIFFERS),
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
+use crate::lock::lock;
 use tokio::sync::Notify;
 
 /// The session of each device, by its name.
@@ -22,14 +23,10 @@ impl Sessions {
     /// Begins a session, which ends the one that had this name.
     pub(super) fn begin(&self, name: String) -> Session {
         let taken_over = Arc::new(Notify::new());
-        if let Some(former) = self.all().insert(name.clone(), taken_over.clone()) {
+        if let Some(former) = lock(&self.0).insert(name.clone(), taken_over.clone()) {
             former.notify_one();
         }
         Session { sessions: self.clone(), name, taken_over }
-    }
-
-    fn all(&self) -> MutexGuard<'_, HashMap<String, Arc<Notify>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -42,7 +39,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let mut all = self.sessions.all();
+        let mut all = lock(&self.sessions.0);
         if all.get(&self.name).is_some_and(|newest| Arc::ptr_eq(newest, &self.taken_over)) {
             all.remove(&self.name);
         }

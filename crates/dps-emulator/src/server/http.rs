@@ -162,16 +162,16 @@ impl Server {
 
     async fn read_body(&self, body: Incoming) -> Result<Bytes, ServiceError> {
         if body.size_hint().lower() > u64::try_from(MAX_BODY).unwrap_or(u64::MAX) {
-            return Err(ServiceError::too_large());
+            return Err(ServiceError::TOO_LARGE);
         }
         let read = Limited::new(body, MAX_BODY).collect();
         match tokio::time::timeout(self.peer.limits.body_timeout, read).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ServiceError::too_large()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ServiceError::TOO_LARGE),
             Ok(Err(error)) => {
                 Err(ServiceError::bad_request(&format!("The body could not be read: {error}")))
             }
-            Err(_) => Err(ServiceError::timed_out()),
+            Err(_) => Err(ServiceError::TIMED_OUT),
         }
     }
 
@@ -277,7 +277,7 @@ impl Target {
             }
         };
         if head.method() != method {
-            return Err(ServiceError::method_not_allowed());
+            return Err(ServiceError::METHOD_NOT_ALLOWED);
         }
         Ok(Self {
             operation,

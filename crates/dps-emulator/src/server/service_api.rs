@@ -78,7 +78,7 @@ fn read(method: &Method, path: &str) -> Result<Call, ServiceError> {
         ("POST", None, [_, "query"]) => Call::QueryRegistrations(name),
         (_, Some(_), [] | [_] | [_, "attestationmechanism"])
         | (_, None, [] | [_] | [_, "query"]) => {
-            return Err(ServiceError::method_not_allowed());
+            return Err(ServiceError::METHOD_NOT_ALLOWED);
         }
         _ => return Err(ServiceError::no_such_path(path)),
     };

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
 use super::unauthenticated::Unauthenticated;
+use crate::lock::lock;
 use crate::{
     behavior::ConnectionFault,
     config::Limits,
@@ -96,12 +97,12 @@ impl Shared {
 
     /// Sets what goes wrong with the next connections.
     pub(crate) fn script_connections(&self, faults: impl IntoIterator<Item = ConnectionFault>) {
-        *self.connection_faults() = faults.into_iter().collect();
+        *lock(&self.connection_faults) = faults.into_iter().collect();
     }
 
     /// What goes wrong with the next connections.
     pub(crate) fn scripted_connections(&self) -> Vec<ConnectionFault> {
-        self.connection_faults().iter().copied().collect()
+        lock(&self.connection_faults).iter().copied().collect()
     }
 
     /// Puts the service back to what it was at the start: enrollments, what is known of devices, faults, the clock. The
@@ -119,10 +120,6 @@ impl Shared {
 
     /// What goes wrong with a new connection.
     pub(super) fn next_fault(&self) -> ConnectionFault {
-        self.connection_faults().pop_front().unwrap_or(ConnectionFault::Pass)
-    }
-
-    fn connection_faults(&self) -> MutexGuard<'_, VecDeque<ConnectionFault>> {
-        self.connection_faults.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.connection_faults).pop_front().unwrap_or(ConnectionFault::Pass)
     }
 }

@@ -5,13 +5,14 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use crate::lock::lock;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     sync::{Notify, watch},
@@ -31,11 +32,11 @@ pub(crate) struct Control {
 impl Control {
     /// From now on only this many bytes go out at a time; `None` lifts it.
     pub(crate) fn drip(&self, pace: Option<(usize, Duration)>) {
-        *self.drip.lock().unwrap_or_else(PoisonError::into_inner) = pace;
+        *lock(&self.drip) = pace;
     }
 
     fn pace(&self) -> Option<(usize, Duration)> {
-        *self.drip.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.drip)
     }
 
     /// Cuts the connection now.

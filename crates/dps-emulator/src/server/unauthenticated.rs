@@ -7,12 +7,13 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
+use crate::lock::lock;
 use tokio::{sync::Notify, time::Instant};
 
 /// The connections by their number, which tells who came first.
@@ -65,7 +66,7 @@ impl Unauthenticated {
 
     /// The list, which begins with one that has shown no credential.
     fn all(&self) -> MutexGuard<'_, BTreeMap<u64, Listed>> {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.all);
         while let Some(first) = all.first_entry()
             && first.get().is_known.load(Ordering::Relaxed)
         {

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fmt,
     io::{self, Write},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::SyncSender},
+    sync::{Arc, Mutex, mpsc::SyncSender},
     time::{Instant, SystemTime},
 };
 
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::{Event, EventKind, SinkEnd, shown::Shown, sink};
 use crate::core::clock;
+use crate::lock::lock;
 
 /// The events of one emulator. It stays readable after the emulator is gone.
 #[derive(Clone)]
@@ -227,10 +228,6 @@ impl Recorder {
             wake.try_send(()).ok();
         }
     }
-}
-
-fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {
-    ring.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,15 +1,12 @@
 //! What peers have shown as their credentials, so that no event repeats it, whatever field it stands in.
 
-use std::{
-    borrow::Cow,
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{borrow::Cow, collections::HashMap, sync::Mutex};
 
 use dps_state_machine::internal::masked_but;
 use percent_encoding::percent_decode_str;
 
 use super::EventKind;
+use crate::lock::lock;
 
 /// Of each open connection its secrets, and the registration id or the policy that it has proved to be its own.
 #[derive(Default)]
@@ -26,7 +23,7 @@ impl Shown {
     /// Remembers what stood in the place of a token or a password, until the connection is over.
     pub(super) fn add(&self, connection: u64, credential: &str) {
         let new = secrets(credential);
-        let mut shown = self.lock();
+        let mut shown = lock(&self.0);
         let (secrets, _) = shown.entry(connection).or_default();
         secrets.retain(|secret| !new.contains(secret));
         secrets.extend(new);
@@ -40,7 +37,7 @@ impl Shown {
         kind: &EventKind,
         line: &'a str,
     ) -> Cow<'a, str> {
-        let mut shown = self.lock();
+        let mut shown = lock(&self.0);
         if let EventKind::Authenticated { registration_id: name, .. }
         | EventKind::ServiceCall { policy: Some(name), .. } = kind
         {
@@ -57,10 +54,6 @@ impl Shown {
             shown.remove(&connection);
         }
         masked
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, (Vec<String>, String)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,7 +104,7 @@ mod tests {
         assert_eq!(shown.mask(2, &failed, line), line);
         assert_eq!(shown.mask(1, &closed, "password-99"), "***");
         assert_eq!(shown.mask(1, &failed, "password-99"), "password-99");
-        assert!(shown.lock().is_empty());
+        assert!(lock(&shown.0).is_empty());
     }
 
     #[test]

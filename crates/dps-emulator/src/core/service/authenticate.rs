@@ -53,7 +53,7 @@ impl Service {
         let (enrollment, attested) = match self.individual(id.as_str()) {
             Some(enrollment) => match &enrollment.members {
                 Members::One(attestation) => (enrollment, claim.proves_one(attestation)?),
-                Members::Group(_) => return Err(ServiceError::internal()),
+                Members::Group(_) => return Err(ServiceError::INTERNAL),
             },
             None => self.find_group(&claim)?,
         };
@@ -72,7 +72,7 @@ impl Service {
         registration_id: &str,
     ) -> Result<RegistrationId, ServiceError> {
         if !id_scope.eq_ignore_ascii_case(self.instance.id_scope.as_str()) {
-            return Err(ServiceError::scope_not_found());
+            return Err(ServiceError::SCOPE_NOT_FOUND);
         }
         registration_id.parse().map_err(|error| match error {
             // The event has the id beside it; a part of one could be a part of a secret, which nobody knows for one.
@@ -96,9 +96,9 @@ impl Service {
                 Some(Err(_)) => {}
             }
         }
-        Err(closest.unwrap_or_else(|| match claim.credential {
-            Credential::None => ServiceError::no_credential(),
-            _ => ServiceError::not_found(),
+        Err(closest.unwrap_or(match claim.credential {
+            Credential::None => ServiceError::NO_CREDENTIAL,
+            _ => ServiceError::NOT_FOUND,
         }))
     }
 }
@@ -119,13 +119,13 @@ pub(super) struct Claim<'a> {
 impl Claim<'_> {
     pub(super) fn proves_one(&self, attestation: &Attestation) -> Result<Attested, ServiceError> {
         match (attestation, self.credential) {
-            (_, Credential::None) => Err(ServiceError::no_credential()),
+            (_, Credential::None) => Err(ServiceError::NO_CREDENTIAL),
             (Attestation::SymmetricKey { primary, secondary }, Credential::Sas(token)) => {
                 self.check_sas(token, [Some(primary.clone()), secondary.clone()])?;
                 Ok(("symmetricKey", json!({})))
             }
             (Attestation::X509 { primary, secondary }, Credential::Certificates(chain)) => {
-                let leaf = chain.first().ok_or_else(ServiceError::no_credential)?;
+                let leaf = chain.first().ok_or(ServiceError::NO_CREDENTIAL)?;
                 let thumbprint = crate::Thumbprint::of_der(leaf);
                 let mut known = [Some(primary), secondary.as_ref()].into_iter().flatten();
                 if !known.any(|certificate| certificate.thumbprint() == thumbprint) {

@@ -31,7 +31,7 @@ pub(crate) fn check_chain(
     now: SystemTime,
 ) -> Result<(), ServiceError> {
     let Some((leaf, above)) = chain.split_first() else {
-        return Err(ServiceError::no_credential());
+        return Err(ServiceError::NO_CREDENTIAL);
     };
     // A trust anchor's dates are not looked at below, so a group's certificate out of its dates is left out.
     let anchors: Vec<_> = ca.0.iter().filter_map(|der| Anchor::valid(der, now)).collect();

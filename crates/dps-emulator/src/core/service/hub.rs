@@ -130,7 +130,7 @@ impl Service {
     /// The twin as its device gets it.
     pub(crate) fn twin(&mut self, now: SystemTime, device: &HubDevice) -> Reply {
         let Some(known) = self.devices.get(device.registration_id.as_str()) else {
-            return self.refuse(now, &ServiceError::not_found());
+            return self.refuse(now, &ServiceError::NOT_FOUND);
         };
         let own = self.enrollment(&known.enrollment).and_then(|it| it.initial_twin.as_ref());
         let initial = known.initial_twin.as_ref().or(own);
@@ -149,7 +149,7 @@ impl Service {
         let known = self.devices.get_mut(device.registration_id.as_str());
         let reported = known.map(|known| known.twin.report(patch));
         self.devices.bound(device.registration_id.as_str());
-        match reported.unwrap_or_else(|| Err(ServiceError::not_found())) {
+        match reported.unwrap_or(Err(ServiceError::NOT_FOUND)) {
             Ok(version) => (Reply::empty(204), Some(version)),
             Err(error) => (self.refuse(now, &error), None),
         }
@@ -195,8 +195,8 @@ impl Service {
         else {
             return Err(ServiceError::no_certificate("the enrollment has no policy for it"));
         };
-        let ca = self.issuing_ca(now).ok_or_else(ServiceError::internal)?;
-        ca.issue(&request, lifetime, now).map_err(|_| ServiceError::internal())
+        let ca = self.issuing_ca(now).ok_or(ServiceError::INTERNAL)?;
+        ca.issue(&request, lifetime, now).map_err(|_| ServiceError::INTERNAL)
     }
 }
 

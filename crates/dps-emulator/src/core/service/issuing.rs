@@ -246,7 +246,7 @@ mod tests {
 
     fn read(der: &[u8]) -> Result<CertificateRequest, (u32, String)> {
         let read = CertificateRequest::read(&STANDARD.encode(der), ID);
-        read.map_err(|error| (error.error_code, error.message))
+        read.map_err(|error| (error.error_code, error.message.into_owned()))
     }
 
     #[test]

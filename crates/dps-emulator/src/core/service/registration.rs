@@ -129,7 +129,7 @@ impl Body {
 /// Whether a body, of which nothing but its size and its first byte is known, is an object and not empty.
 pub(super) fn check_object(body: &[u8]) -> Result<bool, ServiceError> {
     if body.len() > Registration::MAX_BYTES {
-        return Err(ServiceError::too_large());
+        return Err(ServiceError::TOO_LARGE);
     }
     match body.trim_ascii().first() {
         None => Ok(false),

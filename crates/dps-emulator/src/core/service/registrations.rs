@@ -96,7 +96,7 @@ impl Service {
         registration: Result<Registration, ServiceError>,
     ) -> Reply {
         let (Some(behavior), device) = self.behavior_and_device(who) else {
-            return self.refuse(now, &ServiceError::not_found());
+            return self.refuse(now, &ServiceError::NOT_FOUND);
         };
         let fault = device.register.next(&behavior.register);
         let replaced = fault.as_ref().is_some_and(script::takes_the_place);
@@ -117,7 +117,7 @@ impl Service {
         operation_id: &str,
     ) -> Reply {
         let (Some(behavior), device) = self.behavior_and_device(who) else {
-            return self.refuse(now, &ServiceError::not_found());
+            return self.refuse(now, &ServiceError::NOT_FOUND);
         };
         let fault = device.query.next(&behavior.query);
         if fault.as_ref().is_some_and(script::takes_the_place) {
@@ -135,7 +135,7 @@ impl Service {
             _ => false,
         };
         if !polled {
-            let reply = self.refuse(now, &ServiceError::operation_not_found());
+            let reply = self.refuse(now, &ServiceError::OPERATION_NOT_FOUND);
             return self.apply(now, reply, fault);
         }
         let reply = self.report(now, who, &behavior, true);
@@ -151,7 +151,7 @@ impl Service {
         });
         self.devices.bound(who.registration_id.as_str());
         let Some((status, state)) = found else {
-            return self.refuse(now, &ServiceError::not_found());
+            return self.refuse(now, &ServiceError::NOT_FOUND);
         };
         Reply::ok(200, &state).registration_status(&status).tracked(self.guids.next())
     }
@@ -164,7 +164,7 @@ impl Service {
         behavior: &Behavior,
     ) -> Reply {
         if registration.csr.is_some() && self.policy(who) == CertificatePolicy::Refuse {
-            return self.refuse(now, &ServiceError::no_certificate_policy());
+            return self.refuse(now, &ServiceError::NO_CERTIFICATE_POLICY);
         }
         let (id, etag) = (self.guids.next_operation(), self.guids.next_etag());
         // Nothing else is done with it, and it may be large.
@@ -226,7 +226,7 @@ impl Service {
         }
         let device = self.device(who);
         let Some(operation) = &device.operation else {
-            return self.refuse(now, &ServiceError::operation_not_found());
+            return self.refuse(now, &ServiceError::OPERATION_NOT_FOUND);
         };
         let id = &operation.id;
         let reply = match &operation.progress {

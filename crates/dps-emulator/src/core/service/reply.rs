@@ -13,7 +13,7 @@ use super::{error::ServiceError, script::Fault};
 use crate::behavior::{Body, Delivery, RetryAfter};
 
 /// An answer: what it says, and how it is to be delivered.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Reply {
     /// As HTTP counts it.
     pub(crate) status: u16,
@@ -43,16 +43,8 @@ impl Reply {
     pub(crate) fn empty(status: u16) -> Self {
         Self {
             status,
-            registration_status: None,
-            body: Vec::new(),
             content_type: "application/json; charset=utf-8".to_owned(),
-            retry_after: Vec::new(),
-            pending: None,
-            error_code: None,
-            tracking_id: String::new(),
-            delivery: Delivery::Whole,
-            wrong_id: false,
-            twice: false,
+            ..Self::default()
         }
     }
 

@@ -143,7 +143,7 @@ impl Service {
         keys: &TpmKeys,
     ) -> Result<Vec<u8>, ServiceError> {
         let id = self.check_id(id_scope, registration_id)?;
-        let enrollment = self.individual(id.as_str()).ok_or_else(ServiceError::not_found)?;
+        let enrollment = self.individual(id.as_str()).ok_or(ServiceError::NOT_FOUND)?;
         let enrolled = enrollment
             .tpm()
             .cloned()
@@ -160,7 +160,7 @@ impl Service {
                 "the endorsement key is another than the enrollment's",
             ));
         }
-        self.make_challenge(now, &id, endorsement, storage).map_err(|_| ServiceError::internal())
+        self.make_challenge(now, &id, endorsement, storage).map_err(|_| ServiceError::INTERNAL)
     }
 
     fn make_challenge(

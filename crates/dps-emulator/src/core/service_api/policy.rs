@@ -13,6 +13,7 @@ use crate::core::{
 /// A shared access policy: by its key a tool signs the tokens that it shows to the service API.
 ///
 /// See <https://learn.microsoft.com/azure/iot-dps/how-to-control-access>.
+#[must_use]
 #[derive(Clone, Debug)]
 pub struct ServicePolicy {
     pub(crate) name: String,
@@ -41,7 +42,6 @@ impl ServicePolicy {
     pub const OWNER: &str = "provisioningserviceowner";
 
     /// A policy with some rights.
-    #[must_use]
     pub fn new(
         name: impl Into<String>,
         key: SymmetricKey,
@@ -51,7 +51,6 @@ impl ServicePolicy {
     }
 
     /// A policy with all rights.
-    #[must_use]
     pub fn with_all_rights(name: impl Into<String>, key: SymmetricKey) -> Self {
         Self::new(name, key, ServiceRight::ALL)
     }
@@ -75,7 +74,7 @@ pub(super) fn authenticate<'a>(
     host: &str,
     token: Option<&str>,
 ) -> Result<&'a ServicePolicy, ServiceError> {
-    let token = token.ok_or_else(ServiceError::no_token)?;
+    let token = token.ok_or(ServiceError::NO_TOKEN)?;
     let token = SasToken::parse(token).map_err(ServiceError::unauthorized)?;
     token.check_for_host(host, clock::unix_seconds(now)).map_err(ServiceError::unauthorized)?;
     let named = policies.iter().find(|policy| token.is_by_policy(&policy.name));

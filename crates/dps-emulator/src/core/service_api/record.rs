@@ -289,7 +289,7 @@ fn keys<K: std::str::FromStr<Err = Error>>(
 fn fresh_key<K: std::str::FromStr<Err = Error>>(guids: &mut Guids) -> Result<K, ServiceError> {
     let halves = Zeroizing::new([guids.next_key(), guids.next_key()].map(|half| *half).concat());
     let text = Zeroizing::new(STANDARD.encode(&*halves));
-    text.parse().map_err(|_| ServiceError::internal())
+    text.parse().map_err(|_| ServiceError::INTERNAL)
 }
 
 /// A certificate and what the service tells of it; without the one, the other says which is meant.

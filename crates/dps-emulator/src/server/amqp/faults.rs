@@ -21,7 +21,7 @@ pub(super) fn replace_answer(context: &mut Context<'_>, handle: u32, delivery_id
             write::detach(context.out, channel, handle, Some(error));
         }
         Some(AmqpFault::DetachWithError) => {
-            let error = error(context, ServiceError::internal());
+            let error = error(context, ServiceError::INTERNAL);
             write::detach(context.out, channel, handle, Some(error));
         }
         Some(AmqpFault::End) => write::end(context.out, channel),
@@ -30,7 +30,7 @@ pub(super) fn replace_answer(context: &mut Context<'_>, handle: u32, delivery_id
             *context.over = Some(Over::Properly("scripted: closed".into()));
         }
         Some(AmqpFault::CloseWithError) => {
-            let error = error(context, ServiceError::unavailable());
+            let error = error(context, ServiceError::UNAVAILABLE);
             write::close(context.out, Some(error));
             *context.over = Some(Over::Properly("scripted: closed".into()));
         }

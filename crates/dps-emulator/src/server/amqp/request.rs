@@ -30,7 +30,7 @@ impl Partial {
     /// The message, and what is wrong with it.
     pub(super) fn read(&self) -> (Message, Option<ServiceError>) {
         if self.payload.len() >= MAX_MESSAGE {
-            return (Message::default(), Some(ServiceError::too_large()));
+            return (Message::default(), Some(ServiceError::TOO_LARGE));
         }
         match Message::read(&self.payload) {
             Ok(message) => (message, None),

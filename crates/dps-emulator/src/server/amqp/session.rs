@@ -117,7 +117,7 @@ impl Session {
             text(value).map(str::to_owned)
         };
         let checked = match context.fault {
-            Some(AmqpFault::RefuseAttach) => Err(ServiceError::forbidden()),
+            Some(AmqpFault::RefuseAttach) => Err(ServiceError::FORBIDDEN),
             _ => claimed(context.claim, &context.peer.caller, near.as_deref().unwrap_or_default()),
         };
         if let Err(error @ ServiceError { status: 401, .. }) = &checked {

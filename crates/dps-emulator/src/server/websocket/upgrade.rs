@@ -1,7 +1,7 @@
 //! The upgrade from HTTP to WebSocket.
 //! See <https://www.rfc-editor.org/rfc/rfc6455#section-4.2>.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
@@ -14,6 +14,7 @@ use ring::digest;
 
 use super::WebSocket;
 use crate::core::{ServiceError, events::Transport};
+use crate::lock::lock;
 
 /// Where the service takes upgrades.
 /// See <https://learn.microsoft.com/azure/iot-dps/iot-dps-mqtt-support>.
@@ -38,7 +39,7 @@ impl Upgrade {
             return None;
         }
         Some(accept(request).map(|(transport, headers)| {
-            *self.taken() = Some((transport, hyper::upgrade::on(request)));
+            *lock(&self.0) = Some((transport, hyper::upgrade::on(request)));
             headers
         }))
     }
@@ -47,13 +48,9 @@ impl Upgrade {
     pub(crate) async fn stream(
         &self,
     ) -> Option<hyper::Result<(Transport, WebSocket<TokioIo<Upgraded>>)>> {
-        let (transport, upgraded) = self.taken().take()?;
+        let (transport, upgraded) = lock(&self.0).take()?;
         let stream = upgraded.await.map(|stream| WebSocket::new(TokioIo::new(stream)));
         Some(stream.map(|stream| (transport, stream)))
-    }
-
-    fn taken(&self) -> MutexGuard<'_, Option<(Transport, OnUpgrade)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -51,7 +51,7 @@ fn shown(service: &Service, id: &str, chain: &[&CertificateDer<'static>]) -> Sho
     service
         .authenticate(now(), SCOPE, id, Credential::Certificates(&chain))
         .map(|who| who.enrollment_name)
-        .map_err(|error| (error.error_code, error.message))
+        .map_err(|error| (error.error_code, error.message.into_owned()))
 }
 
 fn refused(message: &str) -> Shown {
@@ -185,7 +185,7 @@ fn a_certificate_is_no_token_and_a_token_no_certificate() {
     assert_eq!(shown(&service, "dev-1", &[&der]), refused("Unauthorized"));
     let token = token("dev-2", &key("one"));
     let error = service.authenticate(now(), SCOPE, "dev-2", Credential::Sas(&token)).unwrap_err();
-    assert_eq!((error.error_code, error.message.as_str()), (401_002, "Unauthorized"));
+    assert_eq!((error.error_code, &*error.message), (401_002, "Unauthorized"));
 }
 
 #[test]

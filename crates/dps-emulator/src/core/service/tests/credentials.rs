@@ -47,7 +47,7 @@ fn a_token_is_for_one_device_of_one_scope_and_holds_until_its_expiry() {
     };
     assert!(at(3599).is_ok());
     let expired = at(3601).unwrap_err();
-    assert_eq!((expired.error_code, expired.message.as_str()), (401_002, "Unauthorized"));
+    assert_eq!((expired.error_code, &*expired.message), (401_002, "Unauthorized"));
     assert!(expired.reason.contains("expired 1 s ago"), "{}", expired.reason);
 }
 

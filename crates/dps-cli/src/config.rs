@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{ArgMatches, parser::ValueSource};
-use dps_client::{DeviceFile, Error, Printable, internal as secret};
+use dps_client::{DeviceFile, Error, Printable, Proxy, internal as secret};
 use serde::Serialize;
 
 use crate::{
@@ -117,7 +117,11 @@ impl Found {
 
 impl Row {
     fn new(key: &str, value: &str, from: &str) -> Self {
-        let value = secret::masked(value).into_owned();
+        // Where a password may be it is not left to how it looks.
+        let value = match value.parse::<Proxy>() {
+            Ok(proxy) if key == "proxy" && value != "env" => proxy.to_string(),
+            _ => secret::masked(value).into_owned(),
+        };
         Self { key: key.to_owned(), value, from: from.to_owned() }
     }
 

@@ -170,7 +170,7 @@ impl FileValue {
         ConfigurationError::new(self.place.clone(), value, reason).into()
     }
 
-    /// The error, of this place in the file.
+    /// The error, of this place in the file. A value that was read is no secret, and what is in a file may be one.
     fn named(&self, error: Error) -> Error {
         match error {
             Error::Configuration(error) => self.wrong(self.text(), &error.reason),

@@ -118,15 +118,16 @@ impl FromStr for Proxy {
         if let Some(reason) = surroundings(text) {
             return Err(ConfigurationError::new("proxy", shown_in_part(text), &reason).into());
         }
-        let (scheme, rest) = text
+        let with_scheme = text
             .split_once("://")
-            .filter(|(scheme, _)| scheme.chars().all(|c| c.is_ascii_alphanumeric()))
-            .unwrap_or(("http", text));
+            .filter(|(scheme, _)| scheme.chars().all(|c| c.is_ascii_alphanumeric()));
+        let (scheme, rest) = with_scheme.unwrap_or(("http", text));
         let (user_info, authority) = match rest.rsplit_once('@') {
             Some((user_info, authority)) => (Some(user_info), authority),
             None => (None, rest),
         };
         let shown = || match user_info {
+            Some(_) if with_scheme.is_none() => format!("***@{authority}"),
             Some(_) => format!("{scheme}://***@{authority}"),
             None => text.to_owned(),
         };
@@ -134,6 +135,15 @@ impl FromStr for Proxy {
         if !scheme.eq_ignore_ascii_case("http") {
             let reason = format!("{scheme:?} is not supported; give an http:// proxy");
             return Err(wrong(&reason));
+        }
+        let is_misspelled = |user_info: &str| {
+            let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
+            password.starts_with(['/', '\\']) || user.contains("//")
+        };
+        if with_scheme.is_none() && user_info.is_some_and(is_misspelled) {
+            return Err(wrong(
+                "its scheme is misspelled; give it as in http://USER:PASSWORD@HOST:PORT",
+            ));
         }
         let authority = authority.strip_suffix('/').unwrap_or(authority);
         // A password whose host was forgotten stands where a port would.
@@ -314,6 +324,8 @@ mod tests {
             ("http://u@p.example", "p.example:80", Some(("u", "")), "http://u:***@p.example:80"),
             ("http://u:a:b%2F@h:1", "h:1", Some(("u", "a:b/")), "http://u:***@h:1"),
             ("http://u:p@ss@h:1", "h:1", Some(("u", "p@ss")), "http://u:***@h:1"),
+            ("http://u:/p@h:1", "h:1", Some(("u", "/p")), "http://u:***@h:1"),
+            ("OFFICE\\u:p@h:1", "h:1", Some(("OFFICE\\u", "p")), "http://OFFICE\\u:***@h:1"),
         ];
         for (text, address, credentials, shown) in cases {
             let proxy: Proxy = text.parse().unwrap();
@@ -346,6 +358,10 @@ mod tests {
             ("http://u%3A:secret@p.example", "colon"),
             ("http://p!example", "neither"),
             ("me:secret://secret@p!example", "neither"),
+            ("http:/me:secret@p.example:1", "misspelled"),
+            ("http:\\\\me:secret@p.example:1", "misspelled"),
+            ("http//me:secret@p.example:1", "misspelled"),
+            ("me:/secret@p.example:1", "misspelled"),
         ];
         for (text, says) in cases {
             let message = text.parse::<Proxy>().unwrap_err().to_string();

@@ -31,6 +31,12 @@ const PEM: &[u8] = b"-----begin";
 const PEM_END: &[u8] = b"-----end ";
 /// How the labels of PEM begin whose content anybody may see.
 const PUBLIC: [&[u8]; 3] = [b"certificate", b"public key", b"x509"];
+/// The kind of a text with a user and a password.
+const USER_AND_PASSWORD: &str = "a URL with a password";
+/// What messages of ours have where a password belongs.
+const PLACEHOLDER: &str = "PASSWORD";
+/// What a colon and an `@` follow that stand around no password.
+const OTHERS: [&[u8]; 2] = [b"mailto", b"pkcs11"];
 /// A user and a password in a URL have at most so many bytes together.
 const USER_INFO: usize = 512;
 /// Texts are encoded at most so often, one encoding in another.
@@ -41,10 +47,26 @@ const LONGEST_ENTITY: usize = 10;
 /// A part of a text that is a secret, and what kind of a text has it.
 pub(crate) type Secret = (Range<usize>, &'static str);
 
-/// What kind of a secret the text holds, in words; `None` when it looks like none.
+/// What kind of a secret a value holds, in words; `None` when it looks like none.
 #[must_use]
-pub fn kind(text: &str) -> Option<&'static str> {
-    find(text.as_bytes()).first().map(|(_, what)| *what)
+pub fn kind(value: &str) -> Option<&'static str> {
+    let found = find(value.as_bytes()).first().map(|(_, what)| *what);
+    found.or_else(|| has_password(value).then_some(USER_AND_PASSWORD))
+}
+
+/// Whether a value as a whole is a URL with a password, with or without its scheme. The password may have spaces in it,
+/// which end it within a longer text.
+fn has_password(value: &str) -> bool {
+    let is_around = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`');
+    let value = value.trim_matches(is_around);
+    let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
+    let user_info = rest.rsplit_once('@').and_then(|(user_info, _)| user_info.split_once(':'));
+    user_info.is_some_and(|(user, password)| {
+        let is_user = !user.is_empty()
+            && !user.starts_with(['/', '.'])
+            && !user.contains(|c| is_around(c) || matches!(c, '{' | '<'));
+        is_user && !is_scheme_of_another(user.as_bytes()) && !is_no_password(password.as_bytes())
+    })
 }
 
 /// The text with `***` in place of each secret.
@@ -87,7 +109,7 @@ pub(crate) fn find(text: &[u8]) -> Vec<Secret> {
     while let Some(rest) = view.bytes.get(at..).filter(|rest| !rest.is_empty()) {
         let (word, after) = rest.split_at(rest.iter().take_while(|byte| is_base64(byte)).count());
         let secret = match word {
-            [] => password(rest),
+            [] => password(view.bytes.get(..at).unwrap_or_default(), rest),
             _ => named(word, after).or_else(|| pem(word, rest)).or_else(|| key(word, rest)),
         };
         at += match secret {
@@ -234,13 +256,13 @@ fn named(word: &[u8], after: &[u8]) -> Option<Secret> {
     }
     let length = match pem(PEM, value) {
         Some((range, _)) => range.end,
-        None if name == PIN => length_of_pin(value),
+        None if name == PIN => length_of_line(value),
         None => length_of_value(value),
     };
     (length > 0).then_some((start..start + length, what))
 }
 
-fn length_of_pin(value: &[u8]) -> usize {
+fn length_of_line(value: &[u8]) -> usize {
     let ends = |byte: &u8| matches!(byte, b'"' | b'\n' | b'\r');
     value.iter().position(ends).unwrap_or(value.len())
 }
@@ -267,15 +289,39 @@ fn pem(word: &[u8], text: &[u8]) -> Option<Secret> {
     Some((start..end, "PEM text"))
 }
 
-/// What stands between `://USER:` and `@`.
-fn password(text: &[u8]) -> Option<Secret> {
-    let rest = strip(text, b"://")?;
+/// What stands between `USER:` and `@`, and between `://USER:` and `@`.
+fn password(before: &[u8], text: &[u8]) -> Option<Secret> {
+    let (skipped, rest) = match strip(text, b"://") {
+        Some(rest) => (3, rest),
+        None => (0, strip(text, b":").filter(|_| follows_user(before)).map(|_| text)?),
+    };
     let rest = rest.get(..USER_INFO).unwrap_or(rest);
     let authority = rest.get(..length_of_value(rest))?;
-    let at = authority.iter().rposition(|byte| *byte == b'@')?;
-    let colon = authority.get(..at)?.iter().position(|byte| *byte == b':')?;
-    let secret = authority.get(colon + 1..at).filter(|secret| !secret.is_empty())?;
-    (secret != MASK.as_bytes()).then_some((3 + colon + 1..3 + at, "a URL with a password"))
+    let colon = authority.iter().position(|byte| *byte == b':')?;
+    let last_at = |text: &[u8]| text.iter().rposition(|byte| *byte == b'@');
+    let at = match last_at(authority) {
+        // A password with a space in it, unless that is a port.
+        None if skipped > 0 && !authority.get(colon + 1)?.is_ascii_digit() => {
+            last_at(rest.get(..length_of_line(rest))?)?
+        }
+        at => at?,
+    };
+    let secret = rest.get(colon + 1..at).filter(|secret| !is_no_password(secret))?;
+    let start = skipped + colon + 1;
+    Some((start..start + secret.len(), USER_AND_PASSWORD))
+}
+
+fn follows_user(before: &[u8]) -> bool {
+    let is_user = |byte: &u8| length_of_value(core::slice::from_ref(byte)) > 0;
+    before.last().is_some_and(is_user) && !is_scheme_of_another(before)
+}
+
+fn is_scheme_of_another(before: &[u8]) -> bool {
+    OTHERS.into_iter().any(|scheme| ends_with(before, scheme))
+}
+
+fn is_no_password(password: &[u8]) -> bool {
+    password.is_empty() || password.ends_with(MASK.as_bytes()) || password == PLACEHOLDER.as_bytes()
 }
 
 /// A run of base64 that is random enough to be a key, and no path and no word, with the lines of base64 that follow it.
@@ -409,6 +455,21 @@ mod tests {
                 "http://me:***@proxy:1 is".to_owned(),
             ),
             (
+                "use me:s3cr:t/@x@proxy:1 here".to_owned(),
+                "a URL with a password",
+                "use me:***@proxy:1 here".to_owned(),
+            ),
+            (
+                "\"http://me:my secret@proxy:1\" is".to_owned(),
+                "a URL with a password",
+                "\"http://me:***@proxy:1\" is".to_owned(),
+            ),
+            (
+                "\"http:/me:secret@proxy:1\"".to_owned(),
+                "a URL with a password",
+                "\"http:***@proxy:1\"".to_owned(),
+            ),
+            (
                 "in \"pkcs11:token=a?pin-value=1%20;'2\" is".to_owned(),
                 "a PKCS#11 URI with a PIN",
                 "in \"pkcs11:token=a?pin-value=***\" is".to_owned(),
@@ -485,8 +546,32 @@ mod tests {
     }
 
     #[test]
+    fn a_value_with_a_password_is_known_whatever_the_password_has_in_it() {
+        for value in [
+            "http://me:my secret@proxy:1",
+            "me:my secret@proxy",
+            " \"me:my;secret@proxy:1\" # office",
+            "http//me:my,secret@proxy",
+            "http:\\\\me:my secret@proxy",
+        ] {
+            assert_eq!(kind(value), Some(USER_AND_PASSWORD), "{value:?}");
+        }
+        for value in [
+            "http://me@proxy:1",
+            "http://***@proxy:1",
+            "{\"a\": \"me@x\"}",
+            "/a b:c d@e",
+            "at 1:2 me@x",
+        ] {
+            assert_eq!(kind(value), None, "{value:?}");
+        }
+    }
+
+    #[test]
     fn the_time_grows_as_the_text_does() {
         for part in [
+            "a:",
+            "a:b@",
             "sig=***",
             "sig=",
             "://",
@@ -520,7 +605,13 @@ mod tests {
             "global.azure-devices-provisioning.net",
             "SharedAccessKeyName=registration",
             "http://me:***@proxy:1",
+            "me:***@proxy:1",
+            "http://USER:PASSWORD@HOST:PORT",
             "https://me@host:443/path",
+            "http://proxy:3128 is asked, me@host: no",
+            "mailto:me@host.example",
+            "pkcs11:token=me@host;object=key",
+            "at 12:30, me@host: no",
             "sig=*** and SharedAccessKey=***",
             "größe 表 🙂",
         ] {

@@ -267,9 +267,13 @@ impl Registration {
                 Some(file) => (file.text_until(deadline).await?.parse::<Json>(), file.path),
                 None => (given.text.parse(), given.text.clone()),
             };
-            request = payload
-                .and_then(|payload| request.payload(payload))
-                .map_err(|error| named(given.from, &shown, error))?;
+            request =
+                payload.and_then(|payload| request.payload(payload)).map_err(
+                    |error| match error {
+                        Error::Configuration(error) => wrong(given.from, &shown, &error.reason),
+                        other => other,
+                    },
+                )?;
         }
         if self.model_id.as_ref().is_some_and(String::is_empty) {
             let reason = "it is empty; give one like dtmi:example:Pump;1";

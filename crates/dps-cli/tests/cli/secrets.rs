@@ -223,13 +223,13 @@ fn what_is_damaged_or_in_the_wrong_place_is_not_repeated() {
 }
 
 /// What people paste into the wrong place, and what is secret of it.
-fn misplaced() -> [(&'static str, String, &'static str); 7] {
+fn misplaced() -> Vec<(&'static str, String, &'static str)> {
     let key = DEVICE_KEY;
     let hub = format!("HostName=h.example;SharedAccessKeyName=owner;SharedAccessKey={key}");
     let token =
         format!("SharedAccessSignature sr=0ne1%2Fregistrations%2Fdev&sig={PASSWORD}%3D&se=1");
     let unpadded = key.trim_end_matches('=').to_owned();
-    [
+    vec![
         ("a key", key.to_owned(), key),
         ("a key without its padding", unpadded, key),
         ("half a key", key[..43].to_owned(), key),
@@ -237,6 +237,8 @@ fn misplaced() -> [(&'static str, String, &'static str); 7] {
         ("a SAS token", token, PASSWORD),
         ("a PKCS#11 URI", format!("pkcs11:token=t;object=o?pin-value={PASSWORD}"), PASSWORD),
         ("a private key", PRIVATE_KEY.to_owned(), PRIVATE_KEY.lines().nth(2).unwrap()),
+        ("a proxy", format!("joe:{PASSWORD}@127.0.0.1:1"), PASSWORD),
+        ("a misspelled proxy", format!("http:/joe:{PASSWORD}@127.0.0.1:1"), PASSWORD),
     ]
 }
 
@@ -380,4 +382,88 @@ fn a_secret_in_any_key_of_the_emulators_file_is_not_repeated() {
         }
     }
     assert!(tried > 100, "{tried}");
+}
+
+/// The password of a proxy, in all the ways in which people write one.
+fn proxies() -> Vec<String> {
+    [
+        "http://joe:PW@h:1",
+        "joe:PW@h:1",
+        "JOE\\joe:PW@h",
+        "http:/joe:PW@h:1",
+        "http:\\joe:PW@h:1",
+        "http//joe:PW@h:99999",
+        "http//joe:PW@h",
+        "joe:PW@h:99999",
+        "https://joe:PW@h",
+        "http://joe:my PW@h:1",
+        "http://joe:PW my@h:1",
+        "joe:my PW@h:1",
+        "http://joe:my/PW@h/x",
+        "http://joe:PW@h:1 # office",
+        "joe:PW",
+        "http://joe:PW",
+    ]
+    .map(|form| form.replace("PW", PASSWORD))
+    .to_vec()
+}
+
+#[test]
+fn the_password_of_a_proxy_is_not_repeated_however_it_is_written() {
+    let folder = Folder::new();
+    folder.file("dev.key", DEVICE_KEY);
+    let start =
+        "id-scope = \"0ne1\"\nregistration-id = \"dev\"\nsymmetric-key-file = \"dev.key\"\n";
+    let file = folder.file("dps.toml", start);
+    let (mut refused, mut taken) = (0, 0);
+    for proxy in proxies() {
+        // In the file, where it does not belong.
+        let with = folder.file("with.toml", format!("{start}proxy = '{proxy}'\n"));
+        for words in [&["config", "check"][..], &["config", "check", "--json"], &["register"]] {
+            let ended = run(dps(words).args(["--config", &with]));
+            assert_eq!(ended.code, 2, "{proxy}: {ended:?}");
+            assert!(format!("{}{}", ended.stdout, ended.stderr).contains(":4: proxy"), "{ended:?}");
+            keeps_quiet(&proxy, &ended);
+        }
+        // Where it belongs.
+        for is_flag in [true, false] {
+            let mut command = dps(&["config", "check", "--json", "--config", &file]);
+            let ended = match is_flag {
+                true => run(command.args(["--proxy", &proxy])),
+                false => run(command.env("DPS_PROXY", &proxy)),
+            };
+            keeps_quiet(&proxy, &ended);
+            match ended.code {
+                0 => {
+                    assert!(ended.stdout.contains("joe:***@h"), "{proxy}: {ended:?}");
+                    taken += 1;
+                }
+                _ => refused += 1,
+            }
+        }
+    }
+    assert!(taken >= 6 && refused >= 16, "{taken} and {refused}");
+}
+
+#[test]
+fn a_secret_in_any_key_of_the_devices_file_is_not_repeated() {
+    let folder = Folder::new();
+    folder.file("dev.key", DEVICE_KEY);
+    let start =
+        "id-scope = \"0ne1\"\nregistration-id = \"dev\"\nsymmetric-key-file = \"dev.key\"\n";
+    let mut tried = 0;
+    for key in dps_client::DeviceFile::keys() {
+        let rest: Vec<&str> =
+            start.lines().filter(|line| !line.starts_with(&format!("{key} ="))).collect();
+        for (what, secret, part) in misplaced() {
+            let text = format!("{}\n{key} = '''{secret}'''\n", rest.join("\n"));
+            let file = folder.file("dps.toml", text);
+            for words in [&["config", "check"][..], &["config", "check", "--json"]] {
+                let ended = run(dps(words).arg(&file).current_dir(folder.path(".")));
+                assert_not_repeated(&format!("{what} as {key}"), part, &ended);
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 500, "{tried}");
 }

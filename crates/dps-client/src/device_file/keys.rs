@@ -5,7 +5,8 @@ use std::{path::Path, time::Duration};
 use dps_attestation::SymmetricKey;
 use dps_connect::{Endpoint, Proxy};
 use dps_state_machine::{
-    Error, IdScope, Json, RegistrationId, RegistrationRequest, internal as secret,
+    ConfigurationError, Error, IdScope, Json, RegistrationId, RegistrationRequest,
+    internal as secret,
     serde_json::{Map, Number, Value},
 };
 use toml::de::DeValue;
@@ -64,7 +65,7 @@ keys! {
     "registration-id" Takes::Text(|text| text.parse::<RegistrationId>().map(drop));
     "transport" Takes::Text(|text| text.parse::<TransportChoice>().map(drop));
     "endpoint" Takes::Text(|text| text.parse::<Endpoint>().map(drop));
-    "proxy" Takes::Text(|text| if text == "env" { Ok(()) } else { text.parse::<Proxy>().map(drop) });
+    "proxy" Takes::Text(proxy);
     "ca-file" Takes::File;
     "platform-roots" Takes::Switch;
     "step-by-step" Takes::Switch;
@@ -171,12 +172,13 @@ impl Takes {
                 Some(file) => Ok(format!("@{}", self.file(file, folder)?)),
                 None => match payload(&text) {
                     Ok(()) => Ok(text),
-                    Err(error) => Err(refused(&text, &error)),
+                    // Its parser does not repeat it.
+                    Err(error) => Err(fault_of(&text, &refused(&error).reason)),
                 },
             },
             Self::Text(check) => {
                 let text = no_secret(text)?;
-                check(&text).map(|()| text.clone()).map_err(|error| refused(&text, &error))
+                check(&text).map(|()| text).map_err(|error| refused(&error))
             }
             Self::Seconds { zero, at_most } => {
                 let length = text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok());
@@ -265,23 +267,24 @@ fn from_folder(uri: &str, folder: &Path) -> String {
 }
 
 fn fault(value: &DeValue<'_>, reason: &str) -> Fault {
-    let given = plain(value);
-    let given = if secret::kind(&given).is_some() { String::new() } else { given };
-    Fault { given, reason: reason.to_owned() }
+    fault_of(&plain(value), reason)
 }
 
-/// What a parser says of a text.
-fn refused(text: &str, error: &Error) -> Fault {
-    let reason = match error {
-        Error::Configuration(error) => error.reason.clone(),
-        other => other.to_string(),
-    };
-    match secret::kind(text) {
-        None => Fault { given: text.to_owned(), reason },
+fn fault_of(given: &str, reason: &str) -> Fault {
+    match secret::kind(given) {
+        None => Fault { given: given.to_owned(), reason: reason.to_owned() },
         Some(what) => Fault {
             given: String::new(),
             reason: format!("it holds {what}, which is not repeated here; {reason}"),
         },
+    }
+}
+
+/// What a parser says of a text. It knows best what of it can be shown.
+fn refused(error: &Error) -> Fault {
+    match error {
+        Error::Configuration(error) => fault_of(&error.value, &error.reason),
+        other => fault_of("", &other.to_string()),
     }
 }
 
@@ -295,6 +298,21 @@ fn no_secret(text: String) -> Result<String, Fault> {
                 "it holds {what}, which is not repeated here and does not belong into this file; a file that it names or a variable can hold a secret"
             ),
         }),
+    }
+}
+
+/// One without a password, which would be in the file for everybody who reads that.
+fn proxy(text: &str) -> Result<(), Error> {
+    if text == "env" {
+        return Ok(());
+    }
+    let proxy: Proxy = text.parse()?;
+    match proxy.credentials() {
+        Some((_, password)) if !password.is_empty() => {
+            let reason = "its password does not belong into this file; give it by DPS_PROXY, or give \"env\" here and it by HTTPS_PROXY";
+            Err(ConfigurationError::new("proxy", proxy.to_string(), reason).into())
+        }
+        _ => Ok(()),
     }
 }
 

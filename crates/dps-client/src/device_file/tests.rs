@@ -172,6 +172,14 @@ fn a_secret_in_the_file_is_refused_and_not_repeated() {
     .map(|name| [key, short, pem, &connection].map(|text| format!("{name} = \"{text}\"")));
     let others = [
         "proxy = \"http://me:hidden@proxy:1\"".to_owned(),
+        "proxy = \"me:hidden@proxy:1\"".to_owned(),
+        "proxy = \"http:/me:hidden@proxy:1\"".to_owned(),
+        "proxy = \"http://me:so hidden@proxy:1\"".to_owned(),
+        "proxy = \"me:hidden@proxy:99999\"".to_owned(),
+        "proxy = \"me:hidden\"".to_owned(),
+        "endpoint = \"me:hidden@proxy:1\"".to_owned(),
+        "transport = [\"me:hidden@proxy:1\"]".to_owned(),
+        "timeout = \"me:hidden@proxy:1\"".to_owned(),
         "key = \"pkcs11:object=k?pin-value=hidden\"".to_owned(),
         format!("key = [\"a\", \"{key}\"]"),
         format!("id-scope = \"{connection}\""),

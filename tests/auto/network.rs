@@ -31,6 +31,10 @@ pub(crate) enum Port {
     BlackHole,
     /// It is reset at the first bytes.
     Reset,
+    /// TLS stands, and nothing more comes.
+    TlsSilent,
+    /// TLS stands, and is closed at the first bytes.
+    TlsClosed,
     /// A gateway ends TLS, with a certificate that the device trusts, and lets HTTP through but no WebSocket.
     NoWebSocket,
 }
@@ -77,6 +81,14 @@ impl Network {
                     let listener = TcpListener::bind(nowhere).await.unwrap();
                     let address = listener.local_addr().unwrap();
                     network.tasks.spawn(reset(listener));
+                    address
+                }
+                Port::TlsSilent | Port::TlsClosed => {
+                    let listener = TcpListener::bind(nowhere).await.unwrap();
+                    let address = listener.local_addr().unwrap();
+                    let tls = server_config(&network.gateway, &key);
+                    let closes = port == Port::TlsClosed;
+                    network.tasks.spawn(serve_nothing(listener, tls, closes));
                     address
                 }
                 Port::NoWebSocket => {
@@ -144,6 +156,19 @@ async fn reset(listener: TcpListener) {
     while let Ok((mut tcp, _)) = listener.accept().await {
         tcp.read_u8().await.unwrap_or_default();
         tcp.set_zero_linger().unwrap();
+    }
+}
+
+async fn serve_nothing(listener: TcpListener, tls: TlsAcceptor, closes: bool) {
+    let mut connections = JoinSet::new();
+    while let Ok((tcp, _)) = listener.accept().await {
+        let tls = tls.clone();
+        connections.spawn(async move {
+            let mut device = tls.accept(tcp).await.ok()?;
+            let mut sent = vec![0; 8192];
+            while device.read(&mut sent).await.ok()? > 0 && !closes {}
+            device.shutdown().await.ok()
+        });
     }
 }
 

@@ -152,7 +152,7 @@ impl Auto {
     }
 
     /// The transports in the order in which they are tried.
-    fn order(self) -> impl Iterator<Item = Transport> {
+    pub fn order(self) -> impl Iterator<Item = Transport> {
         let others = Self::ORDER.into_iter().filter(move |other| *other != self.preferred);
         [self.preferred].into_iter().chain(others)
     }
@@ -183,6 +183,9 @@ impl Auto {
         };
         let race = Race::new(first, entrants).head_start(self.head_start);
         let race = race.patience(Race::<BoxTransport>::PATIENCE.min(settings.request_timeout / 2));
+        let takes_time =
+            [&config.attestation].into_iter().chain(others).any(|of| of.tpm().is_some());
+        let race = if takes_time { race.waiting_for_answers() } else { race };
         let reason = |error: &Error| match error {
             Error::Configuration(error) => error.reason.clone(),
             other => other.to_string(),

@@ -1,8 +1,8 @@
 //! Several transports of one device: the first that gets through.
 
-use std::{fmt, future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{fmt, future::poll_fn, mem, pin::pin, task::Poll, time::Duration};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     error::{ConnectionError, Error, Stage},
@@ -24,12 +24,18 @@ const BRIEF: usize = 180;
 /// stands the others are given up, and nothing of them is left. So a registration takes at most the head start longer
 /// than over the transport that works alone, whatever the ports of the others do.
 ///
+/// One that is connected may be dead all the same, as behind a middlebox that lets TLS stand and nothing more. When its
+/// connection breaks before the service has answered, or no answer comes within a third of the patience (three times as long
+/// as the connection took, if that is more), it is given up, and the race goes on with those that have not failed yet. The
+/// service takes a registration that was sent twice for one. What the service says ends the race.
+///
 /// The polls and the end of the session go over the same transport. So does the next registration, unless that
 /// transport has never answered: it was connected in vain then, and begins one more head start after the others.
 ///
 /// [`RegistrationResult::transport`](crate::RegistrationResult::transport) says which one was taken, and
 /// [`Step::TransportFailed`] what the others met before. When none gets through, the error is [`Error::Connection`] at the
-/// stage of the first, and names what each has met; it comes after the patience at the latest.
+/// stage of the first, and names what each has met. None has longer than the patience to be connected. The last one that is
+/// left waits for its answer as long as the registration does.
 ///
 /// A transport that can't carry the request (MQTT can't force a registration) fails before any I/O, like one that can't be
 /// reached.
@@ -39,6 +45,7 @@ pub struct Race<T> {
     left_out: Vec<(&'static str, String)>,
     head_start: Duration,
     patience: Duration,
+    gives_up_silent: bool,
     /// The first transport has got through, and no call to it has failed since.
     is_decided: bool,
 }
@@ -69,9 +76,12 @@ struct Met {
 }
 
 impl Met {
-    fn new(runner: &Runner<'_>, error: Error) -> Self {
-        let words = brief(runner.progress.masked_text(error.to_string()));
-        Self { index: runner.index, name: runner.name, words, error }
+    /// The observer is told.
+    fn new(index: usize, name: &'static str, progress: &Progress, error: Error) -> Self {
+        let words = brief(progress.masked_text(error.to_string()));
+        let failed = Step::TransportFailed { transport: name, reason: words.clone() };
+        progress.beside().enter(&failed);
+        Self { index, name, words, error }
     }
 }
 
@@ -103,6 +113,7 @@ impl<T: TransportHandlers> Race<T> {
             left_out: Vec::new(),
             head_start: Self::HEAD_START,
             patience: Self::PATIENCE,
+            gives_up_silent: true,
             is_decided: false,
         }
     }
@@ -123,6 +134,14 @@ impl<T: TransportHandlers> Race<T> {
         self
     }
 
+    /// Lets a transport that is connected have all the time of the registration for its answer, for a device whose
+    /// credential takes its time between the request and the answer, as a TPM does.
+    #[must_use]
+    pub fn waiting_for_answers(mut self) -> Self {
+        self.gives_up_silent = false;
+        self
+    }
+
     /// Names a transport that takes no part, and why, for the error when none gets through.
     #[must_use]
     pub fn left_out(mut self, name: &'static str, reason: impl Into<String>) -> Self {
@@ -130,11 +149,12 @@ impl<T: TransportHandlers> Race<T> {
         self
     }
 
-    /// The transport to go on with; connected, when it was not before.
+    /// The transport to go on with; connected, when it was not before. Those that have met something take no part.
     async fn decide(
         &mut self,
         request: &RegistrationRequest,
         progress: &Progress,
+        met: &mut Vec<Met>,
     ) -> Result<(), Error> {
         if self.is_decided {
             return Ok(());
@@ -144,7 +164,7 @@ impl<T: TransportHandlers> Race<T> {
             self.entrants.rotate_left(1);
         }
         self.entrants.sort_by_key(Entrant::was_in_vain);
-        let index = self.first_connected(request, progress).await?;
+        let index = self.first_connected(request, progress, met).await?;
         if let Some(until_it) = self.entrants.get_mut(..=index) {
             until_it.rotate_right(1);
         }
@@ -159,13 +179,16 @@ impl<T: TransportHandlers> Race<T> {
         &mut self,
         request: &RegistrationRequest,
         progress: &Progress,
+        met: &mut Vec<Met>,
     ) -> Result<usize, Error> {
         let Self { entrants, left_out, head_start, patience, .. } = self;
-        let all = entrants.len();
-        let promising = entrants.iter().filter(|entrant| !entrant.was_in_vain()).count();
-        let mut waiting = entrants.iter_mut().enumerate();
+        let before = met.len();
+        let mut waiting: Vec<_> = entrants.iter_mut().enumerate().collect();
+        waiting.retain(|(_, entrant)| met.iter().all(|met| met.name != entrant.name));
+        let all = waiting.len();
+        let promising = waiting.iter().filter(|(_, entrant)| !entrant.was_in_vain()).count();
+        let mut waiting = waiting.into_iter();
         let mut running: Vec<Runner<'_>> = Vec::new();
-        let mut met: Vec<Met> = Vec::new();
         // Each has its turn, however short the patience is.
         let head_start = (*head_start).min(*patience / 3);
         let mut alone = pin!(sleep(head_start));
@@ -177,7 +200,7 @@ impl<T: TransportHandlers> Race<T> {
                 running.push(entrant.begin(index, request, progress));
             }
             if running.is_empty() {
-                return Err(none_got_through(met, left_out));
+                return Err(none_got_through(met, before, left_out));
             }
             tokio::select! {
                 biased;
@@ -186,10 +209,7 @@ impl<T: TransportHandlers> Race<T> {
                     // What signs for the device failed: it would again, on each of them.
                     Err(error @ Error::Credential(_)) => return Err(error),
                     Err(error) => {
-                        let failure = Met::new(&runner, error);
-                        let (transport, reason) = (failure.name, failure.words.clone());
-                        progress.beside().enter(&Step::TransportFailed { transport, reason });
-                        met.push(failure);
+                        met.push(Met::new(runner.index, runner.name, &runner.progress, error));
                     }
                 },
                 () = &mut alone, if may_begin < all => {
@@ -199,7 +219,7 @@ impl<T: TransportHandlers> Race<T> {
                 }
                 () = &mut over => {
                     met.extend(running.iter().map(Runner::gives_up));
-                    return Err(none_got_through(met, left_out));
+                    return Err(none_got_through(met, before, left_out));
                 }
             }
         }
@@ -260,7 +280,9 @@ impl Runner<'_> {
         let stage = self.progress.stage().unwrap_or(Stage::Connect);
         let seconds = self.start.elapsed().as_secs_f64();
         let message = format!("not connected after {seconds:.1} s, in the stage {stage}");
-        Met::new(self, ConnectionError::new(stage, message).into())
+        let error: Error = ConnectionError::new(stage, message).into();
+        let words = brief(error.to_string());
+        Met { index: self.index, name: self.name, words, error }
     }
 }
 
@@ -277,9 +299,17 @@ async fn first_of<'a>(running: &mut Vec<Runner<'a>>) -> (Runner<'a>, Result<(), 
     .await
 }
 
-/// One error for all. What is no matter of the connection is the same for each, or concerns the first.
-fn none_got_through(mut met: Vec<Met>, left_out: &[(&'static str, String)]) -> Error {
-    met.sort_by_key(|met| met.index);
+/// One error for all. What is no matter of the connection is the same for each, or concerns the first. Those that were
+/// connected in vain `before` the last race come first.
+fn none_got_through(
+    met: &mut Vec<Met>,
+    before: usize,
+    left_out: &[(&'static str, String)],
+) -> Error {
+    let mut met = mem::take(met);
+    if let Some(last) = met.get_mut(before..) {
+        last.sort_by_key(|met| met.index);
+    }
     let connections = || {
         met.iter().filter_map(|met| match &met.error {
             Error::Connection(error) => Some(error),
@@ -303,8 +333,18 @@ fn none_got_through(mut met: Vec<Met>, left_out: &[(&'static str, String)]) -> E
     let mut error = ConnectionError::new(first.stage, message);
     error.hint = connections().find_map(|error| error.hint.clone());
     error.retryable = connections().any(|error| error.retryable);
+    error.request_may_have_been_sent = connections().any(|error| error.request_may_have_been_sent);
     error.source = first.source.clone();
     error.into()
+}
+
+fn no_answer(within: Duration) -> ConnectionError {
+    let seconds = within.as_secs_f64();
+    let message = format!("connected, and then no answer within {seconds:.1} s");
+    ConnectionError {
+        request_may_have_been_sent: true,
+        ..ConnectionError::new(Stage::Register, message)
+    }
 }
 
 fn brief(text: String) -> String {
@@ -321,7 +361,7 @@ impl<T: TransportHandlers> TransportHandlers for Race<T> {
         request: &RegistrationRequest,
         progress: &Progress,
     ) -> Result<(), Error> {
-        self.decide(request, progress).await
+        self.decide(request, progress, &mut Vec::new()).await
     }
 
     async fn registration_request(
@@ -329,10 +369,32 @@ impl<T: TransportHandlers> TransportHandlers for Race<T> {
         request: &RegistrationRequest,
         progress: &Progress,
     ) -> Result<Response, Error> {
-        self.decide(request, progress).await?;
-        let chosen = self.chosen()?;
-        let response = chosen.entrant.transport.registration_request(request, progress).await?;
-        Ok(chosen.answered(response))
+        let mut met = Vec::new();
+        loop {
+            let begun = Instant::now();
+            self.decide(request, progress, &mut met).await?;
+            let is_last = met.len() + 1 >= self.entrants.len();
+            let bound = (self.patience / 3).max(begun.elapsed().saturating_mul(3));
+            let bound = if is_last || !self.gives_up_silent { Duration::MAX } else { bound };
+            let chosen = self.chosen()?;
+            let name = chosen.entrant.name;
+            let asked = chosen.entrant.transport.registration_request(request, progress);
+            let error = match timeout(bound, asked).await {
+                Ok(Ok(response)) => return Ok(chosen.answered(response)),
+                // No other transport would mend anything else.
+                Ok(Err(error @ (Error::Connection(_) | Error::Protocol(_)))) => error,
+                Ok(Err(error)) => return Err(error),
+                Err(_) => no_answer(bound).into(),
+            };
+            if is_last && met.is_empty() {
+                return Err(error);
+            }
+            let before = met.len();
+            met.push(Met::new(0, name, progress, error));
+            if is_last {
+                return Err(none_got_through(&mut met, before, &self.left_out));
+            }
+        }
     }
 
     /// Over the transport that has registered.
@@ -368,6 +430,7 @@ impl<T> fmt::Debug for Race<T> {
             .field("left_out", &self.left_out)
             .field("head_start", &self.head_start)
             .field("patience", &self.patience)
+            .field("gives_up_silent", &self.gives_up_silent)
             .field("is_decided", &self.is_decided)
             .finish()
     }

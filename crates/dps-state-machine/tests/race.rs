@@ -27,8 +27,10 @@ enum Way {
     OpenAfter(u64),
     /// It lets the connection stand, and no request through.
     OpenInVain,
+    /// It lets the connection stand, and then nothing comes.
+    OpenAndSilent,
 }
-use Way::{ClosedAfter, OpenAfter, OpenInVain, Silent};
+use Way::{ClosedAfter, OpenAfter, OpenAndSilent, OpenInVain, Silent};
 
 /// What became of one transport.
 #[derive(Clone, Debug)]
@@ -64,7 +66,10 @@ impl Fake {
         self.0.lock().expect("what was seen")
     }
 
-    fn answer(&self) -> Answer {
+    async fn answer(&self) -> Answer {
+        if self.seen().way == OpenAndSilent {
+            std::future::pending::<()>().await;
+        }
         let mut seen = self.seen();
         assert!(seen.is_open, "a request needs a connection");
         if seen.way == OpenInVain {
@@ -106,7 +111,7 @@ impl TransportHandlers for Fake {
                 self.seen().is_open = true;
                 Ok(())
             }
-            OpenInVain => {
+            OpenInVain | OpenAndSilent => {
                 self.seen().is_open = true;
                 Ok(())
             }
@@ -119,7 +124,7 @@ impl TransportHandlers for Fake {
         _: &Progress,
     ) -> Result<Response, Error> {
         self.seen().registered += 1;
-        self.answer()
+        self.answer().await
     }
 
     async fn query_operation_status(
@@ -129,7 +134,7 @@ impl TransportHandlers for Fake {
         _: &Progress,
     ) -> Result<Response, Error> {
         self.seen().polled += 1;
-        self.answer()
+        self.answer().await
     }
 
     async fn end_session(&mut self) -> Result<(), Error> {
@@ -335,15 +340,49 @@ async fn polls_the_end_of_the_session_and_the_next_registration_keep_to_the_tran
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transport_that_is_connected_in_vain_is_the_last_to_be_tried_again() {
-    let device = Device::new([OpenInVain, ClosedAfter(50), OpenInVain, Silent, OpenAfter(100)]);
-    let mut taken = Vec::new();
-    for _ in 0..3 {
-        let outcome = device.register().await;
-        taken.push(outcome.ok().and_then(|result| result.transport));
-        device.machine.end_session().await.expect("the end of the session");
+async fn the_race_goes_on_when_one_that_is_connected_breaks_or_is_silent_before_an_answer() {
+    let rows = [
+        ([OpenInVain, OpenAfter(100), OpenAfter(1), OpenAfter(1), OpenAfter(1)], "amqp", 100),
+        ([OpenInVain, OpenInVain, OpenInVain, OpenInVain, OpenAfter(100)], "http", 100),
+        ([OpenInVain, ClosedAfter(50), OpenInVain, Silent, OpenAfter(100)], "http", 2150),
+        // A third of the patience, or three times what the connection took.
+        ([OpenAndSilent, OpenAfter(100), Silent, Silent, Silent], "amqp", 3433),
+        ([OpenAndSilent, OpenAndSilent, OpenAfter(0), Silent, Silent], "mqtt-ws", 6667),
+    ];
+    for (ways, name, millis) in rows {
+        let (device, start) = (Device::new(ways), Instant::now());
+        for again in [false, true] {
+            let result = device.register().await.expect("an assignment");
+            assert_eq!(result.transport.as_deref(), Some(name), "{ways:?}, {again}");
+            device.machine.end_session().await.expect("the end of the session");
+            if !again {
+                let taken = start.elapsed().as_millis();
+                assert!(taken.abs_diff(millis) <= 2, "{ways:?}: {taken}");
+            }
+        }
+        let sent = device.all(|seen| seen.registered).iter().sum::<usize>();
+        let dead = ways.iter().filter(|way| matches!(way, OpenInVain | OpenAndSilent)).count();
+        assert_eq!(sent, dead + 2, "{ways:?}: each dead one is asked once, the other begins anew");
     }
-    assert_eq!(taken, [None, None, Some("http".to_owned())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_one_that_is_connected_has_all_the_time_for_its_answer() {
+    let ways = [OpenAndSilent, ClosedAfter(50), OpenInVain, ClosedAfter(50), OpenAndSilent];
+    let error = Device::new(ways).register().await.expect_err("nothing gets through");
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    // Where none is silent at last, all that was met is named.
+    let ways = [OpenAndSilent, ClosedAfter(50), OpenInVain, ClosedAfter(50), OpenInVain];
+    let error = Device::new(ways).register().await.expect_err("nothing gets through");
+    assert_eq!(
+        error.to_string(),
+        "no transport gets through: mqtt: connected, and then no answer within 3.3 s; \
+         amqp, amqp-ws: the port is closed; mqtt-ws, http: it was reset"
+    );
+    // A device that takes its time between request and answer keeps to the one that is connected.
+    let device = Device::with(ways, Race::waiting_for_answers);
+    assert_eq!(device.register().await.expect_err("silence").kind(), ErrorKind::Timeout);
+    assert_eq!(device.all(|seen| seen.begun), [1, 0, 0, 0, 0]);
 }
 
 #[tokio::test(start_paused = true)]

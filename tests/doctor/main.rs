@@ -1,6 +1,7 @@
 //! The doctor: each of its checks finds the fault that is planted for it, on loopback, and none fires where all is well.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+mod any_transport;
 #[path = "../server_certificates/make.rs"]
 #[expect(dead_code, reason = "other tests need the rest of it")]
 mod make;
@@ -157,29 +158,6 @@ async fn nothing_is_found_behind_a_proxy_that_works() {
     }
     assert!(!format!("{report:?}").contains("pa:ss"), "the password");
     assert!(proxy.tunnels() > 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn where_any_transport_would_do_the_first_whose_port_is_open_decides() {
-    scene::answer_lookups();
-    let scene = Scene::new().await;
-    scene.register().await;
-    let (_taken, port) = scene::closed();
-    let mut subject = scene.subject();
-    subject.ports.https = port;
-    for (any_transport, verdict, status) in
-        [(false, Verdict::Broken, Status::Failed), (true, Verdict::Warnings, Status::Warning)]
-    {
-        subject.any_transport = any_transport;
-        let report = examine(&subject, &Selection::all()).await;
-        assert_eq!(report.verdict(), verdict, "{report:#?}");
-        assert_eq!(finding(&report, "port.443").status, status);
-        let reached = if any_transport { Status::Ok } else { Status::Skipped };
-        assert_eq!(finding(&report, "service.credential").status, reached);
-    }
-    (subject.ports.mqtt, subject.ports.amqp) = (port, port);
-    let report = examine(&subject, &Selection::all()).await;
-    assert_eq!((report.verdict(), report.ends_at()), (Verdict::Broken, Some(Hop::Network)));
 }
 
 #[tokio::test]

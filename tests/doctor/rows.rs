@@ -7,7 +7,7 @@ use dps_client::{
     Transport,
 };
 use dps_conformance::{Authority, OutsideKey, ProxyScript, TestProxy};
-use dps_doctor::{Report, Selection, Status, Subject, examine};
+use dps_doctor::{Ports, Report, Selection, Status, Subject, examine};
 use dps_emulator::{Enrollment, GroupAttestation, ServerCertificate};
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::version::TLS13;
@@ -63,6 +63,7 @@ async fn before(server: Server, transport: Transport) -> Report {
 /// One that looks for silence: what does not come within the step is silent, and all else on loopback comes.
 fn hurried(subject: &mut Subject) {
     subject.limits.step = Duration::from_secs(6);
+    subject.limits.aside = subject.limits.step;
 }
 
 pub(crate) fn rows() -> Vec<Row> {
@@ -475,6 +476,16 @@ fn network() -> Vec<Row> {
             let (_taken, port) = closed();
             with(|s| s.ports.mqtt = port).await
         }),
+        row(
+            "port.8883",
+            "it swallows TLS, and is not needed",
+            Warning,
+            "http does not need it",
+            async {
+                let server = Server::start(Layer::Tcp, "", Manner::Greets).await;
+                diverted(server, Transport::Http, |ports| &mut ports.mqtt).await
+            },
+        ),
         row("port.5671", "an SSH server listens there", Failed, "an SSH server", async {
             let server = Server::start(Layer::Tcp, "SSH-2.0-OpenSSH_9.9\r\n", Manner::Greets).await;
             let port = server.config().endpoint.port().unwrap();
@@ -606,6 +617,25 @@ fn tls() -> Vec<Row> {
     ]
 }
 
+/// A healthy device in a network where one port leads to another server, which it trusts.
+async fn diverted(
+    server: Server,
+    transport: Transport,
+    port: impl FnOnce(&mut Ports) -> &mut u16,
+) -> Report {
+    let (scene, there) = (Scene::new().await, server.config());
+    scene.register().await;
+    let ca = scene.emulator.ca_pem().to_owned();
+    at(scene, |s| {
+        s.transport = Ok(transport);
+        s.endpoint = "localhost".parse();
+        s.roots = there.roots.with_pem(ca.as_bytes());
+        *port(&mut s.ports) = there.endpoint.port().unwrap();
+        hurried(s);
+    })
+    .await
+}
+
 /// What answers every request of HTTP so.
 async fn answering(answer: &'static str, transport: Transport) -> Report {
     before(Server::start(Layer::Tls, answer, Manner::AnswersAndCloses).await, transport).await
@@ -618,6 +648,7 @@ fn service() -> Vec<Row> {
     const PORTAL: &str =
         "HTTP/1.1 302 Found\r\nLocation: http://login.hotel.test/\r\nContent-Length: 0\r\n\r\n";
     const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 21\r\n\r\n<html>Welcome!</html>";
+    const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nServer: nginx\r\nContent-Length: 0\r\n\r\n";
     const DISABLED: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 21\r\n\r\n\
                             {\"status\":\"disabled\"}";
     const FORBIDDEN: &str = "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\n\
@@ -661,6 +692,33 @@ fn service() -> Vec<Row> {
             answering(PAGE, Transport::Http),
         ),
         row(
+            "service.answer",
+            "a web server that is not the service",
+            Failed,
+            "--endpoint HOST",
+            answering(NOT_FOUND, Transport::Http),
+        ),
+        row(
+            "service.answer",
+            "a firewall that lets TLS stand, and closes it then, over MQTT",
+            Failed,
+            "--transport mqtt-ws or http",
+            async {
+                let server = Server::start(Layer::Tls, "", Manner::AnswersAndCloses).await;
+                diverted(server, Transport::Mqtt, |ports| &mut ports.mqtt).await
+            },
+        ),
+        row(
+            "service.answer",
+            "a firewall that lets TLS stand, and nothing more, over AMQP",
+            Failed,
+            "no answer within 6 s",
+            async {
+                let server = Server::start(Layer::Tls, "", Manner::Greets).await;
+                diverted(server, Transport::Amqp, |ports| &mut ports.amqp).await
+            },
+        ),
+        row(
             "clock.service",
             "a clock that is two hours behind",
             Warning,
@@ -691,6 +749,16 @@ fn service() -> Vec<Row> {
             })
             .await
         }),
+        row(
+            "service.credential",
+            "another key, over AMQP",
+            Failed,
+            "--symmetric-key-file",
+            with(|s| {
+                s.transport = Ok(Transport::Amqp);
+                s.credential = Ok(other_key().into());
+            }),
+        ),
         row(
             "service.group-key",
             "a group's key in place of the device's",
@@ -749,6 +817,16 @@ fn service() -> Vec<Row> {
         ),
         row(
             "service.enrollment",
+            "a captive portal on port 443, over MQTT",
+            Warning,
+            "mqtt does not need it",
+            async {
+                let server = Server::start(Layer::Tls, PORTAL, Manner::AnswersAndCloses).await;
+                diverted(server, Transport::Mqtt, |ports| &mut ports.https).await
+            },
+        ),
+        row(
+            "service.enrollment",
             "the service forbids it",
             Failed,
             "may be disabled",
@@ -776,6 +854,13 @@ fn service() -> Vec<Row> {
             Failed,
             "not connect to its hub",
             hub(Transport::Mqtt),
+        ),
+        row(
+            "hub.5671",
+            "the hub's port is closed",
+            Failed,
+            "not connect to its hub",
+            hub(Transport::Amqp),
         ),
         row(
             "hub.443",

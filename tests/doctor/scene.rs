@@ -111,6 +111,7 @@ impl Scene {
         subject.request = Some(Ok(RegistrationRequest::new(device())));
         // No step of a healthy one takes so long, however busy the machine.
         subject.limits.step = std::time::Duration::from_secs(30);
+        subject.limits.aside = subject.limits.step;
         subject.limits.total = std::time::Duration::from_secs(120);
         subject
     }

@@ -186,6 +186,34 @@ impl AmqpTransport {
     }
 }
 
+/// Authenticates at the provisioning service, as a registration does, attaches both links, and ends the session. Nothing is
+/// registered. What bounds the time is the caller's.
+///
+/// # Errors
+/// [`Error::Connection`], [`Error::Credential`], [`Error::Protocol`] and [`Error::Configuration`], as of a registration; a
+/// refusal of the service is [`Opened::Refused`].
+///
+/// # Cancel safety
+/// Dropping the future closes what was open.
+pub async fn log_in(
+    config: &AmqpConfig,
+    registration_id: &RegistrationId,
+    progress: &Progress,
+) -> Result<Opened<()>, Error> {
+    let mut transport = AmqpTransport::new(config.clone())?;
+    transport.opener.config().preflight(registration_id)?;
+    let peer = transport.opener.peer()?;
+    let request = RegistrationRequest::new(registration_id.clone());
+    Ok(match transport.connect(Stage::Authenticate, &peer, &request, progress).await? {
+        Ok(connection) => {
+            // The device was let in: how the session ends is no matter.
+            drop(connection.end().await);
+            Opened::Ready(())
+        }
+        Err(refusal) => Opened::Refused(transport.hinted(refusal)),
+    })
+}
+
 impl TransportHandlers for AmqpTransport {
     async fn connect(
         &mut self,

@@ -36,5 +36,11 @@ mod connection;
 pub mod fuzzing;
 mod handler;
 
+/// What the doctor needs of the inside. It may change in any version.
+#[doc(hidden)]
+pub mod internal {
+    pub use crate::handler::log_in;
+}
+
 pub use config::AmqpConfig;
 pub use handler::AmqpTransport;

@@ -19,11 +19,12 @@ const DETAILS: &str = "\
 It takes what `dps register` takes, by the same flags and variables, and looks
 at all that a registration would meet: settings, clock, credential, proxy,
 name, ports, TLS, WebSocket, the service and the hub. Nothing is changed at
-the service: the device asks for the state of its registration.
+the service: nothing is registered.
 
-The ports of all transports are looked at. The chosen transport decides, for
-auto the first whose port is open; what is wrong with the others is a warning.
-Of several credentials the first one is looked at.
+The ports of all transports are looked at. The chosen transport decides, and
+the device says over it who it is; for auto each is tried, in its order, and
+the way ends only where none gets through. What is wrong with the others is a
+warning. Of several credentials the first one is looked at.
 
 Exit codes:
     0 healthy, with or without warnings
@@ -32,7 +33,7 @@ Exit codes:
    10 a registration gets through, and the hub can't be reached
   130 cancelled by SIGINT (Ctrl-C)
   143 cancelled by SIGTERM
-    1 standard output can't be written
+    1 there was nothing to look at, or standard output can't be written
 
 Examples:
   # What does this network block?

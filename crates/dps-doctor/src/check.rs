@@ -106,7 +106,8 @@ checks! {
     BUSY "service.busy" Service "the service has time: neither throttling nor a fault of its own";
     HUB_NAME "hub.name" Hub "the hub's name has an address";
     HUB_MQTT "hub.8883" Hub "the hub's port of mqtt";
-    HUB_WS "hub.443" Hub "the hub's port of MQTT over WebSocket";
+    HUB_AMQP "hub.5671" Hub "the hub's port of amqp";
+    HUB_WS "hub.443" Hub "the hub's port of MQTT and AMQP over WebSocket";
 }
 
 impl Check {

@@ -11,7 +11,7 @@ use crate::{
     check::{CERTIFICATE, CHAIN_END, COMMON_NAME, CREDENTIAL, KEY, PERMISSIONS},
     finding::Chart,
     settings::is_x509,
-    subject::Subject,
+    subject::{Subject, in_words},
 };
 
 /// What a key on a curve can sign with in TLS.
@@ -46,7 +46,7 @@ pub(crate) async fn examine(subject: &Subject, chart: &mut Chart<'_>) {
             chart.fail_by(&KEY, &error, Some(advice));
         }
         Err(_) => {
-            let seen = format!("no signature within {} s", subject.limits.step.as_secs_f64());
+            let seen = format!("no signature within {}", in_words(subject.limits.step));
             let advice = "look at the TPM or the token, and at what else uses it";
             chart.fail(&KEY, ErrorKind::Credential, seen, advice);
         }

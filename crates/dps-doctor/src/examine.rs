@@ -10,7 +10,7 @@ use crate::{
     report::Report,
     service, settings,
     subject::Subject,
-    tls, websocket,
+    tls, way, websocket,
 };
 
 /// Looks at all that was selected and at what that depends on, within the time of the subject's
@@ -19,8 +19,9 @@ use crate::{
 /// # Cancel safety
 /// Dropping the future closes what was open; the system's resolver may finish a lookup on a thread of its own.
 pub async fn examine(subject: &Subject, selection: &Selection) -> Report {
-    let mut chart = Chart::new(selection, subject.limits);
-    let look = look(subject, selection, &mut chart);
+    let mut chart = Chart::new(selection, subject);
+    let at_its_port = subject.at_its_port();
+    let look = look(&at_its_port, selection, &mut chart);
     let is_out_of_time = timeout(subject.limits.total, look).await.is_err();
     Report::new(chart.finish(is_out_of_time))
 }
@@ -54,17 +55,22 @@ async fn look(subject: &Subject, selection: &Selection, chart: &mut Chart<'_>) -
     };
     reached(Layer::Port)?;
     let ports = port::look_at_each(subject).await;
-    let subject = &ports.settle(subject);
+    let asks = selection.reaches(Layer::Service) && subject.id_scope.is_ok();
+    let upgrades = match selection.reaches(Layer::WebSocket) || subject.any_transport {
+        true => websocket::look(subject, &ports).await,
+        false => websocket::Upgrades::default(),
+    };
+    let way::Way { subject, login } = way::find(subject, &ports, &upgrades, asks).await;
+    let subject = &subject;
     port::examine(subject, &ports, addresses, proxy.is_some(), chart).await;
     if selection.reaches(Layer::Tls) {
         tls::examine(subject, ports.chosen(subject)?, chart)?;
     }
     if selection.reaches(Layer::WebSocket) {
-        websocket::examine(subject, &ports, chart).await;
+        websocket::examine(subject, upgrades, chart)?;
     }
     reached(Layer::Service)?;
-    let state = service::examine(subject, &ports, chart).await?;
+    let state = service::examine(subject, &ports, login, chart).await?;
     reached(Layer::Hub)?;
-    hub::examine(subject, state, chart).await;
-    Some(())
+    hub::examine(subject, state, chart).await
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     check::{CHECKS, Check, Selection},
-    subject::Limits,
+    subject::{Limits, Subject, in_words},
 };
 
 /// How a check ended.
@@ -67,6 +67,8 @@ pub struct Finding {
 pub(crate) struct Chart<'a> {
     selection: &'a Selection,
     limits: Limits,
+    /// Where any transport would do, one that is silent is given up, and the registration has no timeout.
+    any_transport: bool,
     findings: Vec<Finding>,
     since: Instant,
     /// How long the next finding took, if that is not the time since the one before.
@@ -74,8 +76,15 @@ pub(crate) struct Chart<'a> {
 }
 
 impl<'a> Chart<'a> {
-    pub(crate) fn new(selection: &'a Selection, limits: Limits) -> Self {
-        Self { selection, limits, findings: Vec::new(), since: Instant::now(), took: None }
+    pub(crate) fn new(selection: &'a Selection, subject: &Subject) -> Self {
+        Self {
+            selection,
+            limits: subject.limits,
+            any_transport: subject.any_transport,
+            findings: Vec::new(),
+            since: Instant::now(),
+            took: None,
+        }
     }
 
     pub(crate) fn ok(&mut self, check: &'static Check, seen: impl fmt::Display) {
@@ -100,6 +109,13 @@ impl<'a> Chart<'a> {
         self.note(check, Status::Failed, &seen, Some(advice), Some((kind, false)));
     }
 
+    /// Fails because nothing came within the time for a step.
+    pub(crate) fn silent(&mut self, check: &'static Check, what: impl fmt::Display, advice: &str) {
+        let seen = format!("no {what} within {}", in_words(self.limits.step));
+        let kind = if self.any_transport { ErrorKind::Connection } else { ErrorKind::Timeout };
+        self.note(check, Status::Failed, &seen, Some(advice), Some((kind, true)));
+    }
+
     /// Fails with an error's words. Its hint is the advice, and then what is given here.
     pub(crate) fn fail_by(&mut self, check: &'static Check, error: &Error, advice: Option<&str>) {
         let advice = match (error.hint(), advice) {
@@ -109,6 +125,7 @@ impl<'a> Chart<'a> {
         // A peer that is silent is a timeout for a registration, which has a longer time for it.
         let elapsed = self.took.unwrap_or_else(|| self.since.elapsed());
         let is_silent = matches!(error, Error::Connection(_)) && elapsed >= self.limits.step;
+        let is_silent = is_silent && !self.any_transport;
         let kind = if is_silent { ErrorKind::Timeout } else { error.kind() };
         let kind = Some((kind, error.is_retryable()));
         self.note(check, Status::Failed, error, advice.as_deref(), kind);
@@ -159,8 +176,7 @@ impl<'a> Chart<'a> {
             self.selection.has(check) && self.findings.iter().all(|finding| finding.check != *check)
         });
         if let Some(check) = is_waited_for.next().filter(|_| is_out_of_time) {
-            let seen =
-                format!("all checks have {} s, and that is over", self.limits.total.as_secs_f64());
+            let seen = format!("all checks have {}, and that is over", in_words(self.limits.total));
             self.fail(check, ErrorKind::Timeout, seen, "--timeout SECONDS allows more");
         }
         let mut stopped_by: Option<&'static Check> = None;

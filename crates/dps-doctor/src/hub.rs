@@ -1,6 +1,8 @@
 //! The device's hub, as far as a connection to it can be made.
 
-use dps_client::{Endpoint, Error, Progress, Transport};
+use std::time::Duration;
+
+use dps_client::{Endpoint, Progress, Transport};
 use dps_connect::internal::{Handshake, handshake, resolve};
 use tokio::{
     join,
@@ -8,74 +10,92 @@ use tokio::{
 };
 
 use crate::{
-    check::{Check, HUB_MQTT, HUB_NAME, HUB_WS},
+    check::{Check, HUB_AMQP, HUB_MQTT, HUB_NAME, HUB_WS},
     finding::Chart,
     service::State,
     subject::Subject,
 };
 
-pub(crate) async fn examine(subject: &Subject, state: State, chart: &mut Chart<'_>) {
-    let hub = match (&subject.hub, state.hub) {
+pub(crate) async fn examine(subject: &Subject, state: State, chart: &mut Chart<'_>) -> Option<()> {
+    let hub: Endpoint = match (&subject.hub, state.hub) {
         (Some(Ok(given)), _) => given.clone(),
-        (Some(Err(error)), _) => return chart.fail_by(&HUB_NAME, error, None),
+        (Some(Err(error)), _) => {
+            chart.fail_by(&HUB_NAME, error, None);
+            return None;
+        }
         (None, Some(assigned)) => match assigned.parse() {
             Ok(hub) => hub,
             Err(error) => {
-                return chart.fail_by(
-                    &HUB_NAME,
-                    &error,
-                    Some("look at the hubs that are linked to the service"),
-                );
+                let advice = "look at the hubs that are linked to the service";
+                chart.fail_by(&HUB_NAME, &error, Some(advice));
+                return None;
             }
         },
         (None, None) => {
-            for check in [&HUB_NAME, &HUB_MQTT, &HUB_WS] {
-                chart.skip(check, "the device has no hub yet; --hub-endpoint HOST names one");
-            }
-            return;
+            skip_all("the device has no hub yet; --hub-endpoint HOST names one", chart);
+            return None;
         }
     };
     let places = Places::of(subject, &hub);
-    let progress = Progress::default();
-    let looked_up = resolve(hub.host(), 0, &progress);
-    let has_proxy =
-        subject.config(&hub).and_then(|config| config.chosen_proxy(443).ok()?).is_some();
-    match timeout(subject.limits.step, looked_up).await {
-        _ if has_proxy => chart.skip(&HUB_NAME, "the proxy looks the name up"),
-        Ok(Ok(_)) => chart.ok(&HUB_NAME, hub.host()),
-        Ok(Err(error)) => {
-            let advice = "look at the hub's name at the service and at this network's DNS; --hub-endpoint HOST names another";
-            return chart.fail_by(&HUB_NAME, &error.into(), Some(advice));
-        }
-        Err(_) => {
-            let seen = format!(
-                "no address of {} within {} s",
-                hub.host(),
-                subject.limits.step.as_secs_f64()
-            );
-            return chart.fail(
-                &HUB_NAME,
-                dps_client::ErrorKind::Timeout,
-                seen,
-                "check this machine's DNS",
-            );
-        }
-    }
-    let (mqtt, https) =
-        join!(look(subject, places.mqtt.as_ref()), look(subject, places.https.as_ref()));
+    let Some(any) = [&places.mqtt, &places.amqp, &places.https].into_iter().flatten().next() else {
+        skip_all("nothing says where this hub of an emulator is", chart);
+        return None;
+    };
+    name(subject, any, chart).await?;
+    let (mqtt, amqp, https) = join!(
+        look(subject, places.mqtt.as_ref()),
+        look(subject, places.amqp.as_ref()),
+        look(subject, places.https.as_ref())
+    );
     // The device reaches its hub by the port that its transport has there.
-    let by_websocket =
-        matches!(subject.transport(), Transport::MqttWs | Transport::AmqpWs | Transport::Http);
-    let open =
-        |seen: &Option<(Handshake, _)>| seen.as_ref().is_some_and(|(seen, _)| seen.error.is_none());
-    let is_open = [open(&mqtt), open(&https)];
-    one(&HUB_MQTT, mqtt, !by_websocket, is_open, chart);
-    one(&HUB_WS, https, by_websocket, is_open, chart);
+    let decisive = match subject.transport() {
+        Transport::Mqtt => &HUB_MQTT,
+        Transport::Amqp => &HUB_AMQP,
+        _ => &HUB_WS,
+    };
+    let seen = [(&HUB_MQTT, mqtt), (&HUB_AMQP, amqp), (&HUB_WS, https)];
+    let stands = |seen: &Seen| seen.as_ref().is_some_and(|(seen, _)| seen.error.is_none());
+    let another = seen.iter().any(|(_, seen)| stands(seen));
+    for (check, seen) in seen {
+        one(check, seen, check == decisive, another, chart);
+    }
+    Some(())
 }
 
-/// Where the hub takes MQTT, and MQTT over WebSocket.
+fn skip_all(reason: &str, chart: &mut Chart<'_>) {
+    for check in [&HUB_NAME, &HUB_MQTT, &HUB_AMQP, &HUB_WS] {
+        chart.skip(check, reason);
+    }
+}
+
+/// `None` when the hub's name has no address.
+async fn name(subject: &Subject, place: &Endpoint, chart: &mut Chart<'_>) -> Option<()> {
+    let has_proxy = subject.config(place).and_then(|config| config.chosen_proxy(443).ok()?);
+    if has_proxy.is_some() {
+        chart.skip(&HUB_NAME, "the proxy looks the name up");
+        return Some(());
+    }
+    let host = place.host();
+    match timeout(subject.limits.step, resolve(host, 0, &Progress::default())).await {
+        Ok(Ok(_)) => {
+            chart.ok(&HUB_NAME, host);
+            return Some(());
+        }
+        Ok(Err(error)) => {
+            let advice = "look at the hub's name at the service and at this network's DNS; --hub-endpoint HOST names another";
+            chart.fail_by(&HUB_NAME, &error.into(), Some(advice));
+        }
+        Err(_) => {
+            chart.silent(&HUB_NAME, format_args!("address of {host}"), "check this machine's DNS")
+        }
+    }
+    None
+}
+
+/// Where the hub takes MQTT, AMQP, and both over WebSocket.
 struct Places {
     mqtt: Option<Endpoint>,
+    amqp: Option<Endpoint>,
     https: Option<Endpoint>,
 }
 
@@ -83,26 +103,26 @@ impl Places {
     /// A hub under localhost is that of an emulator, which serves it where it serves devices.
     fn of(subject: &Subject, hub: &Endpoint) -> Self {
         let last = hub.host().rsplit('.').next().unwrap_or_default();
-        let at =
-            |endpoint: Option<Endpoint>| endpoint.and_then(|at| Some(hub.with_port(at.port()?)));
+        let own = |port| Some(hub.with_port(port));
         match hub.port() {
             None if last.eq_ignore_ascii_case("localhost") => Self {
-                mqtt: at(subject.endpoint_of(Transport::Mqtt)),
-                https: at(subject.endpoint_of(Transport::Http)),
+                mqtt: subject.endpoint_of(Transport::Mqtt),
+                amqp: subject.endpoint_of(Transport::Amqp),
+                https: subject.endpoint_of(Transport::Http),
             },
-            None => Self { mqtt: Some(hub.with_port(8883)), https: Some(hub.with_port(443)) },
-            Some(_) if subject.transport() == Transport::Mqtt => {
-                Self { mqtt: Some(hub.clone()), https: None }
-            }
-            Some(_) => Self { mqtt: None, https: Some(hub.clone()) },
+            None => Self { mqtt: own(8883), amqp: own(5671), https: own(443) },
+            Some(port) => match subject.transport() {
+                Transport::Mqtt => Self { mqtt: own(port), amqp: None, https: None },
+                Transport::Amqp => Self { mqtt: None, amqp: own(port), https: None },
+                _ => Self { mqtt: None, amqp: None, https: own(port) },
+            },
         }
     }
 }
 
-async fn look(
-    subject: &Subject,
-    place: Option<&Endpoint>,
-) -> Option<(Handshake, std::time::Duration)> {
+type Seen = Option<(Handshake, Duration)>;
+
+async fn look(subject: &Subject, place: Option<&Endpoint>) -> Seen {
     let config = subject.config(place?)?;
     let begun = Instant::now();
     Some((handshake(&config, 443, &Progress::default()).await, begun.elapsed()))
@@ -110,31 +130,30 @@ async fn look(
 
 fn one(
     check: &'static Check,
-    seen: Option<(Handshake, std::time::Duration)>,
+    seen: Seen,
     decides: bool,
-    is_open: [bool; 2],
+    another_stands: bool,
     chart: &mut Chart<'_>,
 ) {
     let Some((handshake, elapsed)) = seen else {
         return chart.skip(check, "nothing says this port of the hub");
     };
     chart.took(elapsed);
-    let error: &Error = match &handshake.error {
-        None => return chart.ok(check, "TLS stands"),
-        Some(error) => error,
+    let Some(error) = &handshake.error else {
+        return chart.ok(check, "TLS stands");
     };
-    match is_open {
-        [true, _] | [_, true] if decides => {
-            chart.warn(check, error, "the other port of the hub is open: connect to it there")
+    match (decides, another_stands) {
+        (true, true) => {
+            chart.warn(check, error, "another port of the hub is open: connect to it there")
         }
-        [true, _] | [_, true] => {
-            chart.warn(check, error, "this transport does not need it at the hub")
-        }
-        _ if decides => chart.fail_by(
+        (false, true) => chart.warn(check, error, "this transport does not need it at the hub"),
+        (false, false) => chart.warn(check, error, "no other port of the hub is open either"),
+        // The hint of the error is about the way to the service.
+        (true, false) => chart.fail(
             check,
+            error.kind(),
             error,
-            Some("the device can be assigned, but not connect to its hub from here"),
+            "the device can be assigned, but not connect to its hub from here: have the network let it through; --proxy URL goes through a proxy",
         ),
-        _ => chart.warn(check, error, "the other port is closed too"),
     }
 }

@@ -5,8 +5,10 @@
 //! [`CHECKS`]; a [`Selection`] asks for some. The ports of all transports are looked at, whichever was chosen: the chosen one
 //! decides, the others are advice. A check whose ground is gone is skipped and says what failed before it.
 //!
-//! Nothing is changed at the service: the device authenticates by asking for the state of its registration
-//! ([`registration_state`](dps_client::HttpTransport::registration_state)). No secret is in a report.
+//! Nothing is changed at the service. Over the transport of the registration the device says who it is: over MQTT by CONNECT,
+//! over AMQP until its links are attached, over HTTPS by asking for the state of its registration
+//! ([`registration_state`](dps_client::HttpTransport::registration_state)), which is asked beside the other transports too. No
+//! secret is in a report.
 //!
 //! ```no_run
 //! # async fn look() -> Result<(), Box<dyn std::error::Error>> {
@@ -31,6 +33,7 @@ mod credential;
 mod examine;
 mod finding;
 mod hub;
+mod login;
 mod name;
 mod port;
 mod proxy;
@@ -39,6 +42,7 @@ mod service;
 mod settings;
 mod subject;
 mod tls;
+mod way;
 mod websocket;
 
 pub use check::{CHECKS, Check, Hop, Selection};

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// One transport for each port.
-const OF_EACH_PORT: [Transport; 3] = [Transport::Http, Transport::Mqtt, Transport::Amqp];
+pub(crate) const OF_EACH_PORT: [Transport; 3] = [Transport::Http, Transport::Mqtt, Transport::Amqp];
 
 /// What the handshake on each port showed; `None` where nothing says which port a transport has.
 pub(crate) struct Ports {
@@ -36,13 +36,13 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Whether something that may speak TLS listens there.
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         let stage = self.handshake.error.as_ref().and_then(Error::stage);
         !self.handshake.is_another_protocol
             && !matches!(stage, Some(Stage::Resolve | Stage::Connect | Stage::Proxy))
     }
 
-    fn stands(&self) -> bool {
+    pub(crate) fn stands(&self) -> bool {
         self.handshake.error.is_none()
     }
 }
@@ -61,26 +61,26 @@ impl Ports {
         self.of(subject.transport()).filter(|seen| seen.is_open())
     }
 
-    /// The same subject, with the transport that decides where any would do.
-    pub(crate) fn settle(&self, subject: &Subject) -> Subject {
-        let mut settled = subject.clone();
-        let open = |transport: &Transport| self.of(*transport).is_some_and(Seen::is_open);
-        if subject.any_transport
-            && let Some(transport) = OF_EACH_PORT.into_iter().find(open)
-        {
-            settled.transport = Ok(transport);
-            if settled.endpoint.as_ref().is_ok_and(|it| it.port().is_some())
-                && let Some(endpoint) = subject.endpoint_of(transport)
-            {
-                settled.endpoint = Ok(endpoint);
-            }
-        }
-        settled
-    }
-
     /// Whether TLS stands on the port of a transport.
     pub(crate) fn stands(&self, transport: Transport) -> bool {
         self.of(transport).is_some_and(Seen::stands)
+    }
+
+    /// The flag for a transport on another port that is open; best for one where TLS stands.
+    pub(crate) fn another(&self, subject: &Subject) -> Option<&'static str> {
+        let chosen = subject.transport();
+        let others = [
+            (Transport::Http, over_443(chosen)),
+            (Transport::Mqtt, "--transport mqtt"),
+            (Transport::Amqp, "--transport amqp"),
+        ];
+        let others = || {
+            let is_other = |of: &Transport| subject.ports.of(*of) != subject.ports.of(chosen);
+            others.into_iter().filter(move |(of, _)| is_other(of))
+        };
+        let best = others().find(|(of, _)| self.stands(*of));
+        let open = || others().find(|(of, _)| self.of(*of).is_some_and(Seen::is_open));
+        best.or_else(open).map(|(_, flag)| flag)
     }
 }
 
@@ -104,18 +104,27 @@ pub(crate) async fn examine(
         let port = endpoint.port_or(subject.ports.of(subject.transport()));
         addresses.iter_mut().for_each(|address| address.set_port(port));
     }
-    families(&dial_each(&addresses, subject.limits.step).await, has_proxy, chart);
+    let dialled = dial_each(&addresses, subject.limits.aside).await;
+    families(&dialled, has_proxy, ports, subject, chart);
     for (check, transport) in [&HTTPS_PORT, &MQTT_PORT, &AMQP_PORT].into_iter().zip(OF_EACH_PORT) {
         one(check, transport, ports, subject, has_proxy, chart);
     }
 }
 
 async fn look(subject: &Subject, transport: Transport) -> Option<Seen> {
-    let config = subject.config(&subject.endpoint_of(transport)?)?;
+    let mut config = subject.config(&subject.endpoint_of(transport)?)?;
     let begun = Instant::now();
     let port = subject.ports.of(transport);
+    if !decides(subject, transport) {
+        config.connect_timeout = Some(subject.limits.aside);
+    }
     let handshake = handshake(&config, port, &Progress::default()).await;
     Some(Seen { handshake, elapsed: begun.elapsed() })
+}
+
+/// Whether the registration goes by the port of this transport.
+fn decides(subject: &Subject, transport: Transport) -> bool {
+    subject.any_transport || subject.ports.of(subject.transport()) == subject.ports.of(transport)
 }
 
 fn one(
@@ -129,32 +138,28 @@ fn one(
     let Some(seen) = ports.of(transport) else {
         return chart.skip(check, "the endpoint names the port of another transport");
     };
-    let chosen = subject.transport();
-    let decides = subject.ports.of(chosen) == subject.ports.of(transport);
     chart.took(seen.elapsed);
-    let Some(error) = seen.handshake.error.as_ref().filter(|_| !seen.is_open()) else {
+    let decides = decides(subject, transport);
+    // What is wrong with TLS at the port that counts is told there. Another one is worth a word where it alone is bad.
+    let is_alone = !decides && ports.stands(subject.transport());
+    let matters = |_: &&Error| !seen.is_open() || is_alone;
+    let Some(error) = seen.handshake.error.as_ref().filter(matters) else {
         return chart.ok(check, "open");
     };
-    let open: Vec<&str> = [
-        (Transport::Http, over_443(chosen)),
-        (Transport::Mqtt, "--transport mqtt"),
-        (Transport::Amqp, "--transport amqp"),
-    ]
-    .into_iter()
-    .filter(|(other, _)| ports.of(*other).is_some_and(Seen::is_open))
-    .map(|(_, advice)| advice)
-    .collect();
-    match (decides, open.first()) {
+    let another = ports.another(subject).filter(|_| !subject.any_transport);
+    match (decides, another) {
         (true, Some(flag)) => {
             chart.fail_by(check, error, Some(&format!("another port is open here: {flag}")))
         }
         (true, None) if has_proxy => chart.fail_by(check, error, None),
         (true, None) => chart.fail_by(check, error, Some(&way_out("nothing gets through here"))),
-        (false, _) => {
-            let advice = format!("{chosen} does not need it; {} would", name_of(transport));
-            chart.warn(check, error, &advice);
-        }
+        (false, _) => chart.warn(check, error, &not_needed(subject, name_of(transport))),
     }
+}
+
+/// What is said of that which is wrong with the way of other transports.
+pub(crate) fn not_needed(subject: &Subject, others: &str) -> String {
+    format!("{} does not need it; {others} would", subject.transport())
 }
 
 fn name_of(transport: Transport) -> &'static str {
@@ -185,9 +190,12 @@ async fn dial_each(
 fn families(
     dialled: &[(SocketAddr, Option<io::Error>, Duration)],
     has_proxy: bool,
+    ports: &Ports,
+    subject: &Subject,
     chart: &mut Chart<'_>,
 ) {
-    let is_reached = dialled.iter().any(|(_, error, _)| error.is_none());
+    let is_reached =
+        dialled.iter().any(|(_, error, _)| error.is_none()) || ports.chosen(subject).is_some();
     for (check, is_v4, none) in [
         (&IPV4, true, "the name has no IPv4 address"),
         (&IPV6, false, "the name has no IPv6 address"),
@@ -217,11 +225,11 @@ fn families(
         } else {
             let port = dialled.first().map(|(address, ..)| address.port()).unwrap_or_default();
             let error = io::Error::other(format!("{}, at port {port}", closed.join(", ")));
-            chart.fail_by(
-                check,
-                &unreached(&error),
-                Some(&way_out("no address lets this device in")),
-            );
+            let advice = match ports.another(subject) {
+                Some(flag) => format!("no address lets this device in there; {flag}"),
+                None => way_out("no address lets this device in"),
+            };
+            chart.fail_by(check, &unreached(&error), Some(&advice));
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The proxy, step by step.
 
-use dps_client::{ErrorKind, Progress, Proxy, Transport};
+use std::net::SocketAddr;
+
+use dps_client::{Progress, Proxy, Transport};
 use dps_connect::internal::{
     NoTunnel, ask_proxy, dial,
     failure::{self, Peer},
@@ -11,6 +13,7 @@ use tokio::{net::TcpStream, time::timeout};
 use crate::{
     check::{PROXY_HTTP, PROXY_LOGIN, PROXY_NAME, PROXY_PORT, TUNNEL},
     finding::Chart,
+    port::OF_EACH_PORT,
     subject::Subject,
 };
 
@@ -25,9 +28,7 @@ pub(crate) fn skip(chart: &mut Chart<'_>) {
 /// `None` when the proxy does not let the chosen transport through.
 pub(crate) async fn examine(subject: &Subject, proxy: &Proxy, chart: &mut Chart<'_>) -> Option<()> {
     let step = subject.limits.step;
-    let silent = |what: &str| {
-        format!("no {what} from the proxy {} within {} s", proxy.address(), step.as_secs_f64())
-    };
+    let silent = |what: &str| format!("{what} from the proxy {}", proxy.address());
     let progress = Progress::default();
     let addresses = match timeout(step, resolve(proxy.host(), proxy.port(), &progress)).await {
         Ok(Ok(addresses)) => addresses,
@@ -37,18 +38,13 @@ pub(crate) async fn examine(subject: &Subject, proxy: &Proxy, chart: &mut Chart<
             return None;
         }
         Err(_) => {
-            chart.fail(
-                &PROXY_NAME,
-                ErrorKind::Timeout,
-                silent("address"),
-                "check this machine's DNS",
-            );
+            chart.silent(&PROXY_NAME, silent("address"), "check this machine's DNS");
             return None;
         }
     };
     let shown: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
     chart.ok(&PROXY_NAME, shown.join(", "));
-    let mut tcp = match timeout(step, dial(addresses.clone())).await {
+    let tcp = match timeout(step, dial(addresses.clone())).await {
         Ok(Ok(tcp)) => tcp,
         Ok(Err(error)) => {
             let error = failure::proxy_unreachable(proxy, &error).into();
@@ -56,20 +52,18 @@ pub(crate) async fn examine(subject: &Subject, proxy: &Proxy, chart: &mut Chart<
             return None;
         }
         Err(_) => {
-            chart.fail(&PROXY_PORT, ErrorKind::Timeout, silent("connection"), FLAG);
+            chart.silent(&PROXY_PORT, silent("connection"), FLAG);
             return None;
         }
     };
     chart.ok(&PROXY_PORT, format!("{} is open", proxy.address()));
     let transport = subject.transport();
-    let asked = ask(subject, proxy, transport, &mut tcp);
-    let no = match timeout(step, asked).await {
-        Ok(answer) => answer?.err(),
-        Err(_) => {
-            chart.fail(&PROXY_HTTP, ErrorKind::Timeout, silent("answer"), FLAG);
-            return None;
-        }
+    let asked = timeout(step, tunnel(subject, proxy, &addresses, tcp)).await;
+    let Ok(no) = asked else {
+        chart.silent(&PROXY_HTTP, silent("answer"), FLAG);
+        return None;
     };
+    let no = no?.err();
     let Some(NoTunnel { status, error }) = no else {
         chart.ok(&PROXY_HTTP, "it speaks HTTP");
         chart.ok(&PROXY_LOGIN, login(proxy));
@@ -88,7 +82,7 @@ pub(crate) async fn examine(subject: &Subject, proxy: &Proxy, chart: &mut Chart<
     }
     chart.ok(&PROXY_LOGIN, login(proxy));
     // Most proxies let HTTPS through.
-    let https = match subject.ports.of(transport) == subject.ports.https {
+    let https = match subject.any_transport || subject.ports.of(transport) == subject.ports.https {
         true => false,
         false => timeout(step, async {
             let mut tcp = dial(addresses).await.ok()?;
@@ -112,6 +106,31 @@ pub(crate) fn over_443(instead_of: Transport) -> &'static str {
         Transport::Amqp => "--transport amqp-ws or http",
         _ => "--transport mqtt-ws or http",
     }
+}
+
+/// Asks for a tunnel to the port of the chosen transport; where any would do, for one to each port until there is one. `None`
+/// where nothing says which port that is.
+async fn tunnel(
+    subject: &Subject,
+    proxy: &Proxy,
+    addresses: &[SocketAddr],
+    mut tcp: TcpStream,
+) -> Option<Result<(), NoTunnel>> {
+    let chosen = subject.transport();
+    let first = ask(subject, proxy, chosen, &mut tcp).await?;
+    let is_about_port = |no: &NoTunnel| no.status.is_some_and(|status| status != 407);
+    if subject.any_transport && first.as_ref().is_err_and(is_about_port) {
+        let others =
+            OF_EACH_PORT.into_iter().filter(|of| subject.ports.of(*of) != subject.ports.of(chosen));
+        for transport in others {
+            if let Ok(mut tcp) = dial(addresses.to_vec()).await
+                && let Some(Ok(())) = ask(subject, proxy, transport, &mut tcp).await
+            {
+                return Some(Ok(()));
+            }
+        }
+    }
+    Some(first)
 }
 
 /// `None` where nothing says which port the transport has.

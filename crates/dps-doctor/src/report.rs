@@ -23,6 +23,8 @@ pub enum Verdict {
     Warnings,
     /// A registration does not get through.
     Broken,
+    /// Nothing was looked at: every check that was asked for was skipped.
+    Unknown,
 }
 
 impl Verdict {
@@ -33,6 +35,7 @@ impl Verdict {
             Self::Healthy => "healthy",
             Self::Warnings => "warnings",
             Self::Broken => "broken",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -58,10 +61,11 @@ impl Report {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let has = |status| self.findings.iter().any(|finding| finding.status == status);
-        match (has(Status::Failed), has(Status::Warning)) {
-            (true, _) => Verdict::Broken,
-            (false, true) => Verdict::Warnings,
-            (false, false) => Verdict::Healthy,
+        match (has(Status::Failed), has(Status::Warning), has(Status::Ok)) {
+            (true, ..) => Verdict::Broken,
+            (false, true, _) => Verdict::Warnings,
+            (false, false, true) => Verdict::Healthy,
+            (false, false, false) => Verdict::Unknown,
         }
     }
 

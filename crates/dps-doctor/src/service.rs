@@ -1,23 +1,24 @@
 //! The service: does it answer, does it take the credential, does it know the device?
 
+mod beside;
+
 use std::time::{Duration, SystemTime};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dps_client::{
-    Attestation, Config, Error, ErrorKind, GroupKey, HttpTransport, MqttConfig, Progress,
-    RegistrationId, RegistrationState, RegistrationStatus, Response, SymmetricKey, Transport,
+    Attestation, Error, ErrorKind, GroupKey, Progress, RegistrationState, RegistrationStatus,
+    Response, SymmetricKey,
 };
-use dps_connect::{Opened, internal::roughly};
-use dps_mqtt::internal::log_in;
+use dps_connect::internal::roughly;
 use serde_json::Value;
-use tokio::time::timeout;
 
 use crate::{
     check::{ANSWER, BUSY, ENROLLMENT, GROUP_KEY, LOGIN, SERVICE_CLOCK},
     clock::{apart, date},
     finding::Chart,
+    login::{Login, Said, log_in},
     port::Ports,
-    subject::Subject,
+    subject::{Subject, in_words},
 };
 
 /// A token holds for an hour; clocks that differ by less than this are not worth a word.
@@ -32,43 +33,78 @@ pub(crate) struct State {
 pub(crate) async fn examine(
     subject: &Subject,
     ports: &Ports,
+    login: Option<Login>,
     chart: &mut Chart<'_>,
 ) -> Option<State> {
-    let (Ok(id), Ok(credential), Ok(_)) =
-        (&subject.registration_id, &subject.credential, &subject.id_scope)
-    else {
+    let (Ok(credential), Some(Login { said, elapsed })) = (&subject.credential, login) else {
         return None;
     };
-    if !ports.stands(Transport::Http) {
-        return over_mqtt(subject, ports, credential, id, chart).await;
-    }
-    let outcome = timeout(subject.limits.step, ask(subject, credential.clone(), id)).await;
-    let response = match outcome {
-        Ok(Some(Ok(response))) => response,
-        Ok(Some(Err(error))) => {
-            chart.fail_by(
-                &ANSWER,
-                &error,
-                Some("something in between may answer instead of the service"),
+    chart.took(elapsed);
+    let refusal = match said {
+        Said::State(response) => return over_https(subject, credential, response, chart).await,
+        Said::LetIn => {
+            let transport = subject.transport();
+            chart.ok(&ANSWER, format!("it answers over {transport}"));
+            chart.ok(&LOGIN, format!("{transport} lets the device in"));
+            chart.ok(&BUSY, "it has time");
+            chart.skip(&GROUP_KEY, "the credential was not refused");
+            return beside::examine(subject, ports, credential, true, chart).await;
+        }
+        Said::Refused(response) => response,
+        Said::Failed(error @ (Error::Connection(_) | Error::Protocol(_))) => {
+            let advice = elsewhere(
+                subject,
+                ports,
+                "something in between may answer instead of the service, or let nothing but TLS through",
             );
+            chart.fail_by(&ANSWER, &error, Some(&advice));
             return None;
         }
-        Ok(None) => return None,
-        Err(_) => {
-            let seen = format!("no answer within {} s", subject.limits.step.as_secs_f64());
-            chart.fail(
-                &ANSWER,
-                ErrorKind::Timeout,
-                seen,
-                "try again; --timeout SECONDS allows more time",
-            );
+        Said::Failed(error) => {
+            chart.fail_by(&LOGIN, &error, None);
+            return None;
+        }
+        Said::Silent => {
+            let seen = format!("no answer within {}", in_words(subject.limits.step));
+            let advice = elsewhere(subject, ports, "try again; --timeout SECONDS allows more time");
+            chart.fail(&ANSWER, ErrorKind::Timeout, seen, &advice);
             return None;
         }
     };
-    let body: Option<Value> = serde_json::from_slice(&response.body).ok();
+    let words = refusal
+        .reason
+        .clone()
+        .unwrap_or_else(|| in_words_of(&refusal, json(&refusal.body).as_ref()));
+    chart.ok(&ANSWER, format!("it answers over {}", subject.transport()));
+    if matches!(refusal.status, 429 | 500..) {
+        chart.fail_later(&BUSY, &words, "try again later; nothing is wrong with the device");
+        return None;
+    }
+    chart.ok(&BUSY, "it has time");
+    chart.fail(&LOGIN, ErrorKind::Rejected, words, &refused(&refusal, subject));
+    group_key(subject, credential, chart).await;
+    beside::examine(subject, ports, credential, false, chart).await;
+    None
+}
+
+/// What to do next, and another transport that may get through.
+fn elsewhere(subject: &Subject, ports: &Ports, advice: &str) -> String {
+    match ports.another(subject).filter(|_| !subject.any_transport) {
+        Some(flag) => format!("{advice}; another port is open here: {flag}"),
+        None => advice.to_owned(),
+    }
+}
+
+async fn over_https(
+    subject: &Subject,
+    credential: &Attestation,
+    response: Response,
+    chart: &mut Chart<'_>,
+) -> Option<State> {
+    let body = json(&response.body);
     answer(&response, body.as_ref(), chart)?;
     clocks(&response, subject, chart);
-    let said = said(&response, body.as_ref());
+    let said = in_words_of(&response, body.as_ref());
     if matches!(response.status, 429 | 500..) {
         let wait = response
             .retry_after
@@ -83,7 +119,7 @@ pub(crate) async fn examine(
     chart.ok(&BUSY, "it has time");
     if response.refuses_credential() {
         chart.fail(&LOGIN, ErrorKind::Rejected, &said, &refused(&response, subject));
-        group_key(subject, credential, id, chart).await;
+        group_key(subject, credential, chart).await;
         return None;
     }
     chart.ok(&LOGIN, "it was not refused");
@@ -91,99 +127,63 @@ pub(crate) async fn examine(
     enrollment(response, &said, chart)
 }
 
-/// Where there is no HTTPS, MQTT tells whether the credential is taken, and nothing more.
-async fn over_mqtt(
-    subject: &Subject,
-    ports: &Ports,
-    credential: &Attestation,
-    id: &RegistrationId,
-    chart: &mut Chart<'_>,
-) -> Option<State> {
-    const NO_HTTPS: &str = "it is asked over HTTPS, and there is no TLS with that port";
-    for check in [&ANSWER, &SERVICE_CLOCK, &GROUP_KEY, &ENROLLMENT] {
-        chart.skip(check, NO_HTTPS);
-    }
-    let endpoint = subject.endpoint_of(Transport::Mqtt).filter(|_| ports.stands(Transport::Mqtt));
-    let Some(mut config) = endpoint
-        .filter(|_| credential.tpm().is_none())
-        .and_then(|endpoint| subject.config(&endpoint))
-    else {
-        chart.skip(&LOGIN, NO_HTTPS);
-        chart.skip(&BUSY, NO_HTTPS);
-        return Some(State { hub: None });
+pub(crate) fn json(body: &[u8]) -> Option<Value> {
+    serde_json::from_slice(body).ok()
+}
+
+fn answer(response: &Response, body: Option<&Value>, chart: &mut Chart<'_>) -> Option<()> {
+    let Some((what, advice)) = stranger(response, body) else {
+        chart.ok(&ANSWER, format!("it answers, with the status {}", response.status));
+        return Some(());
     };
-    config.attestation = credential.clone();
-    let (config, progress) = (MqttConfig::new(config), Progress::default());
-    let said = match timeout(subject.limits.step, log_in(&config, id, &progress)).await {
-        Ok(Ok(Opened::Ready(()))) => {
-            chart.ok(&LOGIN, "MQTT lets the device in");
-            chart.ok(&BUSY, "it has time");
-            return Some(State { hub: None });
-        }
-        Ok(Ok(Opened::Refused(response))) => response,
-        Ok(Err(error)) => {
-            chart.fail_by(&LOGIN, &error, None);
-            return None;
-        }
-        Err(_) => {
-            let seen =
-                format!("MQTT gave no answer within {} s", subject.limits.step.as_secs_f64());
-            chart.fail(&LOGIN, ErrorKind::Timeout, seen, "try again");
-            return None;
-        }
-    };
-    let words = said.reason.clone().unwrap_or_else(|| format!("it refused with {}", said.status));
-    if matches!(said.status, 429 | 500..) {
-        chart.fail_later(&BUSY, &words, "try again later; nothing is wrong with the device");
-    } else {
-        let hinted = said.hint(config.connect.credential_hint(None));
-        chart.fail(&LOGIN, ErrorKind::Rejected, words, &refused(&hinted, subject));
+    match response.status {
+        500.. => chart.fail_later(&ANSWER, &what, advice),
+        300.. => chart.fail(&ANSWER, ErrorKind::Rejected, what, advice),
+        _ => chart.fail(&ANSWER, ErrorKind::Protocol, what, advice),
     }
     None
 }
 
-/// Asks for the state of the registration; `None` when nothing says where.
-async fn ask(
-    subject: &Subject,
-    credential: Attestation,
-    id: &RegistrationId,
-) -> Option<Result<Response, Error>> {
-    let endpoint = subject.endpoint_of(Transport::Http)?;
-    let endpoint = endpoint.with_port(endpoint.port_or(subject.ports.https));
-    let mut config: Config = subject.config(&endpoint)?;
-    config.attestation = credential;
-    Some(match HttpTransport::new(config) {
-        Ok(mut transport) => transport.registration_state(id, &Progress::default()).await,
-        Err(error) => Err(error),
-    })
-}
-
-/// Whether it is the service that answers: it does so with JSON.
-fn answer(response: &Response, body: Option<&Value>, chart: &mut Chart<'_>) -> Option<()> {
+/// What came in place of the service's answer, and what to do about it. The service answers with JSON, which has an error
+/// code or a tracking id where it refuses; what has no time for a request may have none for that either.
+pub(crate) fn stranger(
+    response: &Response,
+    body: Option<&Value>,
+) -> Option<(String, &'static str)> {
+    const PORTAL: &str = "a captive portal or a filter answers: log in to this network, or have it let the service through";
+    const SERVER: &str = "another web server, a proxy or a filter answers: --endpoint HOST names the service, and the network must let it through";
     let header = |name| response.protocol_result.get(name).unwrap_or_default();
     let is_page = header("content-type").contains("html")
         || response.body.trim_ascii_start().first() == Some(&b'<');
-    let is_portal = matches!(response.status, 300..=399 | 511) || is_page;
-    if is_portal || (response.status < 300 && !body.is_some_and(Value::is_object)) {
-        let what = match header("location") {
-            _ if is_page => "a web page".to_owned(),
-            "" => "something else than JSON".to_owned(),
-            place => format!("a redirection to {place:.100}"),
-        };
-        let seen = format!(
-            "{what} came, with the status {}, in place of the service's answer",
-            response.status
-        );
-        let advice = "a captive portal or a filter answers: log in to this network, or have it let the service through";
-        chart.fail(&ANSWER, ErrorKind::Protocol, seen, advice);
+    let is_refusal = body
+        .is_some_and(|body| body.get("errorCode").is_some() || body.get("trackingId").is_some())
+        || !header("x-ms-error-code").is_empty();
+    let is_ours = match response.status {
+        511 => false,
+        429 | 500.. => true,
+        ..300 => !is_page && body.is_some_and(Value::is_object),
+        _ => is_refusal,
+    };
+    if is_ours {
         return None;
     }
-    chart.ok(&ANSWER, format!("it answers, with the status {}", response.status));
-    Some(())
+    let (what, advice) = match header("location") {
+        "" if is_page => ("a web page".to_owned(), PORTAL),
+        "" if response.status >= 300 => {
+            ("something without the service's error code".to_owned(), SERVER)
+        }
+        "" => ("something else than JSON".to_owned(), PORTAL),
+        place => (format!("a redirection to {place:.100}"), PORTAL),
+    };
+    let status = response.status;
+    Some((
+        format!("{what} came, with the status {status}, in place of the service's answer"),
+        advice,
+    ))
 }
 
 /// See <https://www.rfc-editor.org/rfc/rfc9110#section-6.6.1>.
-fn clocks(response: &Response, subject: &Subject, chart: &mut Chart<'_>) {
+pub(crate) fn clocks(response: &Response, subject: &Subject, chart: &mut Chart<'_>) {
     let said = response.protocol_result.get("date");
     let Some(service) = said.and_then(|date| httpdate::parse_http_date(date).ok()) else {
         return chart.skip(&SERVICE_CLOCK, "the service does not say the time");
@@ -203,7 +203,7 @@ fn clocks(response: &Response, subject: &Subject, chart: &mut Chart<'_>) {
     );
 }
 
-fn said(response: &Response, body: Option<&Value>) -> String {
+pub(crate) fn in_words_of(response: &Response, body: Option<&Value>) -> String {
     let message = body.and_then(|body| body.get("message")?.as_str());
     let code = response.error_code().flatten();
     let code = code.map_or_else(
@@ -234,12 +234,8 @@ fn refused(response: &Response, subject: &Subject) -> String {
 }
 
 /// Tries the same key for what else it may be.
-async fn group_key(
-    subject: &Subject,
-    credential: &Attestation,
-    id: &RegistrationId,
-    chart: &mut Chart<'_>,
-) {
+async fn group_key(subject: &Subject, credential: &Attestation, chart: &mut Chart<'_>) {
+    let Ok(id) = &subject.registration_id else { return };
     let (other, advice) = match (&subject.group_key, credential) {
         (Some(group), _) => (
             STANDARD
@@ -259,21 +255,27 @@ async fn group_key(
         _ => return chart.skip(&GROUP_KEY, "the credential is no symmetric key"),
     };
     let Some(other) = other else { return };
-    let asked = timeout(subject.limits.step, ask(subject, other.into(), id)).await;
-    match asked {
-        Ok(Some(Ok(response))) if !response.refuses_credential() && response.status < 500 => {
-            chart.fail(
-                &GROUP_KEY,
-                ErrorKind::Rejected,
-                "it is taken when it is used the other way",
-                advice,
-            );
+    let login = log_in(subject, subject.transport(), &other.into()).await;
+    let is_taken = login.is_some_and(|login| match login.said {
+        Said::LetIn => true,
+        Said::State(response) => {
+            let is_ours = stranger(&response, json(&response.body).as_ref()).is_none();
+            is_ours && !response.refuses_credential() && response.status < 500
         }
-        _ => chart.ok(&GROUP_KEY, "it is refused either way"),
+        _ => false,
+    });
+    match is_taken {
+        true => chart.fail(
+            &GROUP_KEY,
+            ErrorKind::Rejected,
+            "it is taken when it is used the other way",
+            advice,
+        ),
+        false => chart.ok(&GROUP_KEY, "it is refused either way"),
     }
 }
 
-fn enrollment(response: Response, said: &str, chart: &mut Chart<'_>) -> Option<State> {
+pub(crate) fn enrollment(response: Response, said: &str, chart: &mut Chart<'_>) -> Option<State> {
     match response.status {
         200..=299 => match RegistrationState::read(response, &Progress::default()) {
             Ok(state) => {

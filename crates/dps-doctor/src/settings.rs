@@ -8,6 +8,7 @@ use crate::{
     },
     finding::Chart,
     subject::Subject,
+    way::candidates,
 };
 
 /// What the names of each cloud end in: those of the service, and those of its hubs.
@@ -69,6 +70,7 @@ fn plain<T: ToString>(
 
 fn transport(subject: &Subject, chart: &mut Chart<'_>) {
     let transport = match &subject.transport {
+        Ok(_) if subject.any_transport => return any(subject, chart),
         Ok(transport) => *transport,
         Err(error) => return chart.fail_by(&TRANSPORT, error, None),
     };
@@ -76,10 +78,8 @@ fn transport(subject: &Subject, chart: &mut Chart<'_>) {
         return chart.fail_by(&TRANSPORT, &error, None);
     }
     let is_mqtt = matches!(transport, Transport::Mqtt | Transport::MqttWs);
-    let has_tpm = subject.credential.as_ref().is_ok_and(|of| of.tpm().is_some());
-    let is_forced = matches!(&subject.request, Some(Ok(request)) if request.is_forced());
     let kind = ErrorKind::Configuration;
-    if is_mqtt && has_tpm {
+    if is_mqtt && has_tpm(subject) {
         let advice = "--transport http, amqp or amqp-ws";
         return chart.fail(
             &TRANSPORT,
@@ -88,11 +88,33 @@ fn transport(subject: &Subject, chart: &mut Chart<'_>) {
             advice,
         );
     }
-    if is_mqtt && is_forced {
+    if is_mqtt && is_forced(subject) {
         let advice = "--transport http, amqp or amqp-ws; or leave --force out";
         return chart.fail(&TRANSPORT, kind, format!("{transport} can't carry --force"), advice);
     }
     chart.ok(&TRANSPORT, transport);
+}
+
+fn any(subject: &Subject, chart: &mut Chart<'_>) {
+    if subject.endpoint.is_ok() && candidates(subject).is_empty() {
+        let seen = "no transport can carry this request on the port of the endpoint";
+        let advice = "MQTT carries neither --force nor TPM attestation; --endpoint HOST leaves the port to the transport";
+        return chart.fail(&TRANSPORT, ErrorKind::Configuration, seen, advice);
+    }
+    chart.ok(&TRANSPORT, "auto");
+}
+
+fn has_tpm(subject: &Subject) -> bool {
+    subject.credential.as_ref().is_ok_and(|of| of.tpm().is_some())
+}
+
+fn is_forced(subject: &Subject) -> bool {
+    matches!(&subject.request, Some(Ok(request)) if request.is_forced())
+}
+
+/// Whether nothing is asked for that MQTT has no way to say.
+pub(crate) fn mqtt_can_carry(subject: &Subject) -> bool {
+    !has_tpm(subject) && !is_forced(subject)
 }
 
 fn endpoint(endpoint: &Endpoint, chart: &mut Chart<'_>) {
@@ -159,6 +181,15 @@ fn proxy(subject: &Subject, chart: &mut Chart<'_>) {
                     format!("{name}, which NO_PROXY leaves out for this endpoint"),
                 );
             }
+            (ProxyChoice::Environment, None) => {
+                let seen = "none: --proxy env is given, and the environment names none";
+                let plain = ["HTTP_PROXY", "http_proxy"].into_iter().find(|name| is_set(name));
+                let advice = match plain {
+                    Some(name) => format!("{name} is for plain HTTP: set HTTPS_PROXY too"),
+                    None => "set HTTPS_PROXY, or leave --proxy env out".to_owned(),
+                };
+                chart.warn(&PROXY_SETTING, seen, &advice);
+            }
             (_, Some(name)) => {
                 chart.ok(
                     &PROXY_SETTING,
@@ -172,8 +203,11 @@ fn proxy(subject: &Subject, chart: &mut Chart<'_>) {
 
 /// The variable that names a proxy, if one is set.
 pub(crate) fn set_in_environment() -> Option<&'static str> {
-    let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().find(set)
+    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().find(|name| is_set(name))
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty())
 }
 
 /// The proxy on the way to the chosen transport's port; `None` as long as the endpoint is not known.

@@ -17,8 +17,8 @@ use dps_client::{
 pub struct Subject {
     /// The transport that a registration would take.
     pub transport: Result<Transport, Error>,
-    /// Whether any other that gets through would do as well, as with the transport `auto`. Then the first whose port is open
-    /// decides: that of HTTPS, of MQTT, of AMQP.
+    /// Whether any other that gets through would do as well, as with the transport `auto`. Then each is tried in the order of
+    /// [`Auto`](dps_client::Auto), and the first that lets the device in, or refuses it, decides.
     pub any_transport: bool,
     /// The service.
     pub endpoint: Result<Endpoint, Error>,
@@ -70,6 +70,8 @@ pub struct Limits {
     pub total: Duration,
     /// One step, like a connection or an answer.
     pub step: Duration,
+    /// A step that the registration does not need, like the port of another transport.
+    pub aside: Duration,
     /// A lookup that takes longer is slow.
     pub lookup: Duration,
 }
@@ -82,14 +84,26 @@ impl Default for Ports {
 }
 
 impl Default for Limits {
-    /// A minute for all, 5 s for a step, 2 s for a lookup.
+    /// Those within a minute.
     fn default() -> Self {
-        Self {
-            total: Duration::from_secs(60),
-            step: Duration::from_secs(5),
-            lookup: Duration::from_secs(2),
-        }
+        Self::within(Duration::from_secs(60))
     }
+}
+
+impl Limits {
+    /// For a registration that has so long: a step takes a sixth of it at most (but 5 s if there are three times as many),
+    /// one that is not needed 5 s, and a lookup is slow after 2 s.
+    #[must_use]
+    pub fn within(total: Duration) -> Self {
+        const SHORT: Duration = Duration::from_secs(5);
+        let step = (total / 6).max(SHORT).min(total / 3);
+        Self { total, step, aside: step.min(SHORT), lookup: Duration::from_secs(2) }
+    }
+}
+
+/// In seconds, to a tenth.
+pub(crate) fn in_words(length: Duration) -> String {
+    format!("{} s", (length.as_secs_f64() * 10.0).round() / 10.0)
 }
 
 impl Subject {
@@ -118,6 +132,18 @@ impl Subject {
     /// The transport, or else the default one, so that the network is looked at in any case.
     pub(crate) fn transport(&self) -> Transport {
         *self.transport.as_ref().unwrap_or(&Transport::Http)
+    }
+
+    /// The same, with a transport that the port of the endpoint is for, where any would do.
+    pub(crate) fn at_its_port(&self) -> Self {
+        let mut at = self.clone();
+        let port = self.endpoint.as_ref().ok().and_then(Endpoint::port);
+        if let (true, false, Some(port)) = (self.any_transport, self.ports.are_known, port) {
+            let own = [Transport::Mqtt, Transport::Amqp];
+            let own = own.into_iter().find(|of| self.ports.of(*of) == port);
+            at.transport = self.transport.clone().map(|any| own.unwrap_or(any));
+        }
+        at
     }
 
     pub(crate) fn host(&self) -> Option<&str> {

@@ -1,5 +1,7 @@
 //! The upgrade to WebSocket, on the port of HTTPS.
 
+use std::time::Duration;
+
 use dps_client::{Config, Error, ErrorKind, Progress, Transport};
 use dps_connect::{Connector, Opened};
 use tokio::{join, time::Instant};
@@ -7,36 +9,65 @@ use tokio::{join, time::Instant};
 use crate::{
     check::{AMQP_WS, Check, MQTT_WS},
     finding::Chart,
-    port::Ports,
+    port::{Ports, not_needed},
     subject::Subject,
 };
 
-pub(crate) async fn examine(subject: &Subject, ports: &Ports, chart: &mut Chart<'_>) {
-    let table = [(&MQTT_WS, Transport::MqttWs), (&AMQP_WS, Transport::AmqpWs)];
+/// What each upgrade came to; nothing where there is no TLS with that port, or nobody looked.
+#[derive(Default)]
+pub(crate) struct Upgrades {
+    mqtt: Option<Upgrade>,
+    amqp: Option<Upgrade>,
+}
+
+type Upgrade = (Result<Opened<()>, Error>, Duration);
+
+impl Upgrades {
+    /// Whether nothing is wrong with the upgrade that the transport needs, if it needs one.
+    pub(crate) fn stands(&self, transport: Transport) -> bool {
+        let stands = |upgrade: &Option<Upgrade>| {
+            upgrade.as_ref().is_some_and(|(outcome, _)| matches!(outcome, Ok(Opened::Ready(()))))
+        };
+        match transport {
+            Transport::MqttWs => stands(&self.mqtt),
+            Transport::AmqpWs => stands(&self.amqp),
+            _ => true,
+        }
+    }
+}
+
+pub(crate) async fn look(subject: &Subject, ports: &Ports) -> Upgrades {
     let endpoint = subject.endpoint_of(Transport::Http).filter(|_| ports.stands(Transport::Http));
     let Some(config) = endpoint.and_then(|endpoint| subject.config(&endpoint)) else {
-        for (check, transport) in table {
-            if transport != subject.transport() {
-                chart.skip(check, "there is no TLS with the port of HTTPS");
-            }
-        }
-        return;
+        return Upgrades::default();
     };
     let (mqtt, amqp) = join!(
         upgraded(&config, subject.ports.https, "mqtt"),
         upgraded(&config, subject.ports.https, "AMQPWSB10")
     );
-    for ((check, transport), (outcome, elapsed)) in table.into_iter().zip([mqtt, amqp]) {
-        chart.took(elapsed);
-        one(check, transport, outcome, subject, chart);
-    }
+    Upgrades { mqtt: Some(mqtt), amqp: Some(amqp) }
 }
 
-async fn upgraded(
-    config: &Config,
-    port: u16,
-    subprotocol: &str,
-) -> (Result<Opened<()>, Error>, std::time::Duration) {
+/// `None` when the chosen transport ends here.
+pub(crate) fn examine(subject: &Subject, upgrades: Upgrades, chart: &mut Chart<'_>) -> Option<()> {
+    let ends = !upgrades.stands(subject.transport());
+    let table = [
+        (&MQTT_WS, Transport::MqttWs, upgrades.mqtt),
+        (&AMQP_WS, Transport::AmqpWs, upgrades.amqp),
+    ];
+    for (check, transport, upgrade) in table {
+        match upgrade {
+            Some((outcome, elapsed)) => {
+                chart.took(elapsed);
+                one(check, transport, outcome, subject, chart);
+            }
+            None => chart.skip(check, "there is no TLS with the port of HTTPS"),
+        }
+    }
+    (!ends).then_some(())
+}
+
+async fn upgraded(config: &Config, port: u16, subprotocol: &str) -> Upgrade {
     let begun = Instant::now();
     let mut config = config.clone();
     config.endpoint = config.endpoint.with_port(config.endpoint.port_or(port));
@@ -78,11 +109,9 @@ fn one(
             };
             match decides {
                 true => chart.fail_by(check, &error, Some(advice)),
-                false => chart.warn(
-                    check,
-                    &error,
-                    &format!("{} does not need it; {transport} would", subject.transport()),
-                ),
+                false => {
+                    chart.warn(check, &error, &not_needed(subject, transport.as_str()));
+                }
             }
         }
     }

@@ -12,6 +12,9 @@ use crate::{
     style::{Color, Style},
 };
 
+/// The exit code where there was nothing to look at.
+const NOTHING_SEEN: u8 = 1;
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ReportJson<'a> {
@@ -40,6 +43,9 @@ pub(super) fn print(report: &Report, manner: Manner) -> ExitCode {
 }
 
 fn exit_code(report: &Report) -> Option<u8> {
+    if report.verdict() == Verdict::Unknown {
+        return Some(NOTHING_SEEN);
+    }
     let failure = report.failure()?;
     if failure.check.hop() == Hop::Hub {
         return Some(NOT_CONNECTED);
@@ -145,6 +151,7 @@ fn verdict(report: &Report, manner: Manner, style: Style) -> String {
     let verdict = report.verdict();
     let (color, words) = match (verdict, report.ends_at()) {
         (Verdict::Healthy, _) => (Color::Green, "nothing stands in the way".to_owned()),
+        (Verdict::Unknown, _) => (Color::Yellow, "there was nothing to look at".to_owned()),
         (Verdict::Warnings, _) => (Color::Yellow, "a registration gets through".to_owned()),
         (_, end) => (Color::Red, format!("a registration {}", ends(end))),
     };

@@ -4,7 +4,7 @@
 use std::{path::PathBuf, time::Instant};
 
 use dps_client::{Attestation, Config, Error, GroupKey, RegistrationId, SymmetricKey};
-use dps_doctor::Subject;
+use dps_doctor::{Limits, Subject};
 
 use super::{Registration, only_one_reads_stdin, payload_file};
 use crate::{
@@ -59,7 +59,7 @@ impl Registration {
         subject.proxy = self.proxy().map(Option::unwrap_or_default);
         subject.roots = self.roots(deadline).await;
         subject.registration_id = registration_id;
-        subject.limits.total = timeout;
+        subject.limits = Limits::within(timeout);
         match credential {
             Ok(Some(credential)) => {
                 let files = credential.key_files();

@@ -61,9 +61,7 @@ fn a_registered_device_is_healthy_on_every_transport() {
         let report = report(&ended);
         assert_eq!(report["endsAt"], Value::Null, "{transport}");
         assert_eq!(check(&report, "tls.authority")["status"], "ok", "{transport}");
-        // AMQP has no way to ask for nothing but the credential.
-        let login = if transport == "amqp" { "skipped" } else { "ok" };
-        assert_eq!(check(&report, "service.credential")["status"], login, "{transport}");
+        assert_eq!(check(&report, "service.credential")["status"], "ok", "{transport}");
     }
 }
 
@@ -72,9 +70,12 @@ fn the_exit_code_is_that_of_the_registration() {
     let emulator = Emulator::behaving("");
     let folder = Folder::new();
     let wrong = folder.file("wrong.key", "d3Jvbmcga2V5IG9mIGEgZGV2aWNl");
-    let ended = run(&mut healthy(&emulator, "http", &["--symmetric-key-file", &wrong]));
-    assert_eq!(outcome(&ended), (3, "broken".into(), Some("service.credential".into())));
-    assert_eq!(report(&ended)["endsAt"], "service");
+    for transport in TRANSPORTS {
+        let ended = run(&mut healthy(&emulator, transport, &["--symmetric-key-file", &wrong]));
+        let refused = (3, "broken".into(), Some("service.credential".into()));
+        assert_eq!(outcome(&ended), refused, "{transport}: {ended:?}");
+        assert_eq!(report(&ended)["endsAt"], "service", "{transport}");
+    }
 
     let ended = run(&mut dps(&["doctor", "--json", "--endpoint", "localhost:1"]));
     assert_eq!(outcome(&ended), (2, "broken".into(), Some("settings.id-scope".into())));
@@ -132,6 +133,13 @@ fn people_see_the_way_and_where_it_ends_and_what_to_do_next() {
     let quiet = spoken(&["--quiet"]);
     assert_eq!(quiet.stdout.lines().filter(|line| line.contains("──")).count(), 0, "{quiet:?}");
     assert!(quiet.stdout.contains("failed   tls.authority"), "{quiet:?}");
+}
+
+#[test]
+fn what_was_not_looked_at_is_not_called_healthy() {
+    let emulator = Emulator::behaving("");
+    let ended = run(&mut healthy(&emulator, "http", &["--only", "hub"]));
+    assert_eq!(outcome(&ended), (1, "unknown".to_owned(), None), "{ended:?}");
 }
 
 #[test]

@@ -180,7 +180,7 @@ impl CertificateFolder {
         }
         Lock::take(&path).map_err(|error| failed(&path, &error))?.ok_or_else(|| {
             let reason = "another process has the lock of the folder, and gets or stores a certificate there; wait until it has ended";
-            wrong(&path, reason)
+            configuration(&path, reason).for_now().into()
         })
     }
 
@@ -380,7 +380,11 @@ fn failed(path: &Path, error: &io::Error) -> Error {
 }
 
 fn wrong(path: &Path, reason: &str) -> Error {
-    ConfigurationError::new("certificate folder", path.display().to_string(), reason).into()
+    configuration(path, reason).into()
+}
+
+fn configuration(path: &Path, reason: &str) -> ConfigurationError {
+    ConfigurationError::new("certificate folder", path.display().to_string(), reason)
 }
 
 #[cfg(unix)]

@@ -7,20 +7,21 @@ use std::{
 };
 
 use dps_client::{
-    Client, Error, IssuedCertificates, ProtocolError, RegistrationRequest, RequestKey, Stage,
-    Transport,
+    Client, Error, ErrorKind, IssuedCertificates, ProtocolError, RegistrationRequest, RequestKey,
+    Stage, Transport,
 };
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     assignment::Assignment,
-    policy::{HubRefusal, NextStep},
-    provisioner::{Due, Provisioner},
+    policy::{HubRefusal, LONGEST_RETRY_AFTER, NextStep},
+    provisioner::{Provisioner, lot},
+    wait::{Countdown, until},
 };
 
-/// What is due by the wall clock is looked for so often, since that clock may be set.
-const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
-/// So long after a registration the next one begins at the earliest, whoever asks for it.
+/// What is due by the wall clock, which may be set, and what another process has stored is looked for so often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1800);
+/// So long after an attempt to register the next one begins at the earliest, whoever asks for it.
 const BETWEEN_REGISTRATIONS: Duration = Duration::from_secs(60);
 /// So long the end of a session is waited for.
 const END_OF_SESSION: Duration = Duration::from_secs(5);
@@ -28,7 +29,7 @@ const END_OF_SESSION: Duration = Duration::from_secs(5);
 /// What the agent is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Register anew, whatever is stored.
+    /// Register anew, whatever is stored and whatever is waited for.
     Register,
     /// The connection to the hub ended so, or could not be made.
     HubEnded(HubRefusal),
@@ -47,8 +48,8 @@ pub trait Surroundings {
     /// The future is dropped and made anew: an order that has come must not be lost by that.
     fn order(&mut self) -> impl Future<Output = Option<Order>>;
 
-    /// The device has this assignment: at the start if one is stored, and after each registration, when its certificate
-    /// may be a new one too.
+    /// The device has this assignment: at the start if one is stored, after each registration, when its certificate may
+    /// be a new one too, and when another process has stored another one.
     fn assigned(&mut self, assignment: &Assignment) -> impl Future<Output = ()>;
 
     /// Something failed, and is tried again after this time.
@@ -62,22 +63,41 @@ pub trait Surroundings {
 ///
 /// | it registers | and after a failure |
 /// |---|---|
-/// | when that is [due](Provisioner::registration_due) | waits as [`RecoveryPolicy::reconnect`](crate::RecoveryPolicy::reconnect) says, or [`recover`](crate::RecoveryPolicy::recover) for what trying again is not likely to mend, and no less than the service asked for |
-/// | when it is [told to](Order::Register), a minute after the last registration at the earliest | the same |
-/// | when the certificate is missing or [due](dps_client::StoredCertificate::renewal_due) for renewal | the same, or as [`next_try_after`](dps_client::StoredCertificate::next_try_after) says while a certificate is there |
+/// | when that is [due](Provisioner::registration_due) | waits as [`RecoveryPolicy::reconnect`](crate::RecoveryPolicy::reconnect) says, or [`recover`](crate::RecoveryPolicy::recover) for what trying again is not likely to mend, and no less than the service asked for, up to 24 h |
+/// | when it is [told to](Order::Register), a minute after the last attempt at the earliest, whatever it waited for | the same |
+/// | when the certificate is missing or [due](dps_client::StoredCertificate::renewal_due) for renewal | the same, or as [`next_try_after`](dps_client::StoredCertificate::next_try_after) says while a certificate is there; 24 h when the device is assigned and the service issues none |
 ///
-/// It has no thread and no clock of its own but tokio's timer: a test pauses that, and a year passes at once.
+/// A lock that another process has is no failure of the device's: that is tried again as `reconnect` says.
+///
+/// What another process stores in the file, like a registration by hand, is taken within half an hour.
+///
+/// It has no thread and no clock of its own but tokio's timer, by which it waits: a clock that is set puts nothing off. A test
+/// pauses that timer, and a year passes at once.
 #[derive(Debug)]
 pub struct Agent {
     provisioner: Provisioner,
     client: Client,
     request: RegistrationRequest,
     transport: Option<Transport>,
-    /// By the wall clock.
-    renewal_due: Option<SystemTime>,
+    hub_wait: Countdown,
+    certificate_wait: Countdown,
     /// So many registrations failed in a row.
     failures: u32,
+    /// When the last attempt ended.
+    attempted: Option<Instant>,
     not_before: Option<Instant>,
+    /// The same of a registration for the certificate alone.
+    renewal_not_before: Option<Instant>,
+}
+
+/// What the agent was told of registering.
+#[derive(Clone, Copy, PartialEq)]
+enum Told {
+    Nothing,
+    /// To do it now.
+    Now,
+    /// The same, but the attempt failed.
+    Again,
 }
 
 impl Agent {
@@ -96,9 +116,12 @@ impl Agent {
             client,
             request,
             transport,
-            renewal_due: None,
+            hub_wait: Countdown::default(),
+            certificate_wait: Countdown::default(),
             failures: 0,
+            attempted: None,
             not_before: None,
+            renewal_not_before: None,
         }
     }
 
@@ -116,33 +139,32 @@ impl Agent {
         if let Some(assignment) = self.provisioner.assignment() {
             around.assigned(assignment).await;
         }
-        self.find_renewal();
-        let mut is_told = false;
+        let mut told = Told::Nothing;
         loop {
             let now = around.now();
-            // A renewal that is put off is not due, whatever the certificate says.
-            let due = self.provisioner.registration_due(now).filter(|due| *due != Due::Certificate);
-            let due = is_told || due.is_some();
-            let renews = self.renewal_due.is_some_and(|at| at <= now);
-            let left = self.not_before.map(|at| at.saturating_duration_since(Instant::now()));
-            let left = left.unwrap_or_default();
-            let pause = match due || renews {
-                true if left.is_zero() => {
-                    let Some(outcome) = self.attend(renews, around).await else { return };
-                    match outcome {
-                        Ok(()) => is_told = false,
-                        Err(error) => around.failed(&error, self.put_off(&error, due, now)),
+            if self.provisioner.refresh()
+                && let Some(assignment) = self.provisioner.assignment()
+            {
+                around.assigned(assignment).await;
+            }
+            let (registration, renewal) = self.waits(told, now);
+            let pause = registration.min(renewal);
+            if pause.is_zero() {
+                let Some(outcome) = self.attend(renewal.is_zero(), around).await else { return };
+                told = match outcome {
+                    Ok(()) => Told::Nothing,
+                    Err(error) => {
+                        around.failed(&error, self.put_off(&error, registration.is_zero(), now));
+                        if told == Told::Nothing { Told::Nothing } else { Told::Again }
                     }
-                    continue;
-                }
-                true => left,
-                false => self.until_due(now),
-            };
+                };
+                continue;
+            }
             tokio::select! {
                 biased;
                 order = around.order() => match order {
                     None => return,
-                    Some(Order::Register) => is_told = true,
+                    Some(Order::Register) => told = Told::Now,
                     Some(Order::HubConnected) => self.provisioner.report_connected(),
                     Some(Order::HubEnded(refusal)) => {
                         let next = self.provisioner.report(refusal, around.now());
@@ -154,7 +176,29 @@ impl Agent {
         }
     }
 
-    /// Registers once, while orders to register ask for what is done already. `None` when the agent is to end.
+    /// How long it is until a registration, and until one that asks for a certificate.
+    fn waits(&mut self, told: Told, now: SystemTime) -> (Duration, Duration) {
+        let hub = self.hub_wait.left(self.provisioner.hub_wait(), now);
+        let put_off = self.certificate_wait.left(self.provisioner.certificate_wait(), now);
+        let certificate = self.provisioner.certificate_due_in(now);
+        let (registration, certificate, pause) = match told {
+            Told::Now => {
+                let earliest = self.attempted.and_then(|at| at.checked_add(BETWEEN_REGISTRATIONS));
+                (Some(Duration::ZERO), certificate, until(earliest))
+            }
+            _ => {
+                let is_due = told == Told::Again || self.provisioner.assignment_due().is_some();
+                let put_off = put_off.unwrap_or_default().max(until(self.renewal_not_before));
+                let registration = if is_due { Some(Duration::ZERO) } else { hub };
+                (registration, certificate.map(|due| due.max(put_off)), until(self.not_before))
+            }
+        };
+        let wait = |due: Option<Duration>| due.map_or(Duration::MAX, |due| due.max(pause));
+        (wait(registration), wait(certificate))
+    }
+
+    /// Registers once. Meanwhile orders to register ask for what is done already, and what a former hub refuses is of no
+    /// matter any more. `None` when the agent is to end.
     async fn attend(
         &mut self,
         renews: bool,
@@ -162,12 +206,17 @@ impl Agent {
     ) -> Option<Result<(), Error>> {
         let now = around.now();
         let client = self.client.clone();
+        let mut is_connected = false;
         let outcome = {
             let mut registering = pin!(self.register(renews, now));
             loop {
                 tokio::select! {
                     biased;
-                    order = around.order() => if order.is_none() { break None },
+                    order = around.order() => match order {
+                        None => break None,
+                        Some(Order::Register) => {}
+                        Some(order) => is_connected = order == Order::HubConnected,
+                    },
                     outcome = &mut registering => break Some(outcome),
                 }
             }
@@ -175,28 +224,37 @@ impl Agent {
         if let Ok(Err(error)) = timeout(END_OF_SESSION, client.end_session()).await {
             tracing::debug!(%error, "the session did not end well");
         }
-        let failed = match outcome? {
+        self.attempted = Some(Instant::now());
+        let outcome = outcome?;
+        if is_connected {
+            self.provisioner.report_connected();
+        }
+        let failed = match outcome {
             Ok(failed) => failed,
             Err(error) => return Some(Err(error)),
         };
         self.failures = 0;
         self.not_before = Instant::now().checked_add(BETWEEN_REGISTRATIONS);
+        self.renewal_not_before = None;
         if let Some(assignment) = self.provisioner.assignment() {
             around.assigned(assignment).await;
         }
         if let Some(error) = self.provisioner.not_stored() {
             tracing::warn!(%error, "the assignment is not stored");
         }
-        self.find_renewal();
-        if let Some(error) = failed {
-            let wait = self.put_renewal_off(&error, now);
+        if let Some((error, at_least)) = failed {
+            let wait = self.provisioner.put_certificate_off(at_least, now);
             around.failed(&error, wait);
         }
         Some(Ok(()))
     }
 
-    /// The error within is that of the certificate: the device is registered all the same.
-    async fn register(&mut self, renews: bool, now: SystemTime) -> Result<Option<Error>, Error> {
+    /// The error within is that of the certificate, with the shortest wait after it: the device is registered all the same.
+    async fn register(
+        &mut self,
+        renews: bool,
+        now: SystemTime,
+    ) -> Result<Option<(Error, Duration)>, Error> {
         let mut request = self.request.clone();
         let id = request.registration_id().clone();
         let order = match self.provisioner.folder().filter(|_| renews) {
@@ -210,64 +268,41 @@ impl Agent {
         let (client, transport) = (&self.client, self.transport);
         let assignment = self.provisioner.register(client, request, transport, || now).await?;
         let Some((prepared, key)) = order else { return Ok(None) };
-        let chain = match &assignment.result.certificates {
-            IssuedCertificates::Issued(chain) => chain,
-            other => {
-                let reason = match other {
-                    IssuedCertificates::Unreadable { reason } => reason.as_str(),
-                    _ => NO_POLICY,
-                };
-                return Ok(Some(ProtocolError::unreadable(Stage::Register, reason).into()));
-            }
+        let (reason, at_least) = match &assignment.result.certificates {
+            IssuedCertificates::Issued(_) => ("", Duration::ZERO),
+            IssuedCertificates::Unreadable { reason } => (reason.as_str(), Duration::ZERO),
+            // Only an operator changes that.
+            _ => (NO_POLICY, LONGEST_RETRY_AFTER),
+        };
+        let IssuedCertificates::Issued(chain) = &assignment.result.certificates else {
+            let error = ProtocolError::unreadable(Stage::Register, reason).into();
+            return Ok(Some((error, at_least)));
         };
         let store = || {
             let issued = key.verify(chain, &id, now)?;
             prepared.store(&issued.to_pem(), key.to_pem().as_ref().map(|key| key.as_str()))
         };
-        Ok(store().err())
+        Ok(store().err().map(|error| (error, Duration::ZERO)))
     }
 
     /// Sets when the next try is, and says how long that is from now.
     fn put_off(&mut self, error: &Error, due: bool, now: SystemTime) -> Duration {
-        if !due {
-            return self.put_renewal_off(error, now);
+        let policy = self.provisioner.policy_in_use();
+        let at_least = error.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
+        let is_locked = error.kind() == ErrorKind::Configuration && error.is_retryable();
+        if !due
+            && !is_locked
+            && let Some(stored) = self.provisioner.stored_certificate()
+        {
+            let wait = stored.next_try_after(now, at_least);
+            self.renewal_not_before = Instant::now().checked_add(wait);
+            return wait;
         }
         self.failures = self.failures.saturating_add(1);
-        let wait = self.wait(error, self.failures);
+        let backoff = if error.is_retryable() { policy.reconnect } else { policy.recover };
+        let wait = backoff.wait(self.failures, lot()).unwrap_or(backoff.cap).max(at_least);
         self.not_before = Instant::now().checked_add(wait);
         wait
-    }
-
-    /// The same for the certificate alone.
-    fn put_renewal_off(&mut self, error: &Error, now: SystemTime) -> Duration {
-        let at_least = error.retry_after().unwrap_or_default();
-        let stored = self.provisioner.folder().and_then(|folder| folder.load().ok());
-        let wait = match stored {
-            Some(stored) => stored.next_try_after(now, at_least),
-            None => self.provisioner.policy_in_use().recover.cap.max(at_least),
-        };
-        self.renewal_due = now.checked_add(wait);
-        wait
-    }
-
-    fn wait(&self, error: &Error, failures: u32) -> Duration {
-        let policy = self.provisioner.policy_in_use();
-        let backoff = if error.is_retryable() { policy.reconnect } else { policy.recover };
-        let wait = backoff.wait(failures, crate::provisioner::lot()).unwrap_or(backoff.cap);
-        wait.max(error.retry_after().unwrap_or_default())
-    }
-
-    fn find_renewal(&mut self) {
-        self.renewal_due = self.provisioner.folder().map(|folder| {
-            let due = folder.load().map(|stored| stored.renewal_due(None));
-            due.unwrap_or(SystemTime::UNIX_EPOCH)
-        });
-    }
-
-    fn until_due(&self, now: SystemTime) -> Duration {
-        let due = [self.renewal_due, self.provisioner.register_at()];
-        let until = |at: SystemTime| at.duration_since(now).unwrap_or_default();
-        due.into_iter().flatten().map(until).min().unwrap_or(LONGEST_SLEEP)
     }
 }
 

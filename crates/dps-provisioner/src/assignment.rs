@@ -7,7 +7,7 @@ use dps_client::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::policy::HubHistory;
+use crate::{policy::HubHistory, wait::Wait};
 
 /// Which device of which instance of the service, and where that is. An assignment holds for one identity only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,9 +62,13 @@ pub(crate) struct Record {
     pub(crate) assignment: Assignment,
     #[serde(default)]
     pub(crate) hub: HubHistory,
-    /// When the device is to register again, if the hub gave cause for that.
-    #[serde(default, with = "optional_seconds")]
-    pub(crate) register_at: Option<SystemTime>,
+    /// How long the registration waits that the hub gave cause for. Nothing but that registration, or a hub that lets
+    /// the device in, ends it.
+    #[serde(default)]
+    pub(crate) register_wait: Option<Wait>,
+    /// How long no other certificate is asked for, after a registration that brought none.
+    #[serde(default)]
+    pub(crate) certificate_wait: Option<Wait>,
 }
 
 /// What has a text of its own.
@@ -117,11 +121,11 @@ pub(crate) mod seconds {
         time.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
-    pub(super) fn serialize<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
         of(*time).serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
         u64::deserialize(from).map(time)
     }
 }

@@ -164,9 +164,10 @@ impl AssignmentFile {
         let path = beside(&self.0, ".lock");
         match Lock::take(&path) {
             Ok(Some(lock)) => Ok(PreparedFile { file: self.clone(), _lock: lock }),
-            Ok(None) => Err(self.wrong(
-                "another process has its lock, and registers the device or writes the file; wait until it has ended",
-            )),
+            Ok(None) => {
+                let reason = "another process has its lock, and registers the device or writes the file; wait until it has ended";
+                Err(self.configuration(reason).for_now().into())
+            }
             Err(error) => Err(self.failed(&path, &error)),
         }
     }
@@ -176,8 +177,12 @@ impl AssignmentFile {
         self.wrong(&format!("{at}{error}{}", advice(error)))
     }
 
-    fn wrong(&self, reason: &str) -> Error {
-        ConfigurationError::new("assignment file", self.0.display().to_string(), reason).into()
+    pub(crate) fn wrong(&self, reason: &str) -> Error {
+        self.configuration(reason).into()
+    }
+
+    fn configuration(&self, reason: &str) -> ConfigurationError {
+        ConfigurationError::new("assignment file", self.0.display().to_string(), reason)
     }
 }
 

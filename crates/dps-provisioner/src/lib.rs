@@ -49,6 +49,7 @@ mod file;
 mod handover;
 mod policy;
 mod provisioner;
+mod wait;
 
 pub use agent::{Agent, Order, Surroundings};
 pub use assignment::{Assignment, Identity};

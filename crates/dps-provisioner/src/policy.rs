@@ -24,7 +24,7 @@ pub enum HubRefusal {
     PutOut,
     /// The hub has no time: CONNACK 3, status 429 or of the 5xx.
     Throttled {
-        /// How long it asked to wait.
+        /// How long it asked to wait. More than 24 hours count as 24 hours.
         retry_after: Option<Duration>,
     },
     /// No connection could be made, or what answered is no hub.
@@ -33,7 +33,16 @@ pub enum HubRefusal {
     Lost,
 }
 
+/// The longest time that a hub or the service is left alone for because it asked for that (24 h): a longer one is a
+/// mistake, which would retire the device.
+pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+
 impl HubRefusal {
+    /// Whether the hub had let the device in before.
+    pub(crate) fn was_connected(self) -> bool {
+        matches!(self, Self::PutOut | Self::Lost)
+    }
+
     /// What an error of `HubConnection::open` stands for; `None` when the hub has no part in it: a configuration, a
     /// credential that can't sign, a call that was cancelled.
     #[must_use]
@@ -126,6 +135,9 @@ impl Backoff {
 /// | the same, [`register_after`](Self::register_after) times in a row | register | register | register | [`reconnect`](Self::reconnect) |
 /// | [`Lost`](HubRefusal::Lost) | the hub | the hub | the hub | [`reconnect`](Self::reconnect) |
 ///
+/// A registration that this leads to is pending until it is made: what the hub refuses until then neither puts it off nor
+/// counts ([`Provisioner::report`](crate::Provisioner::report)).
+///
 /// Refusals of the device are one episode, from the first until the device is connected: registering in between does
 /// not begin another one, so that a service that always accepts and a hub that always refuses are asked less and less
 /// often. Failed connections are counted until the device is connected or has registered.
@@ -214,7 +226,8 @@ impl RecoveryPolicy {
             }
             HubRefusal::PutOut => self.after_refusal(history, false, now, lot),
             HubRefusal::Throttled { retry_after } => {
-                self.after_failure(history, retry_after.unwrap_or_default(), lot)
+                let at_least = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+                self.after_failure(history, at_least, lot)
             }
             HubRefusal::Unreachable => self.after_failure(history, Duration::ZERO, lot),
             // The connection before was made: it counts as none that failed.
@@ -337,6 +350,13 @@ mod tests {
         let busy = HubRefusal::Throttled { retry_after: Some(seconds(7200)) };
         let next = RecoveryPolicy::default().next(&mut HubHistory::default(), busy, NOW, 1.0);
         assert_eq!(next, NextStep::ConnectToHub { after: seconds(7200) });
+    }
+
+    #[test]
+    fn a_hub_that_asks_for_years_is_left_alone_for_a_day() {
+        let busy = HubRefusal::Throttled { retry_after: Some(Duration::MAX) };
+        let next = RecoveryPolicy::default().next(&mut HubHistory::default(), busy, NOW, 1.0);
+        assert_eq!(next, NextStep::ConnectToHub { after: seconds(24 * 3600) });
     }
 
     #[test]

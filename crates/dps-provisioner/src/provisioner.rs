@@ -2,7 +2,7 @@
 
 use std::{
     hash::{BuildHasher as _, Hasher as _, RandomState},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use dps_client::{
@@ -12,8 +12,9 @@ use dps_client::{
 
 use crate::{
     assignment::{Assignment, Identity, Record, seconds},
-    file::{AssignmentFile, Found},
+    file::{AssignmentFile, Found, PreparedFile},
     policy::{HubHistory, HubRefusal, NextStep, RecoveryPolicy},
+    wait::Wait,
 };
 
 /// A device's life around its registrations. It knows the client, and no transport.
@@ -26,6 +27,8 @@ pub struct Provisioner {
     policy: RecoveryPolicy,
     certificate: Option<CertificateFolder>,
     record: Option<Record>,
+    /// The assignment that the file had when it was read or written last. Another one there comes from another process.
+    in_file: Option<Assignment>,
     /// What is wrong with the file that was found.
     damage: Option<String>,
     not_stored: Option<Error>,
@@ -45,7 +48,8 @@ pub enum Due {
     IdentityChanged,
     /// The hub gave cause for it, by the [`RecoveryPolicy`].
     HubRefused,
-    /// The device's certificate is missing, can't be read, or is [due](StoredCertificate::renewal_due) for renewal.
+    /// The device's certificate is missing, can't be read, or is [due](StoredCertificate::renewal_due) for renewal, and
+    /// is not [put off](Provisioner::put_certificate_off).
     Certificate,
 }
 
@@ -62,13 +66,17 @@ impl Provisioner {
             policy: RecoveryPolicy::default(),
             certificate: None,
             record: None,
+            in_file: None,
             damage: None,
             not_stored: None,
             has_room: false,
         };
         match provisioner.file.read()? {
             Found::Nothing => {}
-            Found::Whole(record) => provisioner.record = Some(*record),
+            Found::Whole(record) => {
+                provisioner.in_file = Some(record.assignment.clone());
+                provisioner.record = Some(*record);
+            }
             Found::Damaged(reason) => provisioner.damage = Some(reason),
         }
         Ok(provisioner)
@@ -109,22 +117,35 @@ impl Provisioner {
         self.own_record().map(|record| record.hub).unwrap_or_default()
     }
 
-    /// Why the device is to register now; `None` when the stored assignment is good.
+    /// Why the device is to register now; `None` when the stored assignment is good. A clock that is wrong or was set puts
+    /// no registration off for longer than it was to wait.
     #[must_use]
     pub fn registration_due(&self, now: SystemTime) -> Option<Due> {
+        let is_over = |wait: Wait| wait.left(now).is_zero();
+        self.assignment_due().or_else(|| match self.hub_wait() {
+            Some(wait) if is_over(wait) => Some(Due::HubRefused),
+            _ => {
+                let is_due = self.certificate_due_in(now).is_some_and(|left| left.is_zero());
+                (is_due && self.certificate_wait().is_none_or(is_over)).then_some(Due::Certificate)
+            }
+        })
+    }
+
+    /// Why there is no assignment.
+    pub(crate) fn assignment_due(&self) -> Option<Due> {
         match (&self.record, self.own_record()) {
             (None, _) if self.damage.is_some() => Some(Due::Damaged),
             (None, _) => Some(Due::Missing),
             (Some(_), None) => Some(Due::IdentityChanged),
-            (_, Some(record)) if record.register_at.is_some_and(|at| at <= now) => {
-                Some(Due::HubRefused)
-            }
-            _ => {
-                let stored = self.certificate.as_ref().map(CertificateFolder::load);
-                let is_due = |stored: StoredCertificate| stored.renewal_due(None) <= now;
-                stored.is_some_and(|stored| stored.map_or(true, is_due)).then_some(Due::Certificate)
-            }
+            _ => None,
         }
+    }
+
+    /// How long it is until a certificate is due by its dates; `None` when the device is to have none.
+    pub(crate) fn certificate_due_in(&self, now: SystemTime) -> Option<Duration> {
+        let stored = self.certificate.as_ref()?.load();
+        let due = stored.ok().and_then(|it| it.renewal_due(None).duration_since(now).ok());
+        Some(due.unwrap_or_default())
     }
 
     /// What is wrong with the file that was found, if it was damaged. The next registration keeps it aside as
@@ -184,22 +205,57 @@ impl Provisioner {
         let identity = self.identity.clone();
         let stored_at = seconds::time(seconds::of(now()));
         let assignment = Assignment { identity, result, stored_at, transport };
-        let record = Record { assignment, hub, register_at: None };
-        self.not_stored = file.store(&record).err();
+        let record = Record { assignment, hub, register_wait: None, certificate_wait: None };
+        self.store(file, &record);
         self.has_room = self.not_stored.is_none();
         self.damage = None;
         Ok(&self.record.insert(record).assignment)
     }
 
+    /// Takes what another process has stored since, by another registration or of the hub. Says whether the device has
+    /// another assignment by that. A file that can't be read, or that holds that of another device, changes nothing.
+    pub fn refresh(&mut self) -> bool {
+        self.look().unwrap_or(false)
+    }
+
+    fn look(&mut self) -> Result<bool, Error> {
+        let Found::Whole(found) = self.file.read()? else { return Ok(false) };
+        if found.assignment.identity != self.identity {
+            return Err(self.file.wrong("it is that of another device by now; name another file"));
+        }
+        let is_new = self.in_file.as_ref() != Some(&found.assignment);
+        // What could not be stored is newer than what is there.
+        if is_new || self.not_stored.is_none() {
+            self.in_file = Some(found.assignment.clone());
+            self.record = Some(*found);
+            self.damage = None;
+            self.not_stored = None;
+        }
+        Ok(is_new)
+    }
+
     /// What to do after a connection to the hub ended so, or could not be made. The counts of it are stored.
+    ///
+    /// A registration that an earlier report has led to stays as it is until it is made or the device is connected: it is
+    /// what to do next, after what is left of its wait, and nothing is counted until then. When another process has
+    /// registered the device meanwhile, the report is one of a former hub: then it counts for nothing, and the device
+    /// connects to the hub of its new [`assignment`](Self::assignment).
     #[must_use]
     pub fn report(&mut self, refusal: HubRefusal, now: SystemTime) -> NextStep {
         let (policy, lot) = (self.policy, lot());
-        let mut next = NextStep::Register { after: std::time::Duration::ZERO };
+        if self.own_record().is_none() && !self.refresh() {
+            return NextStep::Register { after: Duration::ZERO };
+        }
+        let after = policy.reconnect.wait(1, lot).unwrap_or_default();
+        let mut next = NextStep::ConnectToHub { after };
         self.change(|record| {
-            next = policy.next(&mut record.hub, refusal, now, lot);
-            record.register_at = match next {
-                NextStep::Register { after } => now.checked_add(after),
+            let pending = record.register_wait.filter(|_| !refusal.was_connected());
+            next = match pending {
+                Some(wait) => NextStep::Register { after: wait.left(now) },
+                None => policy.next(&mut record.hub, refusal, now, lot),
+            };
+            record.register_wait = match next {
+                NextStep::Register { after } => pending.or_else(|| Some(Wait::new(now, after))),
                 _ => None,
             };
         });
@@ -210,8 +266,33 @@ impl Provisioner {
     pub fn report_connected(&mut self) {
         self.change(|record| {
             record.hub.connected();
-            record.register_at = None;
+            record.register_wait = None;
         });
+    }
+
+    /// A registration brought no certificate, or one that could not be taken: none is [due](Due::Certificate) for a while,
+    /// which this returns. That is [`next_try_after`](StoredCertificate::next_try_after) of the one that is there, or
+    /// [`recover`](RecoveryPolicy::recover)'s longest wait without one, and no less than `at_least`. It is stored.
+    pub fn put_certificate_off(&mut self, at_least: Duration, now: SystemTime) -> Duration {
+        let wait = match self.stored_certificate() {
+            Some(stored) => stored.next_try_after(now, at_least),
+            None => self.policy.recover.cap.max(at_least),
+        };
+        self.change(|record| record.certificate_wait = Some(Wait::new(now, wait)));
+        wait
+    }
+
+    /// How long no certificate is asked for, though one is due by its dates; `None` when none is put off.
+    #[must_use]
+    pub fn certificate_put_off(&self, now: SystemTime) -> Option<Duration> {
+        let left = self.certificate_wait()?.left(now);
+        let is_due = self.certificate_due_in(now).is_some_and(|left| left.is_zero());
+        (is_due && !left.is_zero()).then_some(left)
+    }
+
+    /// The certificate that the device has.
+    pub(crate) fn stored_certificate(&self) -> Option<StoredCertificate> {
+        self.certificate.as_ref().and_then(|folder| folder.load().ok())
     }
 
     pub(crate) fn folder(&self) -> Option<&CertificateFolder> {
@@ -222,28 +303,48 @@ impl Provisioner {
         self.policy
     }
 
-    /// When the hub's refusal has the device register, if it does.
-    pub(crate) fn register_at(&self) -> Option<SystemTime> {
-        self.own_record()?.register_at
+    /// What is left to wait for until the registration that the hub gave cause for.
+    pub(crate) fn hub_wait(&self) -> Option<Wait> {
+        self.own_record()?.register_wait
+    }
+
+    /// How long no certificate is asked for.
+    pub(crate) fn certificate_wait(&self) -> Option<Wait> {
+        self.own_record()?.certificate_wait
     }
 
     fn own_record(&self) -> Option<&Record> {
         self.record.as_ref().filter(|record| record.assignment.identity == self.identity)
     }
 
-    /// Changes what is stored of this identity, and stores it if it has changed.
+    /// Changes what is stored of this assignment, and stores it if it has changed. Nothing is changed when another
+    /// process has stored another assignment.
     fn change(&mut self, change: impl FnOnce(&mut Record)) {
-        let identity = &self.identity;
-        let own = self.record.as_mut().filter(|record| record.assignment.identity == *identity);
-        let Some(record) = own else { return };
-        let former = record.clone();
-        change(record);
-        if *record == former && self.not_stored.is_none() {
-            return;
+        let file = self.file.lock();
+        let file = match self.look() {
+            Ok(true) => return,
+            Ok(false) => file,
+            Err(error) => Err(error),
+        };
+        let Some(former) = self.own_record().cloned() else { return };
+        let mut record = former.clone();
+        change(&mut record);
+        if record != former || self.not_stored.is_some() {
+            match file {
+                Ok(file) => self.store(file, &record),
+                Err(error) => self.not_stored = Some(error),
+            }
+            if let Some(error) = &self.not_stored {
+                tracing::warn!(%error, "what the hub did is not stored");
+            }
         }
-        self.not_stored = self.file.lock().and_then(|file| file.store(record)).err();
-        if let Some(error) = &self.not_stored {
-            tracing::warn!(%error, "what the hub did is not stored");
+        self.record = Some(record);
+    }
+
+    fn store(&mut self, file: PreparedFile, record: &Record) {
+        self.not_stored = file.store(record).err();
+        if self.not_stored.is_none() {
+            self.in_file = Some(record.assignment.clone());
         }
     }
 }

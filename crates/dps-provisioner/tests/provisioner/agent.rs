@@ -139,11 +139,14 @@ struct Around {
     orders: Vec<(u64, Option<Order>)>,
     assigned: Vec<u64>,
     failed: Vec<(u64, String, Duration)>,
+    /// From when to when the device's clock is 50 years ahead.
+    ahead: std::ops::Range<u64>,
 }
 
 impl Surroundings for Around {
     fn now(&self) -> SystemTime {
-        self.clock.now()
+        let ahead = if self.ahead.contains(&self.clock.seconds()) { 50 * 365 * DAY } else { 0 };
+        self.clock.now() + Duration::from_secs(ahead)
     }
 
     async fn order(&mut self) -> Option<Order> {
@@ -167,12 +170,19 @@ struct Run {
     folder: Folder,
     clock: Clock,
     fake: Fake,
+    /// As of [`Around`].
+    ahead: std::ops::Range<u64>,
 }
 
 impl Run {
     fn new(script: &[(u64, Service)]) -> Self {
         let clock = Clock(Instant::now());
-        Self { folder: Folder::new(), clock, fake: Fake::new(clock, script) }
+        Self { folder: Folder::new(), clock, fake: Fake::new(clock, script), ahead: 0..0 }
+    }
+
+    /// When the service was asked.
+    fn asked(&self) -> Vec<u64> {
+        self.fake.calls().into_iter().map(|(at, _)| at).collect()
     }
 
     async fn until(&self, end: u64, orders: &[(u64, Order)], certified: bool) -> Around {
@@ -190,7 +200,8 @@ impl Run {
         let orders = orders.iter().map(|(when, order)| (*when, Some(*order)));
         let orders = orders.chain([(end, None)]).collect();
         let (assigned, failed) = (Vec::new(), Vec::new());
-        let mut around = Around { clock: self.clock, orders, assigned, failed };
+        let ahead = self.ahead.clone();
+        let mut around = Around { clock: self.clock, orders, assigned, failed, ahead };
         agent.run(&mut around).await;
         assert_eq!(self.clock.seconds(), end);
         around
@@ -295,10 +306,104 @@ async fn a_renewal_that_fails_keeps_the_certificate_and_is_tried_until_it_succee
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_issues_no_certificate_is_asked_for_one_once_an_hour() {
+async fn a_service_that_issues_no_certificate_is_asked_for_one_once_a_day_whatever_restarts() {
     let run = Run::new(&[(0, Service::AssignsOnly)]);
-    run.until(DAY, &[], true).await;
+    for half_day in 1..20 {
+        run.until(half_day * DAY / 2, &[], true).await;
+    }
     let calls = run.fake.calls();
-    assert!((24..=25).contains(&calls.len()), "{}: {calls:?}", calls.len());
+    assert!((9..=10).contains(&calls.len()), "{}: {calls:?}", calls.len());
     assert!(calls.iter().all(|(_, asks)| *asks), "{calls:?}");
+    // An operator who gave it a policy does not wait for that.
+    let end = 9 * DAY + DAY / 2;
+    run.until(end + 100, &[(end + 10, Order::Register)], true).await;
+    assert_eq!(run.fake.calls().len(), calls.len() + 1);
+    assert_eq!(run.fake.calls().last(), Some(&(end + 10, true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_without_a_certificate_asks_as_often_as_one_without_an_assignment() {
+    let run = Run::new(&[(0, Service::Assigns), (1, Service::Away), (100, Service::Assigns)]);
+    run.until(1, &[], false).await;
+    run.until(200, &[], true).await;
+    let asked = run.asked();
+    assert_eq!(asked[..3], [0, 1, 2], "{asked:?}");
+    assert!((100..=173).contains(asked.last().unwrap()), "{asked:?}");
+    assert!(run.certificates().load().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_ahead_puts_off_neither_a_renewal_nor_a_registration() {
+    let mut run =
+        Run::new(&[(0, Service::Assigns), (DAY, Service::Away), (4 * DAY, Service::Assigns)]);
+    run.ahead = 3 * DAY - 1800..3 * DAY;
+    let refused = Order::HubEnded(HubRefusal::NotAuthorized);
+    let orders = [(3 * DAY - 1, refused), (5 * DAY, Order::HubConnected)];
+    run.until(22 * DAY, &orders, true).await;
+    let asked = run.asked();
+    // A hub's refusal one second before the clock is set right, and a service that is away for a day more.
+    let after = asked.iter().find(|at| **at >= 3 * DAY).unwrap();
+    assert!((3 * DAY + 298..=3 * DAY + 375).contains(after), "{asked:?}");
+    let renewed: Vec<_> = asked.iter().filter(|at| **at > 5 * DAY).collect();
+    assert_eq!(renewed.len(), 1, "{asked:?}");
+    assert!((20 * DAY..=21 * DAY + DAY / 10).contains(renewed[0]), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_mends_a_device_has_it_register_at_once_whatever_it_waits_for() {
+    let run = Run::new(&[(0, Service::Refuses), (200, Service::Assigns)]);
+    // The first one finds it as it was: what fails is tried again as before, and no more often.
+    let orders = [(10, Order::Register), (11, Order::Register), (200, Order::Register)];
+    run.until(DAY, &orders, false).await;
+    assert_eq!(run.asked(), [0, 60, 200]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_answer_of_the_service_retires_a_device() {
+    let run = Run::new(&[(0, Service::Throttles(100_000_000)), (10, Service::Assigns)]);
+    run.until(2 * DAY, &[], false).await;
+    assert_eq!(run.asked(), [0, DAY]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_of_another_process_is_tried_again_in_seconds() {
+    for with_certificate in [false, true] {
+        let run = Run::new(&[(0, Service::Assigns)]);
+        let _folder = match with_certificate {
+            true => {
+                run.until(1, &[], true).await;
+                // Its renewal is due.
+                tokio::time::advance(Duration::from_secs(25 * DAY)).await;
+                Some(run.certificates().prepare().unwrap())
+            }
+            false => None,
+        };
+        let state = run.folder.path("assignment.json");
+        let lock = std::fs::File::create(state.with_extension("json.lock")).unwrap();
+        if !with_certificate {
+            lock.lock().unwrap();
+        }
+        let now = run.clock.seconds();
+        let around = run.until(now + 20, &[], with_certificate).await;
+        let waits: Vec<_> = around.failed.iter().map(|(_, _, wait)| wait.as_secs()).collect();
+        assert!(waits.len() >= 4 && waits.iter().all(|wait| *wait < 30), "{waits:?}");
+        assert!(around.failed.iter().all(|(_, error, _)| error.contains("another process")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assignment_that_another_process_has_stored_is_taken_without_a_registration() {
+    let run = Run::new(&[(0, Service::Assigns)]);
+    run.until(1, &[], false).await;
+    let by_hand = async {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        let file = AssignmentFile::new(run.folder.path("assignment.json")).unwrap();
+        let mut device = Provisioner::open(file, identity()).unwrap();
+        let request = RegistrationRequest::new(ID.parse().unwrap());
+        let client = crate::support::Fake::new("two.example").client();
+        device.register(&client, request, None, || at(100)).await.unwrap();
+    };
+    let (around, ()) = tokio::join!(run.until(3600, &[], false), by_hand);
+    assert_eq!((around.assigned.len(), run.asked()), (2, vec![0]));
+    assert!(around.assigned[1] <= 1900, "{:?}", around.assigned);
 }

@@ -239,3 +239,116 @@ async fn what_changes_nothing_is_not_written_again() {
     let _ = device.report(HubRefusal::Lost, SystemTime::now());
     assert!(!path.exists());
 }
+
+#[tokio::test]
+async fn a_refusal_while_a_registration_is_pending_neither_puts_it_off_nor_counts() {
+    let (folder, fake) = (Folder::new(), Fake::new("one.example"));
+    let path = folder.path("assignment.json");
+    register(&mut open(&path).unwrap(), &fake).await.unwrap();
+    // A device that starts each minute, and that its hub refuses each time.
+    let mut registered = Vec::new();
+    for minute in 0..=150 {
+        let now = minute * 60;
+        let mut device = open(&path).unwrap();
+        if device.registration_due(at(now)) == Some(Due::HubRefused) {
+            device.register(&fake.client(), request(), None, || at(now)).await.unwrap();
+            registered.push(now);
+        }
+        let left = match device.report(HubRefusal::NotAuthorized, at(now)) {
+            NextStep::Register { after } => after.as_secs(),
+            next => panic!("{next:?}"),
+        };
+        // Neither does a connection that fails meanwhile.
+        assert!(matches!(
+            device.report(HubRefusal::Unreachable, at(now)),
+            NextStep::Register { after } if after.as_secs() <= left
+        ));
+        assert_eq!(device.hub().refusals as usize, registered.len() + 1, "{minute}");
+    }
+    // 5, 10, 20, 40 and 60 minutes, up to a quarter more, and up to a minute until the next start.
+    assert!((4..=5).contains(&registered.len()), "{registered:?}");
+    for (pair, wait) in registered.windows(2).zip([600, 1200, 2400, 3600]) {
+        assert!((wait..=wait * 5 / 4 + 60).contains(&(pair[1] - pair[0])), "{registered:?}");
+    }
+    // One that could not be made stays due.
+    let mut device = open(&path).unwrap();
+    let _ = device.report(HubRefusal::Moved, at(9 * HOUR));
+    assert_eq!(device.registration_due(at(9 * HOUR)), Some(Due::HubRefused));
+    // One that was connected since has none to make.
+    let _ = device.report(HubRefusal::Lost, at(9 * HOUR));
+    assert_eq!(device.registration_due(at(99 * HOUR)), None);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_wrong_when_the_hub_refused_puts_nothing_off() {
+    let (folder, fake) = (Folder::new(), Fake::new("one.example"));
+    let path = folder.path("assignment.json");
+    register(&mut open(&path).unwrap(), &fake).await.unwrap();
+    for then in [80 * 365 * 24 * HOUR, HOUR] {
+        let mut device = open(&path).unwrap();
+        device.report_connected();
+        let _ = device.report(HubRefusal::NotAuthorized, at(then));
+        assert_eq!(device.registration_due(at(then)), None);
+        assert_eq!(open(&path).unwrap().registration_due(at(0)), Some(Due::HubRefused), "{then}");
+    }
+}
+
+#[tokio::test]
+async fn a_report_never_brings_back_an_assignment_that_another_process_has_replaced() {
+    let (folder, north, south) =
+        (Folder::new(), Fake::new("north.example"), Fake::new("south.example"));
+    let path = folder.path("assignment.json");
+    let hub = |path: &Path| open(path).unwrap().assignment().unwrap().result.assigned_hub.clone();
+    register(&mut open(&path).unwrap(), &south).await.unwrap();
+    let mut device = open(&path).unwrap();
+    {
+        // The other process has the lock while the first report comes.
+        let mut other = open(&path).unwrap();
+        let silent = Fake::silent();
+        let mut registering = std::pin::pin!(register(&mut other, &silent));
+        std::future::poll_fn(|cx| std::task::Poll::Ready(registering.as_mut().poll(cx).is_ready()))
+            .await;
+        let next = device.report(HubRefusal::NotAuthorized, at(0));
+        assert!(matches!(next, NextStep::Register { .. }), "{next:?}");
+        assert!(device.not_stored().unwrap().is_retryable());
+    }
+    device_registers_elsewhere(&path, &north).await;
+    let next = device.report(HubRefusal::NotAuthorized, at(1));
+    assert!(matches!(next, NextStep::ConnectToHub { .. }), "{next:?}");
+    assert_eq!(device.assignment().unwrap().result.assigned_hub, "north.example");
+    assert_eq!((hub(&path), device.hub().refusals), ("north.example".to_owned(), 0));
+    assert_eq!(device.registration_due(at(9 * HOUR)), None);
+    // Who asks is told without a report, once.
+    device_registers_elsewhere(&path, &south).await;
+    device.report_connected();
+    assert_eq!(hub(&path), "south.example");
+    assert!(!device.refresh());
+    // What other processes count is counted on.
+    let _ = open(&path).unwrap().report(HubRefusal::Unreachable, at(0));
+    let _ = device.report(HubRefusal::Unreachable, at(0));
+    assert_eq!(open(&path).unwrap().hub().failed_connects, 2);
+}
+
+async fn device_registers_elsewhere(path: &Path, fake: &Fake) {
+    let mut other = open(path).unwrap();
+    let client = fake.client();
+    let later = at(HOUR + fake.calls() as u64);
+    other.register(&client, request(), None, || later).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_report_of_one_device_does_not_replace_what_another_device_has_stored() {
+    let (folder, fake) = (Folder::new(), Fake::new("one.example"));
+    let path = folder.path("assignment.json");
+    let mut device = open(&path).unwrap();
+    register(&mut device, &fake).await.unwrap();
+    let mut scope = identity();
+    scope.id_scope = "0ne00FFFFFF".parse().unwrap();
+    let file = AssignmentFile::new(&path).unwrap();
+    let mut other = Provisioner::open(file.clone(), scope.clone()).unwrap();
+    register(&mut other, &fake).await.unwrap();
+    let _ = device.report(HubRefusal::NotAuthorized, at(0));
+    assert!(device.not_stored().unwrap().to_string().contains("another device"));
+    assert!(!device.refresh());
+    assert_eq!(file.load().unwrap().unwrap().identity, scope);
+}

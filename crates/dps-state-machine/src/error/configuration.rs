@@ -21,6 +21,8 @@ pub struct ConfigurationError {
     pub value: String,
     /// What is wrong with it and what would be right.
     pub reason: String,
+    /// Whether the same call can succeed later, as when another process has the lock of a file. Default: false.
+    pub retryable: bool,
 }
 
 impl ConfigurationError {
@@ -31,7 +33,19 @@ impl ConfigurationError {
         value: impl Into<String>,
         reason: &str,
     ) -> Self {
-        Self { field: field.into(), value: value.into(), reason: reason.to_string() }
+        Self {
+            field: field.into(),
+            value: value.into(),
+            reason: reason.to_string(),
+            retryable: false,
+        }
+    }
+
+    /// Says that it holds for now only: the same call can succeed later.
+    #[must_use]
+    pub fn for_now(mut self) -> Self {
+        self.retryable = true;
+        self
     }
 }
 

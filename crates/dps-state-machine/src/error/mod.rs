@@ -101,14 +101,12 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
+            Self::Configuration(e) => e.retryable,
             Self::Credential(e) => e.retryable,
             Self::Rejected(e) => e.retryable,
             Self::Connection(e) => e.retryable,
             Self::Timeout(_) => true,
-            Self::Configuration(_)
-            | Self::Protocol(_)
-            | Self::Cancelled
-            | Self::InvalidOperation => false,
+            Self::Protocol(_) | Self::Cancelled | Self::InvalidOperation => false,
         }
     }
 

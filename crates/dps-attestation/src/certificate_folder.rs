@@ -95,6 +95,12 @@ impl CertificateFolder {
         self.0.join(KEY)
     }
 
+    /// The files that are kept in the folder, which are for nobody else to write.
+    #[must_use]
+    pub fn files(&self) -> [PathBuf; 3] {
+        [CHAIN, KEY, LOCK].map(|name| self.0.join(name))
+    }
+
     /// Reads the pair in use. Blocks while it does. A pair that is replaced meanwhile is read again.
     ///
     /// # Errors

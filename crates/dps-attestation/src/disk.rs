@@ -2,7 +2,9 @@
 //! are there for good.
 
 use std::{
+    ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions, TryLockError},
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
@@ -10,38 +12,82 @@ use std::{
 /// What went wrong at which path.
 pub type Failure = (PathBuf, io::Error);
 
+/// So often a change is begun anew when another process took what was written for what a killed one had left.
+const TRIES: u32 = 5;
+/// Stands between a file's name and a random number in the name of what is written first.
+const MARK: &str = ".dps-";
+
 /// Replaces a file, or makes it, so that whoever opens it finds all of the old content or all of the new one. It has the
-/// mode 0600 on Unix, and is on the disk when this returns. `FILE.new` beside it is where the new content is written
-/// first, and what a killed process left there goes: two processes take turns by a [`Lock`] of theirs.
+/// mode 0600 on Unix, and is on the disk when this returns. The new content is written to a new file beside it first,
+/// `.FILE.dps-` with a random number of 16 digits; what a killed process left of that goes with [`try_room`].
 ///
 /// # Errors
 /// The path that can't be written. The old content is in place then; only when the system can't say whether the new one
 /// is on the disk already, that is.
 pub fn replace(path: &Path, content: &[u8]) -> Result<(), Failure> {
-    let new = beside(path, ".new");
     let put = || {
-        discard(&new).map_err(|error| (new.clone(), error))?;
-        write(&new, content)?;
-        step().and_then(|()| fs::rename(&new, path)).map_err(|error| (path.to_owned(), error))
+        let new = scratch(path);
+        let put = write(&new, content).map_err(|(_, error)| error);
+        let put = put.and_then(|()| step()).and_then(|()| fs::rename(&new, path));
+        put.inspect_err(|_| drop(fs::remove_file(&new)))
     };
-    if let Err(failure) = put() {
-        let _ = fs::remove_file(&new);
-        return Err(failure);
+    let mut tries = 1..TRIES;
+    loop {
+        match put() {
+            Ok(()) => break,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries.next().is_some() => {}
+            Err(error) => return Err((path.to_owned(), error)),
+        }
     }
-    let folder = path.parent().unwrap_or(path);
+    let folder = folder_of(path);
     sync(folder).map_err(|error| (folder.to_owned(), error))
 }
 
-/// Whether [`replace`] has room for so many bytes, and may write there: writes `FILE.new` beside the file and removes it.
+/// Whether [`replace`] has room for so many bytes, and may write there: writes a file beside it and removes that, with
+/// what killed processes left under such names, and no other file.
 ///
 /// # Errors
 /// The path that can't be written.
 pub fn try_room(path: &Path, bytes: usize) -> Result<(), Failure> {
-    let new = beside(path, ".new");
-    let at = |error| (new.clone(), error);
-    discard(&new).map_err(at)?;
-    let written = write(&new, &vec![0; bytes]);
-    written.and(discard(&new).map_err(at))
+    remove_left_over(path);
+    let new = scratch(path);
+    let written = write(&new, &vec![0; bytes]).map_err(|(_, error)| error);
+    written.and(discard(&new)).map_err(|error| (path.to_owned(), error))
+}
+
+/// A name beside the file that nobody else has: where its content is written first.
+fn scratch(path: &Path) -> PathBuf {
+    let mut name = scratch_start(path);
+    // A new hasher has new keys: that needs no crate.
+    name.push(format!("{:016x}", RandomState::new().build_hasher().finish()));
+    path.with_file_name(name)
+}
+
+fn scratch_start(path: &Path) -> OsString {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(MARK);
+    name
+}
+
+/// Removes what killed processes left beside the file. What can't be removed is in nobody's way.
+fn remove_left_over(path: &Path) {
+    let start = scratch_start(path);
+    let is_scratch = |name: &OsStr| {
+        let number = name.as_encoded_bytes().strip_prefix(start.as_encoded_bytes());
+        number.is_some_and(|number| number.len() == 16 && number.iter().all(u8::is_ascii_hexdigit))
+    };
+    for entry in fs::read_dir(folder_of(path)).into_iter().flatten().flatten() {
+        if is_scratch(&entry.file_name()) {
+            let _ = step().and_then(|()| fs::remove_file(entry.path()));
+        }
+    }
+}
+
+/// The folder that it is in.
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
 /// The path with this behind its name.
@@ -60,9 +106,14 @@ impl Lock {
     /// Takes it, and makes the file if there is none; `None` when another process has it.
     ///
     /// # Errors
-    /// The file can't be opened or made, or its file system has no locks.
+    /// The file can't be opened or made, its file system has no locks, or something else than a file has its name.
     pub fn take(path: &Path) -> io::Result<Option<Self>> {
         step()?;
+        // A pipe would be waited for.
+        if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+            let reason = "something else than a file is there; move it away";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
         let mut options = for_owner();
         let file = options.create(true).truncate(false).open(path)?;
         match file.try_lock() {
@@ -233,6 +284,47 @@ mod tests {
             assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left over");
             fs::remove_dir_all(folder).unwrap();
         }
+    }
+
+    #[test]
+    fn files_with_other_names_stay_and_left_over_ones_go() {
+        let folder = folder("names");
+        let path = folder.join("state");
+        let others = [
+            "state.new",
+            ".state.dps-1",
+            ".state.dps-000000000000000g",
+            ".states.dps-0123456789abcdef",
+        ];
+        let left_over = folder.join(".state.dps-0123456789abcdef");
+        others.iter().for_each(|name| fs::write(folder.join(name), "mine").unwrap());
+        fs::write(&left_over, "half of it").unwrap();
+        try_room(&path, 64).unwrap();
+        replace(&path, b"new").unwrap();
+        assert!(!left_over.exists());
+        let is_there = |name: &&str| fs::read_to_string(folder.join(name)).unwrap() == "mine";
+        assert!(others.iter().all(is_there));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), others.len() + 1);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn processes_that_replace_a_file_at_once_are_not_in_each_others_way() {
+        let folder = folder("at-once");
+        let path = folder.join("state");
+        std::thread::scope(|scope| {
+            for number in 0..4_u8 {
+                let path = &path;
+                scope.spawn(move || {
+                    (0..25).for_each(|_| replace(path, &[number; 5000]).unwrap());
+                });
+            }
+            // What this takes away from the others is written again.
+            (1..TRIES).for_each(|_| try_room(&path, 64).unwrap());
+        });
+        let content = fs::read(&path).unwrap();
+        assert!(content.len() == 5000 && content.iter().all(|byte| *byte == content[0]));
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -78,6 +78,10 @@ pub(crate) struct Duty {
 }
 
 impl Duty {
+    pub(crate) fn folder(&self) -> Option<&CertificateFolder> {
+        self.certificate.as_ref()
+    }
+
     /// The device, whose certificate is kept too.
     pub(crate) fn watched(self, device: Provisioner) -> Provisioner {
         match self.certificate {
@@ -122,11 +126,6 @@ impl Arguments {
         });
         let files = files.transpose()?.unwrap_or_default();
         let handover = self.handover.plan_with(self.registration.wants_json()?, files)?;
-        let kept = state.path().display().to_string();
-        if handover.as_ref().is_some_and(|handover| handover.writes(&kept)) {
-            let reason = "an output is written there; name another file or another folder";
-            return Err(wrong(given::STATE.flag, &kept, reason));
-        }
         let certificate = given::REQUEST_CERTIFICATE.find(self.request_certificate.as_ref())?;
         let certificate = certificate.map(|given| {
             CertificateFolder::open(&given.text).map_err(|error| named(given.from, "", error))

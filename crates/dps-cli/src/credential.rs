@@ -82,6 +82,20 @@ pub(crate) struct KeyPlace {
 }
 
 impl Flags {
+    /// All files that they name, whichever of them is the credential.
+    pub(crate) fn files(&self) -> Result<Vec<Source>, Error> {
+        let mut keys = KEY.files(&self.key)?;
+        keys.extend(REQUEST_KEY.file(self.request_key.as_ref())?);
+        let mut files = SYMMETRIC_KEY_FILE.files(&self.symmetric_key_file)?;
+        files.extend(GROUP_KEY_FILE.file(self.group_key_file.as_ref())?);
+        files.extend(CERT.files(&self.cert)?);
+        files.extend(TPM_KEY_PASSWORD_FILE.file(self.tpm_key_password_file.as_ref())?);
+        files.extend(self.tpm.password_files()?);
+        files.extend(self.pkcs11.files(&keys)?);
+        files.extend(keys);
+        Ok(files)
+    }
+
     /// Whether a TPM is given, which may name the device.
     pub(crate) fn has_tpm(&self) -> Result<bool, Error> {
         Ok(TPM.find(self.tpm.tpm.as_ref())?.is_some())
@@ -99,7 +113,10 @@ impl Flags {
         what: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let password = TPM_KEY_PASSWORD_FILE.find(self.tpm_key_password_file.as_ref())?;
-        if password.is_none() && !self.pkcs11.has_pin_file()? && !self.tpm.has_password_file()? {
+        if password.is_none()
+            && !self.pkcs11.has_pin_file()?
+            && self.tpm.password_files()?.next().is_none()
+        {
             return what(self);
         }
         let flags = self.clone();

@@ -21,6 +21,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::{
+    apart::Files,
     device_file,
     files::Source,
     given::{
@@ -169,7 +170,6 @@ struct Ready<'a> {
 }
 
 mod fixed;
-mod outputs;
 mod registrations;
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
@@ -296,7 +296,7 @@ fn clock_warning(now: SystemTime) -> Option<&'static str> {
 
 impl Arguments {
     /// The files that flags or their variables name.
-    fn files(&self) -> Result<outputs::Files, Error> {
+    fn files(&self) -> Result<Files, Error> {
         let written = [
             EVENTS.find(self.events.as_ref())?,
             CA_OUT.find(self.ca_out.as_ref())?,
@@ -311,7 +311,7 @@ impl Arguments {
         ];
         let (written, read) =
             (written.into_iter().flatten().collect(), read.into_iter().flatten().collect());
-        Ok(outputs::Files { written, read })
+        Ok(Files { written, read })
     }
 
     /// The authority that `--fixed` keeps, unless another is given.

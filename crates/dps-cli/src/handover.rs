@@ -1,7 +1,6 @@
 //! `--output` and `--exec` of `dps register`: what another program gets once the device is assigned.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,6 +11,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
+    apart,
     credential::Credential,
     device_file,
     files::Source,
@@ -24,6 +24,8 @@ use crate::{
 
 /// More than any of the forms takes, in bytes, for a look whether there is room.
 const ROOM: usize = 16 * 1024;
+/// Stands in front of a template's name.
+const TEMPLATE: &str = "template:";
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Handing over")]
@@ -99,8 +101,8 @@ impl HandoverFlags {
         let outputs = outputs.map(|(format, file)| Output::new(format, file, shows_keys));
         let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
         for (number, output) in outputs.iter().enumerate() {
-            let before = outputs.iter().take(number);
-            if before.clone().any(|other| is_same(&other.file.path, &output.file.path)) {
+            let mut before = outputs.iter().take(number);
+            if output.file.is_stdin() && before.any(|other| other.file.is_stdin()) {
                 return Err(output.file.wrong("another output has this file"));
             }
             if output.file.is_stdin() && json {
@@ -129,14 +131,18 @@ fn pairs(flags: &[String]) -> Result<Vec<(String, Source)>, Error> {
     let Setting { flag, variable: name } = OUTPUT;
     if OUTPUT.level(!flags.is_empty())? == Some(Level::Flag) {
         let pairs = flags.chunks(2).filter_map(|pair| Some((pair.first()?, pair.get(1)?)));
-        return Ok(pairs.map(|(format, file)| (format.clone(), Source::new(flag, file))).collect());
+        let named = |file: &String| Source { from: flag, path: file.clone() };
+        return Ok(pairs.map(|(format, file)| (format.clone(), named(file))).collect());
     }
     let given = match variable(name)? {
         Some(text) => vec![Source::new(name, &text)],
         None => OUTPUT.files(&[])?,
     };
     let split = |given: Source| match given.path.split_once(char::is_whitespace) {
-        Some((format, file)) => Ok((format.to_owned(), Source::new(given.from, file.trim_start()))),
+        Some((format, file)) => {
+            let path = file.trim_start().to_owned();
+            Ok((format.to_owned(), Source { from: given.from, path }))
+        }
         None => Err(given.wrong("give the format and the file, like: env /run/pump/dps.env")),
     };
     given.into_iter().map(split).collect()
@@ -149,7 +155,7 @@ impl Output {
             "env" => Some(Format::Env),
             "connection-string" => Some(Format::ConnectionString),
             "iotedge-toml" => Some(Format::IotEdgeToml),
-            other => match other.strip_prefix("template:") {
+            other => match other.strip_prefix(TEMPLATE) {
                 Some(path) => Some(Format::Template(template(&Source::new(file.from, path))?)),
                 None if other == "template" => {
                     let reason = "name the template with it, as template:TEMPLATE";
@@ -206,13 +212,9 @@ fn in_words((path, error): &disk::Failure) -> String {
     format!("{} can't be written: {error}{}", path.display(), disk::advice(error))
 }
 
-/// Where a file is, if a link leads to it.
+/// Where a file is or will be, if a link leads to it.
 fn place(path: &str) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path))
-}
-
-fn is_same(one: &str, other: &str) -> bool {
-    place(one) == place(other)
+    apart::real_path(Path::new(path)).unwrap_or_else(|_| PathBuf::from(path))
 }
 
 /// A plan with the credentials that were read.
@@ -225,27 +227,29 @@ pub(crate) struct Ready {
 }
 
 impl Plan {
-    /// Whether this file is written.
-    pub(crate) fn writes(&self, path: &str) -> bool {
-        self.outputs.iter().any(|output| is_same(&output.file.path, path))
+    /// The files that are written.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &Source> {
+        self.outputs.iter().map(|output| &output.file)
     }
 
-    /// Checks, before the registration, that a device with these credentials can be handed over so, and that no file is
-    /// written that is read.
+    /// The templates.
+    pub(crate) fn read(&self) -> impl Iterator<Item = Source> {
+        let template = |output: &Output| {
+            let path = output.format.strip_prefix(TEMPLATE)?;
+            Some(Source::new(output.file.from, path))
+        };
+        self.outputs.iter().filter_map(template)
+    }
+
+    /// Checks, before the registration, that a device with these credentials can be handed over so.
     pub(crate) fn ready<'a>(
         self,
         read: impl Iterator<Item = &'a Attestation>,
         given: &[Credential],
-        ca_file: Option<Source>,
     ) -> Result<Ready, Error> {
         let of = |(number, read): (usize, &Attestation)| hub_credential(read, given.get(number));
         let credentials: Vec<_> = read.enumerate().map(of).collect();
-        let files: Vec<&Source> =
-            given.iter().flat_map(Credential::files).chain(ca_file.as_ref()).collect();
         for Output { file, format, form, shows_keys } in &self.outputs {
-            if let Some(other) = files.iter().find(|other| is_same(&other.path, &file.path)) {
-                return Err(file.wrong(&format!("{} reads this file", other.from)));
-            }
             let Some(form) = form else { continue };
             for credential in &credentials {
                 form.check(credential).map_err(|error| named(file.from, format, error))?;

@@ -3,6 +3,7 @@
 
 mod advice;
 mod agent;
+mod apart;
 mod cert;
 mod cli;
 mod clock;

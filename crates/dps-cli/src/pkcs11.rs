@@ -44,6 +44,19 @@ impl Pkcs11Flags {
         Ok(PKCS11_PIN_FILE.find(self.pkcs11_pin_file.as_ref())?.is_some())
     }
 
+    /// The files that a key in a token needs: the PIN's, the module, and what the URIs of these keys name.
+    pub(crate) fn files(&self, keys: &[Source]) -> Result<Vec<Source>, Error> {
+        let pin = PKCS11_PIN_FILE.file(self.pkcs11_pin_file.as_ref())?;
+        let mut files: Vec<Source> = pin.into_iter().collect();
+        files.extend(PKCS11_MODULE.file(self.pkcs11_module.as_ref())?);
+        for key in keys {
+            let uri = key.path.parse::<Pkcs11Uri>().ok();
+            let named = uri.iter().flat_map(Pkcs11Uri::files);
+            files.extend(named.map(|path| Source::new(key.from, &path.display().to_string())));
+        }
+        Ok(files)
+    }
+
     /// What `--key` names, when that is in a token.
     pub(crate) fn key(&self, given: &Source) -> Result<Option<TokenKey>, Error> {
         if !Pkcs11Uri::is_uri(&given.path) {

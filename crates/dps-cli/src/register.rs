@@ -1,5 +1,6 @@
 //! `dps register`.
 
+mod files;
 mod plan;
 mod prepare;
 mod session;
@@ -208,7 +209,8 @@ impl Registration {
             Ok(transport) => context.transport = Some(transport),
             Err(error) => return reporter.failed(&error, &context),
         }
-        let plan = match plan() {
+        let plan = plan().and_then(|plan| self.ensure_files_apart(&plan).map(|()| plan));
+        let plan = match plan {
             Ok(plan) => plan,
             Err(error) => return reporter.failed(&error, &context),
         };

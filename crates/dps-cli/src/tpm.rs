@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     device_file::ConfigFlag,
+    files::Source,
     given::{self, Setting, named, wrong},
     output::print,
     report::{Context, Reporter},
@@ -185,12 +186,12 @@ impl TpmFlags {
         tpm_owner_password_file: None,
     };
 
-    pub(crate) fn has_password_file(&self) -> Result<bool, Error> {
+    pub(crate) fn password_files(&self) -> Result<impl Iterator<Item = Source> + use<>, Error> {
         let (endorsement, owner) =
             (&self.tpm_endorsement_password_file, &self.tpm_owner_password_file);
-        let endorsement = given::TPM_ENDORSEMENT_PASSWORD_FILE.find(endorsement.as_ref())?;
-        let owner = given::TPM_OWNER_PASSWORD_FILE.find(owner.as_ref())?;
-        Ok(endorsement.or(owner).is_some())
+        let endorsement = given::TPM_ENDORSEMENT_PASSWORD_FILE.file(endorsement.as_ref())?;
+        let owner = given::TPM_OWNER_PASSWORD_FILE.file(owner.as_ref())?;
+        Ok(endorsement.into_iter().chain(owner))
     }
 
     /// The TPM; it is not opened before it is asked something.

@@ -104,6 +104,13 @@ impl Pkcs11Uri {
         Self(others.cloned().collect())
     }
 
+    /// The files that it names: the one with the PIN, and the module.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let pin = self.text(PIN_SOURCE).and_then(path_of_file);
+        pin.into_iter().chain(self.modules()).collect()
+    }
+
     /// An attribute's bytes.
     pub(crate) fn bytes(&self, name: &str) -> Option<&[u8]> {
         let attribute = self.0.iter().find(|attribute| attribute.name == name)?;

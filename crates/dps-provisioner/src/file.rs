@@ -36,9 +36,9 @@ const OF_OTHERS: [&[u8]; 2] = [b"SQLite format 3", b"-----BEGIN "];
 ///  "endpoint": "global.azure-devices-provisioning.net", "result": {"assignedHub": "...", "deviceId": "...", ...}, ...}}
 /// ```
 ///
-/// The checksum is that of the content, from its `{` to its `}`. Beside the file, `FILE.new` is where it is written
-/// first, `FILE.lock` keeps two processes from changing it at once, and `FILE.damaged` is what the file was when it could
-/// not be read any more.
+/// The checksum is that of the content, from its `{` to its `}`. Beside the file, `.FILE.dps-` with a number is where
+/// it is written first, `FILE.lock` keeps two processes from changing it at once, and `FILE.damaged` is what the file was
+/// when it could not be read any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssignmentFile(PathBuf);
 

@@ -73,6 +73,11 @@ impl Plan {
         }
     }
 
+    /// The folder with the device's certificate, if one is kept.
+    pub(super) fn kept_folder(&self) -> Option<&CertificateFolder> {
+        self.folder.as_ref().or_else(|| self.duty.as_ref()?.folder())
+    }
+
     /// The folder whose certificate is renewed.
     pub(super) fn renewed(&self) -> Option<&CertificateFolder> {
         self.folder.as_ref().filter(|_| self.renews)

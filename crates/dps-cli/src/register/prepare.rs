@@ -148,7 +148,7 @@ impl Registration {
         let credentials = others.len() + 1;
         let handover = plan.handover.map(|handover| {
             let read = [&config.attestation].into_iter().chain(&others);
-            handover.ready(read, &given, given::CA_FILE.file(self.ca_file.as_ref())?)
+            handover.ready(read, &given)
         });
         let handover = handover.transpose()?;
         let hub = plan.connects.map(|endpoint| {

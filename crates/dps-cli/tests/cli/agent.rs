@@ -168,7 +168,10 @@ fn what_the_agent_can_not_begin_with_is_said_at_once() {
         (vec![], "--state: it is missing; name the file that keeps the assignment"),
         (vec!["--state", "-"], "standard input and output keep nothing"),
         (vec!["--state", "state", "--output-dir", "/no/such"], "there is no such folder; make it"),
-        (vec!["--state", "./assignment.json", "--output-dir", "."], "an output is written there"),
+        (
+            vec!["--state", "./assignment.json", "--output-dir", "."],
+            "names the same file; name another",
+        ),
     ];
     for (arguments, says) in cases {
         let mut command = dps(&[&base, arguments.as_slice()].concat());

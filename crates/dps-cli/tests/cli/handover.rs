@@ -97,8 +97,7 @@ fn what_can_not_be_handed_over_is_refused_before_the_registration() {
         (&["--output", "env", &ours], "it is no regular file; name one"),
         (&["--output", "env", "/dev/null"], "it is no regular file; name one"),
         (&["--output", "env", ""], "the path is empty; name a file"),
-        (&["--output", "env", &file, "--output", "json", &file], "another output has this file"),
-        (&["--output", "env", &key], "--symmetric-key-file reads this file"),
+        (&["--output", "env", &file, "--output", "json", &file], "names the same file"),
         (&["--output", "connection-string", "-"], "give --show-keys too"),
         (&["--output", "iotedge-toml", "-"], "give --show-keys too"),
         (&["--output", "env", "-", "--output", "json", "-"], "another output has this file"),
@@ -117,6 +116,83 @@ fn what_can_not_be_handed_over_is_refused_before_the_registration() {
     let mut by_variable = dps(&["register", "--emulator"]);
     let ended = run(by_variable.env("DPS_OUTPUT", "env"));
     assert!(ended.stderr.contains("DPS_OUTPUT \"env\": give the format and the file"), "{ended:?}");
+}
+
+#[test]
+fn no_file_that_is_read_or_kept_is_written() {
+    let folder = Folder::new();
+    let key = folder.file("dev.key", KEY);
+    let kept = |name: &str| folder.file(name, "it is mine");
+    let config = folder.file("dps.toml", "id-scope = \"0ne1\"\nregistration-id = \"dev\"\n");
+    let (state, certificate) = (folder.path("s.json"), folder.path("certificate"));
+    let (payload, template) = (folder.file("p.json", "{}"), kept("m.t"));
+    let (pin, password, ca) = (kept("pin"), kept("password"), kept("ca.pem"));
+    let from_file = format!("pkcs11:token=t;object=o?pin-source=file:{pin}");
+    let by_template = format!("template:{template}");
+    fs::create_dir(&certificate).unwrap();
+    let (own_key, lock) = (format!("{certificate}/key.pem"), format!("{certificate}/lock"));
+    std::os::unix::fs::symlink(&key, folder.path("link")).unwrap();
+    let cases: [(&[&str], &str); 16] = [
+        (&["--payload", "{}"], &key),
+        (&["--payload", "{}"], &folder.path("link")),
+        (&["--payload", "{}"], &config),
+        (&["--state", &state], &state),
+        (&["--state", &state], &folder.path("certificate/../s.json")),
+        (&["--state", &state], &folder.path("s.json.lock")),
+        (&["--state", &state], &folder.path("s.json.damaged")),
+        (&["--payload", &format!("@{payload}")], &payload),
+        (&["--output", &by_template, &folder.path("out")], &template),
+        (&["--request-certificate", &certificate], &own_key),
+        (&["--request-certificate", &certificate], &lock),
+        (&["--ca-file", &ca], &ca),
+        (&["--request-key", &from_file], &pin),
+        (&["--pkcs11-pin-file", &pin], &pin),
+        (&["--tpm-key-password-file", &password], &password),
+        (&["--tpm-owner-password-file", &password], &password),
+    ];
+    let content = || {
+        let entries = fs::read_dir(folder.path(".")).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = entries.map(|path| (fs::read(&path).ok(), path)).collect();
+        files.sort();
+        files
+    };
+    let former = content();
+    for (arguments, output) in cases {
+        let mut command = dps(&["register", "--config", &config, "--symmetric-key-file", &key]);
+        command.args(["--endpoint", &closed_endpoint(), "--output", "env", output]);
+        let ended = run(command.args(arguments));
+        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{output}: {ended:?}");
+        let says = " names the same file; name another";
+        assert!(ended.stderr.contains(says), "{output}: {ended:?}");
+        assert_eq!(content(), former, "{output}");
+    }
+}
+
+#[test]
+fn a_file_with_a_name_like_an_outputs_is_left_alone() {
+    let emulator = Emulator::behaving("");
+    let folder = Folder::new();
+    let out = folder.path("out");
+    let mine = ["out.new", "s.json.new", "out.lock"].map(|name| folder.file(name, "it is mine"));
+    let state = folder.path("s.json");
+    let arguments =
+        ["--state", &state, "--output", "env", &out, "--output", "json", &folder.path("o")];
+    assert_eq!(run(&mut emulator.register_dev(&arguments)).code, 0);
+    assert!(mine.iter().all(|path| read(path) == "it is mine"));
+    // A name that systemd has loaded a file of is still a file here.
+    let loaded = folder.file("dps.env", "it is mine");
+    let here = Folder::new();
+    let mut command = emulator.register_dev(&["--output", "env", "dps.env"]);
+    command.current_dir(here.path(".")).env("CREDENTIALS_DIRECTORY", folder.path("."));
+    assert_eq!(run(&mut command).code, 0);
+    assert_eq!(read(&loaded), "it is mine");
+    assert!(read(&here.path("dps.env")).contains("DPS_DEVICE_ID='dev'"));
+    // A link that leads to no file yet stays one.
+    std::os::unix::fs::symlink("target", folder.path("dangling")).unwrap();
+    let ended = run(&mut emulator.register_dev(&["--output", "env", &folder.path("dangling")]));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(fs::symlink_metadata(folder.path("dangling")).unwrap().is_symlink());
+    assert!(read(&folder.path("target")).contains("DPS_DEVICE_ID='dev'"));
 }
 
 #[test]

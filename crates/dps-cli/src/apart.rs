@@ -11,14 +11,14 @@ use crate::given::{Given, wrong};
 
 /// The files that are written and those that are read.
 #[derive(Default)]
-pub(super) struct Files {
-    pub(super) written: Vec<Given>,
-    pub(super) read: Vec<Given>,
+pub(crate) struct Files {
+    pub(crate) written: Vec<Given>,
+    pub(crate) read: Vec<Given>,
 }
 
 impl Files {
     /// An error that names the flag whose file would be overwritten.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         for (at, output) in self.written.iter().enumerate() {
             let earlier = self.written.iter().take(at).chain(&self.read);
             for other in earlier.filter(|other| other.text != "-" && output.text != "-") {
@@ -33,7 +33,7 @@ impl Files {
 }
 
 /// Whether both are one file, which may not be there yet. What is no file, like a terminal, may be written to twice.
-fn are_one(one: &Path, other: &Path) -> bool {
+pub(crate) fn are_one(one: &Path, other: &Path) -> bool {
     match (fs::metadata(one), fs::metadata(other)) {
         (Ok(one), Ok(other)) if one.is_file() && other.is_file() && is_same(&one, &other) => true,
         (Ok(metadata), _) | (_, Ok(metadata)) if !metadata.is_file() => false,
@@ -53,7 +53,7 @@ fn is_same(_: &fs::Metadata, _: &fs::Metadata) -> bool {
 }
 
 /// The path without links, `.` and `..`. Of a file that is not there yet it is that of its folder and its name.
-fn real_path(path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn real_path(path: &Path) -> io::Result<PathBuf> {
     /// As many links as systems follow.
     const LINKS: usize = 40;
     let mut path = path.to_owned();
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn one_file_is_known_however_it_is_spelled() {
-        let folder = std::env::temp_dir().join(format!("dps-outputs-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("dps-apart-{}", std::process::id()));
         fs::create_dir_all(folder.join("below")).unwrap();
         let path = |name: &str| folder.join(name);
         fs::write(path("there"), "").unwrap();

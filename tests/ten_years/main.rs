@@ -225,7 +225,7 @@ fn set_clock(emulator: &Emulator) {
 /// The service, with what it knew when it last ran.
 async fn start(disk: &Path, (certificate, key): (&str, &str)) -> Emulator {
     let service = Emulator::builder().authority(certificate.as_bytes(), key.as_bytes()).unwrap();
-    let emulator = service.state(disk.join("service.sqlite")).unwrap().start().await.unwrap();
+    let emulator = service.state(disk.join("service.sqlite")).start().await.unwrap();
     set_clock(&emulator);
     emulator
 }

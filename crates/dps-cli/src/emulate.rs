@@ -15,7 +15,7 @@ use std::{
 use dps_client::{Error, Printable, internal as secret};
 use dps_emulator::{
     CaCertificates, Config, ConfigError, Emulator, Enrollment, GroupAttestation, GroupKey, Pace,
-    ServicePolicy, SymmetricKey,
+    ServicePolicy, StartError, SymmetricKey,
 };
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -199,8 +199,16 @@ async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<Exit
         () = interrupts.next() => return Ok(ExitCode::from(interrupt::exit_code())),
         started = start(arguments) => started?,
     };
+    if emulator.is_seed_set_aside() && !quiet {
+        report::warn(&arguments.seed_set_aside()?);
+    }
     let has_token = ADMIN_TOKEN_FILE.find(arguments.admin_token_file.as_ref())?.is_some();
-    print(&ready_line(&emulator, ca_file.as_deref(), has_token));
+    let printed = print(&ready_line(&emulator, ca_file.as_deref(), has_token));
+    if printed != ExitCode::SUCCESS {
+        // Whoever started it waits for the line.
+        emulator.stop().await;
+        return Ok(printed);
+    }
     drop(ready);
     if !quiet && std::io::stderr().is_terminal() {
         output::note(&welcome(&emulator, ca_file.as_deref()));
@@ -259,8 +267,13 @@ async fn start(
         Ok((config, ready, kept.map(|kept| kept.certificate.text)))
     })
     .await?;
-    let started = config.start().await;
-    let emulator = started.map_err(|error| wrong("emulator", "", &error.to_string()))?;
+    let state = STATE.find(arguments.state.as_ref())?;
+    let emulator = config.start().await.map_err(|error| match (&error, state) {
+        (StartError::Config(error), Some(Given { from, text })) if error.field() == "state" => {
+            wrong(from, &text, error.reason())
+        }
+        _ => wrong("emulator", "", &error.to_string()),
+    })?;
     if kept.is_some() {
         return Ok((emulator, ready, kept));
     }
@@ -316,8 +329,14 @@ impl Arguments {
 
     /// The authority that `--fixed` keeps, unless another is given.
     fn kept(&self, config: &Config) -> Result<Option<fixed::Kept>, Error> {
-        if !FIXED.is_on(self.fixed)? || config.has_authority() {
+        if !FIXED.is_on(self.fixed)? {
             return Ok(None);
+        }
+        if let Some(pem) = config.authority_pem() {
+            return match CA_OUT.find(self.ca_out.as_ref())? {
+                Some(file) => fixed::ensure_kept(&file, pem).map(|()| None),
+                None => Ok(None),
+            };
         }
         let kept = fixed::Kept::find(self.ca_out.as_ref())?;
         ensure_path(kept.certificate.from, &kept.certificate.text)?;
@@ -440,7 +459,16 @@ impl Arguments {
         })
     }
 
-    /// Opens the file with the state.
+    /// Says that the file of the state has another seed.
+    fn seed_set_aside(&self) -> Result<String, Error> {
+        let given = SEED.find(self.seed.as_ref())?.map_or(FIXED.flag, |given| given.from);
+        let state = STATE.find(self.state.as_ref())?.map_or_else(String::new, |it| it.text);
+        Ok(format!(
+            "{given}: the state in {state:?} was begun with another seed, and its keys and ids go on; leave {given} out, or name a new file with --state"
+        ))
+    }
+
+    /// Names the file with the state.
     fn state(&self, config: Config) -> Result<Config, Error> {
         let is_read_only = READ_ONLY.is_on(self.read_only)?;
         let Some(Given { from, text }) = STATE.find(self.state.as_ref())? else {
@@ -454,8 +482,7 @@ impl Arguments {
             "-" => return Err(wrong(from, "-", "standard input keeps nothing; name a file")),
             _ => ensure_path(from, &text)?,
         }
-        let opened = if is_read_only { config.state_read_only(&text) } else { config.state(&text) };
-        opened.map_err(|error| wrong(from, &text, error.reason()))
+        Ok(if is_read_only { config.state_read_only(text) } else { config.state(text) })
     }
 
     /// Sends the events where they are wanted. Those for standard output wait until what comes back is dropped:

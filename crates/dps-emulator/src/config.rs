@@ -30,9 +30,14 @@ use crate::{
 };
 
 mod file;
+#[cfg(feature = "state")]
+mod kept;
 mod limits;
 
 pub use limits::Limits;
+
+/// The group of [`Config::with_any_device`].
+pub(crate) const ANY_DEVICE: &str = "group";
 
 /// What an emulator is started with. Built from code with [`Emulator::builder`](crate::Emulator::builder), or from a
 /// TOML file.
@@ -57,7 +62,9 @@ pub struct Config {
     pub(crate) connection_faults: Vec<ConnectionFault>,
     pub(crate) events: Option<Sink>,
     pub(crate) limits: Limits,
-    pub(crate) group_key: Option<GroupKey>,
+    /// Whether [`Config::with_any_device`] was called, and whether it made the key.
+    pub(crate) has_any_device: bool,
+    is_group_key_fresh: bool,
     /// In seconds; less than 0 is behind.
     pub(crate) clock_ahead: f64,
     pub(crate) seed: Option<Secret<[u8; 32]>>,
@@ -69,7 +76,9 @@ pub struct Config {
     pub(crate) service_policies: Vec<ServicePolicy>,
     pub(crate) service_faults: Vec<Fault>,
     #[cfg(feature = "state")]
-    pub(crate) state: Option<crate::state::StateFile>,
+    pub(crate) state: Option<crate::state::StatePlace>,
+    /// Whether the file of the state has another seed than the one that was set.
+    pub(crate) is_seed_set_aside: bool,
     /// Those that a configuration file names.
     files: Vec<PathBuf>,
 }
@@ -116,17 +125,23 @@ impl Config {
         group_key: Option<GroupKey>,
         group_ca: Option<CaCertificates>,
     ) -> Result<Self, ConfigError> {
-        let key = match group_key {
-            Some(key) => key,
-            None => GroupKey::from_bytes(&*self.secret("group-key")?)
-                .map_err(|error| ConfigError::from_parser("group-key", &error))?,
-        };
-        self.group_key = Some(key.clone());
-        self = self.enrollment(Enrollment::group("group", GroupAttestation::symmetric_key(key)));
+        (self.has_any_device, self.is_group_key_fresh) = (true, group_key.is_none());
+        let group = self.any_device(group_key)?;
+        self = self.enrollment(group);
         if let Some(ca) = group_ca {
             self = self.enrollment(Enrollment::group("x509-group", GroupAttestation::x509(ca)));
         }
         Ok(self)
+    }
+
+    /// The group with this key or one that is made.
+    fn any_device(&self, key: Option<GroupKey>) -> Result<Enrollment, ConfigError> {
+        let key = match key {
+            Some(key) => key,
+            None => GroupKey::from_bytes(&*self.secret("group-key")?)
+                .map_err(|error| ConfigError::from_parser("group-key", &error))?,
+        };
+        Ok(Enrollment::group(ANY_DEVICE, GroupAttestation::symmetric_key(key)))
     }
 
     /// Makes what is fresh at each start the same each time: ids of operations and answers, etags, and keys, that of
@@ -140,46 +155,31 @@ impl Config {
     }
 
     /// Keeps enrollments, what devices were assigned, and all keys in this file, which is made if need be: an emulator that is
-    /// started with it again goes on where the last one was, however that ended. The authority of the server certificate is
-    /// kept too, unless [`Config::authority`] was called before. To be called before [`Config::with_any_device`],
-    /// whose key is then kept.
+    /// started with it again goes on where the last one was, however that ended. Keys and the authority of the server
+    /// certificate that are set, in whatever order, are kept too, and hold where they are not set again. Only the seed stays that
+    /// of the file: [`Emulator::is_seed_set_aside`](crate::Emulator::is_seed_set_aside).
     ///
     /// The enrollments of the configuration are taken when they are new or other than at the last start; one that was
     /// changed or removed while the emulator ran stays so otherwise. At most one emulator has the file
-    /// open. It is a database of SQLite, readable by its owner only, and **it has all keys in it.**
-    ///
-    /// # Errors
-    /// [`ConfigError`]: the file can't be had, another emulator has it, or it is not one of ours.
+    /// open. It is a database of SQLite, readable by its owner only, and **it has all keys in it.** It is opened by
+    /// [`Config::start`], whose error says what is wrong with it.
     #[cfg(feature = "state")]
-    pub fn state(self, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        self.with_state(path.as_ref(), false)
+    #[must_use]
+    pub fn state(self, path: impl Into<PathBuf>) -> Self {
+        self.with_state(path.into(), false)
     }
 
     /// As [`Config::state`], from a file that is there and stays as it is: what happens is forgotten at the end.
-    ///
-    /// # Errors
-    /// [`ConfigError`]: the file can't be read, or it is not one of ours.
     #[cfg(feature = "state")]
-    pub fn state_read_only(self, path: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        self.with_state(path.as_ref(), true)
+    #[must_use]
+    pub fn state_read_only(self, path: impl Into<PathBuf>) -> Self {
+        self.with_state(path.into(), true)
     }
 
     #[cfg(feature = "state")]
-    fn with_state(mut self, path: &Path, is_read_only: bool) -> Result<Self, ConfigError> {
-        let file = crate::state::StateFile::open(path, is_read_only)?;
-        let fresh = match &self.seed {
-            Some(given) => given.0.clone(),
-            None => self.secret("seed")?,
-        };
-        self.seed = Some(Secret(file.seed(&fresh)?));
-        if self.ca.is_none() {
-            let (certificate, key) = Self::make_authority()?;
-            let certificate = file.kept("authority", || certificate.into())?;
-            let key = file.kept("authority-key", || key)?;
-            self = self.authority(certificate.as_bytes(), key.as_bytes())?;
-        }
-        self.state = Some(file);
-        Ok(self)
+    fn with_state(mut self, path: PathBuf, is_read_only: bool) -> Self {
+        self.state = Some(crate::state::StatePlace { path, is_read_only });
+        self
     }
 
     /// Takes the documented ports where none is set: 8443 for HTTPS, 8883 for MQTT, 5671 for AMQP, and 8080 for the admin
@@ -343,10 +343,10 @@ impl Config {
         Ok(made.to_pem())
     }
 
-    /// Whether it has an authority of its own already, by [`Config::authority`] or the configuration file.
+    /// The certificate of the authority that [`Config::authority`] or the configuration file gave, as PEM.
     #[must_use]
-    pub fn has_authority(&self) -> bool {
-        self.ca.is_some()
+    pub fn authority_pem(&self) -> Option<&str> {
+        self.ca.as_ref().map(Ca::pem)
     }
 
     /// The files that the configuration file names; nothing may be written to them.
@@ -444,17 +444,17 @@ impl Config {
 
     /// The policies of the service API, that of the owner first.
     fn policies(&self) -> Result<Vec<ServicePolicy>, ConfigError> {
-        let is_owner = |policy: &&ServicePolicy| policy.name == ServicePolicy::OWNER;
-        let owner = match self.service_policies.iter().find(is_owner) {
-            Some(owner) => owner.clone(),
-            None => {
-                let key = SymmetricKey::from_bytes(&*self.secret("service-key")?);
-                let key = key.map_err(|error| ConfigError::from_parser("service-key", &error))?;
-                ServicePolicy::with_all_rights(ServicePolicy::OWNER, key)
-            }
-        };
-        let others = self.service_policies.iter().filter(|policy| !is_owner(policy)).cloned();
-        Ok([owner].into_iter().chain(others).collect())
+        let others = self.service_policies.iter().filter(|policy| !policy.is_owner()).cloned();
+        Ok([self.owner()?].into_iter().chain(others).collect())
+    }
+
+    fn owner(&self) -> Result<ServicePolicy, ConfigError> {
+        if let Some(owner) = self.service_policies.iter().find(|policy| policy.is_owner()) {
+            return Ok(owner.clone());
+        }
+        let key = SymmetricKey::from_bytes(&*self.secret("service-key")?);
+        let key = key.map_err(|error| ConfigError::from_parser("service-key", &error))?;
+        Ok(ServicePolicy::with_all_rights(ServicePolicy::OWNER, key))
     }
 
     /// Checks the server names, the limits, the clock, and that the enrollments can stand beside each other, as

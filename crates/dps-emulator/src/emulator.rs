@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     behavior::{Behavior, ConnectionFault, Fault},
-    config::{Config, Secret},
+    config::{ANY_DEVICE, Config, Secret},
     config_error::ConfigError,
     core::{
         Core, KnownDevice, Service, ServicePolicy, WEBHOOK_QUEUE,
@@ -66,6 +66,7 @@ pub struct Emulator {
     tasks: JoinSet<()>,
     sink: Option<SinkEnd>,
     service_owner: Option<ServicePolicy>,
+    is_seed_set_aside: bool,
 }
 
 impl Emulator {
@@ -77,14 +78,24 @@ impl Emulator {
         Config::new()
     }
 
-    async fn start(config: Config) -> Result<Self, StartError> {
+    async fn start(mut config: Config) -> Result<Self, StartError> {
         config.check()?;
         let names = config.names();
         let clock = config.clock()?;
+        let (https_port, https) = bind("https-port", &config.bind, config.https_port)?;
+        let (mqtt_port, mqtts) = bind("mqtt-port", &config.bind, config.mqtt_port)?;
+        let (amqp_port, amqps) = bind("amqp-port", &config.bind, config.amqp_port)?;
+        let admin_port =
+            config.admin_port.or_else(|| (!config.admin_listen.is_empty()).then_some(0));
+        let admin = admin_port.map(|port| bind("admin-port", &config.admin_listen, port));
+        let (admin_port, admin) = admin.transpose()?.unzip();
+        // All that is wrong with the configuration was told: nothing is left of a start that fails.
+        #[cfg(feature = "state")]
+        let mut file = config.take_kept()?;
         let instance = config.instance()?;
         let id_scope = instance.id_scope.clone();
         #[cfg(feature = "state")]
-        let starts = config.state.as_ref().map_or(0, crate::state::StateFile::starts);
+        let starts = file.as_ref().map_or(0, crate::state::StateFile::starts);
         #[cfg(not(feature = "state"))]
         let starts = 0;
         // What is kept has ids of earlier starts.
@@ -100,8 +111,6 @@ impl Emulator {
             seed,
         };
         #[cfg(feature = "state")]
-        let mut file = config.state;
-        #[cfg(feature = "state")]
         let service = match &mut file {
             None => Service::new(instance, start.enrollments.clone(), *start.seed, clock.now())?,
             Some(file) => {
@@ -109,14 +118,13 @@ impl Emulator {
                 for enrollment in file.restore(&mut service, start.enrollments.clone())? {
                     service.put(clock.now(), enrollment)?;
                 }
-                file.write(service.take_changes());
+                file.begin(service.take_changes())?;
                 service
             }
         };
         #[cfg(not(feature = "state"))]
         let service = Service::new(instance, start.enrollments.clone(), *start.seed, clock.now())?;
-        let admin_port =
-            config.admin_port.or_else(|| (!config.admin_listen.is_empty()).then_some(0));
+        let group_key = service.group_key(ANY_DEVICE).filter(|_| config.has_any_device).cloned();
         let admin_token = match config.admin_token {
             None if config.admin_listen.iter().any(|address| !address.is_loopback()) => {
                 Some(fresh_token()?)
@@ -126,11 +134,6 @@ impl Emulator {
         let Config { server_names, server_certificate, ca, .. } = config;
         let identity = Identity::make(&names, server_certificate, ca, SystemTime::now())
             .map_err(|error| ConfigError::new("server-certificate", &error.to_string()))?;
-        let (https_port, https) = bind("https-port", &config.bind, config.https_port)?;
-        let (mqtt_port, mqtts) = bind("mqtt-port", &config.bind, config.mqtt_port)?;
-        let (amqp_port, amqps) = bind("amqp-port", &config.bind, config.amqp_port)?;
-        let admin = admin_port.map(|port| bind("admin-port", &config.admin_listen, port));
-        let (admin_port, admin) = admin.transpose()?.unzip();
         let mut recorder = Recorder::new();
         let sink = config.events.map(|sink| recorder.copy_to(sink.0)).transpose();
         let sink = sink.map_err(StartError::Events)?;
@@ -168,7 +171,7 @@ impl Emulator {
         }
         Ok(Self {
             id_scope,
-            group_key: config.group_key,
+            group_key,
             ca_pem: identity.ca_pem,
             https_port,
             mqtt_port,
@@ -180,6 +183,7 @@ impl Emulator {
             tasks,
             sink,
             service_owner,
+            is_seed_set_aside: config.is_seed_set_aside,
         })
     }
 
@@ -198,10 +202,18 @@ impl Emulator {
         &self.id_scope
     }
 
-    /// The key of the group that [`Config::with_any_device`] made.
+    /// The key that the group of [`Config::with_any_device`] has at the start: in the file of a state it may have got another,
+    /// or none since it was removed.
     #[must_use]
     pub fn group_key(&self) -> Option<&GroupKey> {
         self.group_key.as_ref()
+    }
+
+    /// Whether the file of the state was made with another seed than [`Config::seed`] or [`Config::fixed`] set: its keys and
+    /// ids go on, and the seed that was set is of no effect.
+    #[must_use]
+    pub fn is_seed_set_aside(&self) -> bool {
+        self.is_seed_set_aside
     }
 
     /// The certificate of its CA: what devices must trust.

@@ -4,17 +4,10 @@
 //! tells of it goes out: a process that is killed leaves the old or the new. When the machine itself loses its power, the
 //! last changes may be missing, and what is there is whole; see <https://sqlite.org/wal.html>.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, absolute},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, config::DbConfig,
-};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -23,85 +16,47 @@ use crate::{
     enrollment::Enrollment,
 };
 
-/// What tells our files from those of other programs: `dps` and a number.
-const APPLICATION: i32 = 0x6470_7301;
-/// Goes up when an older emulator could not read what a newer one has written.
-const VERSION: i32 = 1;
+mod file;
 
-const TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS record (kind TEXT, name TEXT, json TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS configured (kind TEXT, name TEXT, json TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-";
+/// Where the state is kept.
+#[derive(Debug)]
+pub(crate) struct StatePlace {
+    pub(crate) path: PathBuf,
+    /// Whether the file has to be there and stays as it is: what happens is then kept in memory.
+    pub(crate) is_read_only: bool,
+}
 
-/// An open file, which no other emulator has open at the same time.
+/// An open file, which no other emulator has open at the same time. Nothing is in it of a start that has not come to
+/// [`StateFile::begin`].
 #[derive(Debug)]
 pub(crate) struct StateFile {
     connection: Connection,
+    path: PathBuf,
     is_read_only: bool,
     /// How often an emulator was started with it before.
     starts: u64,
     /// What could not be written when it was to be, each record once.
     unwritten: BTreeMap<(RecordKind, String), Option<String>>,
+    /// Whether the file was where it is to be when it was written to last.
+    is_there: bool,
 }
 
 impl StateFile {
-    /// Opens a file, or makes it. One that is only read has to be there; what happens is then kept in memory.
-    pub(crate) fn open(path: &Path, is_read_only: bool) -> Result<Self, ConfigError> {
-        let wrong = |reason: &str| {
-            ConfigError::new("state", reason).value(path.display().to_string().chars())
+    /// Opens a file, or makes it, and begins the transaction of the start.
+    pub(crate) fn open(place: &StatePlace) -> Result<Self, ConfigError> {
+        let (connection, path) = file::open(place)?;
+        let mut file = Self {
+            connection,
+            path,
+            is_read_only: place.is_read_only,
+            starts: 0,
+            unwritten: BTreeMap::new(),
+            is_there: true,
         };
-        // To SQLite an empty name and a few others are databases that no file keeps; none of them is absolute.
-        let path = &absolute(path).map_err(|_| wrong("it is no path; name a file"))?;
-        if path.exists() && !path.is_file() {
-            return Err(wrong("it is no regular file; name another"));
-        }
-        if is_read_only && !path.is_file() {
-            return Err(wrong("there is no such file to read; start once without read-only"));
-        }
-        let opened = if is_read_only { read_only(path) } else { read_write(path) };
-        let said = |error: &rusqlite::Error| match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy) => {
-                wrong("another emulator has it open; stop that one, or name another file")
-            }
-            Some(ErrorCode::NotADatabase) => {
-                wrong("it is no file of an emulator's state; name another file")
-            }
-            _ => wrong(&format!("it can't be used: {error}")),
-        };
-        let connection = opened.map_err(|error| said(&error))?;
-        let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get(0));
-        let read = || -> rusqlite::Result<(i32, i32, i32)> {
-            Ok((number("application_id")?, number("user_version")?, number("schema_version")?))
-        };
-        match read().map_err(|error| said(&error))? {
-            (APPLICATION, VERSION, _) => {}
-            (APPLICATION, version, _) => {
-                return Err(wrong(&format!(
-                    "it is of version {version}, and this emulator reads version {VERSION}; use the emulator that wrote it, or name another file"
-                )));
-            }
-            // New and empty.
-            (0, 0, 0) if !is_read_only => {}
-            _ => return Err(wrong("it is a database of another program; name another file")),
-        }
-        let mut file = Self { connection, is_read_only, starts: 0, unwritten: BTreeMap::new() };
-        file.begin().map_err(|error| said(&error))?;
+        let starts = file.setting("starts")?.and_then(|text| text.parse().ok());
+        file.starts = starts.unwrap_or(0);
+        file.keep("starts", &(file.starts + 1).to_string())?;
         Ok(file)
-    }
-
-    /// Makes the tables and counts the start.
-    fn begin(&mut self) -> rusqlite::Result<()> {
-        if !self.is_read_only {
-            let transaction = self.connection.transaction()?;
-            transaction.execute_batch(TABLES)?;
-            transaction.pragma_update(None, "application_id", APPLICATION)?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
-            transaction.commit()?;
-        }
-        let starts = self.setting("starts")?.and_then(|text| text.parse().ok());
-        self.starts = starts.unwrap_or(0);
-        self.set("starts", &(self.starts + 1).to_string())
     }
 
     /// How often an emulator was started with it before.
@@ -109,80 +64,104 @@ impl StateFile {
         self.starts
     }
 
-    /// The 32 bytes that all keys follow from: those that are kept, or else these, which are kept from now on.
-    pub(crate) fn seed(&self, fresh: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
-        let kept = self.kept("seed", || Zeroizing::new(STANDARD.encode(fresh)))?;
+    /// The 32 bytes that all keys follow from which are not kept themselves.
+    pub(crate) fn seed(&self) -> Result<Option<Zeroizing<[u8; 32]>>, ConfigError> {
+        let Some(kept) = self.setting("seed")? else { return Ok(None) };
         let bytes = STANDARD.decode(&*kept).map(Zeroizing::new).ok();
         let bytes = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
-        bytes.map(Zeroizing::new).ok_or_else(|| damaged("seed", "it is not 32 bytes"))
+        let bytes = bytes.ok_or_else(|| self.damaged("the seed", "it is not 32 bytes"))?;
+        Ok(Some(Zeroizing::new(bytes)))
     }
 
-    /// A text that is kept, or else this one, which is kept from now on.
-    pub(crate) fn kept(
+    /// Keeps the bytes for [`StateFile::seed`].
+    pub(crate) fn keep_seed(&self, seed: &[u8; 32]) -> Result<(), ConfigError> {
+        self.keep("seed", &Zeroizing::new(STANDARD.encode(seed)))
+    }
+
+    /// A text that is kept.
+    pub(crate) fn setting(&self, name: &str) -> Result<Option<Zeroizing<String>>, ConfigError> {
+        let select = "SELECT value FROM setting WHERE name = ?1";
+        let text = |row: &Row<'_>| row.get(0).map(Zeroizing::new);
+        let found = self.connection.query_row(select, [name], text).optional();
+        found.map_err(|error| self.unusable(&error))
+    }
+
+    /// Keeps a text from now on.
+    pub(crate) fn keep(&self, name: &str, value: &str) -> Result<(), ConfigError> {
+        self.replace("INSERT OR REPLACE INTO setting VALUES (?1, ?2)", &[name, value])
+    }
+
+    /// The enrollment as the configuration had it that named it last.
+    pub(crate) fn configured(
         &self,
+        kind: RecordKind,
         name: &str,
-        fresh: impl FnOnce() -> Zeroizing<String>,
-    ) -> Result<Zeroizing<String>, ConfigError> {
-        let failed = |error| damaged(name, &format!("{error}"));
-        match self.setting(name).map_err(failed)? {
-            Some(kept) => Ok(kept.into()),
-            None => {
-                let fresh = fresh();
-                self.set(name, &fresh).map_err(failed)?;
-                Ok(fresh)
-            }
+    ) -> Result<Option<Enrollment>, ConfigError> {
+        let Some(json) = self.configured_json(kind, name)? else { return Ok(None) };
+        let read = serde_json::from_str(&json).ok().map(|json| Enrollment::from_json(&json));
+        let what = || format!("the configuration's {} {name:?}", kind.name());
+        match read {
+            Some(Ok(enrollment)) => Ok(Some(enrollment)),
+            Some(Err(error)) => Err(self.damaged(&what(), &error.to_string())),
+            None => Err(self.damaged(&what(), "it is no JSON")),
         }
+    }
+
+    fn configured_json(
+        &self,
+        kind: RecordKind,
+        name: &str,
+    ) -> Result<Option<Zeroizing<String>>, ConfigError> {
+        let select = "SELECT json FROM configured WHERE kind = ?1 AND name = ?2";
+        let text = |row: &Row<'_>| row.get(0).map(Zeroizing::new);
+        let found = self.connection.query_row(select, [kind.name(), name], text).optional();
+        found.map_err(|error| self.unusable(&error))
     }
 
     /// Puts all back as it was kept. Gives those of the configuration's enrollments that the last start did not have, or had
     /// otherwise.
     pub(crate) fn restore(
-        &mut self,
+        &self,
         service: &mut Service,
         configured: Vec<Enrollment>,
     ) -> Result<Vec<Enrollment>, ConfigError> {
-        let new = self.put_back(service).and_then(|()| self.changed(configured));
-        new.map_err(|error| damaged("file", &error.to_string()))
-    }
-
-    fn put_back(&self, service: &mut Service) -> rusqlite::Result<()> {
-        let mut rows = self.connection.prepare("SELECT kind, name, json FROM record")?;
-        let mut rows = rows.query([])?;
-        while let Some(row) = rows.next()? {
-            let (kind, name, json): (String, String, String) =
-                (row.get(0)?, row.get(1)?, row.get(2)?);
+        let unusable = |error| self.unusable(&error);
+        let select = "SELECT kind, name, json FROM record";
+        let mut rows = self.connection.prepare(select).map_err(unusable)?;
+        let mut rows = rows.query([]).map_err(unusable)?;
+        while let Some(row) = rows.next().map_err(unusable)? {
+            let record = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let (kind, name, json): (String, String, String) = record(row).map_err(unusable)?;
             let restored = match RecordKind::named(&kind) {
                 Some(known) => service.restore(known, name.clone(), &json),
                 None => Err("no such kind is known".to_owned()),
             };
-            if let Err(reason) = restored {
-                let what = format!("the record of {kind} {name:?} can't be read: {reason}");
-                return Err(rusqlite::Error::InvalidParameterName(what));
-            }
+            let what = || format!("the record of {kind} {name:?}");
+            restored.map_err(|reason| self.damaged(&what(), &reason))?;
         }
         // All of it is in the file already.
         service.drop_changes();
-        Ok(())
-    }
-
-    fn changed(&mut self, configured: Vec<Enrollment>) -> rusqlite::Result<Vec<Enrollment>> {
         let mut new = Vec::new();
-        let transaction = self.connection.transaction()?;
         for enrollment in configured {
             let (kind, name) = RecordKind::of(&enrollment);
-            let (kind, json) = (kind.name(), enrollment.to_json().to_string());
-            let last = "SELECT json FROM configured WHERE kind = ?1 AND name = ?2";
-            let last = transaction.query_row(last, [kind, &name], |row| row.get(0)).optional()?;
-            if last.as_ref() != Some(&json) {
-                if !self.is_read_only {
-                    let replace = "INSERT OR REPLACE INTO configured VALUES (?1, ?2, ?3)";
-                    transaction.execute(replace, [kind, &name, &json])?;
-                }
+            let json = Zeroizing::new(enrollment.to_json().to_string());
+            if self.configured_json(kind, &name)?.as_ref() != Some(&json) {
+                let replace = "INSERT OR REPLACE INTO configured VALUES (?1, ?2, ?3)";
+                self.replace(replace, &[kind.name(), &name, &json])?;
                 new.push(enrollment);
             }
         }
-        transaction.commit()?;
         Ok(new)
+    }
+
+    /// Writes what was changed and ends the transaction of the start: all of it is in the file, or nothing.
+    pub(crate) fn begin(&mut self, changes: Vec<Record>) -> Result<(), ConfigError> {
+        if self.is_read_only {
+            return Ok(());
+        }
+        let written = changes.iter().try_for_each(|(id, json)| put(&self.connection, (id, json)));
+        let begun = written.and_then(|()| file::end_of_start(&self.connection));
+        begun.map_err(|error| self.unusable(&error))
     }
 
     /// Writes what was changed; what can't be written is tried again with the next change.
@@ -204,79 +183,40 @@ impl StateFile {
             }
             Err(_) => {}
         }
+        // What is written to a file that was deleted is gone with this process.
+        let was_there = std::mem::replace(&mut self.is_there, self.path.exists());
+        if was_there && !self.is_there {
+            tracing::error!(file = %self.path.display(), "the file of the state is not there any more: what is in it and what changes is lost when the emulator ends");
+        }
     }
 
-    fn setting(&self, name: &str) -> rusqlite::Result<Option<String>> {
-        let select = "SELECT value FROM setting WHERE name = ?1";
-        self.connection.query_row(select, [name], |row| row.get(0)).optional()
-    }
-
-    fn set(&self, name: &str, value: &str) -> rusqlite::Result<()> {
+    fn replace(&self, statement: &str, row: &[&str]) -> Result<(), ConfigError> {
         if !self.is_read_only {
-            let replace = "INSERT OR REPLACE INTO setting VALUES (?1, ?2)";
-            self.connection.execute(replace, [name, value])?;
+            let replaced = self.connection.execute(statement, rusqlite::params_from_iter(row));
+            replaced.map_err(|error| self.unusable(&error))?;
         }
         Ok(())
+    }
+
+    fn unusable(&self, error: &rusqlite::Error) -> ConfigError {
+        file::unusable(&self.path, self.is_read_only, error)
+    }
+
+    /// Something in it that a program has changed, or that a disk has lost.
+    pub(crate) fn damaged(&self, what: &str, reason: &str) -> ConfigError {
+        file::wrong(&self.path, &format!("{what} can't be read: {reason}; {}", file::ANOTHER))
     }
 }
 
 fn put(
-    transaction: &Transaction<'_>,
+    connection: &Connection,
     ((kind, name), json): (&(RecordKind, String), &Option<String>),
 ) -> rusqlite::Result<()> {
     let replace = "INSERT OR REPLACE INTO record VALUES (?1, ?2, ?3)";
     let delete = "DELETE FROM record WHERE kind = ?1 AND name = ?2";
     match json {
-        Some(json) => transaction.prepare_cached(replace)?.execute([kind.name(), name, json]),
-        None => transaction.prepare_cached(delete)?.execute([kind.name(), name]),
+        Some(json) => connection.prepare_cached(replace)?.execute([kind.name(), name, json]),
+        None => connection.prepare_cached(delete)?.execute([kind.name(), name]),
     }
     .map(|_| ())
-}
-
-fn read_write(path: &Path) -> rusqlite::Result<Connection> {
-    make_for_owner(path);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    let connection = locked(path, flags)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    Ok(connection)
-}
-
-/// Opens a file so that neither it nor any beside it is changed or made.
-fn read_only(path: &Path) -> rusqlite::Result<Connection> {
-    /// What has a meaning in the names of SQLite's files.
-    const ENCODED: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    if Path::new(&log).exists() {
-        // An emulator was killed. What it has written last is in the log, and stays there.
-        let connection = locked(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        return Ok(connection);
-    }
-    let path = path.display().to_string();
-    let name = format!("file:{}?immutable=1", utf8_percent_encode(&path, ENCODED));
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-}
-
-/// Opens a file that nobody else can then open. A lock that another has fails at once.
-fn locked(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    connection.busy_timeout(Duration::ZERO)?;
-    Ok(connection)
-}
-
-/// Makes the file, which will have keys in it, so that nobody but its owner can read it. If that fails, so does opening it.
-fn make_for_owner(path: &Path) {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).ok();
-}
-
-fn damaged(name: &str, reason: &str) -> ConfigError {
-    ConfigError::new("state", &format!("its {name} can't be read: {reason}"))
 }

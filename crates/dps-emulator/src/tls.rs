@@ -104,6 +104,11 @@ impl Ca {
 }
 
 impl Ca {
+    /// Its certificate, and what follows it.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
+    }
+
     /// Its certificate and its key.
     pub(crate) fn to_pem(&self) -> (String, Zeroizing<String>) {
         (self.pem.clone(), Zeroizing::new(self.issuer.key().serialize_pem()))

@@ -73,11 +73,24 @@ impl Kept {
         }
         let made = Config::make_authority();
         let (chain, secret) = made.map_err(|error| wrong(key.from, "", &error.to_string()))?;
-        write_new(key, secret.as_bytes(), 0o600)?;
         write_new(certificate, chain.as_bytes(), 0o644)?;
+        write_new(key, secret.as_bytes(), 0o600).inspect_err(|_| {
+            // The one is of no use without the other.
+            let _ = fs::remove_file(&certificate.text);
+        })?;
         let taken = config.authority(chain.as_bytes(), secret.as_bytes());
         taken.map_err(|error| wrong(certificate.from, &certificate.text, error.reason()))
     }
+}
+
+/// An error when there is a file that has another certificate than this one, which was given.
+pub(super) fn ensure_kept(file: &Given, pem: &str) -> Result<(), Error> {
+    let is_other = |text: Vec<u8>| text != pem.as_bytes();
+    if Path::new(&file.text).is_file() && fs::read(&file.text).is_ok_and(is_other) {
+        let reason = "it has another certificate than the authority that is given, and --fixed overwrites none; remove it, or name another file";
+        return Err(wrong(file.from, &file.text, reason));
+    }
+    Ok(())
 }
 
 fn alone(there: &Given, other: &Given) -> Error {

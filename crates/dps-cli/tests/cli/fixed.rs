@@ -78,10 +78,44 @@ fn with_fixed_no_file_is_overwritten_that_is_something_else() {
     for file in [foreign, alone, both] {
         assert_eq!(fs::read_to_string(file).unwrap(), "mine");
     }
+    let ended = run(&mut dps(&["emulate", "--fixed", "--ca-out", &folder.path("none/")]));
+    assert!(ended.code == 2 && ended.stderr.contains("it can't be written"), "{ended:?}");
+    assert!(!fs::exists(folder.path("none.key")).unwrap());
     let key = folder.path("ca.key");
     let ended = run(&mut dps(&["emulate", "--fixed", "--ca-out", &key]));
     assert!(ended.code == 2 && ended.stderr.contains("names the same file"), "{ended:?}");
     assert!(!fs::exists(key).unwrap());
+}
+
+#[test]
+fn the_authority_that_is_kept_stays_whatever_else_has_one() {
+    let folder = Folder::new();
+    let path = |name: &str| folder.path(name);
+    let (ca, state, other) = (path("ca.pem"), path("state.db"), path("other.pem"));
+    let begin = ["--fixed", "--ca-out", &ca];
+    drop(started(&begin, &folder));
+    let kept = fs::read(&ca).unwrap();
+    for more in [&["--state", &state][..], &[], &["--state", &state]] {
+        let (_running, ready) = started(&[&begin, more].concat(), &folder);
+        assert_eq!(fs::read(text(&ready, "caFile")).unwrap(), kept, "{more:?}");
+    }
+    drop(started(&["--fixed", "--ca-out", &other], &folder));
+    let given = ["--ca-cert", &other, "--ca-key", &path("other.key")];
+    let ended = run(dps(&["emulate"]).args([&begin[..], &given].concat()));
+    assert!(ended.code == 2 && ended.stderr.contains("--fixed overwrites none"), "{ended:?}");
+    assert_eq!(fs::read(&ca).unwrap(), kept);
+    fs::copy(&other, path("copy.pem")).unwrap();
+    drop(started(&[&["--fixed", "--ca-out", &path("copy.pem")], &given[..]].concat(), &folder));
+}
+
+#[test]
+fn a_state_that_was_begun_without_fixed_has_other_keys_which_is_told() {
+    let folder = Folder::new();
+    let state = folder.path("state.db");
+    let (_, ready) = started(&["--state", &state], &folder);
+    let (mut running, again) = started(&["--state", &state, "--fixed"], &folder);
+    assert_eq!(again["groupKey"], ready["groupKey"]);
+    running.wait_for_stderr("warning: --fixed: the state in ");
 }
 
 #[test]

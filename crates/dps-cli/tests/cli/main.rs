@@ -38,6 +38,7 @@ mod secrets;
 #[expect(dead_code, unreachable_pub, reason = "it is part of a library elsewhere")]
 mod softhsm;
 mod state;
+mod state_file;
 mod status;
 mod support;
 #[path = "../../../../tests/src/swtpm.rs"]

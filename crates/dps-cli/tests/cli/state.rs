@@ -17,7 +17,7 @@ use crate::support::{Emulator, Folder, KEY, dps, run, text};
 const KILLS: u32 = 12;
 
 /// Asks the admin port; `None` when the emulator is gone before the answer is whole.
-fn ask(port: &Value, method: &str, path: &str, body: &str) -> Option<Value> {
+pub(crate) fn ask(port: &Value, method: &str, path: &str, body: &str) -> Option<Value> {
     let port = u16::try_from(port.as_u64()?).ok()?;
     let mut tcp = TcpStream::connect(("127.0.0.1", port)).ok()?;
     let length = body.len();
@@ -34,6 +34,10 @@ fn ask(port: &Value, method: &str, path: &str, body: &str) -> Option<Value> {
     serde_json::from_str(body).ok()
 }
 
+fn service_key(ready: &Value) -> &str {
+    text(ready, "serviceConnectionString").rsplit_once("SharedAccessKey=").unwrap().1
+}
+
 fn enrollments(emulator: &Emulator) -> BTreeSet<String> {
     let all = ask(&emulator.ready["adminPort"], "GET", "/enrollments", "").unwrap();
     let all = all["enrollments"].as_array().unwrap();
@@ -48,7 +52,16 @@ fn again(emulator: Emulator) -> Emulator {
     start(folder, &[])
 }
 
-fn start(folder: Folder, arguments: &[&str]) -> Emulator {
+/// Has it stop in an orderly manner; gives its folder and what it said on standard error.
+pub(crate) fn stopped(emulator: Emulator) -> (Folder, String) {
+    emulator.running.signal("-TERM");
+    let Emulator { running, folder, .. } = emulator;
+    let ended = running.ended();
+    assert_eq!(ended.code, 0, "{ended:?}");
+    (folder, ended.stderr)
+}
+
+pub(crate) fn start(folder: Folder, arguments: &[&str]) -> Emulator {
     let state = folder.path("state.db");
     Emulator::start(folder, &[&["--state", &state], arguments].concat())
 }
@@ -81,9 +94,6 @@ fn enrollments_assignments_and_keys_outlive_a_kill() {
     for key in ["idScope", "groupKey"] {
         assert_eq!(emulator.ready[key], ready[key], "{key}");
     }
-    let service_key = |ready: &Value| {
-        text(ready, "serviceConnectionString").rsplit_once("SharedAccessKey=").unwrap().1.to_owned()
-    };
     assert_eq!(service_key(&emulator.ready), service_key(&ready));
     assert_eq!(fs::read(text(&emulator.ready, "caFile")).unwrap(), ca);
     assert_eq!(issuing(admin), issued_by);
@@ -94,12 +104,62 @@ fn enrollments_assignments_and_keys_outlive_a_kill() {
     assert_eq!(second["assignedHub"], first["assignedHub"]);
     assert_ne!(second["operationId"], first["operationId"]);
 
+    // A key that the group has got since is the one that is told.
+    let mut group = ask(admin, "GET", "/enrollments/group", "").unwrap();
+    group["symmetric-key"] = KEY.into();
+    ask(admin, "PUT", "/enrollments/group", &group.to_string()).unwrap();
+    let emulator = again(emulator);
+    assert_eq!(emulator.ready["groupKey"], KEY);
+
     // What was removed stays so, though the configuration had it.
+    let admin = &emulator.ready["adminPort"];
     ask(admin, "DELETE", "/enrollments/dev", "");
     ask(admin, "DELETE", "/enrollments/group", "");
     let emulator = again(emulator);
+    assert_eq!(emulator.ready["groupKey"], Value::Null);
     assert!(enrollments(&emulator).is_empty());
     assert_eq!(run(&mut emulator.register_dev(&[])).failed("rejected")["errorCode"], 404_201);
+}
+
+#[test]
+fn keys_that_were_given_hold_where_they_are_not_given_again() {
+    const OTHER: &str = "YW5vdGhlciBrZXkgb2YgdGhlIHRlc3RzIG9mIHRoZSBjb21tYW5k";
+    let folder = Folder::new();
+    let (own, key) = (folder.path("own.pem"), folder.path("own.key"));
+    let made = dps(&["emulate", "--fixed", "--ca-out", &own, "--https-port", "0"])
+        .args(["--mqtt-port", "0", "--amqp-port", "0", "--admin-port", "0", "--stop-at-eof"])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let given = ["--group-key", KEY, "--service-key", OTHER, "--ca-cert", &own, "--ca-key", &key];
+    let emulator = start(folder, &given);
+    let emulator = again(emulator);
+    assert_eq!(emulator.ready["groupKey"], KEY);
+    assert_eq!(service_key(&emulator.ready), OTHER);
+    let ca = |emulator: &Emulator| fs::read(text(&emulator.ready, "caFile")).unwrap();
+    assert_eq!(ca(&emulator), fs::read(&own).unwrap());
+    let group = emulator.folder.file("group.key", KEY);
+    let device = ["--registration-id", "dev", "--group-key-file", &group];
+    run(&mut emulator.register(&device)).assigned();
+
+    // Others take their place, each on its own.
+    let (folder, _) = stopped(emulator);
+    let emulator = again(start(folder, &["--group-key", OTHER]));
+    assert_eq!(emulator.ready["groupKey"], OTHER);
+    assert_eq!(service_key(&emulator.ready), OTHER);
+
+    // A seed can't: what follows from it is there already.
+    let (mut folder, said) = stopped(emulator);
+    assert_eq!(said, "");
+    for seed in [&["--seed", "another"][..], &["--seed", "another", "--quiet"]] {
+        let emulator = start(folder, seed);
+        assert_eq!(emulator.ready["groupKey"], OTHER);
+        let said;
+        (folder, said) = stopped(emulator);
+        let parts = ["warning: --seed: ", "state.db", "another seed"];
+        assert_eq!(parts.iter().all(|part| said.contains(part)), seed.len() == 2, "{said}");
+        assert_eq!(said.lines().count(), usize::from(seed.len() == 2), "{said}");
+    }
 }
 
 #[test]
@@ -176,54 +236,4 @@ fn a_file_that_is_only_read_stays_as_it_is() {
         }
         Emulator { running, folder, .. } = start(folder, &[]);
     }
-}
-
-#[cfg(unix)]
-#[test]
-fn only_its_owner_reads_the_file() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let emulator = start(Folder::new(), &[]);
-    for entry in fs::read_dir(emulator.folder.path("")).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_name().to_string_lossy().contains("state.db") {
-            let mode = entry.metadata().unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600, "{}", entry.path().display());
-        }
-    }
-}
-
-#[test]
-fn a_file_that_is_not_for_this_emulator_is_refused_and_left() {
-    let emulator = start(Folder::new(), &[]);
-    let (taken, folder) = (emulator.folder.path("state.db"), Folder::new());
-    let text = folder.file("text", "no database, but long enough to be looked at".repeat(100));
-    let newer = folder.path("newer");
-    {
-        let Emulator { running, folder, .. } = start(Folder::new(), &[]);
-        running.signal("-TERM");
-        running.status();
-        let mut bytes = fs::read(folder.path("state.db")).unwrap();
-        // The version of what a program writes: see <https://sqlite.org/fileformat.html#the_database_header>.
-        bytes[60..64].copy_from_slice(&2_u32.to_be_bytes());
-        fs::write(&newer, bytes).unwrap();
-    }
-    let missing = folder.path("missing");
-    for (arguments, expected) in [
-        (&["--state", &taken][..], "another emulator has it open"),
-        (&["--state", &text], "it is no file of an emulator's state"),
-        (&["--state", &newer], "it is of version 2"),
-        (&["--state", &missing, "--read-only"], "there is no such file"),
-        (&["--read-only"], "give --state with it"),
-        (&["--state", &folder.path("none/state.db")], "it can't be used"),
-        (&["--state", &folder.path("")], "it is no regular file"),
-        (&["--state", "/dev/null"], "it is no regular file"),
-        (&["--state", ""], "it is empty; name a file"),
-        (&["--state", "-"], "standard input keeps nothing; name a file"),
-    ] {
-        let ended = run(dps(&["emulate"]).args(arguments));
-        assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.stderr);
-        assert!(ended.stderr.contains(expected), "{arguments:?}: {}", ended.stderr);
-    }
-    assert!(!std::path::Path::new(&missing).exists());
-    assert_eq!(fs::read(&text).unwrap().len(), 4400);
 }

@@ -6,13 +6,14 @@ use std::{
     time::SystemTime,
 };
 
+use dps_attestation::GroupKey;
 use serde::{Deserialize, Serialize};
 
 use super::{Service, script::Cursor};
 use crate::{
     behavior::Behavior,
     config_error::ConfigError,
-    enrollment::{Enrollment, EnrollmentName},
+    enrollment::{Enrollment, EnrollmentName, GroupAttestation, Members},
 };
 
 /// Individual enrollments and groups, two name spaces as in the service, each in the order of its names.
@@ -167,6 +168,14 @@ impl Service {
         let id = self.enrollments.find(name)?;
         let unknown = || ConfigError::new("enrollment", "there is none with this name");
         self.enrollments.get(&id).map(|stored| &*stored.enrollment).ok_or_else(unknown)
+    }
+
+    /// The key of a group whose devices have symmetric keys.
+    pub(crate) fn group_key(&self, name: &str) -> Option<&GroupKey> {
+        match self.enrollment_named(EnrollmentName::Group(name)).map(|it| &it.members) {
+            Ok(Members::Group(GroupAttestation::SymmetricKey { primary, .. })) => Some(primary),
+            _ => None,
+        }
     }
 
     /// Adds an enrollment whose name is not taken.

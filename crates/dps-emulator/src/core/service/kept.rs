@@ -133,7 +133,10 @@ impl Service {
         name: String,
         text: &str,
     ) -> Result<(), String> {
-        let damaged = |error: serde_json::Error| error.to_string();
+        // What the parser says may have a key in it.
+        let damaged = |error: serde_json::Error| {
+            format!("there is something wrong at column {}", error.column())
+        };
         match kind {
             RecordKind::Individual | RecordKind::Group => {
                 let kept: KeptEnrollment = serde_json::from_str(text).map_err(damaged)?;

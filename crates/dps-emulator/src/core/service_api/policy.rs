@@ -54,6 +54,10 @@ impl ServicePolicy {
     pub fn with_all_rights(name: impl Into<String>, key: SymmetricKey) -> Self {
         Self::new(name, key, ServiceRight::ALL)
     }
+
+    pub(crate) fn is_owner(&self) -> bool {
+        self.name == Self::OWNER
+    }
 }
 
 impl ServiceRight {

@@ -164,14 +164,12 @@ impl Config {
     /// open. It is a database of SQLite, readable by its owner only, and **it has all keys in it.** It is opened by
     /// [`Config::start`], whose error says what is wrong with it.
     #[cfg(feature = "state")]
-    #[must_use]
     pub fn state(self, path: impl Into<PathBuf>) -> Self {
         self.with_state(path.into(), false)
     }
 
     /// As [`Config::state`], from a file that is there and stays as it is: what happens is forgotten at the end.
     #[cfg(feature = "state")]
-    #[must_use]
     pub fn state_read_only(self, path: impl Into<PathBuf>) -> Self {
         self.with_state(path.into(), true)
     }

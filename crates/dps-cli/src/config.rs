@@ -109,7 +109,8 @@ impl Found {
         };
         let (keys, values) = (width(|row| &row.key), width(|row| &row.value).min(48));
         let rows = self.settings.iter().map(|Row { key, value, from }| {
-            format!("  {key:keys$}  {:values$}  {from}\n", Printable::whole(value).to_string())
+            let value = Printable::whole(value).to_string();
+            format!("  {key:keys$}  {value:values$}  {}\n", Printable::whole(from))
         });
         print(&format!("valid: a registration could begin\n{}", rows.collect::<String>()))
     }

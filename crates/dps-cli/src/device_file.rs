@@ -63,7 +63,8 @@ fn explained(given: &Given, error: Error) -> Error {
     if error.field == "configuration file" {
         return wrong(given.from, &given.text, &error.reason);
     }
-    let key = error.field.rsplit(": ").next().unwrap_or_default();
+    let line = error.field.strip_prefix(&given.text).unwrap_or_default();
+    let key = line.split_once(": ").map_or("", |(_, key)| key);
     if is_of_the_emulator(key) && !DeviceFile::keys().any(|known| known == key) {
         let reason =
             "there is no such key; this is a file for `dps emulate --config`, not one of a device";
@@ -72,11 +73,19 @@ fn explained(given: &Given, error: Error) -> Error {
     Error::Configuration(error)
 }
 
-/// Whether the emulator's file has such a key: its example has all.
+/// Whether the emulator's file has such a key or table beside others, not within a table: its example has all.
 fn is_of_the_emulator(key: &str) -> bool {
+    let mut is_in_table = false;
     embedded::EXAMPLE.lines().any(|line| {
-        let line = line.trim_start_matches(['#', ' ', '[']);
-        line.strip_prefix(key).is_some_and(|rest| rest.starts_with([' ', ']', '=']))
+        let line = line.trim_start_matches(['#', ' ']);
+        let name = match line.strip_prefix('[') {
+            Some(table) => {
+                is_in_table = true;
+                table.trim_start_matches('[').split_once(']')
+            }
+            None => line.split_once(" = ").filter(|_| !is_in_table),
+        };
+        name.is_some_and(|(name, _)| name == key)
     })
 }
 

@@ -82,9 +82,11 @@ impl DeviceFile {
         let line = |at: usize| 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
         let place = |at: usize| format!("{}:{}", path.display(), line(at));
         let table = DeTable::parse(text).map_err(|error| {
-            let at = error.span().map_or(text.len(), |span| span.start);
             let reason = format!("this is no TOML: {}", secret::masked(error.message()));
-            Error::from(ConfigurationError::new(place(at), "", &reason))
+            // Not all that is wrong has a place.
+            let whole = || path.display().to_string();
+            let place = error.span().map_or_else(whole, |span| place(span.start));
+            Error::from(ConfigurationError::new(place, "", &reason))
         })?;
         let mut pairs: Vec<_> = table.into_inner().into_iter().collect();
         pairs.sort_by_key(|(key, _)| key.span().start);

@@ -83,6 +83,16 @@ fn a_credential_of_a_variable_or_a_flag_takes_the_place_of_the_files() {
         )),
         "{said}"
     );
+    let both = emulator.folder.file(
+        "both.toml",
+        format!("tpm = \"swtpm:localhost:1\"\n{}", std::fs::read_to_string(&file).unwrap()),
+    );
+    let error = run(&mut dps(&["register", "--json", "--config", &both])).failed("configuration");
+    let said = text(&error, "message");
+    assert!(
+        said.ends_with(&format!("there are {both}:6: symmetric-key-file and {both}:1: tpm")),
+        "{said}"
+    );
 }
 
 #[test]
@@ -155,6 +165,48 @@ fn a_file_that_can_not_be_used_is_named_with_its_line_by_every_command() {
             .contains("this is a configuration file of a device, for `dps register --config`"),
         "{ended:?}"
     );
+}
+
+#[test]
+fn only_a_file_of_the_emulator_is_said_to_be_one() {
+    let folder = Folder::new();
+    for (key, is_the_emulators) in [
+        ("mqtt-port = 0", true),
+        ("ca-cert-file = \"ca.pem\"", true),
+        ("[[enrollment]]", true),
+        ("[limits]", true),
+        ("[[verified-ca]]", true),
+        ("a.b = 1", false),
+        ("the = true", false),
+        ("\"x: limits\" = true", false),
+        ("symmetric-key = \"x\"", false),
+    ] {
+        let file = folder.file("dps.toml", key);
+        let ended = run(&mut dps(&["config", "check", &file]));
+        assert_eq!(ended.code, 2, "{ended:?}");
+        let said = ended.stderr.contains("this is a file for `dps emulate --config`");
+        assert_eq!(said, is_the_emulators, "{key}: {ended:?}");
+        if key.starts_with("symmetric-key ") {
+            assert!(ended.stderr.contains("symmetric-key-file is one"), "{ended:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_file_and_its_name_hold_reaches_no_terminal_as_it_is() {
+    let folder = Folder::new();
+    folder.file("dev.key", KEY);
+    let start =
+        "id-scope = \"0ne1\"\nregistration-id = \"dev\"\nsymmetric-key-file = \"dev.key\"\n";
+    for (more, code) in [("", 0), ("\"re\\u001bd\\n\" = true\n", 2), ("timeout = 0\n", 2), ("x", 2)]
+    {
+        let file = folder.file("d\u{1b}ps\n.toml", format!("{start}{more}"));
+        let ended = run(&mut dps(&["config", "check", &file]));
+        assert_eq!(ended.code, code, "{ended:?}");
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        assert!(said.contains("\\u{1b}") && !said.contains('\u{1b}'), "{said:?}");
+        assert!(said.contains("ps\\n.toml:") && !said.contains("\n.toml"), "{said:?}");
+    }
 }
 
 #[test]

@@ -138,6 +138,11 @@ fn what_can_not_be_used_is_named_with_its_line_and_what_to_do() {
             "symmetric-key = \"x\"",
             "conf/dps.toml:1: symmetric-key: there is no such key; symmetric-key-file is one",
         ),
+        (
+            "\"\\u001b[31mre\\nd\" = true",
+            "conf/dps.toml:1: \\u{1b}[31mre\\nd: there is no such key; ",
+        ),
+        (&format!("a{} = 1\n", ".a".repeat(60_000)), "conf/dps.toml: this is no TOML: "),
         ("[device]\nid-scope = \"0ne1\"", "conf/dps.toml:1: device: there is no such key; "),
         (
             "json = true",

@@ -52,7 +52,8 @@ impl ConfigurationError {
 impl fmt::Display for ConfigurationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reason = Printable::brief(&self.reason);
-        f.write_str(&self.field)?;
+        // The key of a file has whatever somebody wrote there.
+        write!(f, "{}", Printable::whole(self.field.as_ref()))?;
         match self.value.char_indices().nth(SHOWN) {
             _ if self.value.is_empty() => {}
             None => write!(f, " {:?}", self.value)?,
@@ -67,6 +68,13 @@ impl core::error::Error for ConfigurationError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_of_it_reaches_a_terminal_as_it_is() {
+        let shown =
+            ConfigurationError::new("f:1: re\u{1b}[31m\nd", "\u{1b}", "no\u{7}").to_string();
+        assert_eq!(shown, "f:1: re\\u{1b}[31m\\nd \"\\u{1b}\": no\\u{7}");
+    }
 
     #[test]
     fn a_long_value_is_cut_between_characters() {

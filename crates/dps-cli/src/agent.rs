@@ -11,10 +11,12 @@ use std::{
 };
 
 use dps_client::{CertificateFolder, Error, Printable};
-use dps_provisioner::{Agent, Assignment, AssignmentFile, Order, Provisioner, Surroundings};
+use dps_provisioner::{
+    Agent, Assignment, AssignmentFile, NextStep, Order, Provisioner, Surroundings,
+};
 use tokio::time::interval;
 
-use self::service_manager::{Reload, ServiceManager};
+use self::service_manager::{ServiceManager, Signals};
 use crate::{
     files::Source,
     given::{self, Given, named, wrong},
@@ -27,9 +29,17 @@ use crate::{
 
 const DETAILS: &str = "\
 It registers the device unless an assignment is stored, and runs until
-SIGTERM. It registers again on SIGHUP, once a minute at most. A certificate
-in the folder of --request-certificate is renewed at two thirds of its life.
-A registration or a renewal that fails is tried again, less and less often.
+SIGTERM. A certificate in the folder of --request-certificate is renewed at
+two thirds of its life. A registration or a renewal that fails is tried again,
+less and less often. It is told by signals:
+
+  SIGHUP   register again, a minute after the last attempt at the earliest
+  SIGUSR1  the hub refused the device: it registers again in 5 minutes, and
+           after each refusal that follows a registration in twice the time,
+           up to an hour; a signal meanwhile changes nothing
+  SIGUSR2  the hub let the device in: none of that is due any more
+
+A key, a certificate or a flag that was changed takes a restart.
 
 After each registration, and at the start if an assignment is stored, it
 writes assignment.json, as `dps register --json` prints it, and device.env,
@@ -141,10 +151,10 @@ fn first(folders: &str) -> &str {
 
 /// Runs until it is told to end.
 pub(crate) async fn keep(mut agent: Agent, mut around: Around) -> ExitCode {
-    around.reload = match Reload::listen() {
-        Ok(reload) => Some(reload),
+    around.signals = match Signals::listen() {
+        Ok(signals) => Some(signals),
         Err(error) => {
-            let error = wrong("SIGHUP", "", &error.to_string());
+            let error = wrong("SIGHUP, SIGUSR1, SIGUSR2", "", &error.to_string());
             return around.reporter.failed(&error, &around.context);
         }
     };
@@ -177,7 +187,7 @@ pub(crate) struct Around {
     context: Context,
     interrupts: Interrupts,
     handover: Option<handover::Ready>,
-    reload: Option<Reload>,
+    signals: Option<Signals>,
     manager: Rc<ServiceManager>,
     is_ready: bool,
     /// Whether it was told to end while a program ran.
@@ -192,9 +202,9 @@ impl Around {
         handover: Option<handover::Ready>,
     ) -> Self {
         let manager = Rc::new(ServiceManager::from_environment());
-        let (reload, is_ready, is_over) = (None, false, false);
+        let (signals, is_ready, is_over) = (None, false, false);
         let handover = handover.map(|handover| handover.within(COMMAND_TIME));
-        Self { reporter, context, interrupts, handover, reload, manager, is_ready, is_over }
+        Self { reporter, context, interrupts, handover, signals, manager, is_ready, is_over }
     }
 }
 
@@ -204,9 +214,9 @@ impl Surroundings for Around {
     }
 
     async fn order(&mut self) -> Option<Order> {
-        let reloaded = async {
-            match &mut self.reload {
-                Some(reload) => reload.next().await,
+        let told = async {
+            match &mut self.signals {
+                Some(signals) => signals.next().await,
                 None => std::future::pending().await,
             }
         };
@@ -214,7 +224,12 @@ impl Surroundings for Around {
             biased;
             () = std::future::ready(()), if self.is_over => None,
             () = self.interrupts.next() => None,
-            () = reloaded => Some(Order::Register),
+            order = told => {
+                if order == Order::HubConnected {
+                    self.manager.say("STATUS=connected to its hub");
+                }
+                Some(order)
+            }
         }
     }
 
@@ -244,5 +259,15 @@ impl Surroundings for Around {
         report::warn(&format!("it is tried again in {seconds} s"));
         let error = Printable::brief(&error.to_string()).to_string();
         self.manager.say(&format!("STATUS={error}; tried again in {seconds} s"));
+    }
+
+    fn next_step(&mut self, next: NextStep) {
+        // What it is told of a hub leads to nothing else, but when another process has registered the device meanwhile.
+        if let NextStep::Register { after } = next {
+            let seconds = report::whole_seconds(after);
+            let next = format!("the hub refused the device; it registers again in {seconds} s");
+            report::warn(&next);
+            self.manager.say(&format!("STATUS={next}"));
+        }
     }
 }

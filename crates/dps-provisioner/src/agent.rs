@@ -79,6 +79,8 @@ pub struct Agent {
     client: Client,
     request: RegistrationRequest,
     transport: Option<Transport>,
+    /// The assignment that its surroundings know.
+    announced: Option<Assignment>,
     hub_wait: Countdown,
     certificate_wait: Countdown,
     /// So many registrations failed in a row.
@@ -116,6 +118,7 @@ impl Agent {
             client,
             request,
             transport,
+            announced: None,
             hub_wait: Countdown::default(),
             certificate_wait: Countdown::default(),
             failures: 0,
@@ -136,16 +139,13 @@ impl Agent {
     /// # Cancel safety
     /// Dropping the future cancels what is under way, and changes nothing that is stored.
     pub async fn run(&mut self, around: &mut impl Surroundings) {
-        if let Some(assignment) = self.provisioner.assignment() {
-            around.assigned(assignment).await;
-        }
+        self.announced = None;
         let mut told = Told::Nothing;
         loop {
             let now = around.now();
-            if self.provisioner.refresh()
-                && let Some(assignment) = self.provisioner.assignment()
-            {
-                around.assigned(assignment).await;
+            self.provisioner.refresh();
+            if self.provisioner.assignment() != self.announced.as_ref() {
+                self.announce(around).await;
             }
             let (registration, renewal) = self.waits(told, now);
             let pause = registration.min(renewal);
@@ -236,9 +236,7 @@ impl Agent {
         self.failures = 0;
         self.not_before = Instant::now().checked_add(BETWEEN_REGISTRATIONS);
         self.renewal_not_before = None;
-        if let Some(assignment) = self.provisioner.assignment() {
-            around.assigned(assignment).await;
-        }
+        self.announce(around).await;
         if let Some(error) = self.provisioner.not_stored() {
             tracing::warn!(%error, "the assignment is not stored");
         }
@@ -247,6 +245,13 @@ impl Agent {
             around.failed(&error, wait);
         }
         Some(Ok(()))
+    }
+
+    async fn announce(&mut self, around: &mut impl Surroundings) {
+        self.announced = self.provisioner.assignment().cloned();
+        if let Some(assignment) = &self.announced {
+            around.assigned(assignment).await;
+        }
     }
 
     /// The error within is that of the certificate, with the shortest wait after it: the device is registered all the same.

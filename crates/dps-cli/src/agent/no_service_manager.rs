@@ -1,15 +1,17 @@
-//! Where there is no systemd, nobody is told, and nobody asks to reload.
+//! Where there is no systemd, nobody is told, and no signal tells anything.
 
 use std::{io, time::Duration};
 
-pub(crate) struct Reload;
+use dps_provisioner::Order;
 
-impl Reload {
+pub(crate) struct Signals;
+
+impl Signals {
     pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self)
     }
 
-    pub(crate) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) -> Order {
         std::future::pending().await
     }
 }

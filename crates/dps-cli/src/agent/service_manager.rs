@@ -1,4 +1,4 @@
-//! What systemd is told, and its word to reload: <https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html>.
+//! What systemd is told, and the signals that the agent is told by: <https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html>.
 
 use std::{
     io,
@@ -6,21 +6,37 @@ use std::{
     time::Duration,
 };
 
+use dps_provisioner::{HubRefusal, Order};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::given::variable;
 
-/// SIGHUP, which `systemctl reload` sends.
-pub(crate) struct Reload(Signal);
+/// The signals that tell the agent something.
+pub(crate) struct Signals {
+    reload: Signal,
+    refused: Signal,
+    connected: Signal,
+}
 
-impl Reload {
+impl Signals {
+    /// From now on none of them ends the process.
     pub(crate) fn listen() -> io::Result<Self> {
-        signal(SignalKind::hangup()).map(Self)
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            refused: signal(SignalKind::user_defined1())?,
+            connected: signal(SignalKind::user_defined2())?,
+        })
     }
 
-    pub(crate) async fn next(&mut self) {
-        if self.0.recv().await.is_none() {
-            std::future::pending().await
+    /// What the next one says: SIGHUP, which `systemctl reload` sends, SIGUSR1 or SIGUSR2. Of several that came at once, a
+    /// hub that let the device in is told last.
+    pub(crate) async fn next(&mut self) -> Order {
+        tokio::select! {
+            biased;
+            Some(()) = self.reload.recv() => Order::Register,
+            Some(()) = self.refused.recv() => Order::HubEnded(HubRefusal::NotAuthorized),
+            Some(()) = self.connected.recv() => Order::HubConnected,
+            else => std::future::pending().await,
         }
     }
 }

@@ -109,6 +109,36 @@ fn the_agent_registers_hands_over_runs_its_program_and_registers_again_when_told
 }
 
 #[test]
+fn the_agent_is_told_by_signals_what_the_hub_did() {
+    let (emulator, manager) = (Emulator::behaving(""), Manager::new());
+    let running = Running::start(&mut agent(&emulator, &manager, &[]));
+    manager.told("READY=1");
+    let kept = || {
+        let kept = fs::read_to_string(manager.folder.path("assignment.json")).unwrap();
+        serde_json::from_str::<Value>(&kept).unwrap()["content"].clone()
+    };
+    let seconds = |told: String| {
+        let after = told.split(" again in ").nth(1).unwrap();
+        after.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    running.signal("-USR1");
+    let first = seconds(manager.told("the hub refused the device; it registers again in "));
+    assert!((300..=375).contains(&first), "{first}");
+    assert_eq!(kept()["hub"]["refusals"], 1);
+    // A program that tries its hub again and again puts nothing off.
+    running.signal("-USR1");
+    assert!(seconds(manager.told("it registers again in ")) <= first);
+    assert_eq!(kept()["hub"]["refusals"], 1);
+    running.signal("-USR2");
+    manager.told("STATUS=connected to its hub");
+    while kept()["hub"]["refusals"] != 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(kept()["registerWait"], Value::Null);
+    end(running, &manager);
+}
+
+#[test]
 fn the_agent_is_ready_without_the_service_once_an_assignment_is_stored_and_not_before() {
     let (mut emulator, manager) = (Emulator::behaving(""), Manager::new());
     let running = Running::start(&mut agent(&emulator, &manager, &[]));

@@ -112,9 +112,11 @@ impl Enrollment {
         let fields = fields.iter().filter(|(_, value)| !value.is_null());
         let table = fields.map(|(key, value)| {
             // These come back to the letter, also with what TOML lacks.
-            let is_json = matches!(key.as_str(), "payload" | "initial-twin" | "device-information");
+            let is_json = ["payload", "initial-twin", "device-information", "update"];
             let value = match value {
-                serde_json::Value::Object(_) if is_json => Value::String(value.to_string()),
+                serde_json::Value::Object(_) if is_json.contains(&key.as_str()) => {
+                    Value::String(value.to_string())
+                }
                 value => toml_value(key, value)?,
             };
             Ok((key.clone(), value))

@@ -38,6 +38,18 @@ async fn what_is_added_replaced_and_removed_is_what_devices_meet_at_once() {
 }
 
 #[tokio::test]
+async fn json_comes_back_to_the_letter_also_with_what_toml_lacks() {
+    let (_emulator, port) = started().await;
+    for key in ["payload", "initial-twin", "device-information", "update"] {
+        let value = r#"{"tags":{"large":12345678901234567890,"none":null}}"#;
+        let sent = format!(r#"{{"registration-id":"j","symmetric-key":"{KEY}","{key}":{value}}}"#);
+        let put = port.send("PUT /enrollments/j", &sent).await;
+        assert!(put.status < 300, "{key}: {put:?}");
+        assert_eq!(put.json()[key], value, "{key}");
+    }
+}
+
+#[tokio::test]
 async fn an_individual_enrollment_and_a_group_may_have_one_name() {
     let (_emulator, port) = started().await;
     let group = json!({ "group": "pump-17", "symmetric-key": KEY });

@@ -1,5 +1,5 @@
-//! The live page of the emulator in a headless Chromium: what it shows of a device that is assigned, of one that is refused
-//! and of one whose name is markup, in light and in dark, by keyboard, and after a reset. Its pictures are
+//! The live page of the emulator in a headless Chromium: what it shows of a device that is assigned, of one that is refused,
+//! of one whose webhook fails and of one whose name is markup, in light and in dark, by keyboard, and after a reset. Its pictures are
 //! `target/page/light.png` and `target/page/dark.png`, for people. `cargo xtask page` builds this program and runs it.
 
 mod browser;
@@ -12,7 +12,7 @@ use dps_client::{
     Carrier, Config, RegistrationRequest, Roots, Settings, SymmetricKey, Transport, client,
 };
 use dps_connect::{Connector, Opened, Protocol};
-use dps_emulator::{Attestation, Emulator, Enrollment};
+use dps_emulator::{Allocation, Attestation, Emulator, Enrollment};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -38,10 +38,11 @@ fn main() -> Result<()> {
         page.call("Emulation.setEmulatedMedia", media)?;
         page.call("Page.navigate", json!({ "url": url }))?;
         let shows = format!(
-            "['pump-17', 'assigned', 'valve-3', 'is not signed with the right key', 'live', '3 devices', {MARKUP:?}].every((part) => document.body?.innerText.includes(part))"
+            "['pump-17', 'assigned', 'valve-3', 'is not signed with the right key', 'failed, error code 400207', \
+             'gets no hub: the webhook can', 'live', '4 devices', {MARKUP:?}].every((part) => document.body?.innerText.includes(part))"
         );
         page.wait(&shows)?;
-        page.wait("document.querySelectorAll('td img').length === 0 && document.querySelectorAll('#rows tr').length === 3")?;
+        page.wait("document.querySelectorAll('td img').length === 0 && document.querySelectorAll('#rows tr').length === 4")?;
         grounds.push(page.evaluate("getComputedStyle(document.body).backgroundColor")?);
         let png = page.call("Page.captureScreenshot", json!({}))?;
         let png = STANDARD.decode(at(&png, "/data").as_str().unwrap_or_default())?;
@@ -52,7 +53,7 @@ fn main() -> Result<()> {
     }
     page.evaluate("document.getElementById('filter').focus()")?;
     page.call("Input.insertText", json!({"text": "VALVE"}))?;
-    page.wait("document.getElementById('summary').textContent === '1 of 3 devices'")?;
+    page.wait("document.getElementById('summary').textContent === '1 of 4 devices'")?;
     for (focused, then) in [
         ("hour", "document.getElementById('clock').textContent.includes('(+1 h 0 min)')"),
         ("freeze", "document.getElementById('freeze').getAttribute('aria-pressed') === 'true'"),
@@ -75,13 +76,19 @@ fn main() -> Result<()> {
     }
 }
 
-/// The emulator, after one device was assigned, one refused for its key, and one for its name.
+/// The emulator, after one device was assigned, one refused for its key, one failed by its webhook, and one refused for its
+/// name.
 async fn emulator_with_devices() -> Result<Emulator> {
     let key: SymmetricKey = KEY.parse()?;
     let known = |id: &str| -> Result<Enrollment> {
         Ok(Enrollment::individual(id.parse()?, Attestation::symmetric_key(key.clone())))
     };
     let builder = Emulator::builder().admin_port(0).enrollment(known("pump-17")?);
+    let webhook = Allocation::Custom {
+        webhook: "http://127.0.0.1:1/".to_owned(),
+        api_version: "2021-10-01".to_owned(),
+    };
+    let builder = builder.enrollment(known("lamp-5")?.allocation(webhook));
     let emulator = builder.enrollment(known("valve-3")?).start().await?;
     let config = |key: &str| -> Result<Config> {
         let mut config =
@@ -90,7 +97,9 @@ async fn emulator_with_devices() -> Result<Emulator> {
         config.roots = Roots::empty().with_pem(emulator.ca_pem().as_bytes())?;
         Ok(config)
     };
-    for (id, key, is_assigned) in [("pump-17", KEY, true), ("valve-3", WRONG_KEY, false)] {
+    for (id, key, is_assigned) in
+        [("pump-17", KEY, true), ("valve-3", WRONG_KEY, false), ("lamp-5", KEY, false)]
+    {
         let client = client(Transport::MqttWs, config(key)?, Settings::default())?;
         let outcome = client.register(RegistrationRequest::new(id.parse()?)).await;
         if outcome.is_ok() != is_assigned {

@@ -3,11 +3,21 @@
 
 const DEVICES = 200; // As many are kept; those not heard of for longest give way.
 const STEPS = 30; // As many of each.
+const ASKS = {
+  register: "asks to register",
+  query: "asks for its status",
+  lookup: "asks what has become of its last registration",
+  "onboarding-update": "asks for an update before it is assigned",
+  "software-update": "asks for an update",
+  "update-status": "reports on an update",
+  unknown: "asks for what is not known",
+};
 const at = (id) => document.getElementById(id);
 const rows = at("rows");
 const devices = new Map();
 const transports = new Map();
 let last = -1;
+let missed = 0;
 let run = null;
 let frozen = false;
 let ahead = 0;
@@ -77,14 +87,17 @@ function step(event, text, bad, status) {
 }
 
 function show(event) {
-  last = event.sequence ?? last;
+  if (event.sequence !== undefined) {
+    missed += event.sequence - last - 1;
+    last = event.sequence;
+  }
   if (transports.size > 4096) transports.clear();
   // Over WebSocket the credential comes before any request that tells the protocol.
   const by = event.event === "connected" && event.transport === "http" ? "websocket" : event.transport;
   if (by) transports.set(event.connection, by);
   switch (event.event) {
     case "request": {
-      const what = event.operation === "query" ? "asks for its status" : event.operation === "register" ? "asks to register" : "asks for what is not known";
+      const what = ASKS[event.operation];
       step(event, event.force ? `${what}, with a forced allocation` : what, false);
       break;
     }
@@ -95,14 +108,20 @@ function show(event) {
       step(event, `is refused: ${event.reason} (${event.errorCode})`, true, "refused");
       break;
     case "answer": {
-      const bad = event.status >= 300;
+      const refused = event.status >= 300;
+      const bad = refused || Boolean(event.errorCode);
       const code = event.errorCode ? `, error code ${event.errorCode}` : "";
       const wait = event.retryAfter.length ? `, retry-after ${event.retryAfter.join(", ")}` : "";
       const fault = event.delivery === "whole" ? "" : `, delivered as ${JSON.stringify(event.delivery)}`;
       const word = event.registrationStatus ? ` ${event.registrationStatus}` : "";
-      step(event, `is answered ${event.status}${word}${code}${wait}${fault}`, bad, bad ? "refused" : event.registrationStatus);
+      // What else is answered says nothing of where the device stands.
+      const tells = event.operation === "register" || event.operation === "query";
+      step(event, `is answered ${event.status}${word}${code}${wait}${fault}`, bad, tells && (refused ? "refused" : event.registrationStatus));
       break;
     }
+    case "webhook-answered":
+      step(event, event.hub ? `gets the hub ${event.hub} from the webhook` : `gets no hub: ${event.reason}`, !event.hub);
+      break;
     case "hub-connected":
       step(event, `is connected to its hub ${event.hub} as ${event.deviceId}`, false);
       break;
@@ -128,6 +147,7 @@ function show(event) {
 }
 
 function forget() {
+  missed = 0;
   devices.clear();
   transports.clear();
   rows.replaceChildren();
@@ -141,7 +161,8 @@ function filter(row) {
 function summarize() {
   const shown = [...devices.values()].filter(({ row }) => !row.hidden).length;
   const all = devices.size === 1 ? "1 device" : `${devices.size} devices`;
-  const text = devices.size === 0 ? "No device yet." : shown === devices.size ? all : `${shown} of ${all}`;
+  const gone = missed === 0 ? "" : `. ${missed} events are not shown: they are no longer kept.`;
+  const text = (devices.size === 0 ? "No device yet." : shown === devices.size ? all : `${shown} of ${all}`) + gone;
   if (at("summary").textContent !== text) at("summary").textContent = text;
   at("empty").hidden = devices.size > 0;
   document.querySelector("table").hidden = devices.size === 0;

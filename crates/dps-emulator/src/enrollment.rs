@@ -128,7 +128,7 @@ impl Enrollment {
         if let Allocation::Custom { webhook, .. } = &self.allocation
             && !is_webhook(webhook)
         {
-            return wrong("allocation", "webhook must be an http:// or https:// URL");
+            return wrong("allocation", &format!("webhook: {WEBHOOK_URL}"));
         }
         if let Members::Group(GroupAttestation::CaReferences { primary, secondary }) = &self.members
         {
@@ -398,13 +398,20 @@ impl<'a> From<&'a String> for EnrollmentName<'a> {
     }
 }
 
+/// What [`is_webhook`] wants.
+pub(crate) const WEBHOOK_URL: &str =
+    "give an http:// or https:// URL without a user name; a port is at most 65535";
+
 /// Whether it is a URL that can be posted to. It is not shown where it is wrong: it may have a code in it.
 pub(crate) fn is_webhook(url: &str) -> bool {
-    let url = url.parse::<http::Uri>().ok();
-    url.is_some_and(|url| {
-        matches!(url.scheme_str(), Some("http" | "https"))
-            && url.host().is_some_and(|host| !host.is_empty())
-    })
+    let Ok(url) = url.parse::<http::Uri>() else { return false };
+    let (Some("http" | "https"), Some(authority)) = (url.scheme_str(), url.authority()) else {
+        return false;
+    };
+    let host = authority.host();
+    let port = authority.port().map(|port| format!(":{port}")).unwrap_or_default();
+    // A user name, and a port that is none, would be beside these.
+    !host.is_empty() && authority.as_str() == format!("{host}{port}")
 }
 
 /// Whether it is a twin as the service takes it: objects where there must be some, and nothing else.

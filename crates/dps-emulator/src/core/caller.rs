@@ -258,14 +258,14 @@ impl Caller {
                 Ok(self.core.service().register(now, &who, registration))
             }
             (Operation::Query, Some(operation_id)) => {
-                Ok(self.core.service().query(now, &who, operation_id))
+                Ok(self.core.service().query(now, &who, version, operation_id))
             }
             (Operation::Query, None) => {
                 Err(ServiceError::bad_request("The operation ID is missing"))
             }
             (Operation::Lookup, _) => {
                 Registration::check_lookup(request.body, id, version)?;
-                Ok(self.core.service().look_up(now, &who))
+                Ok(self.core.service().look_up(now, &who, version))
             }
             (
                 Operation::OnboardingUpdate | Operation::SoftwareUpdate | Operation::UpdateStatus,
@@ -303,7 +303,7 @@ impl Caller {
             registration_id: registration_id.to_owned(),
             status: reply.status,
             registration_status: reply.registration_status.clone(),
-            error_code: reply.error_code,
+            error_code: reply.error_code.or(reply.failure),
             tracking_id: reply.tracking_id.clone(),
             retry_after: reply.retry_after.clone(),
             body_bytes: reply.body.len(),

@@ -44,7 +44,8 @@ impl Event {
             | EventKind::Answer { registration_id, .. }
             | EventKind::HubConnected { registration_id, .. }
             | EventKind::Telemetry { registration_id, .. }
-            | EventKind::HubRequest { registration_id, .. } => Some(registration_id),
+            | EventKind::HubRequest { registration_id, .. }
+            | EventKind::WebhookAnswered { registration_id, .. } => Some(registration_id),
             _ => None,
         }
     }
@@ -164,7 +165,7 @@ pub enum EventKind {
         status: u16,
         /// The status word of the registration, when the answer has one.
         registration_status: Option<String>,
-        /// The service's code, when it is a refusal.
+        /// The service's code, when it is a refusal or says that the registration has failed.
         error_code: Option<u32>,
         /// The id of the answer.
         tracking_id: String,

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
@@ -97,8 +97,13 @@ async fn exchange(
         if response.status() != StatusCode::OK {
             return Err(format!("the webhook answered {}", response.status().as_u16()));
         }
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        Ok(body.map_err(unreachable)?.to_bytes().to_vec())
+        match Limited::new(response.into_body(), MAX_ANSWER).collect().await {
+            Ok(body) => Ok(body.to_bytes().to_vec()),
+            Err(error) if error.is::<LengthLimitError>() => {
+                Err("the webhook's answer is larger than 64 KiB".to_owned())
+            }
+            Err(error) => Err(unreachable(error)),
+        }
     };
     let mut connection = std::pin::pin!(connection);
     let mut answer = std::pin::pin!(answer);

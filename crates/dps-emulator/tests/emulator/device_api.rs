@@ -2,8 +2,8 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dps_emulator::{
-    Attestation, Behavior, CertificatePolicy, Emulator, Enrollment, EventKind, Operation, Pace,
-    ReturnedPayload, SymmetricKey,
+    Allocation, Attestation, Behavior, CertificatePolicy, Emulator, Enrollment, EventKind,
+    Operation, Pace, Reprovisioning, ReturnedPayload, SymmetricKey,
 };
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::{Value, json};
@@ -241,4 +241,55 @@ async fn each_api_version_has_its_own_fields() {
     // The example of the preview of 2021 has no line breaks in its armor.
     let body = json!({"clientCertificateCsr": pem.replace('\n', "")}).to_string();
     assert_eq!(bench.register("2021-11-01-preview", &body).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_registration_that_is_repeated_adds_what_is_new_and_each_answer_has_the_fields_of_its_api_version()
+ {
+    let enrollment = one_device()
+        .assign_to_each(["a", "b"])
+        .allocation(Allocation::EachRun)
+        .reprovisioning(Reprovisioning::Never)
+        .payload(ReturnedPayload::Echo)
+        .certificate_policy(CertificatePolicy::issue_for_days(1));
+    let mut bench = Bench::at_pace(enrollment, Pace::Service).await;
+    let id = |answer: &Answer| answer.json()["operationId"].as_str().unwrap().to_owned();
+    let first = format!("/operations/{}", id(&bench.register("2021-06-01", "").await));
+    let state = bench.ask("GET", &first, "2021-06-01", "").await.json();
+    assert_eq!(state["registrationState"]["assignedHub"], "a");
+
+    let more = json!({ "payload": { "a": 1 }, "csr": STANDARD.encode(request_for("dev-1").0) });
+    let operation = id(&bench.register("2021-06-01", "").await);
+    let forced = "2026-11-02-preview&forceRegistration=true";
+    assert_eq!(id(&bench.register(forced, &more.to_string()).await), operation);
+    assert_eq!(id(&bench.register("2021-06-01", "").await), operation);
+    let path = format!("/operations/{operation}");
+    const ALL: [&str; 7] = [
+        "substatus",
+        "data",
+        "payload",
+        "issuedClientCertificate",
+        "trustBundle",
+        "issuedCertificateChain",
+        "connectionProfile",
+    ];
+    for (version, fields) in [
+        ("2021-06-01", &["substatus", "payload"][..]),
+        ("2017-11-15", &[]),
+        ("2019-01-15", &["substatus", "data"]),
+        ("2021-11-01-preview", &["substatus", "payload", "issuedClientCertificate", "trustBundle"]),
+        ("2026-11-01", &["substatus", "payload", "issuedCertificateChain"]),
+        (
+            "2026-11-02-preview",
+            &["substatus", "payload", "issuedCertificateChain", "connectionProfile"],
+        ),
+    ] {
+        let state = bench.ask("GET", &path, version, "").await.json()["registrationState"].take();
+        assert_eq!(state["assignedHub"], "b", "{state}");
+        let has: Vec<_> = ALL.into_iter().filter(|field| state.get(*field).is_some()).collect();
+        assert_eq!(has, fields, "{version}: {state}");
+        if let Some(payload) = state.get("payload").or(state.get("data")) {
+            assert_eq!(payload, &json!({ "a": 1 }));
+        }
+    }
 }

@@ -203,6 +203,11 @@ async fn bodies_that_are_no_records_are_refused_with_the_field() {
     let x509 = |primary: Value| {
         with(json!({ "type": "x509", "x509": { "clientCertificates": { "primary": primary } } }))
     };
+    let webhook = |url: &str| {
+        let mut record = change("allocationPolicy", json!("custom"));
+        record["customAllocationDefinition"] = json!({ "webhookUrl": url, "apiVersion": "1" });
+        record
+    };
     for (record, says) in [
         (json!([]), "the body must be a JSON object"),
         (json!({}), "registrationId: it is missing"),
@@ -265,6 +270,10 @@ async fn bodies_that_are_no_records_are_refused_with_the_field() {
         ),
         (change("allocationPolicy", json!("best")), "allocationPolicy: it must be one of hashed"),
         (change("allocationPolicy", json!("custom")), "customAllocationDefinition: it is missing"),
+        (webhook("ftp://localhost/"), "customAllocationDefinition.webhookUrl: give an http"),
+        (webhook("http://localhost:99999/"), "a port is at most 65535"),
+        (webhook("http://localhost:/"), "a port is at most 65535"),
+        (webhook("https://user:secret@localhost/"), "without a user name"),
         (
             change("reprovisionPolicy", json!({ "migrate": true })),
             "reprovisionPolicy.migrate: there is no such field",

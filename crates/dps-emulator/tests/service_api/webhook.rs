@@ -47,8 +47,10 @@ async fn enroll(tool: &Tool, url: &str) {
 /// The state at the end of a registration whose webhook has been called.
 async fn ended(tool: &Tool, since: u64, operation: &str) -> Value {
     let events = tool.emulator.events();
-    let is_answered =
-        |event: &dps_emulator::Event| matches!(event.kind, EventKind::WebhookAnswered { .. });
+    let is_answered = |event: &dps_emulator::Event| {
+        matches!(event.kind, EventKind::WebhookAnswered { .. })
+            && event.registration_id() == Some("pump")
+    };
     let answered = events.wait_for_since(since, is_answered);
     tokio::time::timeout(PATIENCE, answered).await.expect("an answer in time").unwrap();
     let requests = Requests::with_key(&tool.emulator, "pump", &KEY.parse().unwrap());
@@ -107,6 +109,7 @@ async fn a_webhook_that_fails_makes_the_registration_fail() {
     let tool = Tool::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
+    let large = " ".repeat(64 * 1024 + 1);
     for (answer, says) in [
         ("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", "answered 500"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "iotHubHostName"),
@@ -114,6 +117,14 @@ async fn a_webhook_that_fails_makes_the_registration_fail() {
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\n{\"iotHubHostName\":\"three\"}",
             "none of the enrollment's hubs",
+        ),
+        (
+            &format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", large.len(), large),
+            "larger than 64 KiB",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n{\"iotHubHostName\":\"one\",\"initialTwin\":7}",
+            "initialTwin must be a JSON object",
         ),
         ("what?", "can't be called"),
         ("", "can't be called"),
@@ -129,9 +140,23 @@ async fn a_webhook_that_fails_makes_the_registration_fail() {
         let state = &state["registrationState"];
         assert_eq!(state["errorCode"], 400_207, "{state}");
         assert!(state["errorMessage"].as_str().unwrap().contains(says), "{says}: {state}");
+        let last =
+            tool.emulator.events().snapshot().into_iter().rev().find_map(|event| {
+                match event.kind {
+                    EventKind::Answer { error_code, .. } => Some(error_code),
+                    _ => None,
+                }
+            });
+        assert_eq!(last, Some(Some(400_207)), "the event says why");
     }
     drop(listener);
-    let since = tool.emulator.events().len();
-    let operation = begun(&tool).await;
-    assert_eq!(ended(&tool, since, &operation).await["status"], "failed");
+    // No public authority has issued the certificate of the emulator's own port.
+    let https = format!("https://localhost:{}/", tool.emulator.https_port());
+    for (url, says) in [(url, "can't be called"), (https, "invalid peer certificate")] {
+        enroll(&tool, &url).await;
+        let since = tool.emulator.events().len();
+        let operation = begun(&tool).await;
+        let state = ended(&tool, since, &operation).await["registrationState"].take();
+        assert!(state["errorMessage"].as_str().unwrap().contains(says), "{says}: {state}");
+    }
 }

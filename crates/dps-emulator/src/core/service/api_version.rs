@@ -1,28 +1,9 @@
 //! The api-versions of the device API, and what each of them has. See docs/emulator/fidelity.md for the sources.
 
-use super::ServiceError;
+use dps_state_machine::Json;
+
+use super::{ServiceError, registrations::Fields};
 use crate::core::events::Operation;
-
-/// An api-version as its name.
-pub(super) mod by_name {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    use super::ApiVersion;
-
-    pub(crate) fn serialize<S: Serializer>(
-        version: &&'static ApiVersion,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(version.name)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<&'static ApiVersion, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        ApiVersion::find(Some(&name)).map_err(|error| D::Error::custom(error.message))
-    }
-}
 
 /// One api-version.
 #[derive(Debug, PartialEq, Eq)]
@@ -137,6 +118,22 @@ impl ApiVersion {
         API_VERSIONS.iter().find(|version| version.name == name).ok_or_else(|| {
             ServiceError::bad_request(&format!("The api-version {name:?} is not supported"))
         })
+    }
+
+    /// The state of a registration, and the certificate that was issued with it, by the fields that this one has.
+    pub(super) fn shape(&self, state: &Json, issued: &Fields) -> Fields {
+        let mut state: Fields = state.read().unwrap_or_default();
+        state.extend(issued.clone());
+        state.retain(|field, _| match field.as_str() {
+            "substatus" => self.substatus,
+            "connectionProfile" => self.connection_profile,
+            "issuedCertificateChain" => self.certificates == Certificates::Der,
+            "issuedClientCertificate" | "trustBundle" => self.certificates == Certificates::Pem,
+            _ => true,
+        });
+        let payload = state.remove("payload");
+        state.extend(self.payload.map(str::to_owned).zip(payload));
+        state
     }
 
     /// What a POST to this path under a registration asks for.

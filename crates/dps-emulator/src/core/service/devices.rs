@@ -151,7 +151,6 @@ mod tests {
                 id: String::new(),
                 etag: String::new(),
                 begun: std::time::SystemTime::UNIX_EPOCH,
-                api_version: super::super::ApiVersion::find(Some("2021-06-01")).unwrap(),
                 progress: Progress::PollsLeft(1),
                 payload: Some(serde_json::Value::from("x".repeat(1 << 16)).into()),
                 force: false,

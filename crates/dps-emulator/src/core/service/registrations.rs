@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::{
     ApiVersion, Authenticated, EnrollmentId, Registration, Reply, Service, ServiceError, TPM,
     allocation::Assignment,
-    api_version::{self, Certificates},
     issuing::{CertificateRequest, IssuingCa, pem},
     script::{self, Cursor},
     webhook::Webhook,
@@ -51,8 +50,6 @@ pub(super) struct Operation {
     pub(super) id: String,
     pub(super) etag: String,
     pub(super) begun: SystemTime,
-    #[serde(with = "api_version::by_name")]
-    pub(super) api_version: &'static ApiVersion,
     pub(super) progress: Progress,
     /// The payload that the device sent and whether it forced the allocation.
     pub(super) payload: Option<Json>,
@@ -69,7 +66,7 @@ pub(super) struct Operation {
 struct OperationStatus<'a> {
     operation_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    registration_state: Option<&'a Json>,
+    registration_state: Option<&'a Fields>,
     status: &'a str,
 }
 
@@ -78,6 +75,7 @@ pub(super) enum Progress {
     PollsLeft(u32),
     Done {
         status: String,
+        /// With all fields that any api-version has.
         state: Json,
         /// What only the answer about the operation says besides: the certificate that was issued.
         issued: Fields,
@@ -114,6 +112,7 @@ impl Service {
         &mut self,
         now: SystemTime,
         who: &Authenticated,
+        api_version: &'static ApiVersion,
         operation_id: &str,
     ) -> Reply {
         let (Some(behavior), device) = self.behavior_and_device(who) else {
@@ -138,22 +137,29 @@ impl Service {
             let reply = self.refuse(now, &ServiceError::OPERATION_NOT_FOUND);
             return self.apply(now, reply, fault);
         }
-        let reply = self.report(now, who, &behavior, true);
+        let reply = self.report(now, who, api_version, &behavior, true);
         self.apply(now, reply, fault)
     }
 
     /// Tells what has become of the device's last registration, without the certificate that was issued with it.
-    pub(crate) fn look_up(&mut self, now: SystemTime, who: &Authenticated) -> Reply {
+    pub(crate) fn look_up(
+        &mut self,
+        now: SystemTime,
+        who: &Authenticated,
+        api_version: &ApiVersion,
+    ) -> Reply {
         let device = self.device(who);
         let found = device.operation.as_ref().map(|operation| match &operation.progress {
             Progress::PollsLeft(_) => ("assigning".to_owned(), device.assigning(who, operation)),
-            Progress::Done { status, state, .. } => (status.clone(), state.clone()),
+            Progress::Done { status, state, .. } => {
+                (status.clone(), api_version.shape(state, &Fields::new()))
+            }
         });
         self.devices.bound(who.registration_id.as_str());
         let Some((status, state)) = found else {
             return self.refuse(now, &ServiceError::NOT_FOUND);
         };
-        Reply::ok(200, &state).registration_status(&status).tracked(self.guids.next())
+        Reply::ok(200, &state).registration_status(&status, Some(&state)).tracked(self.guids.next())
     }
 
     fn begin(
@@ -174,29 +180,29 @@ impl Service {
         });
         let polls = behavior.polls_at(self.instance.pace);
         let device = self.device(who);
-        let under_way =
-            matches!(&device.operation, Some(Operation { progress: Progress::PollsLeft(_), .. }));
-        if let (true, Some(operation), Some(_)) =
-            (under_way, &mut device.operation, &registration.csr)
-        {
-            // The device may have made another key meanwhile.
-            operation.csr = registration.csr;
-            operation.api_version = registration.api_version;
-        } else if !under_way {
-            device.operation = Some(Operation {
-                id,
-                etag,
-                begun: now,
-                api_version: registration.api_version,
-                progress: Progress::PollsLeft(polls),
-                payload: registration.payload.filter(|_| echoes),
-                force: registration.force,
-                csr: registration.csr,
-                webhook: Webhook::default(),
-            });
-            self.ask_webhook(who);
+        match &mut device.operation {
+            // What is new in a registration that is repeated counts, and what the former ones had stays.
+            Some(operation) if matches!(operation.progress, Progress::PollsLeft(_)) => {
+                let payload = registration.payload.filter(|_| echoes);
+                operation.payload = payload.or(operation.payload.take());
+                operation.force |= registration.force;
+                operation.csr = registration.csr.or(operation.csr.take());
+            }
+            other => {
+                *other = Some(Operation {
+                    id,
+                    etag,
+                    begun: now,
+                    progress: Progress::PollsLeft(polls),
+                    payload: registration.payload.filter(|_| echoes),
+                    force: registration.force,
+                    csr: registration.csr,
+                    webhook: Webhook::default(),
+                });
+            }
         }
-        self.report(now, who, behavior, false)
+        self.ask_webhook(who);
+        self.report(now, who, registration.api_version, behavior, false)
     }
 
     /// What the device's operation has come to; ends it when no poll is left. Only a poll is told the state of one that
@@ -205,23 +211,23 @@ impl Service {
         &mut self,
         now: SystemTime,
         who: &Authenticated,
+        api_version: &'static ApiVersion,
         behavior: &Behavior,
         polled: bool,
     ) -> Reply {
         let tracking_id = self.guids.next();
         let retry_after = behavior.retry_after_at(self.instance.pace);
-        let due = self.device(who).operation.as_ref().filter(|operation| operation.is_due());
+        let due = self.device(who).operation.as_mut().filter(|operation| operation.is_due());
         let due = due.map(|operation| Registration {
-            api_version: operation.api_version,
-            payload: operation.payload.clone(),
+            api_version,
+            payload: operation.payload.take(),
             force: operation.force,
-            csr: operation.csr.clone(),
+            csr: operation.csr.take(),
         });
         if let Some(registration) = due {
             let done = self.end(now, who, behavior, registration);
             if let Some(operation) = &mut self.device(who).operation {
                 operation.progress = done;
-                operation.payload = None;
             }
         }
         let device = self.device(who);
@@ -235,15 +241,15 @@ impl Service {
                 let state = polled.then(|| device.assigning(who, operation));
                 let registration_state = state.as_ref();
                 Reply::ok(202, &OperationStatus { operation_id: id, registration_state, status })
-                    .registration_status(status)
+                    .registration_status(status, None)
                     .pending(id.clone())
                     .retry_after(&retry_after, now)
             }
             Progress::Done { status, state, issued } => {
-                let state = with_fields(state, issued);
+                let state = api_version.shape(state, issued);
                 let registration_state = Some(&state);
                 Reply::ok(200, &OperationStatus { operation_id: id, registration_state, status })
-                    .registration_status(status)
+                    .registration_status(status, registration_state)
             }
         };
         reply.tracked(tracking_id)
@@ -254,7 +260,7 @@ impl Service {
         now: SystemTime,
         who: &Authenticated,
         behavior: &Behavior,
-        Registration { api_version, payload, force, csr }: Registration,
+        Registration { payload, force, csr, .. }: Registration,
     ) -> Progress {
         let Some(enrollment) = self.enrollment(&who.enrollment).cloned() else {
             return Progress::PollsLeft(0);
@@ -296,27 +302,18 @@ impl Service {
                 let device_id = enrollment.device_id.as_ref().unwrap_or(first).clone();
                 set("deviceId", json!(device_id));
                 device.device_id = Some(device_id);
-                if api_version.substatus {
-                    let own = enrollment.substatus.as_ref().unwrap_or(&assignment.substatus);
-                    set("substatus", json!(own));
-                }
-                if api_version.connection_profile {
-                    set("connectionProfile", json!("classic"));
-                }
+                let own = enrollment.substatus.as_ref().unwrap_or(&assignment.substatus);
+                set("substatus", json!(own));
+                set("connectionProfile", json!("classic"));
                 let own = chosen.and_then(|chosen| {
                     device.initial_twin = chosen.initial_twin;
                     chosen.payload
                 });
-                returned = match (&enrollment.payload, payload) {
-                    _ if own.is_some() => api_version.payload.zip(own),
-                    (ReturnedPayload::Fixed(payload), _) => {
-                        api_version.payload.zip(Some(payload.clone()))
-                    }
-                    (ReturnedPayload::Echo, Some(payload)) => {
-                        api_version.payload.zip(Some(payload))
-                    }
-                    _ => None,
-                };
+                returned = own.or(match &enrollment.payload {
+                    ReturnedPayload::Fixed(payload) => Some(payload.clone()),
+                    ReturnedPayload::Echo => payload,
+                    ReturnedPayload::None => None,
+                });
                 let (name, value) = match &who.attested {
                     (TPM, _) => (TPM, tpm_key.unwrap_or_default()),
                     attested => attested.clone(),
@@ -343,31 +340,31 @@ impl Service {
         };
         set("status", json!(status));
         set("etag", json!(etag));
-        state.extend(returned);
-        let issued = issued.and_then(|csr| self.issue(now, who, &csr, api_version));
+        state.extend(returned.map(|payload| ("payload", payload)));
+        let issued = issued.and_then(|csr| self.issue(now, who, &csr));
         let (status, issued) = (status.to_owned(), issued.unwrap_or_default());
         Progress::Done { status, state: to_json(&state), issued }
     }
 
-    /// What the answer says of a certificate for a device's request, if the policy of its enrollment is to issue one.
+    /// What the answers of all api-versions say of a certificate for a device's request, if the policy of its enrollment is
+    /// to issue one.
     fn issue(
         &mut self,
         now: SystemTime,
         who: &Authenticated,
         csr: &CertificateRequest,
-        api_version: &ApiVersion,
     ) -> Option<Fields> {
         let CertificatePolicy::Issue { lifetime } = self.policy(who) else { return None };
         let chain = self.issuing_ca(now)?.issue(csr, lifetime, now).ok()?;
-        if api_version.certificates == Certificates::Der {
-            return Some([("issuedCertificateChain".to_owned(), json!(chain).into())].into());
-        }
         let leaf = chain.first().map(|leaf| pem(leaf))?;
         let etag = self.guids.next();
         let bundle = self.issuing_ca(now)?.trust_bundle(now, &etag);
-        let fields =
-            [("issuedClientCertificate", json!(leaf).into()), ("trustBundle", bundle.into())];
-        Some(fields.map(|(name, value)| (name.to_owned(), value)).into())
+        let fields = [
+            ("issuedCertificateChain", json!(chain)),
+            ("issuedClientCertificate", json!(leaf)),
+            ("trustBundle", bundle),
+        ];
+        Some(fields.map(|(name, value)| (name.to_owned(), value.into())).into())
     }
 
     /// The issuing CA; `None` when the system has no randomness to make it from.
@@ -392,7 +389,7 @@ impl Service {
             }
             Progress::Done { state, .. } => {
                 let mut state: Value = state.read().ok()?;
-                for name in ["tpm", "x509", "symmetricKey", "issuedCertificateChain"] {
+                for name in ["tpm", "x509", "symmetricKey", "connectionProfile"] {
                     state.as_object_mut()?.remove(name);
                 }
                 Some(state)
@@ -427,27 +424,17 @@ impl Service {
 
 impl Device {
     /// The state of a registration that is under way.
-    fn assigning(&self, who: &Authenticated, operation: &Operation) -> Json {
+    fn assigning(&self, who: &Authenticated, operation: &Operation) -> Fields {
         let created = self.assignment.as_ref().map_or(operation.begun, |former| former.created);
-        let state = json!({
-            "registrationId": who.registration_id.as_str(),
-            "createdDateTimeUtc": clock::rfc3339(created),
-            "lastUpdatedDateTimeUtc": clock::rfc3339(operation.begun),
-            "status": "assigning",
-            "etag": operation.etag,
-        });
-        state.into()
+        let state = [
+            ("registrationId", who.registration_id.as_str()),
+            ("createdDateTimeUtc", &clock::rfc3339(created)),
+            ("lastUpdatedDateTimeUtc", &clock::rfc3339(operation.begun)),
+            ("status", "assigning"),
+            ("etag", &operation.etag),
+        ];
+        state.map(|(name, value)| (name.to_owned(), json!(value).into())).into()
     }
-}
-
-/// The object with more fields, and the others to the letter.
-fn with_fields(object: &Json, more: &Fields) -> Json {
-    if more.is_empty() {
-        return object.clone();
-    }
-    let mut fields: BTreeMap<String, Json> = object.read().unwrap_or_default();
-    fields.extend(more.clone());
-    to_json(&fields)
 }
 
 /// Of texts, numbers and what is JSON already: there is nothing that can fail to serialize.

@@ -9,7 +9,7 @@ use dps_state_machine::Json;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{error::ServiceError, script::Fault};
+use super::{error::ServiceError, registrations::Fields, script::Fault};
 use crate::behavior::{Body, Delivery, RetryAfter};
 
 /// An answer: what it says, and how it is to be delivered.
@@ -27,6 +27,8 @@ pub(crate) struct Reply {
     pub(crate) tracking_id: String,
     /// The status word of the registration, before any fault changed it.
     pub(crate) registration_status: Option<String>,
+    /// The code of a registration that has failed, before any fault changed it; the answer itself is no refusal.
+    pub(crate) failure: Option<u32>,
     pub(crate) delivery: Delivery,
     /// The answer is to bear the id of another request.
     pub(crate) wrong_id: bool,
@@ -64,9 +66,11 @@ impl Reply {
         self
     }
 
-    /// Sets the status word that the body has.
-    pub(crate) fn registration_status(mut self, word: &str) -> Self {
+    /// Sets the status word that the body has, and why the registration has failed if its state says so.
+    pub(crate) fn registration_status(mut self, word: &str, state: Option<&Fields>) -> Self {
         self.registration_status = Some(word.to_owned());
+        let code = state.and_then(|state| state.get("errorCode"));
+        self.failure = code.and_then(|code| code.read().ok());
         self
     }
 

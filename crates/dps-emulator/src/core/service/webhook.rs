@@ -68,7 +68,7 @@ impl Service {
         self.webhooks = Some(calls);
     }
 
-    /// Asks the webhook of the device's enrollment about the operation that has begun, if it has one.
+    /// Asks the webhook of the device's enrollment about the operation that is under way, if it has one; only once.
     pub(super) fn ask_webhook(&mut self, who: &Authenticated) {
         let Some(stored) = self.enrollments.get(&who.enrollment).cloned() else { return };
         let enrollment = &stored.enrollment;
@@ -77,7 +77,9 @@ impl Service {
             matches!(enrollment.behavior.outcome, Outcome::Assigned | Outcome::Status(_));
         let calls = self.webhooks.clone();
         let device = self.device(who);
-        let force = device.operation.as_ref().is_some_and(|operation| operation.force);
+        let Some(Operation { force, webhook: Webhook::Unasked, .. }) = device.operation else {
+            return;
+        };
         if !enrollment.enabled || !ends_well || !device.moves(enrollment, force) {
             return;
         }
@@ -126,6 +128,12 @@ impl Service {
             if !hubs.iter().any(|hub| hub.eq_ignore_ascii_case(&chosen.iot_hub_host_name)) {
                 let reason = "the webhook's iotHubHostName is none of the enrollment's hubs";
                 return Err(format!("{reason}: {:?}", chosen.iot_hub_host_name));
+            }
+            let objects = [("initialTwin", &chosen.initial_twin), ("payload", &chosen.payload)];
+            for (field, value) in objects {
+                if value.as_ref().is_some_and(|value| !value.is_object()) {
+                    return Err(format!("the webhook's {field} must be a JSON object"));
+                }
             }
             Ok(chosen)
         });

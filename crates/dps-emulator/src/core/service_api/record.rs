@@ -18,7 +18,8 @@ use crate::{
         service::{Guids, Instance, Kind, ServiceError, Stored, certificate_info},
     },
     enrollment::{
-        Allocation, Attestation, Enrollment, GroupAttestation, Members, Reprovisioning, is_webhook,
+        Allocation, Attestation, Enrollment, GroupAttestation, Members, Reprovisioning,
+        WEBHOOK_URL, is_webhook,
     },
     keys::{CaCertificates, DeviceCertificate, Thumbprint, pem},
 };
@@ -396,7 +397,7 @@ fn allocation(fields: &mut Fields, one: bool) -> Result<Allocation, ServiceError
             let webhook: Option<String> = definition.take("webhookUrl")?;
             let webhook = definition.required("webhookUrl", webhook)?;
             if !is_webhook(&webhook) {
-                return Err(definition.wrong("webhookUrl", "give an http:// or https:// URL"));
+                return Err(definition.wrong("webhookUrl", WEBHOOK_URL));
             }
             let api_version: Option<String> = definition.take("apiVersion")?;
             let api_version = definition.required("apiVersion", api_version)?;

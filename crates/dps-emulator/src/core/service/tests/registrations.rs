@@ -30,7 +30,7 @@ impl Bench {
     }
 
     fn query(&mut self, operation: &str) -> Reply {
-        self.service.query(now(), &self.who, operation)
+        self.service.query(now(), &self.who, plain().api_version, operation)
     }
 }
 

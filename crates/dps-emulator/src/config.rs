@@ -64,6 +64,7 @@ pub struct Config {
     pub(crate) limits: Limits,
     /// Whether [`Config::with_any_device`] was called, and whether it made the key.
     pub(crate) has_any_device: bool,
+    #[cfg(feature = "state")]
     is_group_key_fresh: bool,
     /// In seconds; less than 0 is behind.
     pub(crate) clock_ahead: f64,
@@ -125,7 +126,11 @@ impl Config {
         group_key: Option<GroupKey>,
         group_ca: Option<CaCertificates>,
     ) -> Result<Self, ConfigError> {
-        (self.has_any_device, self.is_group_key_fresh) = (true, group_key.is_none());
+        self.has_any_device = true;
+        #[cfg(feature = "state")]
+        {
+            self.is_group_key_fresh = group_key.is_none();
+        }
         let group = self.any_device(group_key)?;
         self = self.enrollment(group);
         if let Some(ca) = group_ca {
@@ -423,21 +428,6 @@ impl Config {
         let clock = Clock::default();
         clock.set("clock-ahead", ClockSetting::Ahead(self.clock_ahead))?;
         Ok(clock)
-    }
-
-    /// The names of the server certificate beside those of the loopback: hubs are served by the same ports.
-    pub(crate) fn names(&self) -> Vec<String> {
-        /// So many hubs are in the certificate, which everybody is sent.
-        const MOST_HUBS: usize = 100;
-        let mut names = self.server_names.clone();
-        if self.server_certificate != ServerCertificate::WrongName {
-            let own = [Enrollment::DEFAULT_HUB].into_iter();
-            let hubs = self.enrollments.iter().flat_map(|it| it.hubs.iter().map(String::as_str));
-            let hubs = own.chain(hubs).filter(|hub| ServerName::try_from(*hub).is_ok());
-            let hubs: BTreeSet<&str> = hubs.collect();
-            names.extend(hubs.into_iter().take(MOST_HUBS).map(str::to_owned));
-        }
-        names
     }
 
     /// The policies of the service API, that of the owner first.

@@ -28,7 +28,7 @@ use crate::{
     },
     enrollment::{Enrollment, EnrollmentName},
     server::{self, Admin, Facts, Guard, Shared, Start},
-    tls::Identity,
+    tls::{ServerCertificates, server_config},
 };
 
 impl Config {
@@ -78,9 +78,8 @@ impl Emulator {
         Config::new()
     }
 
-    async fn start(mut config: Config) -> Result<Self, StartError> {
+    async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let names = config.names();
         let clock = config.clock()?;
         let (https_port, https) = bind("https-port", &config.bind, config.https_port)?;
         let (mqtt_port, mqtts) = bind("mqtt-port", &config.bind, config.mqtt_port)?;
@@ -90,6 +89,8 @@ impl Emulator {
         let admin = admin_port.map(|port| bind("admin-port", &config.admin_listen, port));
         let (admin_port, admin) = admin.transpose()?.unzip();
         // All that is wrong with the configuration was told: nothing is left of a start that fails.
+        #[cfg(feature = "state")]
+        let mut config = config;
         #[cfg(feature = "state")]
         let mut file = config.take_kept()?;
         let instance = config.instance()?;
@@ -131,16 +132,23 @@ impl Emulator {
             }
             given => given,
         };
-        let Config { server_names, server_certificate, ca, .. } = config;
-        let identity = Identity::make(&names, server_certificate, ca, SystemTime::now())
-            .map_err(|error| ConfigError::new("server-certificate", &error.to_string()))?;
         let mut recorder = Recorder::new();
         let sink = config.events.map(|sink| recorder.copy_to(sink.0)).transpose();
         let sink = sink.map_err(StartError::Events)?;
         let core = Core::new(service, clock, recorder);
         #[cfg(feature = "state")]
         let core = core.kept_in(file);
-        let shared = Arc::new(Shared::new(core, config.limits, identity.config, start));
+        let core = Arc::new(core);
+        let Config { server_names, server_certificate, ca, .. } = config;
+        let certificates =
+            ServerCertificates::new(&server_names, server_certificate, ca, core.clone());
+        let tls = certificates.and_then(|certificates| {
+            let ca_pem = certificates.ca_pem().to_owned();
+            Ok((ca_pem, server_config(certificates)?))
+        });
+        let (ca_pem, tls) =
+            tls.map_err(|error| ConfigError::new("server-certificate", &error.to_string()))?;
+        let shared = Arc::new(Shared::new(core, config.limits, tls, start));
         let (stopping, stop) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for (transport, listeners) in
@@ -162,7 +170,7 @@ impl Emulator {
             admin_port: admin_port.unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION"),
             started_at: clock::rfc3339(SystemTime::now()),
-            ca_pem: identity.ca_pem.clone(),
+            ca_pem: ca_pem.clone(),
         };
         let guard = Guard::new(config.admin_listen, server_names, admin_token.clone());
         let admin_side = Arc::new(Admin::new(shared.clone(), facts, guard, stop));
@@ -172,7 +180,7 @@ impl Emulator {
         Ok(Self {
             id_scope,
             group_key,
-            ca_pem: identity.ca_pem,
+            ca_pem,
             https_port,
             mqtt_port,
             amqp_port,

@@ -1,4 +1,4 @@
-//! The emulator's TLS: its own CA, a server certificate, and device certificates that the enrollments judge.
+//! The emulator's TLS: its own CA, server certificates, and device certificates that the enrollments judge.
 
 use std::{
     fmt,
@@ -8,8 +8,8 @@ use std::{
 
 use dps_attestation::X509Identity;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use ring::rand::SystemRandom;
 use rustls::{
@@ -17,15 +17,17 @@ use rustls::{
     SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::{CryptoProvider, verify_tls13_signature_with_raw_key},
-    pki_types::{
-        CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer, UnixTime,
-    },
+    pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::{config::ServerCertificate, config_error::ConfigError, core::clock, keys};
+use crate::{config_error::ConfigError, core::clock, keys};
+
+mod certificates;
+
+pub(crate) use certificates::{CertificateFailure, ServerCertificates};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -34,47 +36,17 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// The server's side of TLS, and the CA that its peers must trust.
-pub(crate) struct Identity {
-    pub(crate) config: Arc<ServerConfig>,
-    pub(crate) ca_pem: String,
-}
-
-/// Why there is no certificate.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum IdentityError {
-    #[error(transparent)]
-    Certificate(#[from] rcgen::Error),
-    #[error(transparent)]
-    Tls(#[from] rustls::Error),
-}
-
-impl Identity {
-    /// Makes a CA and a server certificate for the loopback names and those given.
-    pub(crate) fn make(
-        names: &[String],
-        certificate: ServerCertificate,
-        ca: Option<Ca>,
-        now: SystemTime,
-    ) -> Result<Self, IdentityError> {
-        let ca = ca.map_or_else(|| Ca::make(now), Ok)?;
-        let issuer = match certificate {
-            ServerCertificate::WrongCa => &Ca::make(now)?,
-            _ => &ca,
-        };
-        let key = KeyPair::generate()?;
-        let leaf = leaf_params(names, certificate, now)?.signed_by(&key, &issuer.issuer)?;
-        let provider = provider();
-        let verifier = Arc::new(AnyClientCertificate(provider.clone()));
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(
-                vec![leaf.der().clone()],
-                PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            )?;
-        Ok(Self { config: Arc::new(config), ca_pem: ca.pem })
-    }
+/// The server's side of TLS.
+pub(crate) fn server_config(
+    certificates: ServerCertificates,
+) -> Result<Arc<ServerConfig>, CertificateFailure> {
+    let provider = provider();
+    let verifier = Arc::new(AnyClientCertificate(provider.clone()));
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(certificates));
+    Ok(Arc::new(config))
 }
 
 /// The emulator's own authority.
@@ -154,33 +126,6 @@ impl fmt::Debug for Ca {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Ca(..)")
     }
-}
-
-fn leaf_params(
-    names: &[String],
-    certificate: ServerCertificate,
-    now: SystemTime,
-) -> Result<CertificateParams, rcgen::Error> {
-    let mut all: Vec<String> = match certificate {
-        ServerCertificate::WrongName if names.is_empty() => vec!["other.invalid".to_owned()],
-        ServerCertificate::WrongName => vec![],
-        _ => ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec(),
-    };
-    all.extend(names.iter().filter(|name| !all.contains(name)).cloned().collect::<Vec<_>>());
-    let mut params = CertificateParams::new(all)?;
-    params.distinguished_name = named("dps-emulator");
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    params.use_authority_key_identifier_extension = true;
-    let (from, until) = match certificate {
-        ServerCertificate::Expired => (now - 10 * DAY, now - DAY),
-        ServerCertificate::NotYetValid => (now + DAY, now + 10 * DAY),
-        _ => (now - DAY, now + 364 * DAY),
-    };
-    params.not_before = from.into();
-    params.not_after = until.into();
-    Ok(params)
 }
 
 fn named(common_name: &str) -> DistinguishedName {

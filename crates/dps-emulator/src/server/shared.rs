@@ -53,10 +53,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(core: Core, limits: Limits, tls: Arc<ServerConfig>, start: Start) -> Self {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        limits: Limits,
+        tls: Arc<ServerConfig>,
+        start: Start,
+    ) -> Self {
         let time = (limits.handshake_timeout / 10).min(UNAUTHENTICATED_TIME);
         Self {
-            core: Arc::new(core),
+            core,
             limits,
             tls: tls.into(),
             unauthenticated: Arc::new(Unauthenticated::new(time)),

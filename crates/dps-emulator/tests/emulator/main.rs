@@ -11,6 +11,8 @@ mod first_bytes;
 #[cfg(test)]
 mod https;
 #[cfg(test)]
+mod hub_certificates;
+#[cfg(test)]
 mod lifecycle;
 #[cfg(test)]
 mod misplaced;

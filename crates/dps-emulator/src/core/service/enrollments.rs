@@ -160,6 +160,14 @@ impl Service {
         kinds.flat_map(|kind| self.enrollments.of_kind(kind).values()).map(|it| &*it.enrollment)
     }
 
+    /// The hubs that devices are assigned to, or were, each as often as it is named.
+    pub(crate) fn hubs(&self) -> impl Iterator<Item = &str> {
+        let assigned = self.devices.all().filter_map(|device| device.assignment.as_ref());
+        let enrollments = self.enrollments().flat_map(|enrollment| &enrollment.hubs);
+        let hubs = self.instance.linked_hubs.iter().chain(enrollments);
+        hubs.chain(assigned.map(|assignment| &assignment.hub)).map(String::as_str)
+    }
+
     /// The enrollment that a program or a person means.
     pub(crate) fn enrollment_named(
         &self,

@@ -19,7 +19,7 @@ use crate::{
         events::{EventKind, Recorder, Transport},
     },
     server::Start,
-    tls::Identity,
+    tls::{ServerCertificates, server_config},
 };
 
 fn closed(reason: &str) -> EventKind {
@@ -31,15 +31,17 @@ fn admin(limits: Limits) -> (Arc<Admin>, watch::Sender<bool>) {
     let seed = [7; 32];
     let now = SystemTime::now();
     let service = Service::new(Config::new().instance().unwrap(), vec![], seed, now).unwrap();
-    let core = Core::new(service, Clock::default(), Recorder::new());
-    let identity = Identity::make(&[], ServerCertificate::Valid, None, now).unwrap();
+    let core = Arc::new(Core::new(service, Clock::default(), Recorder::new()));
+    let certificates =
+        ServerCertificates::new(&[], ServerCertificate::Valid, None, core.clone()).unwrap();
+    let ca_pem = certificates.ca_pem().to_owned();
     let start = Start {
         enrollments: vec![],
         connection_faults: vec![],
         clock_ahead: 0.0,
         seed: seed.into(),
     };
-    let shared = Arc::new(Shared::new(core, limits, identity.config, start));
+    let shared = Arc::new(Shared::new(core, limits, server_config(certificates).unwrap(), start));
     let facts = Facts {
         ready: true,
         id_scope: String::new(),
@@ -49,7 +51,7 @@ fn admin(limits: Limits) -> (Arc<Admin>, watch::Sender<bool>) {
         admin_port: 0,
         version: "",
         started_at: String::new(),
-        ca_pem: identity.ca_pem,
+        ca_pem,
     };
     let (stop, stopping) = watch::channel(false);
     (Arc::new(Admin::new(shared, facts, Guard::new(vec![], vec![], None), stopping)), stop)

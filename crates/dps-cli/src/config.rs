@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     device_file,
-    given::{SYMMETRIC_KEY, Setting, variable},
+    given::{Level, SYMMETRIC_KEY, Setting, variable},
     output::print,
     register,
     report::{self, Context, Reporter},
@@ -25,6 +25,7 @@ const CHECK_DETAILS: &str = "\
 Checks all that needs no network: the syntax, each key and value, the files
 that are named, and whether they go together. A flag wins over its variable,
 and a variable wins over the file; it prints what holds and where it is from.
+A place that the registration writes to is tried, and nothing is left there.
 Without FILE, --config or DPS_CONFIG it checks the flags and variables alone.
 
 Exit codes:
@@ -86,6 +87,10 @@ pub(crate) fn run(command: &Command, arguments: &ArgMatches) -> ExitCode {
     }
 }
 
+/// Those that give the credential: one from a lower level adds none to one from a higher level.
+const CREDENTIALS: [&str; 6] =
+    ["symmetric-key-file", "symmetric-key", "group-key-file", "cert", "key", "tpm"];
+
 impl Found {
     fn new(arguments: &ArgMatches) -> Result<Self, Error> {
         let mut settings = Vec::new();
@@ -93,8 +98,20 @@ impl Found {
             settings.extend(Row::find(key, arguments)?);
         }
         if variable(SYMMETRIC_KEY)?.is_some() {
-            settings.push(Row::new("symmetric-key", "***", SYMMETRIC_KEY));
+            settings.push((Level::Variable, Row::new("symmetric-key", "***", SYMMETRIC_KEY)));
         }
+        let is_credential = |row: &Row| CREDENTIALS.contains(&row.key.as_str());
+        let credentials = settings.iter().filter(|(_, row)| is_credential(row));
+        let best = credentials.map(|(level, _)| *level).min();
+        let holds =
+            |(level, row): &(Level, Row)| !is_credential(row) || best.is_none_or(|b| b == *level);
+        // A TPM of any level is where such keys may be.
+        let has_key = |found: &(Level, Row)| {
+            matches!(found.1.key.as_str(), "key" | "request-key") && holds(found)
+        };
+        let has_key = settings.iter().any(has_key);
+        settings.retain(|found| holds(found) || (found.1.key == "tpm" && has_key));
+        let settings = settings.into_iter().map(|(_, row)| row).collect();
         let file = device_file::path().map(|path| path.display().to_string());
         Ok(Self { status: "valid", file, settings })
     }
@@ -126,20 +143,21 @@ impl Row {
         Self { key: key.to_owned(), value, from: from.to_owned() }
     }
 
-    fn find(key: &str, arguments: &ArgMatches) -> Result<Option<Self>, Error> {
+    fn find(key: &str, arguments: &ArgMatches) -> Result<Option<(Level, Self)>, Error> {
         let id = key.replace('-', "_");
         if arguments.value_source(&id) == Some(ValueSource::CommandLine) {
             let given = arguments.try_get_many::<String>(&id).ok().flatten();
             let given: Vec<&str> = given.into_iter().flatten().map(String::as_str).collect();
             let value = if given.is_empty() { "true".to_owned() } else { given.join(", ") };
-            return Ok(Some(Self::new(key, &value, &format!("--{key}"))));
+            return Ok(Some((Level::Flag, Self::new(key, &value, &format!("--{key}")))));
         }
         if let Some(setting) = Setting::of(key)
             && let Some(value) = variable(setting.variable)?
         {
-            return Ok(Some(Self::new(key, &value, setting.variable)));
+            return Ok(Some((Level::Variable, Self::new(key, &value, setting.variable))));
         }
         let value = device_file::get(key);
-        Ok(value.map(|value| Self::new(key, &value.texts().join(", "), value.place())))
+        Ok(value
+            .map(|value| (Level::File, Self::new(key, &value.texts().join(", "), value.place()))))
     }
 }

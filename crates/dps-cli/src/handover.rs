@@ -197,7 +197,7 @@ fn template(file: &Source) -> Result<Template, Error> {
 }
 
 /// Checks that a file can be replaced or made.
-fn ensure_place(file: &Source) -> Result<(), Error> {
+pub(crate) fn ensure_place(file: &Source) -> Result<(), Error> {
     if secret::kind(&file.path).is_some() && !Path::new(&file.path).exists() {
         return Err(file.wrong("name a file to write to"));
     }

@@ -1,5 +1,6 @@
 //! `dps register`.
 
+mod check;
 mod files;
 mod plan;
 mod prepare;
@@ -11,7 +12,6 @@ use std::{process::ExitCode, time::Instant};
 use dps_client::{Endpoint, Error, Transport, TransportChoice};
 
 use crate::{
-    config::Found,
     credential,
     given::{self, named, wrong},
     handover, kept,
@@ -181,13 +181,6 @@ struct Manner {
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     arguments.registration.run(|| arguments.plan())
-}
-
-impl Arguments {
-    /// Reads and checks all that a registration needs, and prints what was found.
-    pub(crate) fn check(&self, found: Found) -> ExitCode {
-        self.registration.run(|| Ok(Plan { found: Some(found), ..self.plan()? }))
-    }
 }
 
 impl Registration {

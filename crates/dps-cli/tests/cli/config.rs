@@ -269,6 +269,12 @@ fn a_check_finds_what_speaks_against_a_registration() {
         ("", "credential: none was given"),
         ("tpm = \"/dev/no-tpm\"", ":3: tpm \"/dev/no-tpm\": there is no such device"),
         ("symmetric-key-file = \"dev.key\"\nca-file = \"none.pem\"", ":4: ca-file "),
+        ("force = true\ntransport = \"mqtt\"", ":3: force \"true\": MQTT can't carry it; "),
+        ("force = true\ntransport = \"mqtt-ws\"", ":3: force \"true\": MQTT can't carry it; "),
+        ("state = \"no/x.json\"", ":3: state \""),
+        ("state = \"no/x.json\"", "; make the folder above it first"),
+        ("request-certificate = \"no/c\"", ":3: request-certificate \""),
+        ("request-certificate = \"no/c\"", "; make the folder above it first"),
     ] {
         let file = folder
             .file("dps.toml", format!("id-scope = \"0ne1\"\nregistration-id = \"dev\"\n{text}\n"));
@@ -280,13 +286,48 @@ fn a_check_finds_what_speaks_against_a_registration() {
     // Nothing is written, no folder is made.
     let file = folder.file(
         "dps.toml",
-        "id-scope = \"0ne1\"\nregistration-id = \"dev\"\nsymmetric-key-file = \"dev.key\"\nrequest-certificate = \"certificate\"\nstate = \"state/assignment.json\"\n",
+        "id-scope = \"0ne1\"\nregistration-id = \"dev\"\nsymmetric-key-file = \"dev.key\"\nrequest-certificate = \"certificate\"\nstate = \"assignment.json\"\n",
     );
+    let names = || {
+        let entries = std::fs::read_dir(folder.path(".")).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    let ended = run(&mut dps(&["config", "check", &file]));
+    assert_eq!((ended.code, names()), (0, before), "{ended:?}");
+    // A folder that is there is tried itself.
+    std::fs::create_dir(folder.path("certificate")).unwrap();
     let ended = run(&mut dps(&["config", "check", &file]));
     assert_eq!(ended.code, 0, "{ended:?}");
-    for name in ["certificate", "state"] {
-        assert!(!std::path::Path::new(&folder.path(name)).exists(), "{name}");
-    }
+    assert!(std::fs::read_dir(folder.path("certificate")).unwrap().next().is_none());
+}
+
+#[test]
+fn a_check_shows_no_credential_that_another_one_takes_the_place_of() {
+    let folder = Folder::new();
+    let key = folder.file("dev.key", KEY);
+    let file = folder.file(
+        "dps.toml",
+        "id-scope = \"0ne1\"\nregistration-id = \"dev\"\nsymmetric-key-file = \"dev.key\"\ntpm = \"/dev/no-tpm\"\n",
+    );
+    let keys = |command: &mut std::process::Command| {
+        let ended = run(command);
+        assert_eq!(ended.code, 0, "{ended:?}");
+        let found = ended.json();
+        let rows = found["settings"].as_array().unwrap().clone();
+        let rows = rows.iter().map(|row| format!("{} {}", text(row, "key"), text(row, "from")));
+        rows.filter(|row| row.contains("key") || row.contains("tpm")).collect::<Vec<_>>()
+    };
+    let check = || dps(&["config", "check", "--json", &file]);
+    let by_flag = keys(check().args(["--group-key-file", &key]).env("DPS_SYMMETRIC_KEY", KEY));
+    assert_eq!(by_flag, ["group-key-file --group-key-file"]);
+    assert_eq!(keys(check().env("DPS_SYMMETRIC_KEY", KEY)), ["symmetric-key DPS_SYMMETRIC_KEY"]);
+    assert_eq!(
+        keys(check().env("DPS_GROUP_KEY_FILE", &key)),
+        ["group-key-file DPS_GROUP_KEY_FILE"]
+    );
 }
 
 #[test]

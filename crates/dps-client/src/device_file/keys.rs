@@ -133,6 +133,9 @@ impl Takes {
             (_, DeValue::String(text)) if text.is_empty() => {
                 return Err(fault(value, "it is empty; give a value, or leave the key out"));
             }
+            (_, DeValue::String(text)) if text.contains('\0') => {
+                return Err(fault(value, "the character U+0000 in it can't be in a value"));
+            }
             (Self::Switch, DeValue::Boolean(on)) => on.to_string(),
             (
                 Self::Seconds { .. },
@@ -224,7 +227,9 @@ impl Takes {
             }
             Self::Seconds { .. } => "give a number of seconds above 0 up to 86400, like 60 or 0.5",
             Self::Switch => "give true or false",
-            Self::Handle => "give a persistent handle, like 0x81000002",
+            Self::Handle => {
+                "give a persistent handle, like 0x81000002: one from 0x81000000 to 0x817fffff"
+            }
             Self::File | Self::Library => "give the name of a file in quotes",
             Self::Outputs => {
                 "give a format and a file, like \"env /run/pump/dps.env\", or a list of such"
@@ -341,9 +346,11 @@ fn whole(value: &DeValue<'_>) -> Option<i64> {
     }
 }
 
+/// Whether it is a handle that the owner of a TPM may use (TCG Registry of Reserved TPM 2.0 Handles).
 fn is_handle(text: &str) -> bool {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
-    digits.is_some_and(|digits| u32::from_str_radix(digits, 16).is_ok())
+    let handle = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    handle.is_some_and(|handle| (0x8100_0000..=0x817f_ffff).contains(&handle))
 }
 
 /// TOML as JSON; a date becomes text.

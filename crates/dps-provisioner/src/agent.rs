@@ -240,8 +240,8 @@ impl Agent {
         if let Some(error) = self.provisioner.not_stored() {
             tracing::warn!(%error, "the assignment is not stored");
         }
-        if let Some((error, at_least)) = failed {
-            let wait = self.provisioner.put_certificate_off(at_least, now);
+        if let Some(error) = failed {
+            let wait = self.provisioner.put_certificate_off(now);
             around.failed(&error, wait);
         }
         Some(Ok(()))
@@ -254,12 +254,8 @@ impl Agent {
         }
     }
 
-    /// The error within is that of the certificate, with the shortest wait after it: the device is registered all the same.
-    async fn register(
-        &mut self,
-        renews: bool,
-        now: SystemTime,
-    ) -> Result<Option<(Error, Duration)>, Error> {
+    /// The error within is that of the certificate: the device is registered all the same.
+    async fn register(&mut self, renews: bool, now: SystemTime) -> Result<Option<Error>, Error> {
         let mut request = self.request.clone();
         let id = request.registration_id().clone();
         let order = match self.provisioner.folder().filter(|_| renews) {
@@ -273,21 +269,21 @@ impl Agent {
         let (client, transport) = (&self.client, self.transport);
         let assignment = self.provisioner.register(client, request, transport, || now).await?;
         let Some((prepared, key)) = order else { return Ok(None) };
-        let (reason, at_least) = match &assignment.result.certificates {
-            IssuedCertificates::Issued(_) => ("", Duration::ZERO),
-            IssuedCertificates::Unreadable { reason } => (reason.as_str(), Duration::ZERO),
-            // Only an operator changes that.
-            _ => (NO_POLICY, LONGEST_RETRY_AFTER),
-        };
-        let IssuedCertificates::Issued(chain) = &assignment.result.certificates else {
-            let error = ProtocolError::unreadable(Stage::Register, reason).into();
-            return Ok(Some((error, at_least)));
+        let chain = match &assignment.result.certificates {
+            IssuedCertificates::Issued(chain) => chain,
+            other => {
+                let reason = match other {
+                    IssuedCertificates::Unreadable { reason } => reason.as_str(),
+                    _ => NO_POLICY,
+                };
+                return Ok(Some(ProtocolError::unreadable(Stage::Register, reason).into()));
+            }
         };
         let store = || {
             let issued = key.verify(chain, &id, now)?;
             prepared.store(&issued.to_pem(), key.to_pem().as_ref().map(|key| key.as_str()))
         };
-        Ok(store().err().map(|error| (error, Duration::ZERO)))
+        Ok(store().err())
     }
 
     /// Sets when the next try is, and says how long that is from now.

@@ -6,14 +6,14 @@ use std::{
 };
 
 use dps_client::{
-    CertificateFolder, Client, ConfigurationError, Error, RegistrationRequest, StoredCertificate,
-    Transport,
+    CertificateFolder, Client, ConfigurationError, Error, IssuedCertificates, RegistrationRequest,
+    StoredCertificate, Transport,
 };
 
 use crate::{
     assignment::{Assignment, Identity, Record, seconds},
     file::{AssignmentFile, Found, PreparedFile},
-    policy::{HubHistory, HubRefusal, NextStep, RecoveryPolicy},
+    policy::{HubHistory, HubRefusal, LONGEST_RETRY_AFTER, NextStep, RecoveryPolicy},
     wait::Wait,
 };
 
@@ -270,10 +270,18 @@ impl Provisioner {
         });
     }
 
-    /// A registration brought no certificate, or one that could not be taken: none is [due](Due::Certificate) for a while,
-    /// which this returns. That is [`next_try_after`](StoredCertificate::next_try_after) of the one that is there, or
-    /// [`recover`](RecoveryPolicy::recover)'s longest wait without one, and no less than `at_least`. It is stored.
-    pub fn put_certificate_off(&mut self, at_least: Duration, now: SystemTime) -> Duration {
+    /// The last registration brought no certificate, or one that could not be taken: none is [due](Due::Certificate) for a
+    /// while, which this returns and stores. That is 24 hours when the service issues none, which only an operator changes,
+    /// or else [`next_try_after`](StoredCertificate::next_try_after) of the certificate that is there, or
+    /// [`recover`](RecoveryPolicy::recover)'s longest wait without one.
+    pub fn put_certificate_off(&mut self, now: SystemTime) -> Duration {
+        let issued = self.assignment().map(|it| &it.result.certificates);
+        let at_least = match issued {
+            Some(IssuedCertificates::Issued(_) | IssuedCertificates::Unreadable { .. }) => {
+                Duration::ZERO
+            }
+            _ => LONGEST_RETRY_AFTER,
+        };
         let wait = match self.stored_certificate() {
             Some(stored) => stored.next_try_after(now, at_least),
             None => self.policy.recover.cap.max(at_least),
@@ -343,8 +351,9 @@ impl Provisioner {
 
     fn store(&mut self, file: PreparedFile, record: &Record) {
         self.not_stored = file.store(record).err();
-        if self.not_stored.is_none() {
-            self.in_file = Some(record.assignment.clone());
+        // As it is read: what differs from that comes from another process.
+        if let (None, Ok(Found::Whole(found))) = (&self.not_stored, file.read()) {
+            self.in_file = Some(found.assignment);
         }
     }
 }

@@ -12,9 +12,9 @@ use std::{
 
 use dps_client::{CertificateFolder, Error, Printable};
 use dps_provisioner::{
-    Agent, Assignment, AssignmentFile, NextStep, Order, Provisioner, Surroundings,
+    Agent, Assignment, AssignmentFile, Backoff, NextStep, Order, Provisioner, Surroundings,
 };
-use tokio::time::interval;
+use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use self::service_manager::{ServiceManager, Signals};
 use crate::{
@@ -45,9 +45,9 @@ After each registration, and at the start if an assignment is stored, it
 writes assignment.json, as `dps register --json` prints it, and device.env,
 with DPS_ASSIGNED_HUB and more, into the folder of --output-dir, and what
 --output names; then it runs the command of --exec, which is killed after
-five minutes. What of that fails is done again with the next registration, as
-after SIGHUP. To systemd it says when the device is assigned, what it does,
-and that it is alive. A file that is in the folder of LoadCredential= need
+five minutes. What of that fails is tried again, less and less often. To
+systemd it says when the files are written, before the command runs, what it
+does, and that it is alive. A file that is in the folder of LoadCredential= need
 only be named. All other flags are those of `dps register`.
 
 Exit codes: 0 when it was told to end, 2 when it can't begin.
@@ -80,6 +80,17 @@ const ASSIGNMENT: &str = "assignment.json";
 
 /// How long a command of `--exec` may take. One that hung would keep the agent from renewing the certificate.
 const COMMAND_TIME: Duration = Duration::from_secs(300);
+
+/// When what failed of handing over is tried again.
+const TRY_AGAIN: Backoff = Backoff {
+    initial: Duration::from_secs(1),
+    cap: Duration::from_secs(3600),
+    jitter: 0.0,
+    max_attempts: None,
+};
+
+/// When a service manager that had no room is told again.
+const SAY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the agent does besides registering.
 #[derive(Clone, Debug)]
@@ -189,7 +200,8 @@ pub(crate) struct Around {
     handover: Option<handover::Ready>,
     signals: Option<Signals>,
     manager: Rc<ServiceManager>,
-    is_ready: bool,
+    readiness: Readiness,
+    unfinished: Option<Unfinished>,
     /// Whether it was told to end while a program ran.
     is_over: bool,
 }
@@ -202,9 +214,83 @@ impl Around {
         handover: Option<handover::Ready>,
     ) -> Self {
         let manager = Rc::new(ServiceManager::from_environment());
-        let (signals, is_ready, is_over) = (None, false, false);
-        let handover = handover.map(|handover| handover.within(COMMAND_TIME));
-        Self { reporter, context, interrupts, handover, signals, manager, is_ready, is_over }
+        let readiness = Readiness { manager: Rc::clone(&manager), is_told: false, owed: None };
+        Self {
+            reporter,
+            context,
+            interrupts,
+            handover: handover.map(|handover| handover.within(COMMAND_TIME)),
+            signals: None,
+            manager,
+            readiness,
+            unfinished: None,
+            is_over: false,
+        }
+    }
+}
+
+/// What of an assignment is not handed over yet.
+#[derive(Clone)]
+struct Unfinished {
+    assignment: Assignment,
+    /// So often in a row it failed.
+    failures: u32,
+    /// When it is tried again.
+    at: Instant,
+}
+
+/// What the service manager is told of the device.
+struct Readiness {
+    manager: Rc<ServiceManager>,
+    is_told: bool,
+    /// That the device is ready, when it had no room for that.
+    owed: Option<String>,
+}
+
+impl Readiness {
+    /// The files are written.
+    fn assigned(&mut self, hub: &str) {
+        let ready = if self.is_told { "" } else { "READY=1\n" };
+        self.say(format!("{ready}STATUS=assigned to {}", Printable::brief(hub)));
+    }
+
+    fn say(&mut self, text: String) {
+        self.is_told |= self.manager.say(&text);
+        self.owed = Some(text).filter(|_| !self.is_told);
+    }
+}
+
+impl Around {
+    /// Writes the files, says that they are, and runs the command. What fails is tried again, by [`Self::order`].
+    async fn hand_over(&mut self, assignment: &Assignment, failures: u32) {
+        let mut success = Success::stored(assignment);
+        let hub = assignment.result.assigned_hub.as_str();
+        match self.handover.clone() {
+            None => self.readiness.assigned(hub),
+            Some(handover) => {
+                let readiness = &mut self.readiness;
+                let written = |handed: &Handed| {
+                    if handed.failure().is_none() {
+                        readiness.assigned(hub);
+                    }
+                };
+                let handed = handover.carry_out(&mut success, &mut self.interrupts, written).await;
+                self.is_over = handed.is_none();
+            }
+        }
+        // What went wrong is said, and the agent goes on.
+        let _ = self.reporter.succeeded(&success);
+        self.unfinished = None;
+        if let Some(failure) = success.handed.as_ref().and_then(Handed::failure) {
+            let failures = failures.saturating_add(1);
+            let wait = TRY_AGAIN.wait(failures, 0.0).unwrap_or(TRY_AGAIN.cap);
+            let seconds = report::whole_seconds(wait);
+            report::warn(&format!("it is tried again in {seconds} s"));
+            let failure = Printable::brief(&failure).to_string();
+            self.manager.say(&format!("STATUS={failure}; tried again in {seconds} s"));
+            let (assignment, at) = (assignment.clone(), Instant::now() + wait);
+            self.unfinished = Some(Unfinished { assignment, failures, at });
+        }
     }
 }
 
@@ -214,42 +300,41 @@ impl Surroundings for Around {
     }
 
     async fn order(&mut self) -> Option<Order> {
-        let told = async {
-            match &mut self.signals {
-                Some(signals) => signals.next().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = std::future::ready(()), if self.is_over => None,
-            () = self.interrupts.next() => None,
-            order = told => {
-                if order == Order::HubConnected {
-                    self.manager.say("STATUS=connected to its hub");
+        loop {
+            let told = async {
+                match &mut self.signals {
+                    Some(signals) => signals.next().await,
+                    None => std::future::pending().await,
                 }
-                Some(order)
+            };
+            let again = self.unfinished.clone();
+            let at = again.as_ref().map_or_else(Instant::now, |again| again.at);
+            tokio::select! {
+                biased;
+                () = std::future::ready(()), if self.is_over => return None,
+                () = self.interrupts.next() => return None,
+                order = told => {
+                    if order == Order::HubConnected {
+                        self.manager.say("STATUS=connected to its hub");
+                    }
+                    return Some(order);
+                }
+                () = sleep_until(at), if again.is_some() => {
+                    if let Some(Unfinished { assignment, failures, .. }) = again {
+                        self.hand_over(&assignment, failures).await;
+                    }
+                }
+                () = sleep(SAY_AGAIN), if self.readiness.owed.is_some() => {
+                    if let Some(owed) = self.readiness.owed.take() {
+                        self.readiness.say(owed);
+                    }
+                }
             }
         }
     }
 
     async fn assigned(&mut self, assignment: &Assignment) {
-        let mut success = Success::stored(assignment);
-        if let Some(handover) = self.handover.clone() {
-            let handed = handover.carry_out(&mut success, &mut self.interrupts).await;
-            self.is_over = handed.is_none();
-        }
-        // What went wrong is said, and the agent goes on.
-        let _ = self.reporter.succeeded(&success);
-        let hub = Printable::brief(&assignment.result.assigned_hub);
-        let failure = success.handed.as_ref().and_then(Handed::failure);
-        if let Some(failure) = failure {
-            self.manager.say(&format!("STATUS={}", Printable::brief(&failure)));
-            return;
-        }
-        let ready = if self.is_ready { "" } else { "READY=1\n" };
-        self.is_ready = true;
-        self.manager.say(&format!("{ready}STATUS=assigned to {hub}"));
+        self.hand_over(assignment, 0).await;
     }
 
     fn failed(&mut self, error: &Error, retry_in: Duration) {

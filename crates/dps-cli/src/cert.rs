@@ -12,6 +12,8 @@ use serde::Serialize;
 use crate::{
     clock,
     given::{self, wrong},
+    handover::HandoverFlags,
+    kept,
     output::print,
     register::{Plan, Registration},
     report::{self, Context, Reporter},
@@ -51,6 +53,9 @@ are given. The new pair comes into use at one moment; until then, and when
 the renewal fails, the former one stays in use. All flags, variables and exit
 codes are those of `dps register`.
 
+A renewal registers the device, which may get another hub by that: --state,
+--output and --exec keep it and hand it over as `dps register` does.
+
 Examples:
   dps cert renew certificate --id-scope 0ne00AABBCC
 
@@ -61,6 +66,10 @@ Examples:
   # A certificate whose key is in a PKCS#11 token.
   dps cert renew certificate --id-scope 0ne00AABBCC \\
       --request-key 'pkcs11:token=dps;object=pump?pin-source=file:pin'
+
+  # Of a device whose assignment is kept and handed over.
+  dps cert renew certificate --id-scope 0ne00AABBCC \\
+      --state assignment.json --output env dps.env
 
   # By the hub that the device is assigned to.
   dps cert renew certificate --hub north.azure-devices.net
@@ -119,6 +128,11 @@ pub(crate) struct Renew {
     /// Where the hub is; its own name without it
     #[arg(long, value_name = "HOST[:PORT]")]
     hub_endpoint: Option<String>,
+    /// File that keeps the assignment, which is replaced
+    #[arg(long, value_name = "FILE", conflicts_with = "hub")]
+    state: Option<String>,
+    #[command(flatten)]
+    handover: HandoverFlags,
     #[command(flatten)]
     registration: Registration,
 }
@@ -135,7 +149,7 @@ pub(crate) fn run(command: &Command) -> ExitCode {
 
 impl Renew {
     fn plan(&self) -> Result<Plan, Error> {
-        let plan = CertificateFolder::open(&self.dir).map(Plan::renew)?;
+        let folder = CertificateFolder::open(&self.dir)?;
         let Some(hub) = given::HUB.find(self.hub.as_ref())? else {
             let needless = [
                 (given::DEVICE_ID.flag, self.device_id.is_some()),
@@ -143,13 +157,21 @@ impl Renew {
             ];
             return match needless.iter().find(|(_, is_given)| *is_given) {
                 Some((flag, _)) => Err(wrong(flag, "", "it needs --hub too")),
-                None => Ok(plan),
+                None => {
+                    let state = kept::file(self.state.as_ref())?;
+                    let handover = self.handover.plan(self.registration.wants_json()?)?;
+                    Ok(Plan::renew(folder, state, handover))
+                }
             };
         };
+        // A hub assigns nothing.
+        if let Some(flag) = self.handover.given() {
+            return Err(wrong(flag, "", "it does not go with --hub"));
+        }
         let device_id = given::DEVICE_ID.find(self.device_id.as_ref())?.map(|given| given.text);
         let endpoint = given::HUB_ENDPOINT.find(self.hub_endpoint.as_ref())?;
         let endpoint = endpoint.map(|given| given.parse()).transpose()?;
-        Ok(plan.at_hub(hub.text, device_id, endpoint))
+        Ok(Plan::renew(folder, None, None).at_hub(hub.text, device_id, endpoint))
     }
 }
 

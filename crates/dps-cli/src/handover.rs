@@ -85,6 +85,12 @@ struct Written {
 }
 
 impl HandoverFlags {
+    /// The first flag that was given.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let flags = [(OUTPUT, !self.output.is_empty()), (EXEC, self.exec.is_some())];
+        flags.into_iter().find_map(|(setting, is_given)| is_given.then_some(setting.flag))
+    }
+
     /// Reads templates and checks the places, so that nothing of it is likely to fail once the device is assigned.
     pub(crate) fn plan(&self, json: bool) -> Result<Option<Plan>, Error> {
         self.plan_with(json, Vec::new())
@@ -278,12 +284,13 @@ impl Ready {
         Self { limit: Some(limit), ..self }
     }
 
-    /// Writes all files, then runs the program. Whatever goes wrong, the device is assigned. `None` when an interrupt ended
-    /// it.
+    /// Writes all files, tells `written` how that went, then runs the program. Whatever goes wrong, the device is assigned.
+    /// `None` when an interrupt ended it.
     pub(crate) async fn carry_out(
         self,
         success: &mut Success,
         interrupts: &mut Interrupts,
+        written: impl FnOnce(&Handed),
     ) -> Option<()> {
         let issued = success.certificate.as_ref().and_then(Delivery::files);
         let credential = match issued {
@@ -315,6 +322,7 @@ impl Ready {
             let (format, file) = (output.format.clone(), output.file.path.clone());
             handed.outputs.push(Written { format, file, message });
         }
+        written(&handed);
         // A command finds what was written, or is not run.
         if let Some(Given { text: command, .. }) = self.plan.exec
             && handed.failure().is_none()

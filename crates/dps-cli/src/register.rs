@@ -230,6 +230,7 @@ impl Registration {
         let endpoint = endpoint.map(|given| given.parse::<Endpoint>()).transpose()?;
         let device = kept::open(file, &self.device, endpoint)?.map(|device| plan.watched(device));
         let goes_on = plan.connects.is_some()
+            || plan.renews
             || plan.handover.is_some()
             || plan.found.is_some()
             || plan.duty.is_some();

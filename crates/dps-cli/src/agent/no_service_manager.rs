@@ -23,7 +23,9 @@ impl ServiceManager {
         Self
     }
 
-    pub(crate) fn say(&self, _: &str) {}
+    pub(crate) fn say(&self, _: &str) -> bool {
+        true
+    }
 
     pub(crate) fn watchdog(&self) -> Option<Duration> {
         None

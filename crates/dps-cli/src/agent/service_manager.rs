@@ -57,11 +57,10 @@ impl ServiceManager {
         Self(socket())
     }
 
-    /// Tells it, as far as it listens.
-    pub(crate) fn say(&self, text: &str) {
-        if let Some((socket, address)) = &self.0 {
-            let _ = socket.send_to_addr(text.as_bytes(), address);
-        }
+    /// Tells it, as far as it listens. Whether nobody is left who should have been told: one that is busy has no room.
+    pub(crate) fn say(&self, text: &str) -> bool {
+        let Some((socket, address)) = &self.0 else { return true };
+        socket.send_to_addr(text.as_bytes(), address).is_ok()
     }
 
     /// How often it wants to be told that the service is alive: twice as often as it waits for at most.

@@ -37,8 +37,12 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// To ask for a new certificate in place of the one in this folder.
-    pub(crate) fn renew(folder: CertificateFolder) -> Self {
-        Self { folder: Some(folder), renews: true, ..Self::default() }
+    pub(crate) fn renew(
+        folder: CertificateFolder,
+        state: Option<AssignmentFile>,
+        handover: Option<handover::Plan>,
+    ) -> Self {
+        Self { folder: Some(folder), renews: true, state, handover, ..Self::default() }
     }
 
     /// To ask the service what it keeps of the device.

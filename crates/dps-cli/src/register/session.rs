@@ -30,6 +30,7 @@ pub(super) async fn session(
 ) -> ExitCode {
     let transport = context.transport.unwrap_or(Transport::Http.into());
     let renews_at = plan.hub.clone();
+    let renews = plan.renews;
     let found = plan.found.clone();
     let duty = plan.duty.clone();
     let prepared = tokio::select! {
@@ -76,7 +77,7 @@ pub(super) async fn session(
             Err(error) => reporter.failed(&error, &context),
         };
     }
-    let stored = device.as_ref().filter(|_| !request.is_forced()).and_then(kept::stored);
+    let stored = device.as_ref().filter(|_| !renews && !request.is_forced()).and_then(kept::stored);
     let mut kept = stored.map(|assignment| Kept::new(assignment, kept::Source::Stored));
     let stored = stored.map(|assignment| assignment.result.clone());
     let order = order.filter(|_| stored.is_none());
@@ -140,7 +141,7 @@ pub(super) async fn session(
                 handed: None,
             };
             if let Some(handover) = handover
-                && handover.carry_out(&mut success, &mut interrupts).await.is_none()
+                && handover.carry_out(&mut success, &mut interrupts, |_| {}).await.is_none()
             {
                 return reporter.failed(&Error::Cancelled, &context);
             }

@@ -15,7 +15,7 @@ use dps_emulator::{
     GroupAttestation, Method, RetryAfter,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -216,6 +216,38 @@ fn a_renewal_that_fails_keeps_the_pair_and_says_when_to_try_next() {
     assert_eq!(ended.code, 3, "{ended:?}");
     try_next_within(2..=4, &ended.json()["error"]);
     kept(&ended);
+}
+
+#[test]
+fn a_renewal_that_moves_the_device_is_kept_and_handed_over() {
+    let service = Service::start();
+    let files = Folder::new();
+    let [state, env] = ["s.json", "dps.env"].map(|name| files.path(name));
+    let with_state = |mut command: Command| {
+        command.args(["--state", &state]);
+        command
+    };
+    let first = run(&mut with_state(service.registering("http"))).json();
+    let former = service.content();
+    let hook = format!("printf %s \"$DPS_ASSIGNED_HUB\" > '{}'", files.path("hub"));
+    let mut command = with_state(service.renew("http"));
+    command.args(["--output", "env", &env]).env("DPS_EXEC", &hook);
+    let ended = run(&mut command);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let renewed = ended.json();
+    assert_eq!(renewed["source"], "registered", "{renewed}");
+    assert_ne!(service.content(), former);
+    let env = fs::read_to_string(&env).unwrap();
+    let hub = text(&renewed, "assignedHub");
+    assert!(env.contains(&format!("DPS_ASSIGNED_HUB='{hub}'")), "{env}");
+    assert_eq!(fs::read_to_string(files.path("hub")).unwrap(), hub);
+    let kept = run(&mut with_state(service.registering("http"))).json();
+    assert_eq!((&kept["source"], &kept["assignedHub"]), (&json!("stored"), &json!(hub)), "{kept}");
+    assert_ne!(kept["operationId"], first["operationId"], "what the renewal brought is kept");
+    for flags in [["--exec", "true"], ["--state", "s.json"]] {
+        let ended = run(service.renew("http").args(["--hub", "hub.localhost"]).args(flags));
+        assert_eq!(ended.code, 2, "{flags:?}: {ended:?}");
+    }
 }
 
 #[test]

@@ -23,8 +23,7 @@ impl Service {
         body: &[u8],
     ) -> Result<Value, ServiceError> {
         let mut fields = Fields::of_body(body)?;
-        let mode: Option<String> = fields.take("mode")?;
-        let mode = fields.required("mode", mode)?;
+        let mode: String = fields.need("mode")?;
         let mode = match mode.to_ascii_lowercase().as_str() {
             "create" => Mode::Create,
             "update" => Mode::Update,
@@ -39,8 +38,7 @@ impl Service {
             Kind::Individual => "enrollments",
             Kind::Group => "enrollmentGroups",
         };
-        let items: Option<Vec<Value>> = fields.take(list)?;
-        let items = fields.required(list, items)?;
+        let items: Vec<Value> = fields.need(list)?;
         if items.is_empty() || items.len() > MOST {
             return Err(fields.wrong(list, &format!("give 1 to {MOST}")));
         }

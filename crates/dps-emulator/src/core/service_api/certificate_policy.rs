@@ -25,10 +25,11 @@ pub(super) fn read(
         certificate_authority: name(fields, AUTHORITY)?,
         certificate_policy: name(fields, "certificatePolicyName")?,
     };
-    if let Some(mut nested) = fields.object(NESTED)? {
-        let authority = name(&mut nested, AUTHORITY)?;
-        let authority = nested.required(AUTHORITY, authority)?;
-        nested.end()?;
+    let nested = fields.within(NESTED, |nested| {
+        let authority = name(nested, AUTHORITY)?;
+        nested.required(AUTHORITY, authority)
+    })?;
+    if let Some(authority) = nested {
         if names.certificate_authority.replace(authority).is_some() {
             return Err(fields.wrong(NESTED, "give this or certificateAuthorityName, one of them"));
         }

@@ -1,7 +1,10 @@
 //! JSON objects taken apart field by field, so that each error names the field.
 
+use std::str::FromStr;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::core::service::ServiceError;
 
@@ -40,6 +43,45 @@ impl Fields {
         let value = self.fields.remove(name).filter(|value| !value.is_null());
         let read = value.map(|value| serde_json::from_value(value)).transpose();
         read.map_err(|error| self.wrong(name, &error.to_string()))
+    }
+
+    /// A field that must be there.
+    pub(super) fn need<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ServiceError> {
+        let value = self.take(name)?;
+        self.required(name, value)
+    }
+
+    /// What a text means, if it is there and not empty. The reason must not repeat it: it may be a secret.
+    pub(super) fn parsed<T: FromStr>(
+        &mut self,
+        name: &str,
+        reason: impl Fn(T::Err) -> String,
+    ) -> Result<Option<T>, ServiceError> {
+        let text = self.take::<String>(name)?.map(Zeroizing::new).filter(|text| !text.is_empty());
+        let parsed = text.map(|text| text.parse()).transpose();
+        parsed.map_err(|error| self.wrong(name, &reason(error)))
+    }
+
+    /// What is read of an object, if it is there and not null; nothing of it may be left.
+    pub(super) fn within<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut Self) -> Result<T, ServiceError>,
+    ) -> Result<Option<T>, ServiceError> {
+        let Some(mut object) = self.object(name)? else { return Ok(None) };
+        let read = read(&mut object)?;
+        object.end()?;
+        Ok(Some(read))
+    }
+
+    /// What is read of an object that must be there; nothing of it may be left.
+    pub(super) fn need_within<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut Self) -> Result<T, ServiceError>,
+    ) -> Result<T, ServiceError> {
+        let read = self.within(name, read)?;
+        self.required(name, read)
     }
 
     /// An object, if it is there and not null.

@@ -28,8 +28,7 @@ impl<'a> Page<'a> {
         body: &[u8],
     ) -> Result<Self, ServiceError> {
         let mut fields = Fields::of_body(body)?;
-        let query: Option<String> = fields.take("query")?;
-        let query = fields.required("query", query)?;
+        let query: String = fields.need("query")?;
         fields.end()?;
         let words: Vec<_> = query.split_ascii_whitespace().collect();
         let is = |word: &str, wanted: &str| word.eq_ignore_ascii_case(wanted);

@@ -22,6 +22,7 @@ use crate::{
         WEBHOOK_URL, is_webhook,
     },
     keys::{CaCertificates, DeviceCertificate, Thumbprint, pem},
+    tpm::TpmKeyError,
 };
 
 /// What names an enrollment in its record.
@@ -39,8 +40,7 @@ pub(super) fn read_id(
     in_path: Option<&str>,
 ) -> Result<String, ServiceError> {
     let field = id_field(kind);
-    let id = fields.take::<String>(field)?;
-    let id = fields.required(field, id)?;
+    let id: String = fields.need(field)?;
     // Groups are named by the same rules as devices.
     id.parse::<RegistrationId>().map_err(|error| fields.wrong(field, &reason(error)))?;
     if in_path.is_some_and(|in_path| !in_path.eq_ignore_ascii_case(&id)) {
@@ -62,13 +62,17 @@ pub(super) fn read(
     for read_only in ["etag", "createdDateTimeUtc", "lastUpdatedDateTimeUtc"] {
         fields.ignore(read_only);
     }
-    let attestation = fields.object("attestation")?;
-    let attestation = fields.required("attestation", attestation)?;
     let former_members = former.map(|former| &former.members);
-    let members = match kind {
-        Kind::Individual => Members::One(individual(attestation, former_members, guids)?),
-        Kind::Group => Members::Group(group(attestation, former_members, instance, guids)?),
-    };
+    let members = fields.need_within("attestation", |it| {
+        let members = match kind {
+            Kind::Individual => Members::One(individual(it, former_members, guids)?),
+            Kind::Group => Members::Group(group(it, former_members, instance, guids)?),
+        };
+        match ["symmetricKey", "x509", "tpm"].into_iter().find(|name| it.has(name)) {
+            Some(other) => Err(it.wrong(other, "the type is another one")),
+            None => Ok(members),
+        }
+    })?;
     let mut enrollment = match former {
         Some(former) => Enrollment { members, ..former.clone() },
         None => Enrollment::new(id.to_owned(), members),
@@ -79,21 +83,13 @@ pub(super) fn read(
         let information: Option<Map<_, _>> = fields.take("optionalDeviceInformation")?;
         enrollment.device_information = information.map(|it| Value::Object(it).into());
     }
-    let capabilities = fields.object("capabilities")?;
-    enrollment.iot_edge = match capabilities {
-        None => false,
-        Some(mut capabilities) => {
-            let iot_edge = capabilities.take("iotEdge")?;
-            capabilities.end()?;
-            iot_edge.unwrap_or_default()
-        }
-    };
-    let twin = fields.object("initialTwin")?;
-    enrollment.initial_twin = twin.map(initial_twin).transpose()?;
+    let capabilities = fields.within("capabilities", |it| it.take("iotEdge"))?;
+    enrollment.iot_edge = capabilities.flatten().unwrap_or_default();
+    enrollment.initial_twin = fields.within("initialTwin", initial_twin)?;
     let words = [("enabled", true), ("disabled", false)];
     enrollment.enabled = word(&mut fields, "provisioningStatus", &words)?.unwrap_or(true);
-    let policy = fields.object("reprovisionPolicy")?;
-    enrollment.reprovisioning = policy.map(reprovisioning).transpose()?.unwrap_or_default();
+    let policy = fields.within("reprovisionPolicy", reprovisioning)?;
+    enrollment.reprovisioning = policy.unwrap_or_default();
     let hub: Option<String> = fields.take("iotHubHostName")?;
     let hubs: Option<Vec<String>> = fields.take("iotHubs")?;
     let one = hub.is_some();
@@ -110,11 +106,11 @@ pub(super) fn read(
 }
 
 fn individual(
-    mut fields: Fields,
+    fields: &mut Fields,
     former: Option<&Members>,
     guids: &mut Guids,
 ) -> Result<Attestation, ServiceError> {
-    let attestation = match attestation_type(&mut fields)? {
+    Ok(match attestation_type(fields)? {
         Type::SymmetricKey => {
             let (primary, secondary) = match former {
                 Some(Members::One(Attestation::SymmetricKey { primary, secondary })) => {
@@ -122,8 +118,7 @@ fn individual(
                 }
                 _ => (None, None),
             };
-            let [primary, secondary] =
-                keys::<SymmetricKey>(&mut fields, [primary, secondary], guids)?;
+            let [primary, secondary] = keys::<SymmetricKey>(fields, [primary, secondary], guids)?;
             Attestation::SymmetricKey { primary, secondary: Some(secondary) }
         }
         Type::X509 => {
@@ -133,44 +128,33 @@ fn individual(
                 }
                 _ => (None, None),
             };
-            let x509 = fields.object("x509")?;
-            let mut x509 = fields.required("x509", x509)?;
-            let certificates = x509.object("clientCertificates")?;
-            let mut certificates = x509.required("clientCertificates", certificates)?;
-            let given = certificate(&mut certificates, "primary", primary)?;
-            let primary = certificates.required("primary", given)?;
-            let secondary = certificate(&mut certificates, "secondary", secondary)?;
-            certificates.end()?;
-            x509.end()?;
-            Attestation::X509 { primary, secondary }
-        }
-        Type::Tpm => {
-            let tpm = fields.object("tpm")?;
-            let mut tpm = fields.required("tpm", tpm)?;
-            let key: Option<String> = tpm.take("endorsementKey")?;
-            let key = tpm.required("endorsementKey", key)?;
-            let storage: Option<String> = tpm.take("storageRootKey")?;
-            let read = |name, key: String| {
-                key.parse().map_err(|error: crate::TpmKeyError| tpm.wrong(name, &error.to_string()))
+            let certificates = |it: &mut Fields| {
+                let given = certificate(it, "primary", primary)?;
+                let primary = it.required("primary", given)?;
+                let secondary = certificate(it, "secondary", secondary)?;
+                Ok(Attestation::X509 { primary, secondary })
             };
-            let endorsement_key = read("endorsementKey", key)?;
-            let storage = storage.filter(|key| !key.is_empty());
-            let storage_root_key = storage.map(|key| read("storageRootKey", key)).transpose()?;
-            tpm.end()?;
-            Attestation::Tpm { endorsement_key, storage_root_key }
+            fields
+                .need_within("x509", |x509| x509.need_within("clientCertificates", certificates))?
         }
-    };
-    end_of_attestation(fields)?;
-    Ok(attestation)
+        Type::Tpm => fields.need_within("tpm", |tpm| {
+            let reason = |error: TpmKeyError| error.to_string();
+            let endorsement_key = tpm.parsed("endorsementKey", reason)?;
+            Ok(Attestation::Tpm {
+                endorsement_key: tpm.required("endorsementKey", endorsement_key)?,
+                storage_root_key: tpm.parsed("storageRootKey", reason)?,
+            })
+        })?,
+    })
 }
 
 fn group(
-    mut fields: Fields,
+    fields: &mut Fields,
     former: Option<&Members>,
     instance: &Instance,
     guids: &mut Guids,
 ) -> Result<GroupAttestation, ServiceError> {
-    let attestation = match attestation_type(&mut fields)? {
+    Ok(match attestation_type(fields)? {
         Type::SymmetricKey => {
             let (primary, secondary) = match former {
                 Some(Members::Group(GroupAttestation::SymmetricKey { primary, secondary })) => {
@@ -178,33 +162,27 @@ fn group(
                 }
                 _ => (None, None),
             };
-            let [primary, secondary] = keys::<GroupKey>(&mut fields, [primary, secondary], guids)?;
+            let [primary, secondary] = keys::<GroupKey>(fields, [primary, secondary], guids)?;
             GroupAttestation::SymmetricKey { primary, secondary: Some(secondary) }
         }
-        Type::X509 => {
-            let x509 = fields.object("x509")?;
-            let mut x509 = fields.required("x509", x509)?;
-            let certificates = x509.object("signingCertificates")?;
-            let references = x509.object("caReferences")?;
-            let attestation = match (certificates, references) {
-                (Some(certificates), None) => signing_certificates(certificates, former)?,
-                (None, Some(references)) => ca_references(references, instance)?,
+        Type::X509 => fields.need_within("x509", |x509| {
+            let certificates =
+                x509.within("signingCertificates", |it| signing_certificates(it, former))?;
+            let references = x509.within("caReferences", |it| ca_references(it, instance))?;
+            match (certificates, references) {
+                (Some(attestation), None) | (None, Some(attestation)) => Ok(attestation),
                 _ => {
                     let reason = "give this or caReferences, one of them";
-                    return Err(x509.wrong("signingCertificates", reason));
+                    Err(x509.wrong("signingCertificates", reason))
                 }
-            };
-            x509.end()?;
-            attestation
-        }
+            }
+        })?,
         Type::Tpm => return Err(fields.wrong("type", "a group has no tpm attestation")),
-    };
-    end_of_attestation(fields)?;
-    Ok(attestation)
+    })
 }
 
 fn signing_certificates(
-    mut fields: Fields,
+    fields: &mut Fields,
     former: Option<&Members>,
 ) -> Result<GroupAttestation, ServiceError> {
     let (primary, secondary) = match former {
@@ -213,15 +191,14 @@ fn signing_certificates(
         }
         _ => (None, None),
     };
-    let given = ca(&mut fields, "primary", primary)?;
+    let given = ca(fields, "primary", primary)?;
     let primary = fields.required("primary", given)?;
-    let secondary = ca(&mut fields, "secondary", secondary)?;
-    fields.end()?;
+    let secondary = ca(fields, "secondary", secondary)?;
     Ok(GroupAttestation::X509 { primary, secondary })
 }
 
 fn ca_references(
-    mut fields: Fields,
+    fields: &mut Fields,
     instance: &Instance,
 ) -> Result<GroupAttestation, ServiceError> {
     let mut reference = |name| -> Result<Option<String>, ServiceError> {
@@ -235,7 +212,6 @@ fn ca_references(
     };
     let (primary, secondary) = (reference("primary")?, reference("secondary")?);
     let primary = fields.required("primary", primary)?;
-    fields.end()?;
     Ok(GroupAttestation::CaReferences { primary, secondary })
 }
 
@@ -246,20 +222,12 @@ enum Type {
 }
 
 fn attestation_type(fields: &mut Fields) -> Result<Type, ServiceError> {
-    let given: Option<String> = fields.take("type")?;
-    let given = fields.required("type", given)?;
+    let given: String = fields.need("type")?;
     match given.to_ascii_lowercase().as_str() {
         "symmetrickey" => Ok(Type::SymmetricKey),
         "x509" => Ok(Type::X509),
         "tpm" => Ok(Type::Tpm),
         _ => Err(fields.wrong("type", "it must be symmetricKey, x509 or tpm")),
-    }
-}
-
-fn end_of_attestation(fields: Fields) -> Result<(), ServiceError> {
-    match ["symmetricKey", "x509", "tpm"].into_iter().find(|name| fields.has(name)) {
-        Some(other) => Err(fields.wrong(other, "the type is another one")),
-        None => fields.end(),
     }
 }
 
@@ -271,19 +239,11 @@ fn keys<K: std::str::FromStr<Err = Error>>(
 ) -> Result<[K; 2], ServiceError> {
     let mut or_fresh = |former: Option<K>| former.map_or_else(|| fresh_key(guids), Ok);
     let [primary, secondary] = former;
-    let Some(mut given) = fields.object("symmetricKey")? else {
-        return Ok([or_fresh(primary)?, or_fresh(secondary)?]);
-    };
-    let mut key = |name, former: Option<K>| {
-        let text: Option<Zeroizing<String>> = given.take::<String>(name)?.map(Zeroizing::new);
-        match text.filter(|text| !text.is_empty()) {
-            Some(text) => text.parse().map_err(|error| given.wrong(name, &reason(error))),
-            None => or_fresh(former),
-        }
-    };
-    let keys = [key("primaryKey", primary)?, key("secondaryKey", secondary)?];
-    given.end()?;
-    Ok(keys)
+    let given = fields.within("symmetricKey", |it| {
+        Ok([it.parsed("primaryKey", reason)?, it.parsed("secondaryKey", reason)?])
+    })?;
+    let [new_primary, new_secondary] = given.unwrap_or([None, None]);
+    Ok([or_fresh(new_primary.or(primary))?, or_fresh(new_secondary.or(secondary))?])
 }
 
 /// A key of 64 bytes, as those that the service makes.
@@ -299,21 +259,17 @@ fn certificate(
     name: &str,
     former: Option<&DeviceCertificate>,
 ) -> Result<Option<DeviceCertificate>, ServiceError> {
-    let Some(mut given) = fields.object(name)? else { return Ok(None) };
-    let (pem, thumbprint) = certificate_fields(&mut given)?;
-    let certificate = match (pem, thumbprint) {
+    fields.within(name, |given| match certificate_fields(given)? {
         (Some(pem), _) => {
             let read = DeviceCertificate::from_pem(&pem);
-            read.map_err(|error| given.wrong("certificate", error.reason()))?
+            read.map_err(|error| given.wrong("certificate", error.reason()))
         }
-        (None, Some(thumbprint)) => match former {
+        (None, Some(thumbprint)) => Ok(match former {
             Some(former) if former.thumbprint() == thumbprint => former.clone(),
             _ => thumbprint.into(),
-        },
-        (None, None) => return Err(given.wrong("certificate", "it is missing")),
-    };
-    given.end()?;
-    Ok(Some(certificate))
+        }),
+        (None, None) => Err(given.wrong("certificate", "it is missing")),
+    })
 }
 
 fn ca(
@@ -321,21 +277,20 @@ fn ca(
     name: &str,
     former: Option<&CaCertificates>,
 ) -> Result<Option<CaCertificates>, ServiceError> {
-    let Some(mut given) = fields.object(name)? else { return Ok(None) };
-    let (pem, thumbprint) = certificate_fields(&mut given)?;
-    let is_former = |former: &&CaCertificates| {
-        former.0.first().map(|der| Thumbprint::of_der(der)) == thumbprint
-    };
-    let ca = match (pem, former.filter(is_former)) {
-        (Some(pem), _) => {
-            let read = CaCertificates::from_pem(&pem);
-            read.map_err(|error| given.wrong("certificate", error.reason()))?
+    fields.within(name, |given| {
+        let (pem, thumbprint) = certificate_fields(given)?;
+        let is_former = |former: &&CaCertificates| {
+            former.0.first().map(|der| Thumbprint::of_der(der)) == thumbprint
+        };
+        match (pem, former.filter(is_former)) {
+            (Some(pem), _) => {
+                let read = CaCertificates::from_pem(&pem);
+                read.map_err(|error| given.wrong("certificate", error.reason()))
+            }
+            (None, Some(former)) => Ok(former.clone()),
+            (None, None) => Err(given.wrong("certificate", "it is missing")),
         }
-        (None, Some(former)) => former.clone(),
-        (None, None) => return Err(given.wrong("certificate", "it is missing")),
-    };
-    given.end()?;
-    Ok(Some(ca))
+    })
 }
 
 /// The certificate as PEM, which may come as base64 without the lines around it, and the thumbprint that stands beside it.
@@ -355,26 +310,19 @@ fn certificate_fields(
     Ok((text, thumbprint))
 }
 
-fn initial_twin(mut fields: Fields) -> Result<Json, ServiceError> {
+fn initial_twin(fields: &mut Fields) -> Result<Json, ServiceError> {
     let mut twin = Map::new();
     if let Some(tags) = fields.take::<Map<_, _>>("tags")? {
         twin.insert("tags".to_owned(), Value::Object(tags));
     }
-    if let Some(mut properties) = fields.object("properties")? {
-        let desired: Option<Map<_, _>> = properties.take("desired")?;
-        properties.end()?;
-        twin.extend(
-            desired.map(|desired| ("properties".to_owned(), json!({ "desired": desired }))),
-        );
-    }
-    fields.end()?;
+    let desired = fields.within("properties", |it| it.take::<Map<_, _>>("desired"))?.flatten();
+    twin.extend(desired.map(|desired| ("properties".to_owned(), json!({ "desired": desired }))));
     Ok(Value::Object(twin).into())
 }
 
-fn reprovisioning(mut fields: Fields) -> Result<Reprovisioning, ServiceError> {
+fn reprovisioning(fields: &mut Fields) -> Result<Reprovisioning, ServiceError> {
     let update: Option<bool> = fields.take("updateHubAssignment")?;
     let migrate: Option<bool> = fields.take("migrateDeviceData")?;
-    fields.end()?;
     Ok(match (update.unwrap_or(true), migrate.unwrap_or(true)) {
         (true, true) => Reprovisioning::MigrateData,
         (true, false) => Reprovisioning::ResetData,
@@ -394,13 +342,11 @@ fn allocation(fields: &mut Fields, one: bool) -> Result<Allocation, ServiceError
         Some(2) => Allocation::GeoLatency,
         Some(_) => {
             let mut definition = fields.required("customAllocationDefinition", definition)?;
-            let webhook: Option<String> = definition.take("webhookUrl")?;
-            let webhook = definition.required("webhookUrl", webhook)?;
+            let webhook: String = definition.need("webhookUrl")?;
             if !is_webhook(&webhook) {
                 return Err(definition.wrong("webhookUrl", WEBHOOK_URL));
             }
-            let api_version: Option<String> = definition.take("apiVersion")?;
-            let api_version = definition.required("apiVersion", api_version)?;
+            let api_version = definition.need("apiVersion")?;
             definition.end()?;
             Allocation::Custom { webhook, api_version }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dps_client::{Config, Error, ErrorKind, Roots, Stage, Transport, client, client_with_fallback};
 use dps_conformance::{Authority, Bench, Cell, DEVICE, adjusted, config_for, fast, settle};
 use dps_emulator::{
-    Attestation, Behavior, Emulator, Enrollment, EventKind, Fault, SymmetricKey, Thumbprint,
+    Attestation, Behavior, Emulator, Enrollment, EventKind, Fault, Pair, SymmetricKey, Thumbprint,
 };
 
 use crate::{Case, case};
@@ -106,7 +106,7 @@ async fn an_expired_token_is_rejected(cell: Cell) {
 
 async fn a_secondary_key_is_taken(cell: Cell) {
     let (primary, key) = (SymmetricKey::random().unwrap(), SymmetricKey::random().unwrap());
-    let attestation = Attestation::SymmetricKey { primary, secondary: Some(key.clone()) };
+    let attestation = Attestation::SymmetricKey(Pair { primary, secondary: Some(key.clone()) });
     let enrollment = Enrollment::individual(DEVICE.parse().unwrap(), attestation);
     let bench = Bench::healthy(cell).await;
     bench.emulator.remove_enrollment(bench.enrollment).unwrap();

@@ -12,7 +12,7 @@ use std::{fs, os::unix::fs::DirBuilderExt as _, panic::resume_unwind, path::Path
 use dps_client::{Config, ErrorKind, Roots, SymmetricKey, Transport};
 use dps_emulator::{
     Attestation, Behavior, CertificatePolicy, ClockSetting, Emulator, Enrollment, EventKind,
-    HubRefusal, Operation, RetryAfter,
+    HubRefusal, Operation, Pair, RetryAfter,
 };
 use dps_provisioner::{Due, NextStep};
 
@@ -113,7 +113,7 @@ impl World {
     /// The enrollment as the operator has it from now on.
     fn enroll(&self, hub: &str, keys: [&SymmetricKey; 2], refusal: Option<HubRefusal>) {
         let [primary, secondary] = keys.map(Clone::clone);
-        let known = Attestation::SymmetricKey { primary, secondary: Some(secondary) };
+        let known = Attestation::SymmetricKey(Pair { primary, secondary: Some(secondary) });
         let enrollment = Enrollment::individual(self.device.id.clone(), known)
             .assign_to(hub)
             .certificate_policy(CertificatePolicy::issue_for_days(CERTIFICATE_DAYS))

@@ -130,14 +130,12 @@ impl Enrollment {
         {
             return wrong("allocation", &format!("webhook: {WEBHOOK_URL}"));
         }
-        if let Members::Group(GroupAttestation::CaReferences { primary, secondary }) = &self.members
+        if let Members::Group(GroupAttestation::CaReferences(names)) = &self.members
+            && let Some(unknown) = names.iter().find(|name| !cas.contains_key(*name))
         {
-            let mut references = [Some(primary), secondary.as_ref()].into_iter().flatten();
-            if let Some(unknown) = references.find(|name| !cas.contains_key(*name)) {
-                let reason = "no verified CA has this name; give one of [[verified-ca]]";
-                let error = ConfigError::new("ca-reference", reason).value(unknown.chars());
-                return Err(error.of(&self.name));
-            }
+            let reason = "no verified CA has this name; give one of [[verified-ca]]";
+            let error = ConfigError::new("ca-reference", reason).value(unknown.chars());
+            return Err(error.of(&self.name));
         }
         Ok(())
     }
@@ -255,25 +253,40 @@ impl Enrollment {
     }
 }
 
+/// What a device or a group is known by, and another that is as good: either can be replaced while devices use the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair<T> {
+    /// The primary one.
+    pub primary: T,
+    /// The secondary one.
+    pub secondary: Option<T>,
+}
+
+impl<T> Pair<T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        std::iter::once(&self.primary).chain(&self.secondary)
+    }
+
+    pub(crate) fn map<U>(&self, mut of: impl FnMut(&T) -> U) -> Pair<U> {
+        Pair { primary: of(&self.primary), secondary: self.secondary.as_ref().map(of) }
+    }
+}
+
+impl<T> From<T> for Pair<T> {
+    fn from(primary: T) -> Self {
+        Self { primary, secondary: None }
+    }
+}
+
 /// How the service knows one device.
 #[must_use]
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Attestation {
     /// By a SAS token signed with either key.
-    SymmetricKey {
-        /// The primary key.
-        primary: SymmetricKey,
-        /// The secondary key.
-        secondary: Option<SymmetricKey>,
-    },
+    SymmetricKey(Pair<SymmetricKey>),
     /// By its TLS client certificate, with either thumbprint, whoever issued it.
-    X509 {
-        /// The primary certificate.
-        primary: DeviceCertificate,
-        /// The secondary certificate.
-        secondary: Option<DeviceCertificate>,
-    },
+    X509(Pair<DeviceCertificate>),
     /// By its TPM, which alone can take in the key of a challenge. Over HTTP and AMQP.
     Tpm {
         /// The endorsement key.
@@ -286,7 +299,7 @@ pub enum Attestation {
 impl Attestation {
     /// By a SAS token signed with this key.
     pub fn symmetric_key(primary: SymmetricKey) -> Self {
-        Self::SymmetricKey { primary, secondary: None }
+        Self::SymmetricKey(primary.into())
     }
 
     /// By the TPM with this endorsement key.
@@ -296,7 +309,7 @@ impl Attestation {
 
     /// By this TLS client certificate.
     pub fn certificate(primary: DeviceCertificate) -> Self {
-        Self::X509 { primary, secondary: None }
+        Self::X509(primary.into())
     }
 
     /// By the TLS client certificate with this thumbprint.
@@ -311,44 +324,28 @@ impl Attestation {
 #[non_exhaustive]
 pub enum GroupAttestation {
     /// By a SAS token signed with the key derived from either group key and the registration id.
-    SymmetricKey {
-        /// The primary group key.
-        primary: GroupKey,
-        /// The secondary group key.
-        secondary: Option<GroupKey>,
-    },
-    /// By a TLS client certificate whose chain leads to one of these and whose common name is the registration
-    /// id.
-    X509 {
-        /// The primary CA, or several.
-        primary: CaCertificates,
-        /// The secondary CA, which is as good as the primary one.
-        secondary: Option<CaCertificates>,
-    },
+    SymmetricKey(Pair<GroupKey>),
+    /// By a TLS client certificate whose chain leads to one of these and whose common name is the registration id.
+    X509(Pair<CaCertificates>),
     /// As [`GroupAttestation::X509`], by the names of CAs that the service knows:
     /// [`Config::verified_ca`](crate::Config::verified_ca).
-    CaReferences {
-        /// The name of the primary CA.
-        primary: String,
-        /// The name of the secondary CA.
-        secondary: Option<String>,
-    },
+    CaReferences(Pair<String>),
 }
 
 impl GroupAttestation {
     /// By a SAS token signed with the key derived from this one.
     pub fn symmetric_key(primary: GroupKey) -> Self {
-        Self::SymmetricKey { primary, secondary: None }
+        Self::SymmetricKey(primary.into())
     }
 
     /// By a TLS client certificate whose chain leads to one of these.
     pub fn x509(primary: CaCertificates) -> Self {
-        Self::X509 { primary, secondary: None }
+        Self::X509(primary.into())
     }
 
     /// By a TLS client certificate whose chain leads to the CA of this name.
     pub fn ca_reference(name: impl Into<String>) -> Self {
-        Self::CaReferences { primary: name.into(), secondary: None }
+        Self::CaReferences(name.into().into())
     }
 
     /// All the CA certificates that a chain may lead to; none for a group of another kind.
@@ -356,19 +353,14 @@ impl GroupAttestation {
         &'a self,
         named: &'a BTreeMap<String, CaCertificates>,
     ) -> Cow<'a, CaCertificates> {
-        let (primary, secondary) = match self {
-            Self::SymmetricKey { .. } => (None, None),
-            Self::X509 { primary, secondary } => (Some(primary), secondary.as_ref()),
-            Self::CaReferences { primary, secondary } => {
-                (named.get(primary), secondary.as_ref().and_then(|name| named.get(name)))
-            }
+        let cas: Vec<_> = match self {
+            Self::SymmetricKey(_) => vec![],
+            Self::X509(cas) => cas.iter().collect(),
+            Self::CaReferences(names) => names.iter().filter_map(|name| named.get(name)).collect(),
         };
-        match (primary, secondary) {
-            (Some(only), None) | (None, Some(only)) => Cow::Borrowed(only),
-            (primary, secondary) => {
-                let both = primary.into_iter().chain(secondary).flat_map(|ca| ca.0.clone());
-                Cow::Owned(CaCertificates(both.collect()))
-            }
+        match cas.as_slice() {
+            [only] => Cow::Borrowed(only),
+            all => Cow::Owned(CaCertificates(all.iter().flat_map(|ca| ca.0.clone()).collect())),
         }
     }
 }

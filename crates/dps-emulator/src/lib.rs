@@ -83,7 +83,7 @@ pub use core::{ServicePolicy, ServiceRight};
 pub use dps_attestation::{GroupKey, IdScope, RegistrationId, SymmetricKey};
 pub use emulator::{Emulator, StartError};
 pub use enrollment::{
-    Allocation, Attestation, Enrollment, EnrollmentName, GroupAttestation, Reprovisioning,
+    Allocation, Attestation, Enrollment, EnrollmentName, GroupAttestation, Pair, Reprovisioning,
     ReturnedPayload,
 };
 pub use hub::HubRefusal;

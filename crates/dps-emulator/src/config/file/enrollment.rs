@@ -6,13 +6,14 @@ use dps_attestation::{GroupKey, SymmetricKey};
 use dps_state_machine::Json;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
+use zeroize::Zeroizing;
 
 use super::{contents, fault, fields, json, toml_value};
 use crate::{
     behavior::{Behavior, Outcome, RetryAfter, Times},
     config_error::ConfigError,
     enrollment::{
-        Allocation, Attestation, Enrollment, GroupAttestation, Members, Reprovisioning,
+        Allocation, Attestation, Enrollment, GroupAttestation, Members, Pair, Reprovisioning,
         ReturnedPayload,
     },
     hub::HubRefusal,
@@ -233,13 +234,13 @@ pub(super) fn verified_ca(
 /// The primary and the secondary symmetric key, if any were given.
 fn keys<K: FromStr<Err = dps_state_machine::Error>>(
     raw: &Raw,
-) -> Result<Option<(K, Option<K>)>, ConfigError> {
+) -> Result<Option<Pair<K>>, ConfigError> {
     let primary = parsed("symmetric-key", &raw.symmetric_key)?;
     match (primary, parsed("secondary-key", &raw.secondary_key)?) {
         (None, Some(_)) => {
             Err(ConfigError::new("secondary-key", "it needs symmetric-key beside it"))
         }
-        (primary, secondary) => Ok(primary.map(|primary| (primary, secondary))),
+        (primary, secondary) => Ok(primary.map(|primary| Pair { primary, secondary })),
     }
 }
 
@@ -256,7 +257,7 @@ fn individual(
     [primary, secondary]: [Option<DeviceCertificate>; 2],
     raw: &Raw,
 ) -> Result<Attestation, ConfigError> {
-    let keys: Option<(SymmetricKey, _)> = keys(raw)?;
+    let keys = keys(raw)?;
     let primary = certificate("", &raw.thumbprint, primary)?;
     let secondary = certificate("secondary-", &raw.secondary_thumbprint, secondary)?;
     let tpm: Option<TpmStorageKey> = parsed("endorsement-key", &raw.endorsement_key)?;
@@ -265,10 +266,8 @@ fn individual(
         return Err(ConfigError::new("storage-root-key", "it needs endorsement-key beside it"));
     }
     match (keys, primary, tpm) {
-        (Some((primary, key)), None, None) if secondary.is_none() => {
-            Ok(Attestation::SymmetricKey { primary, secondary: key })
-        }
-        (None, Some(primary), None) => Ok(Attestation::X509 { primary, secondary }),
+        (Some(keys), None, None) if secondary.is_none() => Ok(Attestation::SymmetricKey(keys)),
+        (None, Some(primary), None) => Ok(Attestation::X509(Pair { primary, secondary })),
         (None, None, Some(endorsement_key)) => {
             Ok(Attestation::Tpm { endorsement_key, storage_root_key })
         }
@@ -311,13 +310,13 @@ fn group(
         return alone("secondary-ca-reference", "ca-reference");
     }
     match (keys(raw)?, ca, reference) {
-        (Some((primary, secondary)), None, None) => {
-            Ok(GroupAttestation::SymmetricKey { primary, secondary })
-        }
+        (Some(keys), None, None) => Ok(GroupAttestation::SymmetricKey(keys)),
         (None, Some(primary), None) => {
-            Ok(GroupAttestation::X509 { primary, secondary: secondary_ca })
+            Ok(GroupAttestation::X509(Pair { primary, secondary: secondary_ca }))
         }
-        (None, None, Some(primary)) => Ok(GroupAttestation::CaReferences { primary, secondary }),
+        (None, None, Some(primary)) => {
+            Ok(GroupAttestation::CaReferences(Pair { primary, secondary }))
+        }
         (None, None, None) => Err(ConfigError::new(
             "symmetric-key",
             "give symmetric-key, ca, ca-file or ca-reference",
@@ -473,18 +472,18 @@ impl From<&Attestation> for Raw {
             Some(_) => None,
         };
         match attestation {
-            Attestation::SymmetricKey { primary, secondary } => Self {
-                symmetric_key: Some(primary.expose_base64().to_string()),
-                secondary_key: secondary.as_ref().map(|key| key.expose_base64().to_string()),
-                ..Self::default()
-            },
-            Attestation::X509 { primary, secondary } => Self {
-                thumbprint: thumbprint(primary),
-                certificate: primary.to_pem(),
-                secondary_thumbprint: secondary.as_ref().and_then(thumbprint),
-                secondary_certificate: secondary.as_ref().and_then(DeviceCertificate::to_pem),
-                ..Self::default()
-            },
+            Attestation::SymmetricKey(keys) => Self::of_keys(keys.map(SymmetricKey::expose_base64)),
+            Attestation::X509(certificates) => {
+                let thumbprints = certificates.map(thumbprint);
+                let pems = certificates.map(DeviceCertificate::to_pem);
+                Self {
+                    thumbprint: thumbprints.primary,
+                    certificate: pems.primary,
+                    secondary_thumbprint: thumbprints.secondary.flatten(),
+                    secondary_certificate: pems.secondary.flatten(),
+                    ..Self::default()
+                }
+            }
             Attestation::Tpm { endorsement_key, storage_root_key } => {
                 let storage_root_key = storage_root_key.as_ref().map(ToString::to_string);
                 let endorsement_key = Some(endorsement_key.to_string());
@@ -497,25 +496,26 @@ impl From<&Attestation> for Raw {
 impl From<&GroupAttestation> for Raw {
     fn from(attestation: &GroupAttestation) -> Self {
         match attestation {
-            GroupAttestation::SymmetricKey { primary, secondary } => {
-                let base64 = |key: &GroupKey| key.expose_base64().to_string();
-                Self {
-                    symmetric_key: Some(base64(primary)),
-                    secondary_key: secondary.as_ref().map(base64),
-                    ..Self::default()
-                }
+            GroupAttestation::SymmetricKey(keys) => {
+                Self::of_keys(keys.map(GroupKey::expose_base64))
             }
-            GroupAttestation::X509 { primary, secondary } => Self {
-                ca: Some(primary.to_pem()),
-                secondary_ca: secondary.as_ref().map(CaCertificates::to_pem),
-                ..Self::default()
-            },
-            GroupAttestation::CaReferences { primary, secondary } => Self {
+            GroupAttestation::X509(cas) => {
+                let Pair { primary, secondary } = cas.map(CaCertificates::to_pem);
+                Self { ca: Some(primary), secondary_ca: secondary, ..Self::default() }
+            }
+            GroupAttestation::CaReferences(Pair { primary, secondary }) => Self {
                 ca_reference: Some(primary.clone()),
                 secondary_ca_reference: secondary.clone(),
                 ..Self::default()
             },
         }
+    }
+}
+
+impl Raw {
+    fn of_keys(keys: Pair<Zeroizing<String>>) -> Self {
+        let Pair { primary, secondary } = keys.map(|key| key.to_string());
+        Self { symmetric_key: Some(primary), secondary_key: secondary, ..Self::default() }
     }
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     AmqpFault, HubRefusal, InfoRetryAfter, MqttFault,
     behavior::{Behavior, Body, ConnectionFault, Delivery, Fault, Outcome, RetryAfter},
-    enrollment::{Attestation, Enrollment, Members, Reprovisioning, ReturnedPayload},
+    enrollment::{Attestation, Enrollment, Members, Pair, Reprovisioning, ReturnedPayload},
 };
 
 fn message(text: &str) -> String {
@@ -32,7 +32,7 @@ fn the_documented_example_is_read_and_means_what_it_says() {
 
     assert!(matches!(
         &pump.members,
-        Members::One(Attestation::SymmetricKey { secondary: Some(_), .. })
+        Members::One(Attestation::SymmetricKey(Pair { secondary: Some(_), .. }))
     ));
     assert_eq!(pump.device_id.as_deref(), Some("pump-north-17"));
     assert_eq!(pump.payload, ReturnedPayload::Fixed(json!({"color": "blue", "rate": 3}).into()));
@@ -42,7 +42,10 @@ fn the_documented_example_is_read_and_means_what_it_says() {
     assert_eq!(pump.update, Some(update.into()));
     assert_eq!(pump.hub_refusal, Some(HubRefusal::Throttled));
 
-    assert!(matches!(&valve.members, Members::One(Attestation::X509 { secondary: Some(_), .. })));
+    assert!(matches!(
+        &valve.members,
+        Members::One(Attestation::X509(Pair { secondary: Some(_), .. }))
+    ));
     let expected = Behavior::new()
         .polls(2)
         .retry_after(RetryAfter::Seconds(1))

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     core::events::Method,
-    enrollment::{Attestation, GroupAttestation, Members},
+    enrollment::{Attestation, GroupAttestation, Members, Pair},
     keys::CaCertificates,
 };
 use dps_attestation::{Error, SymmetricKey};
@@ -120,15 +120,14 @@ impl Claim<'_> {
     pub(super) fn proves_one(&self, attestation: &Attestation) -> Result<Attested, ServiceError> {
         match (attestation, self.credential) {
             (_, Credential::None) => Err(ServiceError::NO_CREDENTIAL),
-            (Attestation::SymmetricKey { primary, secondary }, Credential::Sas(token)) => {
-                self.check_sas(token, [Some(primary.clone()), secondary.clone()])?;
+            (Attestation::SymmetricKey(keys), Credential::Sas(token)) => {
+                self.check_sas(token, keys)?;
                 Ok(("symmetricKey", json!({})))
             }
-            (Attestation::X509 { primary, secondary }, Credential::Certificates(chain)) => {
+            (Attestation::X509(certificates), Credential::Certificates(chain)) => {
                 let leaf = chain.first().ok_or(ServiceError::NO_CREDENTIAL)?;
                 let thumbprint = crate::Thumbprint::of_der(leaf);
-                let mut known = [Some(primary), secondary.as_ref()].into_iter().flatten();
-                if !known.any(|certificate| certificate.thumbprint() == thumbprint) {
+                if !certificates.iter().any(|known| known.thumbprint() == thumbprint) {
                     return Err(ServiceError::invalid_certificate(format!(
                         "the enrollment does not know the certificate with thumbprint {thumbprint}"
                     )));
@@ -140,16 +139,16 @@ impl Claim<'_> {
                 let key = self.tpm_key.clone().ok_or_else(|| {
                     ServiceError::unauthorized("the TPM was not challenged, or too long ago")
                 })?;
-                self.check_sas(token, [Some(key), None])?;
+                self.check_sas(token, &key.into())?;
                 Ok((super::TPM, json!({})))
             }
             (Attestation::Tpm { .. }, Credential::Certificates(_)) => {
                 Err(ServiceError::unauthorized("the enrollment wants a TPM, not a certificate"))
             }
-            (Attestation::SymmetricKey { .. }, Credential::Certificates(_)) => Err(
+            (Attestation::SymmetricKey(_), Credential::Certificates(_)) => Err(
                 ServiceError::unauthorized("the enrollment wants a SAS token, not a certificate"),
             ),
-            (Attestation::X509 { .. }, Credential::Sas(_)) => Err(ServiceError::unauthorized(
+            (Attestation::X509(_), Credential::Sas(_)) => Err(ServiceError::unauthorized(
                 "the enrollment wants a certificate, not a SAS token",
             )),
         }
@@ -163,14 +162,13 @@ impl Claim<'_> {
         cas: &BTreeMap<String, CaCertificates>,
     ) -> Option<Result<Attested, ServiceError>> {
         match (attestation, self.credential) {
-            (GroupAttestation::SymmetricKey { primary, secondary }, Credential::Sas(token)) => {
-                let keys = [Some(primary), secondary.as_ref()]
-                    .map(|key| key.map(|key| key.derive(self.id)));
+            (GroupAttestation::SymmetricKey(keys), Credential::Sas(token)) => {
+                let checked = self.check_sas(token, &keys.map(|key| key.derive(self.id)));
                 let attested = ("symmetricKey", json!({ "enrollmentGroupId": group }));
-                Some(self.check_sas(token, keys).map(|()| attested))
+                Some(checked.map(|()| attested))
             }
             (
-                GroupAttestation::X509 { .. } | GroupAttestation::CaReferences { .. },
+                GroupAttestation::X509(_) | GroupAttestation::CaReferences(_),
                 Credential::Certificates(chain),
             ) => {
                 let leaf = chain.first()?;
@@ -183,13 +181,13 @@ impl Claim<'_> {
         }
     }
 
-    fn check_sas(&self, token: &str, keys: [Option<SymmetricKey>; 2]) -> Result<(), ServiceError> {
+    fn check_sas(&self, token: &str, keys: &Pair<SymmetricKey>) -> Result<(), ServiceError> {
         let token = SasToken::parse(token).map_err(ServiceError::unauthorized)?;
         token
             .check(&self.resource, clock::unix_seconds(self.now))
             .map_err(ServiceError::unauthorized)?;
         // Both keys are tried whatever the first one says, so that the time tells nothing.
-        let signed = keys.iter().flatten().filter(|key| token.is_signed_with(key)).count();
+        let signed = keys.iter().filter(|key| token.is_signed_with(key)).count();
         if signed == 0 {
             return Err(ServiceError::unauthorized("the token is not signed with the right key"));
         }

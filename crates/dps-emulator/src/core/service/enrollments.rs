@@ -181,7 +181,7 @@ impl Service {
     /// The key of a group whose devices have symmetric keys.
     pub(crate) fn group_key(&self, name: &str) -> Option<&GroupKey> {
         match self.enrollment_named(EnrollmentName::Group(name)).map(|it| &it.members) {
-            Ok(Members::Group(GroupAttestation::SymmetricKey { primary, .. })) => Some(primary),
+            Ok(Members::Group(GroupAttestation::SymmetricKey(keys))) => Some(&keys.primary),
             _ => None,
         }
     }

@@ -10,7 +10,8 @@ use super::*;
 use crate::{
     behavior::{Behavior, Body, Delivery, Fault, Outcome, RetryAfter},
     enrollment::{
-        Allocation, Attestation, EnrollmentName, GroupAttestation, Reprovisioning, ReturnedPayload,
+        Allocation, Attestation, EnrollmentName, GroupAttestation, Pair, Reprovisioning,
+        ReturnedPayload,
     },
 };
 use dps_attestation::{GroupKey, SymmetricKey};
@@ -43,15 +44,15 @@ fn group_key(text: &str) -> GroupKey {
 
 fn individual(id: &str) -> Enrollment {
     let attestation =
-        Attestation::SymmetricKey { primary: key("one"), secondary: Some(key("two")) };
+        Attestation::SymmetricKey(Pair { primary: key("one"), secondary: Some(key("two")) });
     Enrollment::individual(id.parse().unwrap(), attestation)
 }
 
 fn group(name: &str) -> Enrollment {
-    let attestation = GroupAttestation::SymmetricKey {
+    let attestation = GroupAttestation::SymmetricKey(Pair {
         primary: group_key("g1"),
         secondary: Some(group_key("g2")),
-    };
+    });
     Enrollment::group(name, attestation)
 }
 

@@ -29,10 +29,10 @@ pub(super) fn read(
         let authority = name(nested, AUTHORITY)?;
         nested.required(AUTHORITY, authority)
     })?;
-    if let Some(authority) = nested {
-        if names.certificate_authority.replace(authority).is_some() {
-            return Err(fields.wrong(NESTED, "give this or certificateAuthorityName, one of them"));
-        }
+    if let Some(authority) = nested
+        && names.certificate_authority.replace(authority).is_some()
+    {
+        return Err(fields.wrong(NESTED, "give this or certificateAuthorityName, one of them"));
     }
     let before = former.map(|former| former.certificate_policy);
     let had_names = former.is_some_and(|former| former.policy_names != PolicyNames::default());

@@ -1,7 +1,7 @@
 //! Enrollments as the service's records have them.
 //! See <https://learn.microsoft.com/rest/api/iot-dps/service/individual-enrollment/create-or-update>.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, str::FromStr};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use dps_attestation::{Error, GroupKey, RegistrationId, SymmetricKey};
@@ -18,7 +18,7 @@ use crate::{
         service::{Guids, Instance, Kind, ServiceError, Stored, certificate_info},
     },
     enrollment::{
-        Allocation, Attestation, Enrollment, GroupAttestation, Members, Reprovisioning,
+        Allocation, Attestation, Enrollment, GroupAttestation, Members, Pair, Reprovisioning,
         WEBHOOK_URL, is_webhook,
     },
     keys::{CaCertificates, DeviceCertificate, Thumbprint, pem},
@@ -112,30 +112,23 @@ fn individual(
 ) -> Result<Attestation, ServiceError> {
     Ok(match attestation_type(fields)? {
         Type::SymmetricKey => {
-            let (primary, secondary) = match former {
-                Some(Members::One(Attestation::SymmetricKey { primary, secondary })) => {
-                    (Some(primary.clone()), secondary.clone())
-                }
-                _ => (None, None),
+            let former = match former {
+                Some(Members::One(Attestation::SymmetricKey(keys))) => Some(keys),
+                _ => None,
             };
-            let [primary, secondary] = keys::<SymmetricKey>(fields, [primary, secondary], guids)?;
-            Attestation::SymmetricKey { primary, secondary: Some(secondary) }
+            Attestation::SymmetricKey(keys(fields, former, guids)?)
         }
         Type::X509 => {
-            let (primary, secondary) = match former {
-                Some(Members::One(Attestation::X509 { primary, secondary })) => {
-                    (Some(primary), secondary.as_ref())
-                }
-                _ => (None, None),
+            let former = match former {
+                Some(Members::One(Attestation::X509(certificates))) => Some(certificates),
+                _ => None,
             };
-            let certificates = |it: &mut Fields| {
-                let given = certificate(it, "primary", primary)?;
-                let primary = it.required("primary", given)?;
-                let secondary = certificate(it, "secondary", secondary)?;
-                Ok(Attestation::X509 { primary, secondary })
-            };
-            fields
-                .need_within("x509", |x509| x509.need_within("clientCertificates", certificates))?
+            let certificates = |it: &mut Fields| pair(it, former, certificate);
+            Attestation::X509(
+                fields.need_within("x509", |x509| {
+                    x509.need_within("clientCertificates", certificates)
+                })?,
+            )
         }
         Type::Tpm => fields.need_within("tpm", |tpm| {
             let reason = |error: TpmKeyError| error.to_string();
@@ -156,63 +149,53 @@ fn group(
 ) -> Result<GroupAttestation, ServiceError> {
     Ok(match attestation_type(fields)? {
         Type::SymmetricKey => {
-            let (primary, secondary) = match former {
-                Some(Members::Group(GroupAttestation::SymmetricKey { primary, secondary })) => {
-                    (Some(primary.clone()), secondary.clone())
-                }
-                _ => (None, None),
+            let former = match former {
+                Some(Members::Group(GroupAttestation::SymmetricKey(keys))) => Some(keys),
+                _ => None,
             };
-            let [primary, secondary] = keys::<GroupKey>(fields, [primary, secondary], guids)?;
-            GroupAttestation::SymmetricKey { primary, secondary: Some(secondary) }
+            GroupAttestation::SymmetricKey(keys(fields, former, guids)?)
         }
-        Type::X509 => fields.need_within("x509", |x509| {
-            let certificates =
-                x509.within("signingCertificates", |it| signing_certificates(it, former))?;
-            let references = x509.within("caReferences", |it| ca_references(it, instance))?;
-            match (certificates, references) {
-                (Some(attestation), None) | (None, Some(attestation)) => Ok(attestation),
-                _ => {
-                    let reason = "give this or caReferences, one of them";
-                    Err(x509.wrong("signingCertificates", reason))
+        Type::X509 => {
+            let former = match former {
+                Some(Members::Group(GroupAttestation::X509(cas))) => Some(cas),
+                _ => None,
+            };
+            fields.need_within("x509", |x509| {
+                let cas = x509.within("signingCertificates", |it| pair(it, former, ca))?;
+                let known = |it: &mut Fields, name: &str, _: Option<&_>| {
+                    let reference: Option<String> = it.take(name)?;
+                    match reference {
+                        Some(unknown) if !instance.verified_cas.contains_key(&unknown) => {
+                            Err(it.wrong(name, "there is no CA certificate of this name"))
+                        }
+                        reference => Ok(reference),
+                    }
+                };
+                let references = x509.within("caReferences", |it| pair(it, None, known))?;
+                match (cas, references) {
+                    (Some(cas), None) => Ok(GroupAttestation::X509(cas)),
+                    (None, Some(references)) => Ok(GroupAttestation::CaReferences(references)),
+                    _ => {
+                        let reason = "give this or caReferences, one of them";
+                        Err(x509.wrong("signingCertificates", reason))
+                    }
                 }
-            }
-        })?,
+            })?
+        }
         Type::Tpm => return Err(fields.wrong("type", "a group has no tpm attestation")),
     })
 }
 
-fn signing_certificates(
+/// The primary and the secondary one of two, the first of which must be there.
+fn pair<T>(
     fields: &mut Fields,
-    former: Option<&Members>,
-) -> Result<GroupAttestation, ServiceError> {
-    let (primary, secondary) = match former {
-        Some(Members::Group(GroupAttestation::X509 { primary, secondary })) => {
-            (Some(primary), secondary.as_ref())
-        }
-        _ => (None, None),
-    };
-    let given = ca(fields, "primary", primary)?;
-    let primary = fields.required("primary", given)?;
-    let secondary = ca(fields, "secondary", secondary)?;
-    Ok(GroupAttestation::X509 { primary, secondary })
-}
-
-fn ca_references(
-    fields: &mut Fields,
-    instance: &Instance,
-) -> Result<GroupAttestation, ServiceError> {
-    let mut reference = |name| -> Result<Option<String>, ServiceError> {
-        let reference: Option<String> = fields.take(name)?;
-        match reference {
-            Some(unknown) if !instance.verified_cas.contains_key(&unknown) => {
-                Err(fields.wrong(name, "there is no CA certificate of this name"))
-            }
-            reference => Ok(reference),
-        }
-    };
-    let (primary, secondary) = (reference("primary")?, reference("secondary")?);
+    former: Option<&Pair<T>>,
+    read: impl Fn(&mut Fields, &str, Option<&T>) -> Result<Option<T>, ServiceError>,
+) -> Result<Pair<T>, ServiceError> {
+    let primary = read(fields, "primary", former.map(|former| &former.primary))?;
     let primary = fields.required("primary", primary)?;
-    Ok(GroupAttestation::CaReferences { primary, secondary })
+    let secondary = former.and_then(|former| former.secondary.as_ref());
+    Ok(Pair { primary, secondary: read(fields, "secondary", secondary)? })
 }
 
 enum Type {
@@ -232,22 +215,23 @@ fn attestation_type(fields: &mut Fields) -> Result<Type, ServiceError> {
 }
 
 /// The primary and the secondary key: as given, as before, or fresh ones.
-fn keys<K: std::str::FromStr<Err = Error>>(
+fn keys<K: Clone + FromStr<Err = Error>>(
     fields: &mut Fields,
-    former: [Option<K>; 2],
+    former: Option<&Pair<K>>,
     guids: &mut Guids,
-) -> Result<[K; 2], ServiceError> {
-    let mut or_fresh = |former: Option<K>| former.map_or_else(|| fresh_key(guids), Ok);
-    let [primary, secondary] = former;
+) -> Result<Pair<K>, ServiceError> {
     let given = fields.within("symmetricKey", |it| {
         Ok([it.parsed("primaryKey", reason)?, it.parsed("secondaryKey", reason)?])
     })?;
-    let [new_primary, new_secondary] = given.unwrap_or([None, None]);
-    Ok([or_fresh(new_primary.or(primary))?, or_fresh(new_secondary.or(secondary))?])
+    let [primary, secondary] = given.unwrap_or([None, None]);
+    let mut or_fresh = |key: Option<K>| key.map_or_else(|| fresh_key(guids), Ok);
+    let primary = or_fresh(primary.or(former.map(|former| former.primary.clone())))?;
+    let secondary = or_fresh(secondary.or(former.and_then(|former| former.secondary.clone())))?;
+    Ok(Pair { primary, secondary: Some(secondary) })
 }
 
 /// A key of 64 bytes, as those that the service makes.
-fn fresh_key<K: std::str::FromStr<Err = Error>>(guids: &mut Guids) -> Result<K, ServiceError> {
+fn fresh_key<K: FromStr<Err = Error>>(guids: &mut Guids) -> Result<K, ServiceError> {
     let halves = Zeroizing::new([guids.next_key(), guids.next_key()].map(|half| *half).concat());
     let text = Zeroizing::new(STANDARD.encode(&*halves));
     text.parse().map_err(|_| ServiceError::INTERNAL)
@@ -434,43 +418,42 @@ pub(crate) fn write(stored: &Stored, keys: Keys, registration: Option<Value>) ->
 
 /// The attestation of a record.
 pub(super) fn mechanism(enrollment: &Enrollment, keys: Keys) -> Value {
-    let symmetric = |primary: Zeroizing<String>, secondary: Option<Zeroizing<String>>| {
+    let symmetric = |pair: Pair<Zeroizing<String>>| {
         let keys = match keys {
             Keys::Hidden => json!({}),
             Keys::Shown => json!({
-                "primaryKey": *primary,
-                "secondaryKey": secondary.as_ref().map(|key| key.as_str()),
+                "primaryKey": *pair.primary,
+                "secondaryKey": pair.secondary.as_ref().map(|key| key.as_str()),
             }),
         };
         json!({ "type": "symmetricKey", "symmetricKey": keys })
     };
-    let x509 = |name: &str, certificates: Value| json!({ "type": "x509", "x509": BTreeMap::from([(name, certificates)]) });
-    let both = |primary: Value, secondary: Option<Value>| {
+    let x509 = |name: &str, Pair { primary, secondary }: Pair<Value>| {
         let secondary = secondary.map(|secondary| ("secondary", secondary));
-        json!([("primary", primary)].into_iter().chain(secondary).collect::<BTreeMap<_, _>>())
+        let both: BTreeMap<_, _> = [("primary", primary)].into_iter().chain(secondary).collect();
+        json!({ "type": "x509", "x509": BTreeMap::from([(name, both)]) })
     };
     match &enrollment.members {
-        Members::One(Attestation::SymmetricKey { primary, secondary }) => {
-            symmetric(primary.expose_base64(), secondary.as_ref().map(SymmetricKey::expose_base64))
+        Members::One(Attestation::SymmetricKey(keys)) => {
+            symmetric(keys.map(SymmetricKey::expose_base64))
         }
-        Members::Group(GroupAttestation::SymmetricKey { primary, secondary }) => {
-            symmetric(primary.expose_base64(), secondary.as_ref().map(GroupKey::expose_base64))
+        Members::Group(GroupAttestation::SymmetricKey(keys)) => {
+            symmetric(keys.map(GroupKey::expose_base64))
         }
-        Members::One(Attestation::X509 { primary, secondary }) => {
+        Members::One(Attestation::X509(certificates)) => {
             let shown = |certificate: &DeviceCertificate| {
                 let thumbprint =
                     json!({ "sha256Thumbprint": certificate.thumbprint().to_string() });
                 with_info(certificate.to_pem(), certificate.der(), thumbprint)
             };
-            x509("clientCertificates", both(shown(primary), secondary.as_ref().map(shown)))
+            x509("clientCertificates", certificates.map(shown))
         }
-        Members::Group(GroupAttestation::X509 { primary, secondary }) => {
+        Members::Group(GroupAttestation::X509(cas)) => {
             let shown = |ca: &CaCertificates| with_info(Some(ca.to_pem()), ca.0.first(), json!({}));
-            x509("signingCertificates", both(shown(primary), secondary.as_ref().map(shown)))
+            x509("signingCertificates", cas.map(shown))
         }
-        Members::Group(GroupAttestation::CaReferences { primary, secondary }) => {
-            let secondary = secondary.as_ref().map(|name| json!(name));
-            x509("caReferences", both(json!(primary), secondary))
+        Members::Group(GroupAttestation::CaReferences(names)) => {
+            x509("caReferences", names.map(|name| json!(name)))
         }
         Members::One(Attestation::Tpm { endorsement_key, storage_root_key }) => {
             let keys = [

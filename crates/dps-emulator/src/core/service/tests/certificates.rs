@@ -69,10 +69,10 @@ fn an_individual_certificate_is_known_by_its_thumbprint_whoever_issued_it() {
     for der in [&own, &issued] {
         assert_eq!(shown(&enrollment("dev-1", der), "dev-1", &[der]), Ok("dev-1".into()));
     }
-    let secondary = Attestation::X509 {
+    let secondary = Attestation::X509(Pair {
         primary: Thumbprint::of_der(&own).into(),
         secondary: Some(Thumbprint::of_der(&issued).into()),
-    };
+    });
     let both = service([Enrollment::individual("dev-1".parse().unwrap(), secondary)]);
     assert_eq!(shown(&both, "dev-1", &[&issued]), Ok("dev-1".into()));
 

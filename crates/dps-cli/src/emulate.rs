@@ -255,7 +255,7 @@ async fn start(
         let mut files = aside.files()?;
         files.check()?;
         let mut config = aside.config()?;
-        files.read = in_the_file(&config);
+        files.read.extend(in_the_file(&config));
         files.check()?;
         let kept = aside.kept(&config)?;
         if let Some(kept) = &kept {
@@ -322,9 +322,14 @@ impl Arguments {
             CA_KEY.find(self.ca_key.as_ref())?,
             ADMIN_TOKEN_FILE.find(self.admin_token_file.as_ref())?,
         ];
-        let (written, read) =
-            (written.into_iter().flatten().collect(), read.into_iter().flatten().collect());
-        Ok(Files { written, read })
+        // What SQLite keeps beside the state.
+        let logs =
+            STATE.find(self.state.as_ref())?.into_iter().flat_map(|Given { text, .. }| {
+                ["-wal", "-shm", "-journal"]
+                    .map(|ending| Given { from: "the log of --state", text: text.clone() + ending })
+            });
+        let written = written.into_iter().flatten().collect();
+        Ok(Files { written, read: read.into_iter().flatten().chain(logs).collect() })
     }
 
     /// The authority that `--fixed` keeps, unless another is given.

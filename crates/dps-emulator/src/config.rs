@@ -25,6 +25,7 @@ use crate::{
     config_error::ConfigError,
     core::{Clock, Instance, ServicePolicy, clock::ClockSetting},
     enrollment::{Enrollment, GroupAttestation},
+    hub::check_hub,
     keys::CaCertificates,
     tls::Ca,
 };
@@ -465,12 +466,13 @@ impl Config {
             let reason = "it must be 1 to 512 visible ASCII characters, without spaces";
             return Err(ConfigError::new("admin-token", reason));
         }
-        if self
-            .linked_hubs
-            .as_ref()
-            .is_some_and(|hubs| hubs.is_empty() || hubs.iter().any(String::is_empty))
+        if self.linked_hubs.as_ref().is_some_and(Vec::is_empty) {
+            return Err(ConfigError::new("linked-hubs", "give at least one host name"));
+        }
+        let linked = self.linked_hubs.iter().flatten().map(|hub| ("linked-hubs", hub));
+        for (field, hub) in linked.chain(self.nearest_hubs.iter().map(|hub| ("nearest-hubs", hub)))
         {
-            return Err(ConfigError::new("linked-hubs", "give at least one host name, none empty"));
+            check_hub(hub).map_err(|reason| ConfigError::new(field, reason).value(hub.chars()))?;
         }
         if self.service_policies.iter().any(|policy| policy.name.is_empty()) {
             return Err(ConfigError::new("service-policy, name", "it is empty; give one"));

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     behavior::Behavior,
     config_error::ConfigError,
-    hub::HubRefusal,
+    hub::{self, HubRefusal},
     issuance::{CertificatePolicy, PolicyNames},
     keys::{CaCertificates, DeviceCertificate, Thumbprint},
     tpm::TpmStorageKey,
@@ -114,8 +114,17 @@ impl Enrollment {
         if self.name.is_empty() {
             return wrong("group", "it has no name; give it one");
         }
-        if self.hubs.is_empty() || self.hubs.iter().any(String::is_empty) {
+        if self.hubs.is_empty() {
             return wrong("hub", "there is no hub to assign devices to; give a host name");
+        }
+        let not_a = |field, given: &str, reason| {
+            ConfigError::new(field, reason).value(given.chars()).of(&self.name)
+        };
+        for hub in &self.hubs {
+            hub::check_hub(hub).map_err(|reason| not_a("hub", hub, reason))?;
+        }
+        if let Some(id) = &self.device_id {
+            hub::check_device_id(id).map_err(|reason| not_a("device-id", id, reason))?;
         }
         if self.initial_twin.as_ref().is_some_and(|twin| !is_twin(twin)) {
             let reason =

@@ -15,8 +15,10 @@ use crate::core::{
     events::{EventKind, HubOperation},
 };
 
+mod names;
 mod twin;
 
+pub(crate) use names::{check_device_id, check_hub};
 pub(crate) use twin::Twin;
 
 /// The longest body of a message whose JSON is in the event, in bytes (16 KiB).

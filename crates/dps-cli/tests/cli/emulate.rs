@@ -314,7 +314,7 @@ fn no_file_is_overwritten_that_another_flag_names() {
     fs::hard_link(&config, &hard).unwrap();
     std::os::unix::fs::symlink(&config, &soft).unwrap();
     std::os::unix::fs::symlink(folder.path("new"), &dangling).unwrap();
-    let new = folder.path("new");
+    let (new, state) = (folder.path("new"), folder.path("s.db"));
     let dotted = |name: &str| folder.path(&format!("./{name}"));
     let cases = [
         (["--ca-out", &config, "--config", &config], ["--ca-out", "--config"]),
@@ -327,6 +327,8 @@ fn no_file_is_overwritten_that_another_flag_names() {
         (["--ca-out", &new, "--events", &new], ["--ca-out", "--events"]),
         (["--ca-out", &dotted("new"), "--events", &new], ["--ca-out", "--events"]),
         (["--ca-out", &dangling, "--events", &new], ["--ca-out", "--events"]),
+        (["--ca-out", &folder.path("s.db-wal"), "--state", &state], ["--ca-out", "log of --state"]),
+        (["--events", &folder.path("s.db-wal"), "--state", &state], ["--events", "log of --state"]),
     ];
     for (arguments, [named, other]) in cases {
         let ended = run(dps(&["emulate"]).args(arguments));

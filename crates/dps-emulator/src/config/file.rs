@@ -112,9 +112,15 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
         let key = key.map_err(|error| {
             ConfigError::from_parser("key", &error).within(&format!("service-policy {name:?}"))
         })?;
+        if config.service_policies.iter().any(|other| other.name == name) {
+            return Err(name_is_taken("service-policy", &name));
+        }
         config = config.service_policy(ServicePolicy::new(name, key, rights));
     }
     for VerifiedCa { name, ca, ca_file } in file.verified_ca {
+        if config.verified_cas.contains_key(&name) {
+            return Err(name_is_taken("verified-ca", &name));
+        }
         config = config.verified_ca(
             name.clone(),
             enrollment::verified_ca(&ca, &ca_file, folder)
@@ -134,6 +140,11 @@ pub(super) fn parse(text: &str, folder: &Path) -> Result<Config, ConfigError> {
     }
     config.check()?;
     Ok(config)
+}
+
+fn name_is_taken(table: &str, name: &str) -> ConfigError {
+    let reason = format!("another [[{table}]] has it already; rename one");
+    ConfigError::new("name", &reason).value(name.chars()).within(table)
 }
 
 /// The files of a certificate and its key: the one is of no use without the other.
@@ -183,7 +194,7 @@ fn unreadable(text: &str, error: &toml::de::Error) -> ConfigError {
 /// The parser's message, without its words for types. A key that was written where a name belongs is not repeated:
 /// no name is that long.
 fn in_plain_words(message: &str) -> String {
-    const WORDS: [(&str, &str); 16] = [
+    const WORDS: [(&str, &str); 17] = [
         (
             "data did not match any variant of untagged enum Times",
             "it must be a number, 0 or more, or \"forever\"",
@@ -211,6 +222,10 @@ fn in_plain_words(message: &str) -> String {
         (
             "invalid type: map, expected a sequence",
             "it must be a list, as in [[enrollment]] or [{ .. }]",
+        ),
+        (
+            "invalid type: unit variant, expected newtype variant",
+            "it must be a table, in which the word has a value",
         ),
         (
             "invalid type: unit variant, expected string only",

@@ -208,6 +208,11 @@ async fn bodies_that_are_no_records_are_refused_with_the_field() {
         record["customAllocationDefinition"] = json!({ "webhookUrl": url, "apiVersion": "1" });
         record
     };
+    let two_hubs = |hub: &str| {
+        let mut record = change("iotHubs", json!(["one", "two"]));
+        record["iotHubHostName"] = json!(hub);
+        record
+    };
     for (record, says) in [
         (json!([]), "the body must be a JSON object"),
         (json!({}), "registrationId: it is missing"),
@@ -257,7 +262,7 @@ async fn bodies_that_are_no_records_are_refused_with_the_field() {
         ),
         (change("color", json!(1)), "color: there is no such field"),
         (change("iotHubs", json!("a")), "iotHubs: invalid type"),
-        (change("iotHubs", json!([""])), "iotHubs: a hub has no name"),
+        (change("iotHubs", json!([""])), "iotHubs: it must be a host name"),
         (change("capabilities", json!({ "iotEdge": "yes" })), "capabilities.iotEdge: invalid type"),
         (change("initialTwin", json!({ "tags": 1 })), "initialTwin.tags: "),
         (
@@ -279,6 +284,11 @@ async fn bodies_that_are_no_records_are_refused_with_the_field() {
             "reprovisionPolicy.migrate: there is no such field",
         ),
         (change("deviceId", json!(1)), "deviceId: invalid type"),
+        (change("deviceId", json!("")), "deviceId: it must be 1 to 128"),
+        (change("deviceId", json!("ü /\n")), "deviceId: it must be 1 to 128"),
+        (change("iotHubHostName", json!("two words")), "iotHubHostName: it must be a host name"),
+        (change("iotHubs", json!(["a", "<script>"])), "iotHubs: it must be a host name"),
+        (two_hubs("one"), "iotHubHostName: iotHubs has others"),
         (change("namespaceName", json!("ab")), "namespaceName: it must have 3 to 64 characters"),
         (
             change("certificatePolicyName", json!("a".repeat(65))),

@@ -250,6 +250,12 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
             "[[enrollment]]\ngroup = \"g\"\nca-file = \"Cargo.toml\"",
             &["\"g\"", "ca-file \"Cargo.toml\": ", "no certificate"],
         ),
+        ("linked-hubs = [\"two words\"]", &["linked-hubs", "two words", "host name"]),
+        ("nearest-hubs = [\"a\\nb\"]", &["nearest-hubs", "host name"]),
+        (
+            "[[service-policy]]\nname = \"p\"\nkey = \"c2VjcmV0IGtleSBvZiBwdW1wLTE3\"\n[[service-policy]]\nname = \"p\"\nkey = \"c2VjcmV0IGtleSBvZiBwdW1wLTE3\"",
+            &["service-policy, name", "\"p\"", "rename one"],
+        ),
         (
             "[[enrollment]]\ngroup = \"g\"\nsymmetric-key = \"secret!\"",
             &["\"g\"", "symmetric-key", "base64"],
@@ -264,6 +270,11 @@ fn a_wrong_setting_is_named_with_its_enrollment_and_what_would_be_right() {
         ("polls = -1", &["polls", "-1", "forever"]),
         ("polls = \"some\"", &["polls", "some"]),
         ("hub = \"a\"\nhubs = [\"b\"]", &["hubs", "not both"]),
+        ("hub = \"two words\"", &["hub", "two words", "host name"]),
+        ("hubs = [\"a\", \"<script>\"]", &["hub", "<script>", "host name"]),
+        ("device-id = \"\"", &["device-id", "1 to 128"]),
+        ("device-id = \"a/b\"", &["device-id", "a/b", "1 to 128"]),
+        ("register = [{ body = \"oversized\" }]", &["body", "oversized", "has a value"]),
         ("certificate-policy = \"always\"", &["certificate-policy", "`always`", "ignore"]),
         ("certificate-days = 30", &["certificate-days", "needs certificate-policy = \"issue\""]),
         (

@@ -21,6 +21,7 @@ use crate::{
         Allocation, Attestation, Enrollment, GroupAttestation, Members, Pair, Reprovisioning,
         WEBHOOK_URL, is_webhook,
     },
+    hub::{check_device_id, check_hub},
     keys::{CaCertificates, DeviceCertificate, Thumbprint, pem},
     tpm::TpmKeyError,
 };
@@ -80,6 +81,9 @@ pub(super) fn read(
     if kind == Kind::Individual {
         fields.ignore("registrationState");
         enrollment.device_id = fields.take("deviceId")?;
+        if let Some(id) = &enrollment.device_id {
+            check_device_id(id).map_err(|reason| fields.wrong("deviceId", reason))?;
+        }
         let information: Option<Map<_, _>> = fields.take("optionalDeviceInformation")?;
         enrollment.device_information = information.map(|it| Value::Object(it).into());
     }
@@ -93,10 +97,16 @@ pub(super) fn read(
     let hub: Option<String> = fields.take("iotHubHostName")?;
     let hubs: Option<Vec<String>> = fields.take("iotHubs")?;
     let one = hub.is_some();
-    let hubs = hubs.filter(|hubs| !hubs.is_empty()).or(hub.map(|hub| vec![hub]));
-    enrollment.hubs = hubs.unwrap_or_else(|| instance.linked_hubs.clone());
-    if enrollment.hubs.iter().any(String::is_empty) {
-        return Err(fields.wrong("iotHubs", "a hub has no name"));
+    let hubs = hubs.filter(|hubs| !hubs.is_empty());
+    if let (Some(hub), Some(hubs)) = (&hub, &hubs)
+        && !matches!(hubs.as_slice(), [only] if only.eq_ignore_ascii_case(hub))
+    {
+        return Err(fields.wrong("iotHubHostName", "iotHubs has others; leave out one of the two"));
+    }
+    let field = if hubs.is_some() { "iotHubs" } else { "iotHubHostName" };
+    enrollment.hubs = hubs.or(hub.map(|hub| vec![hub])).unwrap_or(instance.linked_hubs.clone());
+    for hub in &enrollment.hubs {
+        check_hub(hub).map_err(|reason| fields.wrong(field, reason))?;
     }
     enrollment.allocation = allocation(&mut fields, one)?;
     (enrollment.certificate_policy, enrollment.policy_names) =

@@ -68,6 +68,24 @@ impl Attestation {
         }
     }
 
+    /// What tells this credential from another one of the device: 16 hexadecimal digits, the same ones at each start. A secret
+    /// can't be had from them. `None` when the key is outside of the process and has no certificate: nothing is known of it.
+    /// Of files it is what was read last. No I/O.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<String> {
+        // No SAS token signs this text: that has a line feed in it.
+        let of_key = |key: &SymmetricKey| key.signature("fingerprint of a credential");
+        let digits = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+        let all: String = match self {
+            Self::SymmetricKey(key) => digits(of_key(key).expose()),
+            Self::SymmetricKeyFile(file) => digits(of_key(&file.in_use()).expose()),
+            Self::X509(identity) => identity.leaf_thumbprint(),
+            Self::X509Files(files) => files.in_use().leaf_thumbprint(),
+            Self::SasSigner(_) | Self::Tpm(_) => return None,
+        };
+        Some(all.chars().take(16).collect())
+    }
+
     /// The identity that was shown last; `None` when the device proves itself otherwise. No I/O.
     #[must_use]
     pub fn x509_in_use(&self) -> Option<X509Identity> {

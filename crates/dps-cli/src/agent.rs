@@ -7,13 +7,12 @@ use std::{
     path::Path,
     process::ExitCode,
     rc::Rc,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use dps_client::{CertificateFolder, Error, Printable};
-use dps_provisioner::{
-    Agent, Assignment, AssignmentFile, Backoff, NextStep, Order, Provisioner, Surroundings,
-};
+use dps_provisioner::{Agent, Assignment, AssignmentFile, Backoff, NextStep, Order, Surroundings};
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use self::service_manager::{ServiceManager, Signals};
@@ -22,7 +21,9 @@ use crate::{
     given::{self, Given, named, wrong},
     handover::{self, Handed, HandoverFlags},
     interrupt::Interrupts,
-    kept,
+    kept::{self, Kept},
+    progress::Progress,
+    proof::Proofs,
     register::{Plan, Registration},
     report::{self, Context, Reporter, Success},
 };
@@ -92,26 +93,6 @@ const TRY_AGAIN: Backoff = Backoff {
 /// When a service manager that had no room is told again.
 const SAY_AGAIN: Duration = Duration::from_secs(1);
 
-/// What the agent does besides registering.
-#[derive(Clone, Debug)]
-pub(crate) struct Duty {
-    certificate: Option<CertificateFolder>,
-}
-
-impl Duty {
-    pub(crate) fn folder(&self) -> Option<&CertificateFolder> {
-        self.certificate.as_ref()
-    }
-
-    /// The device, whose certificate is kept too.
-    pub(crate) fn watched(self, device: Provisioner) -> Provisioner {
-        match self.certificate {
-            Some(folder) => device.certificate(folder),
-            None => device,
-        }
-    }
-}
-
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     arguments.registration.run(|| arguments.plan())
 }
@@ -151,7 +132,7 @@ impl Arguments {
         let certificate = certificate.map(|given| {
             CertificateFolder::open(&given.text).map_err(|error| named(given.from, "", error))
         });
-        Ok(Plan::agent(state, Duty { certificate: certificate.transpose()? }, handover))
+        Ok(Plan::agent(state, certificate.transpose()?, handover))
     }
 }
 
@@ -198,6 +179,8 @@ pub(crate) struct Around {
     context: Context,
     interrupts: Interrupts,
     handover: Option<handover::Ready>,
+    proofs: Proofs,
+    progress: Arc<Progress>,
     signals: Option<Signals>,
     manager: Rc<ServiceManager>,
     readiness: Readiness,
@@ -212,6 +195,8 @@ impl Around {
         context: Context,
         interrupts: Interrupts,
         handover: Option<handover::Ready>,
+        proofs: Proofs,
+        progress: Arc<Progress>,
     ) -> Self {
         let manager = Rc::new(ServiceManager::from_environment());
         let readiness = Readiness { manager: Rc::clone(&manager), is_told: false, owed: None };
@@ -220,6 +205,8 @@ impl Around {
             context,
             interrupts,
             handover: handover.map(|handover| handover.within(COMMAND_TIME)),
+            proofs,
+            progress,
             signals: None,
             manager,
             readiness,
@@ -233,6 +220,8 @@ impl Around {
 #[derive(Clone)]
 struct Unfinished {
     assignment: Assignment,
+    /// How long the registration took that has brought it, if one has.
+    took: Option<Duration>,
     /// So often in a row it failed.
     failures: u32,
     /// When it is tried again.
@@ -262,8 +251,8 @@ impl Readiness {
 
 impl Around {
     /// Writes the files, says that they are, and runs the command. What fails is tried again, by [`Self::order`].
-    async fn hand_over(&mut self, assignment: &Assignment, failures: u32) {
-        let mut success = Success::stored(assignment);
+    async fn hand_over(&mut self, assignment: &Assignment, took: Option<Duration>, failures: u32) {
+        let mut success = self.success(assignment, took);
         let hub = assignment.result.assigned_hub.as_str();
         match self.handover.clone() {
             None => self.readiness.assigned(hub),
@@ -274,7 +263,9 @@ impl Around {
                         readiness.assigned(hub);
                     }
                 };
-                let handed = handover.carry_out(&mut success, &mut self.interrupts, written).await;
+                let handed = handover
+                    .carry_out(&mut success, &self.proofs, &mut self.interrupts, written)
+                    .await;
                 self.is_over = handed.is_none();
             }
         }
@@ -289,8 +280,21 @@ impl Around {
             let failure = Printable::brief(&failure).to_string();
             self.manager.say(&format!("STATUS={failure}; tried again in {seconds} s"));
             let (assignment, at) = (assignment.clone(), Instant::now() + wait);
-            self.unfinished = Some(Unfinished { assignment, failures, at });
+            self.unfinished = Some(Unfinished { assignment, took, failures, at });
         }
+    }
+
+    /// What is told of an assignment: that it is stored, unless a registration has brought it, which took so long.
+    fn success(&self, assignment: &Assignment, took: Option<Duration>) -> Success {
+        let mut success = Success::stored(assignment, None);
+        success.registered = self.proofs.of_stored(assignment);
+        success.credentials = self.proofs.count();
+        success.certificate = self.proofs.certificate(&success.registration_id);
+        if let Some(took) = took {
+            success.kept = Some(Kept::new(assignment, kept::Source::Registered));
+            success.elapsed = took;
+        }
+        success
     }
 }
 
@@ -320,8 +324,8 @@ impl Surroundings for Around {
                     return Some(order);
                 }
                 () = sleep_until(at), if again.is_some() => {
-                    if let Some(Unfinished { assignment, failures, .. }) = again {
-                        self.hand_over(&assignment, failures).await;
+                    if let Some(Unfinished { assignment, took, failures, .. }) = again {
+                        self.hand_over(&assignment, took, failures).await;
                     }
                 }
                 () = sleep(SAY_AGAIN), if self.readiness.owed.is_some() => {
@@ -334,10 +338,12 @@ impl Surroundings for Around {
     }
 
     async fn assigned(&mut self, assignment: &Assignment) {
-        self.hand_over(assignment, 0).await;
+        let took = self.progress.took();
+        self.hand_over(assignment, took, 0).await;
     }
 
     fn failed(&mut self, error: &Error, retry_in: Duration) {
+        let _ = self.progress.took();
         let seconds = report::whole_seconds(retry_in);
         // How it failed is said as `dps register` says it; the exit code is of no use here.
         let _ = self.reporter.failed(error, &self.context);

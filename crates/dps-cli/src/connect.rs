@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dps_client::{
-    Attestation, Carrier, Config, Endpoint, Error, HubConfig, HubConnection, Progress,
-    RegistrationId, RegistrationResult, Stage, Transport, TransportChoice,
+    Carrier, Config, Endpoint, Error, HubConfig, HubConnection, Progress, RegistrationId,
+    RegistrationResult, Stage, Transport, TransportChoice,
 };
 use dps_provisioner::{HubRefusal, Provisioner};
 use serde::Serialize;
@@ -13,14 +13,13 @@ use crate::{
     given::wrong,
     issue::{Delivery, Order},
     kept::Next,
+    proof::Proofs,
 };
 
 /// How the hub is to be reached, decided before the registration but for the hub's name.
 pub(crate) struct Plan {
     /// That of the registration.
     config: Config,
-    /// One for each credential that was given: what proves the device at its hub.
-    attestations: Vec<Attestation>,
     transport: TransportChoice,
     /// Where it is, if that was said.
     given: Option<Endpoint>,
@@ -57,27 +56,28 @@ enum Status {
 impl Plan {
     pub(crate) fn new(
         config: Config,
-        attestations: Vec<Attestation>,
         transport: TransportChoice,
         given: Option<Endpoint>,
         embedded: Option<Endpoint>,
     ) -> Self {
-        Self { config, attestations, transport, given, embedded }
+        Self { config, transport, given, embedded }
     }
 
     /// Connects once, within this time, and ends the session.
     pub(crate) async fn carry_out(
-        self,
+        mut self,
         id: &RegistrationId,
         registered: &RegistrationResult,
+        proofs: &Proofs,
         time: Duration,
     ) -> Met {
-        let hub = self.over(registered).hub(
-            registered.assigned_hub.as_str(),
-            registered.device_id.as_str(),
-            registered.credential,
-        );
-        let (hub, endpoint) = match hub {
+        match proofs.at_hub(id, registered.credential, time).await {
+            Ok(Some(attestation)) => self.config.attestation = attestation,
+            Ok(None) => {}
+            Err(error) => return Met::failed(None, &error),
+        }
+        let (hub, device_id) = (registered.assigned_hub.as_str(), registered.device_id.as_str());
+        let (hub, endpoint) = match self.over(registered).hub(hub, device_id) {
             Ok(hub) => hub,
             Err(error) => return Met::failed(None, &error),
         };
@@ -126,7 +126,7 @@ impl Plan {
         id: &RegistrationId,
         order: Order,
     ) -> Result<Delivery, Error> {
-        let (mut config, _) = self.hub(hub, device_id, 0)?;
+        let (mut config, _) = self.hub(hub, device_id)?;
         config.for_certificate = true;
         let csr = order.request(id)?;
         let mut connection = HubConnection::open(&config, id, &Progress::default()).await?;
@@ -135,12 +135,7 @@ impl Plan {
         Ok(order.fulfil(id, &issued))
     }
 
-    fn hub(
-        self,
-        hub: &str,
-        device_id: &str,
-        credential: usize,
-    ) -> Result<(HubConfig, String), Error> {
+    fn hub(self, hub: &str, device_id: &str) -> Result<(HubConfig, String), Error> {
         let transport = self.transport.fixed().unwrap_or(Transport::Mqtt);
         let carrier = match transport {
             Transport::MqttWs | Transport::AmqpWs => Carrier::WebSocket,
@@ -148,7 +143,7 @@ impl Plan {
         };
         let is_local = hub.eq_ignore_ascii_case("localhost")
             || hub.to_ascii_lowercase().ends_with(".localhost");
-        let Self { config, attestations, given, embedded, .. } = self;
+        let Self { config, given, embedded, .. } = self;
         let (endpoint, carrier) = match (given, embedded, transport) {
             (Some(given), ..) => (given, carrier),
             _ if !is_local => (hub.parse()?, carrier),
@@ -164,9 +159,6 @@ impl Plan {
         };
         let mut connect = config;
         connect.endpoint = endpoint.clone();
-        if let Some(attestation) = attestations.into_iter().nth(credential) {
-            connect.attestation = attestation;
-        }
         let mut config = HubConfig::new(connect, hub, device_id);
         config.carrier = carrier;
         Ok((config, endpoint.to_string()))

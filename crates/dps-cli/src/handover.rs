@@ -5,20 +5,18 @@ use std::{
     time::Duration,
 };
 
-use dps_client::{Attestation, Error, disk, internal as secret};
-use dps_provisioner::{Format, HandOver, HubCredential, Template};
+use dps_client::{Error, disk, internal as secret};
+use dps_provisioner::{Format, HandOver, Template};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    apart,
-    credential::Credential,
-    device_file,
+    apart, device_file,
     files::Source,
     given::{EXEC, Given, Level, OUTPUT, SHOW_KEYS, Setting, named, variable, wrong},
     hook::{self, Ran},
     interrupt::Interrupts,
-    issue::Delivery,
+    proof::Proofs,
     report::Success,
 };
 
@@ -223,11 +221,10 @@ fn place(path: &str) -> PathBuf {
     apart::real_path(Path::new(path)).unwrap_or_else(|_| PathBuf::from(path))
 }
 
-/// A plan with the credentials that were read.
+/// A plan that was checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
     plan: Plan,
-    credentials: Vec<HubCredential>,
     /// How long the command may take.
     limit: Option<Duration>,
 }
@@ -247,34 +244,20 @@ impl Plan {
         self.outputs.iter().filter_map(template)
     }
 
-    /// Checks, before the registration, that a device with these credentials can be handed over so.
-    pub(crate) fn ready<'a>(
-        self,
-        read: impl Iterator<Item = &'a Attestation>,
-        given: &[Credential],
-    ) -> Result<Ready, Error> {
-        let of = |(number, read): (usize, &Attestation)| hub_credential(read, given.get(number));
-        let credentials: Vec<_> = read.enumerate().map(of).collect();
+    /// Checks, before the registration, that a device that proves itself so can be handed over.
+    pub(crate) fn ready(self, proofs: &Proofs) -> Result<Ready, Error> {
         for Output { file, format, form, shows_keys } in &self.outputs {
             let Some(form) = form else { continue };
-            for credential in &credentials {
+            for credential in &proofs.expected() {
                 form.check(credential).map_err(|error| named(file.from, format, error))?;
-                if file.is_stdin() && form.has_key(credential) && !shows_keys {
-                    let reason = "it has the device's key, which everybody would see there; name a file, or give --show-keys too";
-                    return Err(wrong(file.from, format, reason));
-                }
+            }
+            let has_key = proofs.given().iter().any(|credential| form.has_key(credential));
+            if file.is_stdin() && has_key && !shows_keys {
+                let reason = "it has the device's key, which everybody would see there; name a file, or give --show-keys too";
+                return Err(wrong(file.from, format, reason));
             }
         }
-        Ok(Ready { plan: self, credentials, limit: None })
-    }
-}
-
-/// How the device proves itself at its hub, by the credential that was read.
-fn hub_credential(read: &Attestation, given: Option<&Credential>) -> HubCredential {
-    match (read, given.and_then(Credential::certificate_files)) {
-        (Attestation::SymmetricKey(key), _) => HubCredential::SymmetricKey(key.clone()),
-        (_, Some((chain, key))) => HubCredential::Certificate { chain: chain.into(), key },
-        _ => HubCredential::Kept,
+        Ok(Ready { plan: self, limit: None })
     }
 }
 
@@ -289,22 +272,17 @@ impl Ready {
     pub(crate) async fn carry_out(
         self,
         success: &mut Success,
+        proofs: &Proofs,
         interrupts: &mut Interrupts,
         written: impl FnOnce(&Handed),
     ) -> Option<()> {
-        let issued = success.certificate.as_ref().and_then(Delivery::files);
-        let credential = match issued {
-            Some((chain, Some(key))) => {
-                Some(HubCredential::Certificate { chain: chain.into(), key: key.to_owned() })
-            }
-            Some((_, None)) => Some(HubCredential::Kept),
-            None => self.credentials.get(success.registered.credential).cloned(),
-        };
+        let taken = success.registered.credential;
+        let credential = proofs.handed_over(&success.registration_id, taken);
         let device = HandOver {
             registration_id: &success.registration_id,
             result: &success.registered,
             transport: success.transport().parse().ok(),
-            credential: &credential.unwrap_or(HubCredential::Kept),
+            credential: &credential,
         };
         let mut handed = Handed::default();
         for output in &self.plan.outputs {

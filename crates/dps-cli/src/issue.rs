@@ -11,7 +11,6 @@ use serde::Serialize;
 use crate::{
     clock,
     credential::{Credential, KeyPlace},
-    files::Deadline,
     given::wrong,
 };
 
@@ -53,17 +52,13 @@ enum Status {
 
 impl Order {
     /// Sees to it that storing is not likely to fail later, and takes the key that is given or makes one.
-    pub(crate) async fn prepare(
+    pub(crate) fn prepare(
         folder: CertificateFolder,
         renews: bool,
-        key: Option<KeyPlace>,
-        deadline: Deadline,
+        key: Option<RequestKey>,
     ) -> Result<Self, Error> {
         let prepared = folder.prepare()?;
-        let key = match key {
-            Some(place) => place.request_key(deadline).await?,
-            None => RequestKey::generate()?,
-        };
+        let key = key.map_or_else(RequestKey::generate, Ok)?;
         Ok(Self { folder, prepared, key, renews })
     }
 
@@ -134,9 +129,19 @@ impl Delivery {
         }
     }
 
-    /// The files of the certificate and of its key, as far as they are stored.
-    pub(crate) fn files(&self) -> Option<(&str, Option<&str>)> {
-        Some((self.chain_file.as_deref()?, self.key_file.as_deref()))
+    /// The certificate of this device that is in the folder already, if there is one.
+    pub(crate) fn in_use(folder: &CertificateFolder, id: &RegistrationId) -> Option<Self> {
+        let stored = in_use(folder, id)?;
+        let key_file = stored.key_pem().map(|_| folder.key_path().display().to_string());
+        Some(Self {
+            status: Status::Stored,
+            chain_file: Some(folder.chain_path().display().to_string()),
+            key_file,
+            not_before: clock::rfc3339(stored.leaf().not_before),
+            not_after: clock::rfc3339(stored.leaf().not_after),
+            message: None,
+            next_try: None,
+        })
     }
 
     /// What is wrong, unless the certificate is stored.
@@ -174,6 +179,13 @@ impl Delivery {
             [("chain", &self.chain_file), ("key", &self.key_file), ("not after", &self.not_after)];
         rows.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
     }
+}
+
+/// The certificate of this device that is in the folder, if there is one.
+pub(crate) fn in_use(folder: &CertificateFolder, id: &RegistrationId) -> Option<StoredCertificate> {
+    let stored = folder.load().ok()?;
+    let name = stored.leaf().common_name.as_deref();
+    name.is_some_and(|name| name.eq_ignore_ascii_case(id.as_str())).then_some(stored)
 }
 
 /// A certificate that is to be renewed.

@@ -28,6 +28,7 @@ mod kept;
 mod output;
 mod pkcs11;
 mod progress;
+mod proof;
 mod register;
 mod report;
 mod runtime;

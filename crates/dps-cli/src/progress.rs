@@ -68,8 +68,19 @@ impl Progress {
         self.order.lock().unwrap_or_else(PoisonError::into_inner).transport
     }
 
+    /// How long the registration took that ended since this was asked last; `None` when none has assigned the device.
+    pub(crate) fn took(&self) -> Option<Duration> {
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        order.began = None;
+        order.took.take()
+    }
+
     fn tell(&self, step: &Step) {
         let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let began = *order.began.get_or_insert_with(Instant::now);
+        if matches!(step, Step::Assigned) {
+            order.took = Some(began.elapsed());
+        }
         if let Step::Assigning { operation_id } = step {
             order.operation_id = Some(operation_id.clone());
         }
@@ -97,6 +108,9 @@ struct Order {
     is_race: bool,
     transport: Option<&'static str>,
     operation_id: Option<OperationId>,
+    /// When the first step came.
+    began: Option<Instant>,
+    took: Option<Duration>,
 }
 
 impl Order {

@@ -233,13 +233,13 @@ impl Registration {
             || plan.renews
             || plan.handover.is_some()
             || plan.found.is_some()
-            || plan.duty.is_some();
+            || plan.is_kept;
         if goes_on || given::FORCE.is_on(self.force)? {
             return Ok(None);
         }
         let Some(device) = device else { return Ok(None) };
         Ok(kept::stored(&device).map(|assignment| {
-            let mut success = Success::stored(assignment);
+            let mut success = Success::stored(assignment, plan.folder.as_ref());
             success.elapsed = start.elapsed();
             success
         }))

@@ -300,16 +300,18 @@ fn shown(text: &str) -> String {
 }
 
 impl Success {
-    /// What is stored.
-    pub(crate) fn stored(assignment: &Assignment) -> Self {
+    /// What is stored, with the certificate that is in this folder.
+    pub(crate) fn stored(assignment: &Assignment, folder: Option<&CertificateFolder>) -> Self {
         let kept = Kept::new(assignment, Source::Stored);
+        let registration_id = assignment.identity.registration_id.clone();
+        let certificate = folder.and_then(|folder| Delivery::in_use(folder, &registration_id));
         Self {
-            registration_id: assignment.identity.registration_id.clone(),
+            registration_id,
             transport: assignment.transport.unwrap_or(Transport::Http).into(),
             registered: assignment.result.clone(),
             credentials: 1,
             elapsed: Duration::ZERO,
-            certificate: None,
+            certificate,
             hub: None,
             kept: Some(kept),
             handed: None,

@@ -7,8 +7,8 @@ use std::{
 };
 
 use dps_client::{
-    Client, Error, ErrorKind, IssuedCertificates, ProtocolError, RegistrationRequest, RequestKey,
-    Stage, Transport,
+    Client, ConfigurationError, Error, ErrorKind, IssuedCertificates, RegistrationRequest,
+    RequestKey, Transport,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -81,6 +81,8 @@ pub struct Agent {
     transport: Option<Transport>,
     /// The assignment that its surroundings know.
     announced: Option<Assignment>,
+    /// The key of each certificate, unless each has a new one.
+    request_key: Option<RequestKey>,
     hub_wait: Countdown,
     certificate_wait: Countdown,
     /// So many registrations failed in a row.
@@ -119,6 +121,7 @@ impl Agent {
             request,
             transport,
             announced: None,
+            request_key: None,
             hub_wait: Countdown::default(),
             certificate_wait: Countdown::default(),
             failures: 0,
@@ -126,6 +129,13 @@ impl Agent {
             not_before: None,
             renewal_not_before: None,
         }
+    }
+
+    /// Requests each certificate for this key, like one that stays in a TPM or a token, and not for a new one each time.
+    #[must_use]
+    pub fn request_key(mut self, key: RequestKey) -> Self {
+        self.request_key = Some(key);
+        self
     }
 
     /// The device.
@@ -261,7 +271,8 @@ impl Agent {
         let order = match self.provisioner.folder().filter(|_| renews) {
             None => None,
             Some(folder) => {
-                let (prepared, key) = (folder.prepare()?, RequestKey::generate()?);
+                let prepared = folder.prepare()?;
+                let key = self.request_key.clone().map_or_else(RequestKey::generate, Ok)?;
                 request = request.certificate_request(key.request(&id)?);
                 Some((prepared, key))
             }
@@ -276,7 +287,8 @@ impl Agent {
                     IssuedCertificates::Unreadable { reason } => reason.as_str(),
                     _ => NO_POLICY,
                 };
-                return Ok(Some(ProtocolError::unreadable(Stage::Register, reason).into()));
+                let error = ConfigurationError::new("issued certificate", "", reason);
+                return Ok(Some(error.into()));
             }
         };
         let store = || {
@@ -308,4 +320,4 @@ impl Agent {
 }
 
 const NO_POLICY: &str =
-    "no certificate came: the enrollment has no policy for issuing certificates; give it one";
+    "none came: the enrollment has no policy for issuing certificates; give it one";

@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use dps_client::{
-    Config, Endpoint, IdScope, RegistrationId, RegistrationRequest, RegistrationResult, Transport,
+    Attestation, Config, Endpoint, IdScope, RegistrationId, RegistrationRequest,
+    RegistrationResult, Transport,
 };
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,22 @@ pub struct Assignment {
     /// The transport that it came over; `None` when that was not said, or when this version doesn't know it.
     #[serde(with = "transport")]
     pub transport: Option<Transport>,
+    /// The [fingerprint](Attestation::fingerprint) of the credential that the service took, if it is known which ones there
+    /// were: see [`Provisioner::credentials`](crate::Provisioner::credentials).
+    #[serde(default)]
+    pub credential: Option<String>,
+}
+
+impl Assignment {
+    /// Which of these credentials the service took, counted from 0: the one with its fingerprint, or where none is stored
+    /// the one with its number then. `None` when it is not among them.
+    #[must_use]
+    pub fn credential_among(&self, credentials: &[Attestation]) -> Option<usize> {
+        match &self.credential {
+            None => Some(self.result.credential).filter(|number| *number < credentials.len()),
+            taken => credentials.iter().position(|one| one.fingerprint() == *taken),
+        }
+    }
 }
 
 /// All that a file holds.

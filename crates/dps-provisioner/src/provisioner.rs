@@ -6,8 +6,8 @@ use std::{
 };
 
 use dps_client::{
-    CertificateFolder, Client, ConfigurationError, Error, IssuedCertificates, RegistrationRequest,
-    StoredCertificate, Transport,
+    Attestation, CertificateFolder, Client, ConfigurationError, Error, IssuedCertificates,
+    RegistrationRequest, StoredCertificate, Transport,
 };
 
 use crate::{
@@ -26,6 +26,7 @@ pub struct Provisioner {
     identity: Identity,
     policy: RecoveryPolicy,
     certificate: Option<CertificateFolder>,
+    credentials: Vec<Attestation>,
     record: Option<Record>,
     /// The assignment that the file had when it was read or written last. Another one there comes from another process.
     in_file: Option<Assignment>,
@@ -65,6 +66,7 @@ impl Provisioner {
             identity,
             policy: RecoveryPolicy::default(),
             certificate: None,
+            credentials: Vec::new(),
             record: None,
             in_file: None,
             damage: None,
@@ -94,6 +96,14 @@ impl Provisioner {
     #[must_use]
     pub fn certificate(mut self, folder: CertificateFolder) -> Self {
         self.certificate = Some(folder);
+        self
+    }
+
+    /// Names the device's credentials, in the order in which the client tries them. Which one the service took is stored by
+    /// its fingerprint then, and [found again](Assignment::credential_among) whatever others there are later.
+    #[must_use]
+    pub fn credentials(mut self, credentials: impl IntoIterator<Item = Attestation>) -> Self {
+        self.credentials = credentials.into_iter().collect();
         self
     }
 
@@ -204,7 +214,9 @@ impl Provisioner {
         let transport = taken.or(transport);
         let identity = self.identity.clone();
         let stored_at = seconds::time(seconds::of(now()));
-        let assignment = Assignment { identity, result, stored_at, transport };
+        let credential = self.credentials.get(result.credential);
+        let credential = credential.and_then(Attestation::fingerprint);
+        let assignment = Assignment { identity, result, stored_at, transport, credential };
         let record = Record { assignment, hub, register_wait: None, certificate_wait: None };
         self.store(file, &record);
         self.has_room = self.not_stored.is_none();

@@ -24,7 +24,7 @@ impl Registration {
             let [lock, damaged] = [".lock", ".damaged"].map(|ending| beside(&state, ending));
             files.written.extend([state, lock, damaged].map(given(given::STATE.flag)));
         }
-        if let Some(folder) = plan.kept_folder() {
+        if let Some(folder) = plan.folder.as_ref() {
             let paths = folder.files().map(given(given::REQUEST_CERTIFICATE.flag));
             files.read.extend(paths);
         }

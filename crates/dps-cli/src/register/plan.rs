@@ -5,7 +5,6 @@ use dps_provisioner::{AssignmentFile, Provisioner};
 
 use super::Arguments;
 use crate::{
-    agent::Duty,
     config::Found,
     given::{self, named, wrong},
     handover, kept,
@@ -31,8 +30,8 @@ pub(crate) struct Plan {
     pub(super) found: Option<Found>,
     /// Whether the service is only asked what it keeps of the device.
     pub(super) looks_up: bool,
-    /// What the agent does, which goes on until it is told to end.
-    pub(super) duty: Option<Duty>,
+    /// Whether the device is kept registered, by the agent, until that is told to end.
+    pub(super) is_kept: bool,
 }
 
 impl Plan {
@@ -53,10 +52,10 @@ impl Plan {
     /// To keep the device registered.
     pub(crate) fn agent(
         state: AssignmentFile,
-        duty: Duty,
+        folder: Option<CertificateFolder>,
         handover: Option<handover::Plan>,
     ) -> Self {
-        Self { state: Some(state), duty: Some(duty), handover, ..Self::default() }
+        Self { state: Some(state), folder, is_kept: true, handover, ..Self::default() }
     }
 
     /// To ask a hub for it, under this device id or else the registration id, at this place or else under its name.
@@ -75,11 +74,6 @@ impl Plan {
             Some(folder) => device.certificate(folder.clone()),
             None => device,
         }
-    }
-
-    /// The folder with the device's certificate, if one is kept.
-    pub(super) fn kept_folder(&self) -> Option<&CertificateFolder> {
-        self.folder.as_ref().or_else(|| self.duty.as_ref()?.folder())
     }
 
     /// The folder whose certificate is renewed.

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use dps_client::{
     Attestation, Client, Config, Endpoint, Error, IdScope, Json, NoProxy, Proxy, ProxyChoice,
-    RegistrationId, RegistrationRequest, Roots, Settings, TransportChoice, client_with_fallback,
+    RegistrationId, RegistrationRequest, RequestKey, Roots, Settings, TransportChoice,
+    client_with_fallback,
 };
 use dps_provisioner::{Identity, Provisioner};
 
@@ -19,6 +20,7 @@ use crate::{
     handover,
     issue::{Order, Renewed},
     progress::Progress,
+    proof::Proofs,
     report::Context,
     seconds::Seconds,
 };
@@ -40,6 +42,10 @@ pub(super) struct Prepared {
     /// How the service is asked what it keeps, by each credential.
     pub(super) look_up: Option<Vec<Config>>,
     pub(super) handover: Option<handover::Ready>,
+    /// By what the device proves itself at its hub.
+    pub(super) proofs: Proofs,
+    /// The key that certificates are requested for, if it was given.
+    pub(super) request_key: Option<RequestKey>,
     pub(super) time: Time,
     /// Serves for as long as it is kept.
     pub(super) _emulator: Option<Emulator>,
@@ -123,20 +129,19 @@ impl Registration {
             Ok::<_, Error>(plan.watched(device))
         });
         let device = device.transpose()?;
-        let order = match (plan.folder, request_key) {
-            (Some(_), key) if plan.found.is_some() => {
-                if let Some(key) = key {
-                    key.request_key(deadline).await?;
-                }
-                None
+        let key_place = request_key;
+        let request_key = match &key_place {
+            Some(place) if plan.folder.is_none() => {
+                return Err(place.source().wrong("it needs --request-certificate too"));
             }
-            (Some(folder), key) => Some(Order::prepare(folder, plan.renews, key, deadline).await?),
-            (None, Some(key)) => {
-                let reason = "it needs --request-certificate too";
-                return Err(key.source().wrong(reason));
-            }
-            (None, None) => None,
+            Some(place) => Some(place.request_key(deadline).await?),
+            None => None,
         };
+        // The agent makes each of its requests itself, and a check makes none.
+        let orders = !plan.is_kept && plan.found.is_none();
+        let order = plan.folder.clone().filter(|_| orders);
+        let order = order.map(|folder| Order::prepare(folder, plan.renews, request_key.clone()));
+        let order = order.transpose()?;
         let request = match &order {
             Some(order) => order.add_to(request)?,
             None => request,
@@ -146,19 +151,20 @@ impl Registration {
         settings.registration_timeout = time.left;
         settings.poll_floor = poll_floor.unwrap_or(settings.poll_floor);
         let credentials = others.len() + 1;
-        let handover = plan.handover.map(|handover| {
-            let read = [&config.attestation].into_iter().chain(&others);
-            handover.ready(read, &given)
-        });
+        let at_hub = tpm.map_or_else(
+            || config.attestation.clone(),
+            |tpm| Attestation::from_signer(tpm.stored_key()),
+        );
+        let attestations: Vec<_> = [at_hub.clone()].into_iter().chain(others.clone()).collect();
+        let device = device.map(|device| device.credentials(attestations.clone()));
+        let proofs = Proofs::new(attestations, &given, plan.folder, key_place);
+        let handover = plan.handover.map(|handover| handover.ready(&proofs));
         let handover = handover.transpose()?;
         let hub = plan.connects.map(|endpoint| {
-            let own = tpm.map_or_else(
-                || config.attestation.clone(),
-                |tpm| Attestation::from_signer(tpm.stored_key()),
-            );
-            let attestations = [own].into_iter().chain(others.iter().cloned()).collect();
             let embedded = emulator.as_ref().map(embedded::mqtt_endpoint);
-            connect::Plan::new(config.clone(), attestations, transport, endpoint, embedded)
+            let mut config = config.clone();
+            config.attestation = at_hub;
+            connect::Plan::new(config, transport, endpoint, embedded)
         });
         let look_up = plan.looks_up.then(|| {
             let others = others.iter().map(|attestation| {
@@ -182,6 +188,8 @@ impl Registration {
             hub,
             look_up,
             handover,
+            proofs,
+            request_key,
             time,
             _emulator,
         })

@@ -32,7 +32,7 @@ pub(super) async fn session(
     let renews_at = plan.hub.clone();
     let renews = plan.renews;
     let found = plan.found.clone();
-    let duty = plan.duty.clone();
+    let is_kept = plan.is_kept;
     let prepared = tokio::select! {
         biased;
         () = interrupts.next() => Err(Error::Cancelled),
@@ -43,16 +43,17 @@ pub(super) async fn session(
         Err(error) => return reporter.failed(&error, &context),
     };
     let Prepared { client, credentials, request, mut device, mut order, mut hub, .. } = prepared;
-    let Prepared { look_up, handover, time, _emulator, .. } = prepared;
+    let Prepared { look_up, handover, proofs, request_key, time, _emulator, .. } = prepared;
     if let Some(found) = found {
         return reporter.found(&found);
     }
-    if let Some(duty) = duty
-        && let Some(device) = device.take()
-    {
-        let device = duty.watched(device);
-        let agent = dps_provisioner::Agent::new(device, client, request, transport.fixed());
-        let around = agent::Around::new(reporter, context, interrupts, handover);
+    if is_kept && let Some(device) = device.take() {
+        let mut agent = dps_provisioner::Agent::new(device, client, request, transport.fixed());
+        if let Some(key) = request_key {
+            agent = agent.request_key(key);
+        }
+        let progress = Arc::clone(progress);
+        let around = agent::Around::new(reporter, context, interrupts, handover, proofs, progress);
         return agent::keep(agent, around).await;
     }
     let registration_id = request.registration_id().clone();
@@ -79,7 +80,7 @@ pub(super) async fn session(
     }
     let stored = device.as_ref().filter(|_| !renews && !request.is_forced()).and_then(kept::stored);
     let mut kept = stored.map(|assignment| Kept::new(assignment, kept::Source::Stored));
-    let stored = stored.map(|assignment| assignment.result.clone());
+    let stored = stored.map(|assignment| proofs.of_stored(assignment));
     let order = order.filter(|_| stored.is_none());
     let outcome = {
         let mut registering = pin!(async {
@@ -110,8 +111,10 @@ pub(super) async fn session(
     let elapsed = progress.elapsed();
     let code = match outcome {
         Ok(registered) => {
-            let certificate =
-                order.map(|order| order.fulfil(&registration_id, &registered.certificates));
+            let certificate = match order {
+                Some(order) => Some(order.fulfil(&registration_id, &registered.certificates)),
+                None => proofs.certificate(&registration_id),
+            };
             let hub = match hub {
                 None => None,
                 Some(hub) => {
@@ -121,7 +124,7 @@ pub(super) async fn session(
                         () = interrupts.next() => {
                             return reporter.failed(&Error::Cancelled, &context);
                         }
-                        met = hub.carry_out(&registration_id, &registered, left) => Some(met),
+                        met = hub.carry_out(&registration_id, &registered, &proofs, left) => Some(met),
                     }
                 }
             };
@@ -141,7 +144,10 @@ pub(super) async fn session(
                 handed: None,
             };
             if let Some(handover) = handover
-                && handover.carry_out(&mut success, &mut interrupts, |_| {}).await.is_none()
+                && handover
+                    .carry_out(&mut success, &proofs, &mut interrupts, |_| {})
+                    .await
+                    .is_none()
             {
                 return reporter.failed(&Error::Cancelled, &context);
             }

@@ -4,7 +4,10 @@ use std::{fs, os::unix::net::UnixDatagram, path::Path, process::Command, time::D
 
 use serde_json::Value;
 
-use crate::support::{Emulator, Folder, KEY, Running, dps, run, text};
+use crate::{
+    request_certificate::openssl,
+    support::{Emulator, Folder, KEY, Running, dps, run, text},
+};
 
 /// A service manager that listens.
 struct Manager {
@@ -86,7 +89,11 @@ fn the_agent_registers_hands_over_runs_its_program_and_registers_again_when_told
         std::thread::yield_now();
     }
     let first = written(&manager);
-    assert_eq!((text(&first, "source"), text(&first, "deviceId")), ("stored", "dev"), "{first}");
+    assert_eq!(
+        (text(&first, "source"), text(&first, "deviceId")),
+        ("registered", "dev"),
+        "{first}"
+    );
     let assigned = text(&first, "assignedHub").to_owned();
     let env = fs::read_to_string(manager.folder.path("run/device.env")).unwrap();
     assert!(env.contains("DPS_ASSIGNED_HUB=") && env.contains(&assigned), "{env}");
@@ -96,7 +103,12 @@ fn the_agent_registers_hands_over_runs_its_program_and_registers_again_when_told
     // The second one needs no service to be ready, and registers when it is told to.
     let running = start();
     manager.told("READY=1");
-    assert_eq!(written(&manager), first);
+    let mut again = written(&manager);
+    assert_eq!((text(&again, "source"), &again["elapsedMs"]), ("stored", &0.into()), "{again}");
+    for name in ["source", "elapsedMs"] {
+        again[name] = first[name].clone();
+    }
+    assert_eq!(again, first);
     running.signal("-HUP");
     manager.told("STATUS=assigned to ");
     while fs::read_to_string(&hooked).unwrap().lines().count() < 3 {
@@ -210,6 +222,51 @@ fn a_program_that_fails_is_said_and_run_again_and_the_device_is_ready_before() {
     // A program that it restarts may wait for just this.
     manager.told("READY=1");
     end(running, &manager);
+}
+
+#[test]
+fn the_agent_hands_over_the_certificate_that_it_got_for_the_key_that_was_given() {
+    let manager = Manager::new();
+    let emulator = Emulator::behaving("certificate-policy = \"issue\"\n");
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let key = manager.folder.file("request.pem", key);
+    let (certificate, string) = (manager.folder.path("certificate"), manager.folder.path("string"));
+    let mut arguments = vec!["--request-certificate", certificate.as_str()];
+    arguments.extend(["--request-key", &key, "--output", "connection-string", &string]);
+    // The second time it is stored.
+    for source in ["registered", "stored"] {
+        let running = Running::start(&mut agent(&emulator, &manager, &arguments));
+        manager.told("READY=1");
+        let result = written(&manager);
+        let told = (text(&result, "source"), text(&result["certificate"], "status"));
+        assert_eq!(told, (source, "stored"), "{result}");
+        assert!(fs::read_to_string(&string).unwrap().ends_with(";x509=true\n"));
+        let env = fs::read_to_string(manager.folder.path("run/device.env")).unwrap();
+        for (name, file) in [("CERT", "chain.pem"), ("KEY", "key.pem")] {
+            let line = format!("DPS_ASSIGNED_{name}='{certificate}/{file}'\n");
+            assert!(env.contains(&line), "{env}");
+        }
+        end(running, &manager);
+    }
+    let public = |path: &str| openssl(&["pkey", "-pubout", "-in", path]);
+    assert_eq!(public(&format!("{certificate}/key.pem")), public(&key));
+}
+
+#[test]
+fn a_certificate_that_the_enrollment_does_not_issue_is_said_so() {
+    let manager = Manager::new();
+    let emulator = Emulator::behaving("certificate-policy = \"ignore\"\n");
+    let folder = manager.folder.path("certificate");
+    let mut running =
+        Running::start(&mut agent(&emulator, &manager, &["--request-certificate", &folder]));
+    manager.told("READY=1");
+    let told = manager.told("tried again in ");
+    assert!(told.contains("the enrollment has no policy for issuing certificates"), "{told}");
+    assert!(!told.contains("makes no sense"), "{told}");
+    running.signal("-TERM");
+    running.child().wait().unwrap();
+    let ended = running.ended();
+    assert!(!ended.stderr.contains("proxy"), "{ended:?}");
 }
 
 #[test]

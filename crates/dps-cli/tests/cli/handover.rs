@@ -331,6 +331,77 @@ fn an_issued_certificate_is_handed_over_by_the_names_of_its_files() {
 }
 
 #[test]
+fn an_issued_certificate_is_handed_over_at_each_boot_and_no_key_in_its_place() {
+    let emulator = Emulator::behaving("certificate-policy = \"issue\"\n");
+    let folder = Folder::new();
+    let (state, certificate) = (folder.path("assignment.json"), folder.path("certificate"));
+    let forms = ["connection-string", "env", "iotedge-toml"];
+    let files = forms.map(|form| folder.path(form));
+    let mut arguments = vec!["--state", &state, "--request-certificate", &certificate];
+    for (form, file) in forms.iter().zip(&files) {
+        arguments.extend(["--output", form, file]);
+    }
+    let first = run(&mut emulator.register_dev(&arguments)).json();
+    let written = files.each_ref().map(|file| read(file));
+    assert!(written[0].ends_with(";x509=true\n"), "{written:?}");
+    assert!(written[1].contains(&format!("DPS_ASSIGNED_CERT='{certificate}/chain.pem'\n")));
+    assert!(written[2].contains("method = \"x509\""), "{written:?}");
+    let mut boots =
+        [&[][..], &["--quiet"]].map(|more| emulator.register_dev(&[&arguments, more].concat()));
+    drop(emulator.running);
+    for boot in &mut boots {
+        let ended = run(boot);
+        let second = ended.json();
+        assert_eq!((ended.code, text(&second, "source")), (0, "stored"), "{ended:?}");
+        assert_eq!(second["certificate"], first["certificate"]);
+        assert_eq!(files.each_ref().map(|file| read(file)), written);
+    }
+    // One that is there for another device is none of this one's.
+    let other = Emulator::configured(&format!(
+        "[[enrollment]]\nregistration-id = \"other\"\nsymmetric-key = \"{KEY}\"\ncertificate-policy = \"ignore\"\n"
+    ));
+    let mut command = other.register(&["--registration-id", "other"]);
+    command.args(["--request-certificate", &certificate]).env("DPS_SYMMETRIC_KEY", KEY);
+    let ended = run(command.args(["--output", "connection-string", &files[0]]));
+    assert_eq!(ended.code, 9, "{ended:?}");
+    assert!(read(&files[0]).ends_with(&format!(";SharedAccessKey={KEY}\n")));
+}
+
+#[test]
+fn the_credential_that_was_taken_is_found_again_whatever_others_are_given() {
+    const BAD: &str = "d3Jvbmcga2V5IG9mIHRoZSBkZXZpY2UgZGV2";
+    let emulator = Emulator::behaving("");
+    let folder = Folder::new();
+    let (state, string) = (folder.path("assignment.json"), folder.path("string"));
+    let keys = [folder.file("bad", BAD), folder.file("good", KEY)];
+    let hub = format!("localhost:{}", emulator.ready["mqttPort"]);
+    let boot = |given: &[&str]| {
+        let mut command = emulator.register_over("mqtt", &["--registration-id", "dev"]);
+        command.args(["--state", &state, "--output", "connection-string", &string]);
+        command.args(["--connect", "--hub-endpoint", &hub]);
+        for file in given {
+            command.args(["--symmetric-key-file", file]);
+        }
+        run(&mut command)
+    };
+    let [bad, good] = keys.each_ref().map(String::as_str);
+    for (given, number) in
+        [(&[bad, good][..], json!(2)), (&[good, bad], json!(1)), (&[good], json!(null))]
+    {
+        let ended = boot(given);
+        let result = ended.json();
+        assert_eq!((ended.code, &result["credential"]), (0, &number), "{ended:?}");
+        assert!(!ended.stderr.contains("warning"), "{ended:?}");
+        assert!(read(&string).ends_with(&format!(";SharedAccessKey={KEY}\n")), "{given:?}");
+    }
+    // Without it the first one is all that there is.
+    let ended = boot(&[bad]);
+    let says = "warning: the credential that the service took is none of those that are given now";
+    assert!(ended.stderr.contains(says), "{ended:?}");
+    assert_eq!((ended.code, &ended.json()["hub"]["status"]), (10, &json!("refused")));
+}
+
+#[test]
 fn the_configuration_file_says_what_is_handed_over_from_its_folder() {
     let emulator = Emulator::behaving("");
     let folder = &emulator.folder;

@@ -40,6 +40,43 @@ async fn a_device_registers_once_and_boots_without_the_service_on_every_transpor
 }
 
 #[tokio::test]
+async fn the_credential_that_was_taken_is_found_again_among_others() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("taken.json");
+    let _ = fs::remove_file(&path);
+    let key = |text: &str| Attestation::from(text.parse::<SymmetricKey>().unwrap());
+    let (right, wrong) = (key("cmlnaHQga2V5IG9mIHB1bXAtMTc="), key("d3Jvbmcga2V5IG9mIHB1bXAtMTc="));
+    let signer = || Attestation::from_signer(SymmetricKey::random().unwrap());
+    let builder = Emulator::builder().with_any_device(None, None).unwrap();
+    let emulator = builder.start().await.unwrap();
+    let mut config = emulator.config(Transport::Http).unwrap();
+    let others = [config.attestation.clone()];
+    config.attestation = wrong.clone();
+    let request = RegistrationRequest::new("pump-17".parse().unwrap());
+    let identity = Identity::of(&config, &request);
+    let client =
+        client_with_fallback(Transport::Http, config, others, Settings::default()).unwrap();
+    for (given, now, place) in [
+        (vec![wrong.clone(), right.clone()], vec![wrong.clone(), right.clone()], Some(1)),
+        (vec![wrong.clone(), right.clone()], vec![right.clone(), wrong.clone()], Some(0)),
+        (vec![wrong.clone(), right.clone()], vec![wrong.clone()], None),
+        // What has no fingerprint, or was not named, has its number alone.
+        (vec![signer(), signer()], vec![signer(), signer()], Some(1)),
+        (vec![], vec![right.clone(), wrong.clone()], Some(1)),
+        (vec![], vec![right.clone()], None),
+    ] {
+        let open = || {
+            let file = AssignmentFile::new(&path).unwrap();
+            Provisioner::open(file, identity.clone()).unwrap().credentials(given.clone())
+        };
+        let (client, request) = (&client, request.clone());
+        open().register(client, request, None, SystemTime::now).await.unwrap();
+        let taken = open().assignment().unwrap().credential_among(&now);
+        assert_eq!(taken, place, "{given:?} {now:?}");
+    }
+    fs::remove_file(&path).unwrap();
+}
+
+#[tokio::test]
 async fn a_service_that_is_away_leaves_the_stored_assignment_in_use_on_every_transport() {
     for transport in Transport::ALL {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("away-{transport}.json"));

@@ -286,8 +286,14 @@ async fn live(transport: Transport) -> String {
     assert!(after <= LONGEST_FIRST_WAIT, "{after:?}");
     assert_eq!(world.device.due(), None, "not before {after:?}");
     world.over("its hub refuses it: it is to register again, and waits", Allowed::Nothing);
+    let meanwhile = Duration::from_secs(120);
+    world.advance(meanwhile);
+    let (_, next) = world.device.connect().await.unwrap_err();
+    let NextStep::Register { after } = next else { panic!("{next:?}") };
+    assert!(after <= LONGEST_FIRST_WAIT - meanwhile, "{after:?}");
+    world.over("its hub refuses it again meanwhile: that puts nothing off", Allowed::Nothing);
     world.enroll(south, [&primary, &secondary], None);
-    world.advance(LONGEST_FIRST_WAIT);
+    world.advance(LONGEST_FIRST_WAIT - meanwhile);
     assert_eq!(world.device.due(), Some(Due::HubRefused));
     world.device.register().await.unwrap();
     world.hub = Some(south);

@@ -6,6 +6,7 @@ use dps_client::{
     CertificateFolder, CertificateRequest, Error, IssuedCertificates, PreparedFolder,
     RegistrationId, RegistrationRequest, RequestKey, StoredCertificate,
 };
+use dps_provisioner::Provisioner;
 use serde::Serialize;
 
 use crate::{
@@ -142,6 +143,27 @@ impl Delivery {
             message: None,
             next_try: None,
         })
+    }
+
+    /// What is told of the folder of an assigned device that has no certificate in it, when none was asked for.
+    pub(crate) fn awaited(folder: &CertificateFolder, device: &Provisioner) -> Option<Self> {
+        if folder.load().is_ok() {
+            return None;
+        }
+        let now = SystemTime::now();
+        let left = device.certificate_put_off(now);
+        let at = left.and_then(|left| clock::rfc3339(now.checked_add(left)?));
+        let message = match at {
+            Some(at) => format!(
+                "there is no certificate: the last registration brought none, and the next one asks for it from {at} on"
+            ),
+            None => "there is no certificate, and no registration could ask for one".to_owned(),
+        };
+        Some(Self::failed(Status::Missing, &message))
+    }
+
+    pub(crate) fn is_stored(&self) -> bool {
+        self.status == Status::Stored
     }
 
     /// What is wrong, unless the certificate is stored.

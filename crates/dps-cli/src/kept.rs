@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use dps_client::{
-    Client, Endpoint, Error, RegistrationRequest, RegistrationResult, TransportChoice,
+    Client, Endpoint, Error, ErrorKind, RegistrationRequest, RegistrationResult, TransportChoice,
 };
 use dps_provisioner::{Assignment, AssignmentFile, HubRefusal, Identity, NextStep, Provisioner};
 use serde::Serialize;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     clock,
     given::{self, Given, named},
-    report::whole_seconds,
+    report::{ErrorJson, whole_seconds},
 };
 
 /// Where a result of `--state` comes from.
@@ -21,6 +21,8 @@ pub(crate) struct Kept {
     pub(crate) stored_at: SystemTime,
     /// Why it is not in the file.
     pub(crate) not_stored: Option<String>,
+    /// Why the registration failed that was due.
+    pub(crate) registration_error: Option<Box<ErrorJson>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -41,7 +43,7 @@ pub(crate) struct Next {
 
 impl Kept {
     pub(crate) fn new(assignment: &Assignment, source: Source) -> Self {
-        Self { source, stored_at: assignment.stored_at, not_stored: None }
+        Self { source, stored_at: assignment.stored_at, not_stored: None, registration_error: None }
     }
 
     pub(crate) fn stored_at(&self) -> Option<String> {
@@ -107,6 +109,13 @@ pub(crate) fn open(
 /// The stored result, unless a registration is due.
 pub(crate) fn stored(device: &Provisioner) -> Option<&Assignment> {
     device.assignment().filter(|_| device.registration_due(SystemTime::now()).is_none())
+}
+
+/// Whether a stored assignment stands in for a registration that failed so: nobody said anything against the device.
+pub(crate) fn stands_in_for(error: &Error) -> bool {
+    let kind = error.kind();
+    // What answers nonsense may be any network's, like a page to log in.
+    error.is_retryable() || matches!(kind, ErrorKind::Connection | ErrorKind::Protocol)
 }
 
 /// Registers and keeps what comes.

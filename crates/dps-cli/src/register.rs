@@ -14,7 +14,9 @@ use dps_client::{Endpoint, Error, Transport, TransportChoice};
 use crate::{
     credential,
     given::{self, named, wrong},
-    handover, kept,
+    handover,
+    issue::Delivery,
+    kept,
     progress::{Progress, Shown},
     report::{self, Context, Reporter, Success},
     runtime,
@@ -109,8 +111,8 @@ pub(crate) struct Arguments {
     /// Where the hub is; without it the hub's own name, or the emulator for a name under localhost
     #[arg(long, value_name = "HOST[:PORT]")]
     hub_endpoint: Option<String>,
-    /// File that keeps the assignment: one that is there is printed without the network, unless it is of another device
-    /// or with --force
+    /// File that keeps the assignment: one that is there is printed without the network, unless it is of another device,
+    /// or with --force; it stands in when a registration that is due finds no service
     #[arg(long, value_name = "FILE", conflicts_with = "emulator")]
     state: Option<String>,
     #[command(flatten)]
@@ -240,6 +242,8 @@ impl Registration {
         let Some(device) = device else { return Ok(None) };
         Ok(kept::stored(&device).map(|assignment| {
             let mut success = Success::stored(assignment, plan.folder.as_ref());
+            let awaited = || Delivery::awaited(plan.folder.as_ref()?, &device);
+            success.certificate = success.certificate.or_else(awaited);
             success.elapsed = start.elapsed();
             success
         }))

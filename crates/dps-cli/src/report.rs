@@ -25,6 +25,7 @@ use crate::{
     issue::{Delivery, NextTry},
     kept::{Kept, Source},
     output::{self, print},
+    progress::Progress,
     status,
     style::{Color, Style},
 };
@@ -47,6 +48,14 @@ pub(crate) struct Context {
     pub(crate) advice: Advice,
     /// The folder whose certificate was to be renewed.
     pub(crate) renewed: Option<CertificateFolder>,
+}
+
+impl Context {
+    /// What is known once a registration has begun.
+    pub(crate) fn know(&mut self, progress: &Progress) {
+        self.chosen = progress.transport();
+        self.operation_id = progress.operation_id().map(|id| id.as_str().to_owned());
+    }
 }
 
 /// A registration that succeeded.
@@ -93,6 +102,8 @@ struct SuccessJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     stored_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    registration_error: Option<&'a ErrorJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     handed_over: Option<&'a Handed>,
 }
 
@@ -110,9 +121,10 @@ struct FailureJson {
     error: ErrorJson,
 }
 
-#[derive(Serialize)]
+/// What a failure says.
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ErrorJson {
+pub(crate) struct ErrorJson {
     kind: &'static str,
     stage: Option<&'static str>,
     transport: Option<&'static str>,
@@ -341,6 +353,10 @@ impl Success {
             hub: self.hub.as_ref(),
             source: self.kept.as_ref().map(|kept| kept.source),
             stored_at: self.kept.as_ref().and_then(Kept::stored_at),
+            registration_error: self
+                .kept
+                .as_ref()
+                .and_then(|kept| kept.registration_error.as_deref()),
             handed_over: self.handed.as_ref(),
         })
     }
@@ -386,7 +402,7 @@ impl Success {
 }
 
 impl ErrorJson {
-    fn new(error: &Error, context: &Context) -> Self {
+    pub(crate) fn new(error: &Error, context: &Context) -> Self {
         let now = || clock::rfc3339(SystemTime::now());
         let hint = context.advice.hint(error).map(|hint| secret::masked(&hint).into_owned());
         Self {

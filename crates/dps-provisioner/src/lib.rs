@@ -8,7 +8,11 @@
 //! |---|---|
 //! | when it has no assignment | none is stored, it is damaged, or it is of another ID scope, registration id or endpoint |
 //! | when its hub gave cause for it | by the [`RecoveryPolicy`]: the table of what follows from which [`HubRefusal`] |
+//! | when its certificate is missing or due | with a [folder](Provisioner::certificate) for it; not for a while when the service issued none |
 //! | when it is told to | a call of [`register`](Provisioner::register) |
+//!
+//! The assignment stays in use whatever is due: a device that can't register goes on with the one that it has. Waits are stored with their
+//! beginning, so that neither a restart nor a clock that is wrong puts a registration off.
 //!
 //! An [`Agent`] does all of that by itself, for as long as its process runs.
 //!

@@ -19,6 +19,7 @@ use crate::{
     given::{self, Given, named, wrong},
     handover,
     issue::{Order, Renewed},
+    kept,
     progress::Progress,
     proof::Proofs,
     report::Context,
@@ -37,6 +38,12 @@ pub(super) struct Prepared {
     pub(super) request: RegistrationRequest,
     /// Its assignment is kept in a file.
     pub(super) device: Option<Provisioner>,
+    /// Whether it is to register whatever is stored.
+    pub(super) is_told: bool,
+    /// Whether it is to register, and not to have what is stored.
+    pub(super) is_due: bool,
+    /// Why it can't register for now, when an assignment is stored.
+    pub(super) locked: Option<Error>,
     pub(super) order: Option<Order>,
     pub(super) hub: Option<connect::Plan>,
     /// How the service is asked what it keeps, by each credential.
@@ -138,10 +145,16 @@ impl Registration {
             None => None,
         };
         // The agent makes each of its requests itself, and a check makes none.
-        let orders = !plan.is_kept && plan.found.is_none();
+        let is_told = request.is_forced() || plan.renews;
+        let is_due = is_told || device.as_ref().and_then(kept::stored).is_none();
+        let orders = is_due && !plan.is_kept && plan.found.is_none();
         let order = plan.folder.clone().filter(|_| orders);
         let order = order.map(|folder| Order::prepare(folder, plan.renews, request_key.clone()));
-        let order = order.transpose()?;
+        let has_assignment = device.as_ref().is_some_and(|device| device.assignment().is_some());
+        let (order, locked) = match order.transpose() {
+            Err(error) if error.is_retryable() && has_assignment => (None, Some(error)),
+            order => (order?, None),
+        };
         let request = match &order {
             Some(order) => order.add_to(request)?,
             None => request,
@@ -184,6 +197,9 @@ impl Registration {
             credentials,
             request,
             device,
+            is_told,
+            is_due,
+            locked,
             order,
             hub,
             look_up,

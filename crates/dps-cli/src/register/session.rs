@@ -1,8 +1,9 @@
 //! One registration, carried out: with what comes before it, and what is done with its result.
 
-use std::{pin::pin, process::ExitCode, sync::Arc};
+use std::{pin::pin, process::ExitCode, sync::Arc, time::SystemTime};
 
 use dps_client::{Error, Stage, TimeoutError, TimeoutScope, Transport};
+use dps_provisioner::Provisioner;
 
 use super::{
     Plan, Registration,
@@ -12,9 +13,10 @@ use crate::{
     agent,
     given::{self, named},
     interrupt::Interrupts,
+    issue::Delivery,
     kept::{self, Kept},
     progress::Progress,
-    report::{Context, Reporter, Success},
+    report::{Context, ErrorJson, Reporter, Success},
     status,
 };
 
@@ -30,9 +32,8 @@ pub(super) async fn session(
 ) -> ExitCode {
     let transport = context.transport.unwrap_or(Transport::Http.into());
     let renews_at = plan.hub.clone();
-    let renews = plan.renews;
     let found = plan.found.clone();
-    let is_kept = plan.is_kept;
+    let (is_kept, folder) = (plan.is_kept, plan.folder.clone());
     let prepared = tokio::select! {
         biased;
         () = interrupts.next() => Err(Error::Cancelled),
@@ -43,7 +44,18 @@ pub(super) async fn session(
         Err(error) => return reporter.failed(&error, &context),
     };
     let Prepared { client, credentials, request, mut device, mut order, mut hub, .. } = prepared;
-    let Prepared { look_up, handover, proofs, request_key, time, _emulator, .. } = prepared;
+    let Prepared {
+        is_told,
+        is_due,
+        locked,
+        look_up,
+        handover,
+        proofs,
+        request_key,
+        time,
+        _emulator,
+        ..
+    } = prepared;
     if let Some(found) = found {
         return reporter.found(&found);
     }
@@ -78,17 +90,19 @@ pub(super) async fn session(
             Err(error) => reporter.failed(&error, &context),
         };
     }
-    let stored = device.as_ref().filter(|_| !renews && !request.is_forced()).and_then(kept::stored);
+    let stored = device.as_ref().and_then(Provisioner::assignment).filter(|_| !is_due);
     let mut kept = stored.map(|assignment| Kept::new(assignment, kept::Source::Stored));
     let stored = stored.map(|assignment| proofs.of_stored(assignment));
-    let order = order.filter(|_| stored.is_none());
-    let outcome = {
+    let mut outcome = {
         let mut registering = pin!(async {
             match (stored, &mut device) {
                 (Some(stored), _) => Ok(stored),
                 (None, None) => client.register(request).await,
                 (None, Some(device)) => {
-                    let new = kept::register(device, &client, request, transport).await;
+                    let new = match locked {
+                        Some(error) => Err(error),
+                        None => kept::register(device, &client, request, transport).await,
+                    };
                     new.map(|(registered, stored)| {
                         kept = Some(stored);
                         registered
@@ -109,11 +123,32 @@ pub(super) async fn session(
         }
     };
     let elapsed = progress.elapsed();
+    if let (Err(error), Some(device)) = (&outcome, &device)
+        && let Some(assignment) = device.assignment()
+        && kept::stands_in_for(error)
+        && !is_told
+    {
+        context.know(progress);
+        let error = in_given_terms(error.clone(), time, registration.force);
+        tracing::warn!("{error}; the device is not registered anew: its stored assignment is used");
+        let registration_error = Some(Box::new(ErrorJson::new(&error, &context)));
+        kept = Some(Kept { registration_error, ..Kept::new(assignment, kept::Source::Stored) });
+        outcome = Ok(proofs.of_stored(assignment));
+        order = None;
+    }
     let code = match outcome {
-        Ok(registered) => {
+        Ok(mut registered) => {
             let certificate = match order {
-                Some(order) => Some(order.fulfil(&registration_id, &registered.certificates)),
-                None => proofs.certificate(&registration_id),
+                Some(order) => {
+                    let delivery = order.fulfil(&registration_id, &registered.certificates);
+                    if let (Some(device), false) = (&mut device, delivery.is_stored()) {
+                        device.put_certificate_off(SystemTime::now());
+                    }
+                    Some(delivery)
+                }
+                None => proofs
+                    .certificate(&registration_id)
+                    .or_else(|| Delivery::awaited(folder.as_ref()?, device.as_ref()?)),
             };
             let hub = match hub {
                 None => None,
@@ -128,10 +163,18 @@ pub(super) async fn session(
                     }
                 }
             };
+            let known = device.as_ref().and_then(Provisioner::assignment).cloned();
             let hub = match &mut device {
                 Some(device) => hub.map(|met| met.reported(device)),
                 None => hub,
             };
+            // Another process may have registered the device meanwhile.
+            if let Some(assignment) = device.as_ref().and_then(Provisioner::assignment)
+                && known.as_ref() != Some(assignment)
+            {
+                kept = Some(Kept::new(assignment, kept::Source::Stored));
+                registered = proofs.of_stored(assignment);
+            }
             let mut success = Success {
                 registration_id,
                 transport,
@@ -154,8 +197,7 @@ pub(super) async fn session(
             reporter.succeeded(&success)
         }
         Err(error) => {
-            context.chosen = progress.transport();
-            context.operation_id = progress.operation_id().map(|id| id.as_str().to_owned());
+            context.know(progress);
             reporter.failed(&in_given_terms(error, time, registration.force), &context)
         }
     };

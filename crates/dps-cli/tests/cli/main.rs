@@ -29,6 +29,7 @@ mod kept;
 mod keys;
 #[cfg(target_os = "linux")]
 mod memory;
+mod offline;
 mod pkcs11;
 mod register;
 mod renew;

@@ -63,6 +63,9 @@ impl Source {
                 let reason = "this is what the file should hold; write it to a file and name that";
                 return wrong(self.from, "", reason);
             }
+            if self.path.starts_with("file:") {
+                return self.wrong("leave file:// out; give the path of the file");
+            }
             let what = if self.is_stdin() { "standard input" } else { "the file" };
             self.wrong(&format!("{what} can't be read: {error}"))
         })?;

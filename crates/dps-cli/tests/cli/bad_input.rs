@@ -56,6 +56,7 @@ fn each_flag_is_checked_and_named() {
         (&["--proxy", "socks5://h:1"], &["--proxy \"socks5://h:1\"", "http://"]),
         (&["--ca-file", &missing], &["--ca-file", &missing, "No such file"]),
         (&["--ca-file", &text_file], &["--ca-file", &text_file, "no certificate"]),
+        (&["--ca-file", "file:///ca.pem"], &["--ca-file \"file:///ca.pem\"", "leave file:// out"]),
         (&["--ca-file", "/"], &["--ca-file \"/\"", "can't be read"]),
         (&["--payload", "{\"a\":"], &["--payload \"{\\\"a\\\":\"", "not JSON", "line 1 column 5"]),
         (&["--payload", "[1]"], &["--payload \"[1]\"", "an array", "object"]),

@@ -202,6 +202,9 @@ impl Takes {
         if text == "-" {
             return Ok(text.to_owned());
         }
+        if text.starts_with("file:") && !path.exists() {
+            return Err(fault_of(text, "leave file:// out; give the path of the file"));
+        }
         let what = secret::kind(text).or_else(|| {
             let is_pem = text.contains("-----BEGIN ");
             let is_key = text.ends_with('=') && text.parse::<SymmetricKey>().is_ok();

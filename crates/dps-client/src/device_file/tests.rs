@@ -115,6 +115,9 @@ fn what_can_not_be_used_is_named_with_its_line_and_what_to_do() {
             "conf/dps.toml:1: ca-file: it is empty; give a value, or leave the key out",
         ),
         ("ca-file = [\"a\", \"b\"]", "conf/dps.toml:1: ca-file \"[..]\": give the name of a file"),
+        ("cert = \"file:///c.pem\"", "conf/dps.toml:1: cert \"file:///c.pem\": leave file:// out"),
+        ("key = [\"file:///k.pem\"]", "conf/dps.toml:1: key \"file:///k.pem\": leave file:// out"),
+        ("payload = \"@file:///p\"", "conf/dps.toml:1: payload \"file:///p\": leave file:// out"),
         ("cert = []", "conf/dps.toml:1: cert \"[..]\": the list is empty"),
         ("cert = [1]", "conf/dps.toml:1: cert \"1\": give the name of a file in quotes, or a list"),
         (

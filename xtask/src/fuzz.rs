@@ -83,22 +83,27 @@ fn seeds(target: &str) -> PathBuf {
     Path::new("tests/fuzz/corpus").join(target)
 }
 
-/// Where all that is built for fuzzing goes.
-fn folder() -> PathBuf {
+/// Where all that is built goes.
+fn target() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or("target".into(), PathBuf::from);
-    std::path::absolute(target.join("fuzz")).unwrap_or(target)
+    std::path::absolute(&target).unwrap_or(target)
+}
+
+/// Where what is found goes.
+fn folder() -> PathBuf {
+    target().join("fuzz")
 }
 
 /// Builds the targets, and says in which folder they are. What is fuzzed is what is shipped, so the lock file is the
-/// workspace's, to which cargo adds the engine.
+/// workspace's, to which cargo adds the engine; and the macros are those that the workspace was compiled with.
 fn build(shell: &Shell, optimized: bool) -> Result<PathBuf> {
     shell.copy_file("Cargo.lock", "tests/fuzz/Cargo.lock")?;
-    let words = format!("build --release --bins --manifest-path {MANIFEST} --config");
+    let (profile, built) = if optimized { ("release", "release") } else { ("dev", "debug") };
+    let words = format!("build --profile {profile} --bins --manifest-path {MANIFEST} --config");
     let build = cargo(shell, &words).arg("tests/fuzz/coverage.toml");
-    let level = if optimized { "1" } else { "0" };
-    let build = build.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", level);
-    build.env("CARGO_TARGET_DIR", folder()).run()?;
-    Ok(folder().join(cmd!(shell, "rustc --print host-tuple").read()?).join("release"))
+    let target = target();
+    build.env("CARGO_TARGET_DIR", &target).run()?;
+    Ok(target.join(cmd!(shell, "rustc --print host-tuple").read()?).join(built))
 }
 
 type SendError = Box<dyn Error + Send + Sync>;

@@ -12,11 +12,12 @@ use crate::{
 /// A build on a slow machine says nothing on stdout for minutes; a test that hangs says nothing for ever.
 const SILENCE: Duration = Duration::from_secs(15 * 60);
 
-/// How many tests of one binary run at once, unless the variable says otherwise: most of a test's time is waiting.
-const THREADS: &str = "6";
+/// How many tests of one binary run at once, unless the variable says otherwise.
+const THREADS: &str = "4";
 
-/// They do one thing at a time and take long: the others run beside them.
-const LONG: &[&str] = &["secrets"];
+/// Those that take long, by the lane in which they run one after the other: most of a test's time is waiting, so each
+/// lane runs beside the others.
+const LANES: &[&[&str]] = &[&["cli", "floods", "secrets"], &["conformance", "doctor", "faults"]];
 
 /// Runs the workspace's tests. Arguments go to `cargo test`: a filter, `-p CRATE`, `-- --nocapture`.
 ///
@@ -56,13 +57,18 @@ fn parts() -> Result<Vec<Vec<String>>> {
     let metadata = metadata()?;
     let targets = metadata.workspace_packages().into_iter().flat_map(|package| &package.targets);
     let tests = targets.filter(|target| target.is_test()).map(|target| target.name.clone());
-    let (mut long, mut others) =
-        (vec![], vec!["--lib".to_owned(), "--bins".to_owned(), "--examples".to_owned()]);
+    let words =
+        |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+    let mut parts = vec![words(&["--lib", "--bins", "--examples"])];
+    parts.resize_with(LANES.len() + 1, Vec::new);
     for name in tests.collect::<BTreeSet<String>>() {
-        let part = if LONG.contains(&&*name) { &mut long } else { &mut others };
-        part.extend(["--test".to_owned(), name]);
+        let lane = LANES.iter().position(|lane| lane.contains(&&*name));
+        if let Some(part) = parts.get_mut(lane.map_or(0, |lane| lane + 1)) {
+            part.extend(["--test".to_owned(), name]);
+        }
     }
-    Ok(vec![others, long, vec!["--doc".to_owned()]])
+    parts.push(words(&["--doc"]));
+    Ok(parts)
 }
 
 /// The tests of all binaries, doctests included.
@@ -119,6 +125,16 @@ all doctests ran in 0.33s; merged doctests compilation took 0.22s";
         let mut total = Total::default();
         output.lines().for_each(|line| total.add(line));
         total
+    }
+
+    #[test]
+    fn each_test_that_takes_long_is_in_the_lane_that_names_it() {
+        let parts = parts().unwrap();
+        assert_eq!(parts.len(), LANES.len() + 2);
+        for (lane, part) in LANES.iter().zip(parts.iter().skip(1)) {
+            let named: Vec<&str> = lane.iter().flat_map(|name| ["--test", name]).collect();
+            assert_eq!(part, &named);
+        }
     }
 
     #[test]

@@ -71,7 +71,9 @@ impl Unconnected {
     ) -> Result<String, (u32, String)> {
         let credential = Credential::Sas(token);
         let judged = self.core.service().authenticate(now, id_scope, registration_id, credential);
-        judged.map(|who| who.enrollment_name).map_err(|error| (error.error_code, error.reason))
+        judged
+            .map(|who| who.enrollment_name)
+            .map_err(|error| (error.error_code, error.reason.into_owned()))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use dps_state_machine::{ConfigurationError, Error};
 
 use crate::{
-    disk::{Lock, advice, step, sync, write},
+    disk::{Lock, advice, may_pass, step, sync, write},
     file::parse_certificates,
     reload,
     stored_certificate::StoredCertificate,
@@ -382,7 +382,8 @@ fn foreign(path: &Path) -> Error {
 }
 
 fn failed(path: &Path, error: &io::Error) -> Error {
-    wrong(path, &format!("{error}{}", advice(error)))
+    let failed = configuration(path, &format!("{error}{}", advice(error)));
+    if may_pass(error) { failed.for_now().into() } else { failed.into() }
 }
 
 fn wrong(path: &Path, reason: &str) -> Error {

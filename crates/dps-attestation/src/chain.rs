@@ -121,7 +121,11 @@ impl Chain {
         let judged = self.issuers.len().max(1);
         let mut certificates = self.certificates().take(judged);
         certificates.try_for_each(|certificate| match out_of_date(certificate, now) {
-            Some(reason) => Err(wrong(&certificate.subject.to_string(), &reason)),
+            // A clock is set, and a file is replaced.
+            Some(reason) => {
+                let subject = certificate.subject.to_string();
+                Err(ConfigurationError::new("certificate", subject, &reason).for_now().into())
+            }
             None => Ok(()),
         })
     }

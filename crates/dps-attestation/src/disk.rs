@@ -145,6 +145,12 @@ pub fn advice(error: &io::Error) -> &'static str {
     }
 }
 
+/// Whether a change that failed so may succeed later with nothing changed by hand: other programs make room.
+#[must_use]
+pub fn may_pass(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// A new file, on the disk when this returns.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let write = || {

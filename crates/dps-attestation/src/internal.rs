@@ -6,7 +6,7 @@ use crate::der_writer::{INTEGER, SEQUENCE, value};
 
 /// Files for their owner alone that change at once.
 pub mod disk {
-    pub use crate::disk::{Failure, Lock, advice, beside, replace, try_room};
+    pub use crate::disk::{Failure, Lock, advice, beside, may_pass, replace, try_room};
 }
 
 /// Who a certificate in DER is for and by whom; `None` when it can't be read.

@@ -11,8 +11,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use dps_client::{CertificateFolder, Error, Printable};
-use dps_provisioner::{Agent, Assignment, AssignmentFile, Backoff, NextStep, Order, Surroundings};
+use dps_client::{CertificateFolder, Error, ErrorKind, Printable};
+use dps_provisioner::{
+    Agent, Assignment, AssignmentFile, Backoff, NextStep, Order, RecoveryPolicy, Surroundings,
+};
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use self::service_manager::{ServiceManager, Signals};
@@ -127,7 +129,7 @@ impl Arguments {
             Ok(vec![file("json", ASSIGNMENT), file("env", "device.env")])
         });
         let files = files.transpose()?.unwrap_or_default();
-        let handover = self.handover.plan_with(self.registration.wants_json()?, files)?;
+        let handover = self.handover.plan_with(self.registration.wants_json()?, files, true)?;
         let certificate = given::REQUEST_CERTIFICATE.find(self.request_certificate.as_ref())?;
         let certificate = certificate.map(|given| {
             CertificateFolder::open(&given.text).map_err(|error| named(given.from, "", error))
@@ -139,6 +141,38 @@ impl Arguments {
 /// systemd names several folders with colons between them.
 fn first(folders: &str) -> &str {
     folders.split(':').next().unwrap_or(folders)
+}
+
+/// Whether what ended the preparations may be gone later, as with a TPM or a token that comes late.
+pub(crate) fn may_pass(error: &Error) -> bool {
+    error.is_retryable() || error.kind() == ErrorKind::Credential
+}
+
+/// Says that it failed so, for the time of this number in a row, and when it is tried again.
+pub(crate) fn try_again(
+    error: &Error,
+    failures: u32,
+    reporter: Reporter,
+    context: &Context,
+) -> Duration {
+    let wait = RecoveryPolicy::default().reconnect.wait(failures, 0.0).unwrap_or(COMMAND_TIME);
+    say_failed(error, wait, reporter, context, &ServiceManager::from_environment());
+    wait
+}
+
+fn say_failed(
+    error: &Error,
+    retry_in: Duration,
+    reporter: Reporter,
+    context: &Context,
+    manager: &ServiceManager,
+) {
+    let seconds = report::whole_seconds(retry_in);
+    // How it failed is said as `dps register` says it; the exit code is of no use here.
+    let _ = reporter.failed(error, context);
+    report::warn(&format!("it is tried again in {seconds} s"));
+    let error = Printable::brief(&error.to_string()).to_string();
+    manager.say(&format!("STATUS={error}; tried again in {seconds} s"));
 }
 
 /// Runs until it is told to end.
@@ -344,12 +378,7 @@ impl Surroundings for Around {
 
     fn failed(&mut self, error: &Error, retry_in: Duration) {
         let _ = self.progress.took();
-        let seconds = report::whole_seconds(retry_in);
-        // How it failed is said as `dps register` says it; the exit code is of no use here.
-        let _ = self.reporter.failed(error, &self.context);
-        report::warn(&format!("it is tried again in {seconds} s"));
-        let error = Printable::brief(&error.to_string()).to_string();
-        self.manager.say(&format!("STATUS={error}; tried again in {seconds} s"));
+        say_failed(error, retry_in, self.reporter, &self.context, &self.manager);
     }
 
     fn next_step(&mut self, next: NextStep) {

@@ -249,22 +249,32 @@ impl Credential {
         }
     }
 
-    /// Reads its files, and checks that it can be the device's.
+    /// Reads its files, and checks that it can be the device's. Its dates are for [`Self::check`] to judge, or for the transport
+    /// at the registration.
     pub(crate) async fn read(
         &self,
         registration_id: &RegistrationId,
         deadline: Deadline,
     ) -> Result<Attestation, Error> {
         let attestation = self.load(registration_id, deadline).await?;
-        // The transport does so too, but does not know the file.
-        if let Attestation::X509(identity) = &attestation {
-            let checked = identity.preflight(registration_id, SystemTime::now());
-            checked.map_err(|error| match self {
-                Self::X509(of) => blamed(error, &of.certificates, &of.key.source),
-                _ => error,
-            })?;
+        match self.check(&attestation, registration_id) {
+            Err(error) if !error.is_retryable() => Err(error),
+            _ => Ok(attestation),
         }
-        Ok(attestation)
+    }
+
+    /// Checks what was read, its dates too. The transport does so too, but does not know the file.
+    pub(crate) fn check(
+        &self,
+        read: &Attestation,
+        registration_id: &RegistrationId,
+    ) -> Result<(), Error> {
+        let Attestation::X509(identity) = read else { return Ok(()) };
+        let checked = identity.preflight(registration_id, SystemTime::now());
+        checked.map_err(|error| match self {
+            Self::X509(of) => blamed(error, &of.certificates, &of.key.source),
+            _ => error,
+        })
     }
 
     /// The names of the files with the certificate and its key, or the URI of that. Standard input has no name.
@@ -388,12 +398,15 @@ pub(crate) fn group_key(source: &Source, text: &str) -> Result<GroupKey, Error> 
 /// Names the file of the two that the error is about.
 fn blamed(error: Error, certificates: &Source, key: &Source) -> Error {
     let Error::Configuration(error) = error else { return error };
-    let ConfigurationError { field, value, reason, .. } = &*error;
+    let ConfigurationError { field, value, reason, retryable, .. } = &*error;
     let source = if *field == "private key" { key } else { certificates };
-    match value.as_str() {
-        "" => source.wrong(reason),
-        value => source.wrong(&format!("{value}: {reason}")),
-    }
+    let reason = match value.as_str() {
+        "" => reason.clone(),
+        value => format!("{value}: {reason}"),
+    };
+    let mut blamed = ConfigurationError::new(source.from, source.path.as_str(), &reason);
+    blamed.retryable = *retryable;
+    blamed.into()
 }
 
 #[cfg(test)]

@@ -318,7 +318,9 @@ pub(crate) fn named(from: &'static str, value: &str, error: Error) -> Error {
     match error {
         Error::Configuration(error) => {
             let value = if error.value.is_empty() { value } else { &error.value };
-            wrong(from, value, &error.reason)
+            let mut renamed = ConfigurationError::new(from, value, &error.reason);
+            renamed.retryable = error.retryable;
+            renamed.into()
         }
         other => other,
     }

@@ -91,18 +91,20 @@ impl HandoverFlags {
 
     /// Reads templates and checks the places, so that nothing of it is likely to fail once the device is assigned.
     pub(crate) fn plan(&self, json: bool) -> Result<Option<Plan>, Error> {
-        self.plan_with(json, Vec::new())
+        self.plan_with(json, Vec::new(), false)
     }
 
-    /// The same with more files, each behind its format.
+    /// The same with more files, each behind its format. `waits` says whether what has no room on the disk now is written
+    /// later.
     pub(crate) fn plan_with(
         &self,
         json: bool,
         more: Vec<(String, Source)>,
+        waits: bool,
     ) -> Result<Option<Plan>, Error> {
         let shows_keys = SHOW_KEYS.is_on(self.show_keys)?;
         let outputs = pairs(&self.output)?.into_iter().chain(more);
-        let outputs = outputs.map(|(format, file)| Output::new(format, file, shows_keys));
+        let outputs = outputs.map(|(format, file)| Output::new(format, file, shows_keys, waits));
         let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
         for (number, output) in outputs.iter().enumerate() {
             let mut before = outputs.iter().take(number);
@@ -153,7 +155,7 @@ fn pairs(flags: &[String]) -> Result<Vec<(String, Source)>, Error> {
 }
 
 impl Output {
-    fn new(format: String, file: Source, shows_keys: bool) -> Result<Self, Error> {
+    fn new(format: String, file: Source, shows_keys: bool, waits: bool) -> Result<Self, Error> {
         let form = match format.as_str() {
             "json" => None,
             "env" => Some(Format::Env),
@@ -175,7 +177,7 @@ impl Output {
             return Err(file.wrong("the path is empty; name a file, or - for standard output"));
         }
         if !file.is_stdin() {
-            ensure_place(&file)?;
+            ensure_place(&file, waits)?;
         }
         Ok(Self { file, format, form, shows_keys })
     }
@@ -201,7 +203,7 @@ fn template(file: &Source) -> Result<Template, Error> {
 }
 
 /// Checks that a file can be replaced or made.
-pub(crate) fn ensure_place(file: &Source) -> Result<(), Error> {
+pub(crate) fn ensure_place(file: &Source, waits: bool) -> Result<(), Error> {
     if secret::kind(&file.path).is_some() && !Path::new(&file.path).exists() {
         return Err(file.wrong("name a file to write to"));
     }
@@ -209,7 +211,10 @@ pub(crate) fn ensure_place(file: &Source) -> Result<(), Error> {
     if place.metadata().is_ok_and(|there| !there.is_file()) {
         return Err(file.wrong("it is no regular file; name one, or - for standard output"));
     }
-    disk::try_room(&place, ROOM).map_err(|failure| file.wrong(&in_words(&failure)))
+    match disk::try_room(&place, ROOM) {
+        Err((_, error)) if waits && disk::may_pass(&error) => Ok(()),
+        tried => tried.map_err(|failure| file.wrong(&in_words(&failure))),
+    }
 }
 
 fn in_words((path, error): &disk::Failure) -> String {

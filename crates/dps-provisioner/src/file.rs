@@ -8,7 +8,7 @@ use std::{
 
 use dps_client::{
     ConfigurationError, Error,
-    disk::{self, Lock, advice, beside},
+    disk::{self, Lock, advice, beside, may_pass},
 };
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 use serde_json::{Value, value::RawValue};
@@ -174,7 +174,8 @@ impl AssignmentFile {
 
     fn failed(&self, at: &Path, error: &io::Error) -> Error {
         let at = if at == self.0 { String::new() } else { format!("{}: ", at.display()) };
-        self.wrong(&format!("{at}{error}{}", advice(error)))
+        let failed = self.configuration(&format!("{at}{error}{}", advice(error)));
+        if may_pass(error) { failed.for_now().into() } else { failed.into() }
     }
 
     pub(crate) fn wrong(&self, reason: &str) -> Error {

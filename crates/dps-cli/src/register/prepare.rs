@@ -1,6 +1,9 @@
 //! From flags, variables and files to a client, its request and what surrounds them: all that is needed, read and checked.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use dps_client::{
     Attestation, Client, Config, Endpoint, Error, IdScope, Json, NoProxy, Proxy, ProxyChoice,
@@ -74,7 +77,9 @@ impl Registration {
         context: &mut Context,
     ) -> Result<Prepared, Error> {
         let timeout = self.timeout()?;
-        let deadline = Deadline { at: (progress.start() + timeout).into(), after: timeout };
+        // The agent may come here several times.
+        let start = if plan.is_kept { Instant::now() } else { progress.start() };
+        let deadline = Deadline { at: (start + timeout).into(), after: timeout };
         let poll_floor = given::POLL_FLOOR.find(self.poll_floor.as_ref())?;
         let poll_floor = poll_floor.map(|given| POLL_FLOOR.parse(&given)).transpose()?;
         let mut settings = Settings::default();
@@ -113,7 +118,11 @@ impl Registration {
                     self.credential.ensure_tpm_there()?;
                     id.map_or_else(|| "tpm".parse(), Ok)?
                 }
-                (None, Some(Credential::Tpm(tpm))) => tpm.keys().await?.registration_id()?,
+                (None, Some(Credential::Tpm(tpm))) => match tpm.keys().await {
+                    Ok(keys) => keys.registration_id()?,
+                    // What is stored can be handed over without it.
+                    Err(error) => self.stored_id(&plan)?.ok_or(error)?,
+                },
                 (id, _) => id.map_or_else(|| self.device.require().map(|(_, id)| id), Ok)?,
             };
             if let Some(Credential::Tpm(own)) = credentials.first() {
@@ -136,6 +145,15 @@ impl Registration {
             Ok::<_, Error>(plan.watched(device))
         });
         let device = device.transpose()?;
+        let has_assignment = device.as_ref().is_some_and(|device| device.assignment().is_some());
+        // Dates that are wrong now are judged at each registration then, and nothing waits for that.
+        if plan.found.is_some() || (!has_assignment && !plan.is_kept) {
+            for (credential, read) in
+                given.iter().zip([&config.attestation].into_iter().chain(&others))
+            {
+                credential.check(read, request.registration_id())?;
+            }
+        }
         let key_place = request_key;
         let request_key = match &key_place {
             Some(place) if plan.folder.is_none() => {
@@ -150,7 +168,6 @@ impl Registration {
         let orders = is_due && !plan.is_kept && plan.found.is_none();
         let order = plan.folder.clone().filter(|_| orders);
         let order = order.map(|folder| Order::prepare(folder, plan.renews, request_key.clone()));
-        let has_assignment = device.as_ref().is_some_and(|device| device.assignment().is_some());
         let (order, locked) = match order.transpose() {
             Err(error) if error.is_retryable() && has_assignment => (None, Some(error)),
             order => (order?, None),
@@ -159,7 +176,7 @@ impl Registration {
             Some(order) => order.add_to(request)?,
             None => request,
         };
-        let time = Time { whole: timeout, left: timeout.saturating_sub(progress.elapsed()) };
+        let time = Time { whole: timeout, left: timeout.saturating_sub(start.elapsed()) };
         settings.request_timeout = settings.request_timeout.min(time.left);
         settings.registration_timeout = time.left;
         settings.poll_floor = poll_floor.unwrap_or(settings.poll_floor);
@@ -209,6 +226,13 @@ impl Registration {
             time,
             _emulator,
         })
+    }
+
+    /// Who the stored assignment is of.
+    fn stored_id(&self, plan: &Plan) -> Result<Option<RegistrationId>, Error> {
+        let Some(file) = &plan.state else { return Ok(None) };
+        let stored = kept::open(file, &self.device, Some(self.endpoint()?))?;
+        Ok(stored.map(|device| device.identity().registration_id.clone()))
     }
 
     pub(super) fn timeout(&self) -> Result<Duration, Error> {

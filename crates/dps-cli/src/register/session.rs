@@ -34,10 +34,26 @@ pub(super) async fn session(
     let renews_at = plan.hub.clone();
     let found = plan.found.clone();
     let (is_kept, folder) = (plan.is_kept, plan.folder.clone());
-    let prepared = tokio::select! {
-        biased;
-        () = interrupts.next() => Err(Error::Cancelled),
-        prepared = registration.prepare(plan, transport, progress, &mut context) => prepared,
+    let mut failures = 0;
+    let prepared = loop {
+        let preparing = registration.prepare(plan.clone(), transport, progress, &mut context);
+        let prepared = tokio::select! {
+            biased;
+            () = interrupts.next() => Err(Error::Cancelled),
+            prepared = preparing => prepared,
+        };
+        match prepared {
+            Err(error) if is_kept && agent::may_pass(&error) => {
+                failures += 1;
+                let wait = agent::try_again(&error, failures, reporter, &context);
+                tokio::select! {
+                    biased;
+                    () = interrupts.next() => return ExitCode::SUCCESS,
+                    () = tokio::time::sleep(wait) => {}
+                }
+            }
+            prepared => break prepared,
+        }
     };
     let prepared = match prepared {
         Ok(prepared) => prepared,

@@ -270,6 +270,29 @@ fn a_certificate_that_the_enrollment_does_not_issue_is_said_so() {
 }
 
 #[test]
+fn what_can_mend_itself_does_not_end_the_agent_and_holds_no_stored_assignment_back() {
+    let (emulator, manager) = (Emulator::behaving(""), Manager::new());
+    let (chain, key) = crate::handover::expired(&manager.folder);
+    let by_certificate = ["--cert", &chain, "--key", &key];
+    let by_tpm = ["--cert", &chain, "--key", "tpm:0x81000002", "--tpm", "/no/such"];
+    for flags in [&by_certificate[..], &by_tpm] {
+        let running = Running::start(&mut agent(&emulator, &manager, flags));
+        let told = manager.told("tried again in ");
+        assert!(told.contains("expired") || told.contains("/no/such"), "{told}");
+        running.signal("-TERM");
+        assert!(running.status().success());
+    }
+    let running = Running::start(&mut agent(&emulator, &manager, &[]));
+    manager.told("READY=1");
+    end(running, &manager);
+    fs::remove_file(manager.folder.path("run/device.env")).unwrap();
+    let running = Running::start(&mut agent(&emulator, &manager, &by_certificate));
+    manager.told("READY=1");
+    end(running, &manager);
+    assert!(Path::new(&manager.folder.path("run/device.env")).exists());
+}
+
+#[test]
 fn what_the_agent_can_not_begin_with_is_said_at_once() {
     let folder = Folder::new();
     let base = ["agent", "--id-scope", "0ne00AABBCC", "--registration-id", "dev"];

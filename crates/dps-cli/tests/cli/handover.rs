@@ -2,6 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
+use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::json;
 
 use crate::support::{
@@ -17,6 +18,16 @@ fn program(folder: &Folder, lines: &str) -> String {
     let path = folder.file("program", format!("#!/bin/sh\n{lines}\n"));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
+}
+
+/// A certificate of the device `dev` that expired, and its key.
+pub(crate) fn expired(folder: &Folder) -> (String, String) {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "dev");
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let chain = folder.file("expired.pem", params.self_signed(&key).unwrap().pem());
+    (chain, folder.file("expired.key", key.serialize_pem()))
 }
 
 #[test]
@@ -314,6 +325,31 @@ fn a_stored_assignment_is_handed_over_at_each_boot_without_the_network() {
     let ended = run(&mut again);
     assert_eq!((ended.code, ended.json()["source"].as_str()), (0, Some("stored")), "{ended:?}");
     assert_eq!(read(&string), written);
+}
+
+#[test]
+fn a_stored_assignment_is_handed_over_whatever_the_clock_says_and_before_the_tpm_is_there() {
+    let emulator = Emulator::behaving("");
+    let folder = Folder::new();
+    let [state, env] = ["assignment.json", "dps.env"].map(|name| folder.path(name));
+    let (chain, key) = expired(&folder);
+    let boot = ["--state", &state, "--output", "env", &env];
+    let first = run(&mut emulator.register_dev(&boot)).json();
+    let mut by_certificate = emulator.register_dev(&boot);
+    by_certificate.args(["--cert", &chain, "--key", &key]);
+    let mut by_tpm = dps(&["register", "--json", "--endpoint", &emulator.endpoint()]);
+    by_tpm.args(["--id-scope", text(&emulator.ready, "idScope"), "--tpm", "/no/such"]).args(boot);
+    for command in [&mut by_certificate, &mut by_tpm] {
+        fs::remove_file(&env).unwrap();
+        let ended = run(command);
+        let object = ended.json();
+        assert_eq!((ended.code, text(&object, "source")), (0, "stored"), "{ended:?}");
+        assert!(read(&env).contains(text(&first, "assignedHub")));
+    }
+    // Without one it is said before anything is sent.
+    let error = run(emulator.register_dev(&["--cert", &chain]).args(["--key", &key]));
+    let error = error.failed("configuration");
+    assert!(text(&error, "message").starts_with(&format!("--cert {chain:?}: ")), "{error}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The file of the state: how it is opened, and what is said of one that can't be.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::OpenOptions,
     io,
     path::{Path, PathBuf, absolute},
     time::Duration,
@@ -128,7 +128,7 @@ fn check(connection: &Connection, is_read_only: bool) -> Result<(), String> {
 /// Keeps others from a file that a program has made for all of them, and from what a killed emulator has left beside it.
 #[cfg(unix)]
 fn for_owner_only(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
     for path in [path, &log_of(path)] {
         if path.exists() && fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
             fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;

@@ -6,7 +6,7 @@ use rcgen::KeyPair;
 
 use crate::{
     softhsm::SoftHsm,
-    support::{Emulator, Folder, TRANSPORTS, run, text},
+    support::{Emulator, Folder, KEY, TRANSPORTS, run, text},
 };
 
 /// A PIN that no message may have.
@@ -173,5 +173,29 @@ fn a_uri_with_a_pin_is_handed_over_without_it() {
     for file in [toml, env] {
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(text.contains(&uri) && !text.contains("pin-value"), "{file}: {text}");
+    }
+}
+
+#[test]
+fn an_issued_certificate_whose_key_is_in_a_token_is_handed_over_with_the_uri_of_the_key() {
+    let Some(bench) = Bench::new() else { return };
+    let emulator = Emulator::behaving("certificate-policy = \"issue\"\n");
+    let (toml, folder) = (bench.files.path("config.toml"), bench.files.path("certificate"));
+    let state = bench.files.path("assignment.json");
+    let hub = format!("localhost:{}", emulator.ready["mqttPort"]);
+    let uri = bench.hsm.uri("dev");
+    // The second time the assignment is stored, and the given key would not be let in.
+    for (source, key) in [("registered", KEY), ("stored", "d3Jvbmcga2V5IG9mIHRoZSBkZXZpY2UgZGV2")] {
+        let mut command = emulator.register_dev_over("mqtt", &["--state", &state]);
+        command.args(["--request-certificate", &folder, "--request-key", &uri]);
+        command.args(["--output", "iotedge-toml", &toml, "--connect", "--hub-endpoint", &hub]);
+        command.env("DPS_SYMMETRIC_KEY", key);
+        let ended = run(command.env(SoftHsm::VARIABLE, bench.hsm.config()));
+        let result = ended.json();
+        assert_eq!((ended.code, text(&result, "source")), (0, source), "{ended:?}");
+        let written = std::fs::read_to_string(&toml).unwrap();
+        let name = uri.replace(&format!("pin-value={}&", SoftHsm::PIN), "");
+        assert!(written.contains(&format!("identity_pk = \"{name}\"\n")), "{written}");
+        assert!(written.contains(&format!("identity_cert = \"file://{folder}/chain.pem\"\n")));
     }
 }

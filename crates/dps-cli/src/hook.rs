@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use dps_client::internal as secret;
 use serde::Serialize;
 use tokio::time::timeout;
 
@@ -22,6 +23,7 @@ const NOT_FOUND: i32 = 127;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Ran {
+    /// Without what has the form of a secret.
     pub(crate) command: String,
     pub(crate) exit_code: Option<i32>,
     /// What is wrong, unless it ended well.
@@ -54,7 +56,7 @@ pub(crate) async fn run(
             (None, Some(format!("it had not ended after {seconds} s, and was killed")))
         }
     };
-    Ran { command: command.to_owned(), exit_code, message }
+    Ran { command: secret::masked(command).into_owned(), exit_code, message }
 }
 
 #[cfg(unix)]

@@ -467,3 +467,27 @@ fn a_secret_in_any_key_of_the_devices_file_is_not_repeated() {
     }
     assert!(tried > 500, "{tried}");
 }
+
+#[test]
+fn a_secret_in_the_command_of_exec_is_not_repeated() {
+    let command = format!("true joe:{PASSWORD}@h http://joe:{PASSWORD}@h; exit 3");
+    for json in [true, false] {
+        let mut register = dps(&["register", "--emulator", "--exec", &command]);
+        register.args(json.then_some("--json"));
+        let ended = run(&mut register);
+        assert_eq!(ended.code, 11, "{ended:?}");
+        assert!(format!("{}{}", ended.stdout, ended.stderr).contains("joe:***@h"), "{ended:?}");
+        keeps_quiet("--exec", &ended);
+    }
+}
+
+#[test]
+fn the_placeholder_of_a_hint_stays() {
+    let url = proxy("407 Proxy Authentication Required");
+    let without = format!("http://{}", url.rsplit('@').next().unwrap());
+    let mut command = dps(&["register", "--json", "--proxy", &without]);
+    command.args(["--id-scope", "0ne1", "--registration-id", "dev"]);
+    let ended = run(command.env("DPS_SYMMETRIC_KEY", DEVICE_KEY));
+    let hint = ended.failed("connection")["hint"].as_str().unwrap().to_owned();
+    assert_eq!(hint.matches("http://USER:PASSWORD@HOST:PORT").count(), 2, "{hint}");
+}

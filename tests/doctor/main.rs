@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use dps_client::{ErrorKind, Transport};
 use dps_conformance::{ProxyScript, TestProxy};
-use dps_doctor::{CHECKS, Finding, Hop, Report, Selection, Status, Verdict, examine};
+use dps_doctor::{CHECKS, Finding, Hop, Limits, Report, Selection, Status, Verdict, examine};
 use tokio::task::JoinSet;
 
 use rows::{Row, rows};
@@ -129,6 +129,8 @@ async fn nothing_is_found_where_all_is_well_on_any_transport_with_any_credential
             assert!(odd.is_empty(), "{transport}: {odd:?}");
             assert_eq!((report.verdict(), report.ends_at()), (Verdict::Healthy, None));
             assert_eq!(report.findings().len(), CHECKS.len(), "{transport}");
+            // The hub is called hub.localhost, and is where the emulator is.
+            assert_eq!(finding(&report, "hub.name").seen, scene::HOST, "{transport}");
             let hops: Vec<Hop> = report.path().into_iter().map(|(hop, _)| hop).collect();
             let way = [Hop::Device, Hop::Network, Hop::Tls, Hop::Service, Hop::Hub];
             assert_eq!(hops, way, "{transport}");
@@ -212,6 +214,30 @@ async fn nothing_is_registered_and_no_secret_is_in_a_report() {
         assert!(!text.contains(key.as_str()) && !text.contains("sig="), "{text}");
     }
     assert!(scene.requests().iter().all(|operation| *operation == dps_emulator::Operation::Lookup));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(target_os = "linux"), ignore = "only Linux has a port that is silent on loopback")]
+async fn a_silent_port_that_is_not_needed_breaks_nothing_however_short_the_time() {
+    scene::answer_lookups();
+    let scene = Scene::new().await;
+    scene.register().await;
+    let (_hole, port) = scene::silent().await;
+    let mut subject = scene.subject();
+    (subject.limits, subject.ports.mqtt) = (Limits::within(Duration::from_secs(9)), port);
+    let report = examine(&subject, &Selection::all()).await;
+    assert_eq!(report.verdict(), Verdict::Warnings, "{report:#?}");
+    assert_eq!(finding(&report, "port.8883").status, Status::Warning);
+}
+
+#[test]
+fn a_step_has_more_time_where_the_registration_has() {
+    for (total, step, aside) in [(300, 50, 5), (60, 10, 5), (20, 5, 5), (6, 2, 2)] {
+        let limits = Limits::within(Duration::from_secs(total));
+        assert_eq!(limits.total, Duration::from_secs(total));
+        let of_step = [limits.step, limits.aside].map(|time| time.as_secs());
+        assert_eq!(of_step, [step, aside], "{total}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

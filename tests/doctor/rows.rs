@@ -3,8 +3,8 @@
 use std::{future::Future, pin::Pin, time::Duration};
 
 use dps_client::{
-    Attestation, Endpoint, Error, GroupKey, Json, Proxy, RegistrationRequest, Roots, SymmetricKey,
-    Transport,
+    Attestation, ConfigurationError, Endpoint, Error, GroupKey, Json, Proxy, RegistrationRequest,
+    Roots, SymmetricKey, Transport,
 };
 use dps_conformance::{Authority, OutsideKey, ProxyScript, TestProxy};
 use dps_doctor::{Ports, Report, Selection, Status, Subject, examine};
@@ -182,6 +182,26 @@ fn settings() -> Vec<Row> {
                 let payload = "{\"site\": ".parse::<Json>();
                 let request = RegistrationRequest::new(device());
                 s.request = Some(payload.and_then(|payload| request.payload(payload)));
+            }),
+        ),
+        row(
+            "settings.files",
+            "a folder that is not there",
+            Failed,
+            "No such file",
+            with(|s| {
+                let reason = "No such file or directory; make the folder above it first";
+                let error = ConfigurationError::new("--output", "gone/env", reason);
+                s.files = Some(Err(error.into()));
+            }),
+        ),
+        row(
+            "settings.files",
+            "a stored assignment that was cut short",
+            Warning,
+            "the right one",
+            with(|s| {
+                s.files = Some(Ok(vec!["state.json is damaged".to_owned()]));
             }),
         ),
         row(

@@ -89,8 +89,7 @@ impl Flags {
         let mut files = SYMMETRIC_KEY_FILE.files(&self.symmetric_key_file)?;
         files.extend(GROUP_KEY_FILE.file(self.group_key_file.as_ref())?);
         files.extend(CERT.files(&self.cert)?);
-        files.extend(TPM_KEY_PASSWORD_FILE.file(self.tpm_key_password_file.as_ref())?);
-        files.extend(self.tpm.password_files()?);
+        files.extend(self.secret_files()?);
         files.extend(self.pkcs11.files(&keys)?);
         files.extend(keys);
         Ok(files)
@@ -112,11 +111,7 @@ impl Flags {
         deadline: Deadline,
         what: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let password = TPM_KEY_PASSWORD_FILE.find(self.tpm_key_password_file.as_ref())?;
-        if password.is_none()
-            && !self.pkcs11.has_pin_file()?
-            && self.tpm.password_files()?.next().is_none()
-        {
+        if self.secret_files()?.is_empty() {
             return what(self);
         }
         let flags = self.clone();
@@ -236,6 +231,15 @@ impl Flags {
         let token = self.pkcs11.key(&key)?;
         let source = token.as_ref().map_or(key, |token| token.source.clone());
         Ok(KeyPlace { source, token, password, tpm: self.tpm.clone() })
+    }
+}
+
+impl Flags {
+    /// Files with a PIN or a password, which may be given beside any credential.
+    pub(crate) fn secret_files(&self) -> Result<Vec<Source>, Error> {
+        let key = TPM_KEY_PASSWORD_FILE.file(self.tpm_key_password_file.as_ref())?;
+        let others = [key, self.pkcs11.pin_file()?].into_iter().flatten();
+        Ok(others.chain(self.tpm.password_files()?).collect())
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::{process::ExitCode, time::Instant};
 
-use dps_client::{Endpoint, Error};
-use dps_doctor::{Report, Selection, examine};
-use dps_provisioner::AssignmentFile;
+use dps_client::Error;
+use dps_doctor::{Selection, examine_until};
 
 use crate::{
-    given::{self, named},
-    register::Registration,
+    given, register,
     report::{self, Context, Reporter},
     runtime, trace,
 };
@@ -18,8 +16,8 @@ mod printed;
 const DETAILS: &str = "\
 It takes what `dps register` takes, by the same flags and variables, and looks
 at all that a registration would meet: settings, clock, credential, proxy,
-name, ports, TLS, WebSocket, the service and the hub. Nothing is changed at
-the service: nothing is registered.
+name, ports, TLS, WebSocket, the service and the hub. Nothing is registered or
+changed at the service, and no file is written.
 
 The ports of all transports are looked at. The chosen transport decides, and
 the device says over it who it is; for auto each is tried, in its order, and
@@ -49,19 +47,15 @@ Examples:
       --symmetric-key-file pump-17.key --json > doctor.json";
 
 #[derive(Debug, clap::Args)]
+// The flags of `dps register` are a group of this name too.
+#[group(skip)]
 #[command(after_help = DETAILS)]
 pub(crate) struct Arguments {
     /// Makes only these checks, and those that they depend on: ids like tls.name, or groups like tls
     #[arg(long, value_name = "ID[,ID]")]
     only: Option<String>,
-    /// Where the hub is; without it the hub that the service or the file of --state has
-    #[arg(long, value_name = "HOST[:PORT]")]
-    hub_endpoint: Option<String>,
-    /// File in which `dps register --state` keeps the assignment; it is only read
-    #[arg(long, value_name = "FILE")]
-    state: Option<String>,
     #[command(flatten)]
-    registration: Registration,
+    register: register::Arguments,
 }
 
 /// How much is said, and in which form.
@@ -74,19 +68,23 @@ struct Manner {
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     let start = Instant::now();
-    let json = arguments.registration.wants_json();
+    let json = arguments.register.registration().wants_json();
     let reporter = Reporter::new(json.as_ref().is_ok_and(|json| *json));
     let report = json.and_then(|json| {
         let manner = arguments.manner(json)?;
         let selection = arguments.selection()?;
         let report = runtime::block_on(|mut interrupts| async move {
-            tokio::select! {
+            let subject = tokio::select! {
                 biased;
                 () = interrupts.next() => Err(Error::Cancelled),
-                report = arguments.look(&selection, start) => report,
-            }
+                subject = arguments.register.subject(start) => subject,
+            }?;
+            Ok(examine_until(&subject, &selection, interrupts.next()).await)
         })?;
-        Ok((report, manner))
+        match report.is_whole() || !json {
+            true => Ok((report, manner)),
+            false => Err(Error::Cancelled),
+        }
     });
     match report {
         Ok((report, manner)) => printed::print(&report, manner),
@@ -96,8 +94,9 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 
 impl Arguments {
     fn manner(&self, json: bool) -> Result<Manner, Error> {
-        let quiet = self.registration.wants_quiet()?;
-        let level = self.registration.verbosity()?;
+        let registration = self.register.registration();
+        let quiet = registration.wants_quiet()?;
+        let level = registration.verbosity()?;
         // Warnings of the library are findings here.
         if level > 1 {
             trace::start(level - 1);
@@ -111,22 +110,5 @@ impl Arguments {
     fn selection(&self) -> Result<Selection, Error> {
         let only = given::ONLY.find(self.only.as_ref())?;
         only.map_or_else(|| Ok(Selection::all()), |given| given.parse())
-    }
-
-    /// The hub of the stored assignment, if there is one.
-    fn kept_hub(&self) -> Result<Option<Endpoint>, Error> {
-        let Some(given) = given::STATE.find(self.state.as_ref())? else { return Ok(None) };
-        let blamed = |error| named(given.from, &given.text, error);
-        let kept = AssignmentFile::new(&given.text).and_then(|file| file.load()).map_err(blamed)?;
-        kept.map(|kept| kept.result.assigned_hub.parse().map_err(blamed)).transpose()
-    }
-
-    async fn look(&self, selection: &Selection, start: Instant) -> Result<Report, Error> {
-        let mut subject = self.registration.subject(start).await?;
-        subject.hub = match given::HUB_ENDPOINT.find(self.hub_endpoint.as_ref())? {
-            Some(given) => Some(given.parse()),
-            None => self.kept_hub().transpose(),
-        };
-        Ok(examine(&subject, selection).await)
     }
 }

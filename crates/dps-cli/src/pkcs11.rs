@@ -40,15 +40,14 @@ impl Pkcs11Flags {
     #[cfg(test)]
     pub(crate) const NONE: Self = Self { pkcs11_module: None, pkcs11_pin_file: None };
 
-    pub(crate) fn has_pin_file(&self) -> Result<bool, Error> {
-        Ok(PKCS11_PIN_FILE.find(self.pkcs11_pin_file.as_ref())?.is_some())
+    pub(crate) fn pin_file(&self) -> Result<Option<Source>, Error> {
+        PKCS11_PIN_FILE.file(self.pkcs11_pin_file.as_ref())
     }
 
-    /// The files that a key in a token needs: the PIN's, the module, and what the URIs of these keys name.
+    /// The files that a key in a token needs besides its PIN: the module, and what the URIs of these keys name.
     pub(crate) fn files(&self, keys: &[Source]) -> Result<Vec<Source>, Error> {
-        let pin = PKCS11_PIN_FILE.file(self.pkcs11_pin_file.as_ref())?;
-        let mut files: Vec<Source> = pin.into_iter().collect();
-        files.extend(PKCS11_MODULE.file(self.pkcs11_module.as_ref())?);
+        let module = PKCS11_MODULE.file(self.pkcs11_module.as_ref())?;
+        let mut files: Vec<Source> = module.into_iter().collect();
         for key in keys {
             let uri = key.path.parse::<Pkcs11Uri>().ok();
             let named = uri.iter().flat_map(Pkcs11Uri::files);
@@ -70,7 +69,7 @@ impl Pkcs11Flags {
         let mut options = Pkcs11Options::default();
         let module = PKCS11_MODULE.find(self.pkcs11_module.as_ref())?;
         options.module = module.map(|given| PathBuf::from(given.text));
-        if let Some(file) = PKCS11_PIN_FILE.file(self.pkcs11_pin_file.as_ref())? {
+        if let Some(file) = self.pin_file()? {
             let pin = Pin::from_bytes(&file.read_password()?);
             options.pin = Some(pin.map_err(|error| named(file.from, &file.path, error))?);
         }

@@ -66,6 +66,7 @@ checks! {
     PROXY_SETTING "settings.proxy" Settings "the proxy's URL, by flag or environment, and NO_PROXY";
     ROOTS "settings.roots" Settings "the authorities to trust can be read";
     REQUEST "settings.request" Settings "the payload is JSON and fits into a request";
+    FILES "settings.files" Settings "the files that a registration keeps and writes can be used";
     YEAR "clock.year" Clock "the clock is not before 1970";
     RELEASE "clock.release" Clock "the clock is not before this program was written";
     CREDENTIAL "credential.read" Credential "the credential is given, can be read, and its parts belong together";

@@ -1,11 +1,13 @@
 //! One examination, layer by layer.
 
+use std::future::{Future, pending};
+
 use tokio::time::timeout;
 
 use crate::{
     check::{Layer, Selection},
     clock, credential,
-    finding::Chart,
+    finding::{Chart, End},
     hub, name, port, proxy,
     report::Report,
     service, settings,
@@ -19,11 +21,31 @@ use crate::{
 /// # Cancel safety
 /// Dropping the future closes what was open; the system's resolver may finish a lookup on a thread of its own.
 pub async fn examine(subject: &Subject, selection: &Selection) -> Report {
+    examine_until(subject, selection, pending()).await
+}
+
+/// As [`examine`], until something else happens: the report has what was found by then, and says that it is not
+/// [whole](Report::is_whole).
+///
+/// # Cancel safety
+/// As of [`examine`].
+pub async fn examine_until(
+    subject: &Subject,
+    selection: &Selection,
+    stop: impl Future<Output = ()>,
+) -> Report {
     let mut chart = Chart::new(selection, subject);
     let at_its_port = subject.at_its_port();
     let look = look(&at_its_port, selection, &mut chart);
-    let is_out_of_time = timeout(subject.limits.total, look).await.is_err();
-    Report::new(chart.finish(is_out_of_time))
+    let end = tokio::select! {
+        biased;
+        () = stop => End::Stopped,
+        looked = timeout(subject.limits.total, look) => match looked {
+            Ok(_) => End::Whole,
+            Err(_) => End::OutOfTime,
+        },
+    };
+    Report::new(chart.finish(end), end != End::Stopped)
 }
 
 /// A layer that is closed ends the examination: what lies behind it can't be looked at.

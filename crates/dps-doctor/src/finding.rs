@@ -63,6 +63,14 @@ pub struct Finding {
     pub is_retryable: bool,
 }
 
+/// How an examination ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Whole,
+    OutOfTime,
+    Stopped,
+}
+
 /// The findings while they are made.
 pub(crate) struct Chart<'a> {
     selection: &'a Selection,
@@ -171,11 +179,11 @@ impl<'a> Chart<'a> {
 
     /// In the order of the table. What was not come to was stopped by the first check before it that failed; out of time,
     /// that is the first of these.
-    pub(crate) fn finish(mut self, is_out_of_time: bool) -> Vec<Finding> {
+    pub(crate) fn finish(mut self, end: End) -> Vec<Finding> {
         let mut is_waited_for = CHECKS.iter().copied().filter(|check| {
             self.selection.has(check) && self.findings.iter().all(|finding| finding.check != *check)
         });
-        if let Some(check) = is_waited_for.next().filter(|_| is_out_of_time) {
+        if let Some(check) = is_waited_for.next().filter(|_| end == End::OutOfTime) {
             let seen = format!("all checks have {}, and that is over", in_words(self.limits.total));
             self.fail(check, ErrorKind::Timeout, seen, "--timeout SECONDS allows more");
         }
@@ -190,6 +198,7 @@ impl<'a> Chart<'a> {
                     status: Status::Skipped,
                     seen: match stopped_by {
                         Some(stopped_by) => format!("{} failed", stopped_by.id),
+                        None if end == End::Stopped => "it was not come to".to_owned(),
                         None => "there is nothing to look at".to_owned(),
                     },
                     advice: None,

@@ -46,7 +46,7 @@ mod way;
 mod websocket;
 
 pub use check::{CHECKS, Check, Hop, Selection};
-pub use examine::examine;
+pub use examine::{examine, examine_until};
 pub use finding::{Finding, Status};
 pub use report::{Report, Verdict};
 pub use subject::{Limits, Ports, Subject};

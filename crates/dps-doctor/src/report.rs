@@ -11,6 +11,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Report {
     findings: Vec<Finding>,
+    is_whole: bool,
 }
 
 /// Whether a registration gets through.
@@ -23,7 +24,7 @@ pub enum Verdict {
     Warnings,
     /// A registration does not get through.
     Broken,
-    /// Nothing was looked at: every check that was asked for was skipped.
+    /// Nothing was found and not all was looked at: it was stopped before, or every check that was asked for was skipped.
     Unknown,
 }
 
@@ -47,8 +48,14 @@ impl fmt::Display for Verdict {
 }
 
 impl Report {
-    pub(crate) fn new(findings: Vec<Finding>) -> Self {
-        Self { findings }
+    pub(crate) fn new(findings: Vec<Finding>, is_whole: bool) -> Self {
+        Self { findings, is_whole }
+    }
+
+    /// Whether it came to its end, and was not stopped.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// What came of each check that was asked for, and of those that stopped one of them.
@@ -63,6 +70,7 @@ impl Report {
         let has = |status| self.findings.iter().any(|finding| finding.status == status);
         match (has(Status::Failed), has(Status::Warning), has(Status::Ok)) {
             (true, ..) => Verdict::Broken,
+            _ if !self.is_whole => Verdict::Unknown,
             (false, true, _) => Verdict::Warnings,
             (false, false, true) => Verdict::Healthy,
             (false, false, false) => Verdict::Unknown,

@@ -4,7 +4,8 @@ use dps_client::{Attestation, Endpoint, ErrorKind, Proxy, ProxyChoice, Transport
 
 use crate::{
     check::{
-        CLOUD, Check, ENDPOINT, ID_SCOPE, PROXY_SETTING, REGISTRATION_ID, REQUEST, ROOTS, TRANSPORT,
+        CLOUD, Check, ENDPOINT, FILES, ID_SCOPE, PROXY_SETTING, REGISTRATION_ID, REQUEST, ROOTS,
+        TRANSPORT,
     },
     finding::Chart,
     subject::Subject,
@@ -53,6 +54,20 @@ pub(crate) fn examine(subject: &Subject, chart: &mut Chart<'_>) {
             Err(error) => chart.fail_by(&REQUEST, &error, None),
         },
         Some(Err(error)) => chart.fail_by(&REQUEST, error, None),
+    }
+    files(subject, chart);
+}
+
+fn files(subject: &Subject, chart: &mut Chart<'_>) {
+    match &subject.files {
+        None => chart.skip(&FILES, "nothing is kept or written"),
+        Some(Ok(odd)) if odd.is_empty() => chart.ok(&FILES, "they can be used"),
+        Some(Ok(odd)) => chart.warn(
+            &FILES,
+            odd.join("; "),
+            "see whether the file is the right one: a registration replaces it",
+        ),
+        Some(Err(error)) => chart.fail_by(&FILES, error, None),
     }
 }
 

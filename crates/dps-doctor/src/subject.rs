@@ -36,6 +36,9 @@ pub struct Subject {
     pub request: Option<Result<RegistrationRequest, Error>>,
     /// The key of the group that the device's key was derived from, if it was.
     pub group_key: Option<GroupKey>,
+    /// What is odd about the files that a registration would keep or write, or why it could not begin for them; `None` when
+    /// there are none.
+    pub files: Option<Result<Vec<String>, Error>>,
     /// Files with keys in them, whose permissions are looked at.
     pub key_files: Vec<PathBuf>,
     /// Where the hub is, if that is known; otherwise the service is asked.
@@ -121,6 +124,7 @@ impl Subject {
             credential: Ok(config.attestation),
             request: None,
             group_key: None,
+            files: None,
             key_files: Vec::new(),
             hub: None,
             ports: Ports::default(),

@@ -66,6 +66,10 @@ enum Standing {
     Answered,
 }
 
+/// What to do where each transport met something else.
+const NOTHING_GETS_THROUGH: &str =
+    "look at each of them: the network may let none through, or only through a proxy";
+
 /// What one transport met.
 struct Met {
     index: usize,
@@ -76,11 +80,13 @@ struct Met {
 }
 
 impl Met {
-    /// The observer is told.
+    /// The observer is told, unless the transport took no part because it can't carry the request.
     fn new(index: usize, name: &'static str, progress: &Progress, error: Error) -> Self {
         let words = brief(progress.masked_text(error.to_string()));
-        let failed = Step::TransportFailed { transport: name, reason: words.clone() };
-        progress.beside().enter(&failed);
+        if !matches!(error, Error::Configuration(_)) {
+            let failed = Step::TransportFailed { transport: name, reason: words.clone() };
+            progress.beside().enter(&failed);
+        }
         Self { index, name, words, error }
     }
 }
@@ -331,7 +337,11 @@ fn none_got_through(
     let words: Vec<String> = words.iter().map(|(names, what)| format!("{names}: {what}")).collect();
     let message = format!("no transport gets through: {}", words.join("; "));
     let mut error = ConnectionError::new(first.stage, message);
-    error.hint = connections().find_map(|error| error.hint.clone());
+    // What is to be done about one of them is no advice where others met something else.
+    error.hint = match connections().all(|error| error.hint == first.hint) {
+        true => first.hint.clone(),
+        false => Some(NOTHING_GETS_THROUGH.to_owned()),
+    };
     error.retryable = connections().any(|error| error.retryable);
     error.request_may_have_been_sent = connections().any(|error| error.request_may_have_been_sent);
     error.source = first.source.clone();

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Manner;
 use crate::{
-    output,
+    interrupt, output,
     report::{NOT_CONNECTED, exit_code_of, json},
     style::{Color, Style},
 };
@@ -43,6 +43,9 @@ pub(super) fn print(report: &Report, manner: Manner) -> ExitCode {
 }
 
 fn exit_code(report: &Report) -> Option<u8> {
+    if !report.is_whole() {
+        return Some(interrupt::exit_code());
+    }
     if report.verdict() == Verdict::Unknown {
         return Some(NOTHING_SEEN);
     }
@@ -151,6 +154,9 @@ fn verdict(report: &Report, manner: Manner, style: Style) -> String {
     let verdict = report.verdict();
     let (color, words) = match (verdict, report.ends_at()) {
         (Verdict::Healthy, _) => (Color::Green, "nothing stands in the way".to_owned()),
+        (Verdict::Unknown, _) if !report.is_whole() => {
+            (Color::Yellow, "it was interrupted before it had looked at all".to_owned())
+        }
         (Verdict::Unknown, _) => (Color::Yellow, "there was nothing to look at".to_owned()),
         (Verdict::Warnings, _) => (Color::Yellow, "a registration gets through".to_owned()),
         (_, end) => (Color::Red, format!("a registration {}", ends(end))),

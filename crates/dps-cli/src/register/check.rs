@@ -37,7 +37,7 @@ impl Arguments {
     }
 
     /// What the registration writes can be written. Nothing is left there, and no folder is made.
-    fn ensure_places(&self, plan: &Plan) -> Result<(), Error> {
+    pub(super) fn ensure_places(&self, plan: &Plan) -> Result<(), Error> {
         let place =
             |Given { from, text }| handover::ensure_place(&Source { from, path: text }, false);
         if plan.state.is_some() {

@@ -76,6 +76,14 @@ impl Plan {
         }
     }
 
+    /// Whether nothing but the result is written.
+    pub(super) fn writes_nothing(&self) -> bool {
+        !self.is_emulated
+            && self.folder.is_none()
+            && self.state.is_none()
+            && self.handover.is_none()
+    }
+
     /// The folder whose certificate is renewed.
     pub(super) fn renewed(&self) -> Option<&CertificateFolder> {
         self.folder.as_ref().filter(|_| self.renews)
@@ -84,17 +92,21 @@ impl Plan {
 
 impl Arguments {
     pub(super) fn plan(&self) -> Result<Plan, Error> {
+        let plan = self.parts()?;
+        if self.hub_endpoint.is_some() && plan.connects.is_none() {
+            return Err(wrong(given::HUB_ENDPOINT.flag, "", "it needs --connect too"));
+        }
+        Ok(plan)
+    }
+
+    /// What is kept and written.
+    pub(super) fn parts(&self) -> Result<Plan, Error> {
         let folder = given::REQUEST_CERTIFICATE.find(self.request_certificate.as_ref())?;
         let folder = folder.map(|given| {
             CertificateFolder::open(&given.text).map_err(|error| named(given.from, "", error))
         });
         let is_emulated = self.is_emulated()?;
-        let endpoint = given::HUB_ENDPOINT.find(self.hub_endpoint.as_ref())?;
-        let endpoint = endpoint.map(|given| given.parse::<Endpoint>()).transpose()?;
-        let connects = given::CONNECT.is_on(self.connect)?.then_some(endpoint);
-        if self.hub_endpoint.is_some() && connects.is_none() {
-            return Err(wrong(given::HUB_ENDPOINT.flag, "", "it needs --connect too"));
-        }
+        let connects = given::CONNECT.is_on(self.connect)?.then_some(self.hub()?);
         let json = given::JSON.is_on(self.registration.json)?;
         let handover = self.handover.plan(json)?;
         let state = if is_emulated { None } else { kept::file(self.state.as_ref())? };
@@ -106,6 +118,12 @@ impl Arguments {
             handover,
             ..Plan::default()
         })
+    }
+
+    /// Where the hub is, if it was said.
+    pub(super) fn hub(&self) -> Result<Option<Endpoint>, Error> {
+        let given = given::HUB_ENDPOINT.find(self.hub_endpoint.as_ref())?;
+        given.map(|given| given.parse()).transpose()
     }
 
     fn is_emulated(&self) -> Result<bool, Error> {

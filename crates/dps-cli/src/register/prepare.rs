@@ -34,6 +34,9 @@ const TIMEOUT: Seconds = Seconds { zero: false, at_most: Duration::from_secs(24 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_FLOOR: Seconds = Seconds { zero: true, at_most: Duration::from_secs(3600) };
 
+/// What is wrong with the key for a certificate that is not asked for.
+pub(super) const NO_FOLDER: &str = "it needs --request-certificate too";
+
 /// All that is needed, read and checked.
 pub(super) struct Prepared {
     pub(super) client: Client,
@@ -157,7 +160,7 @@ impl Registration {
         let key_place = request_key;
         let request_key = match &key_place {
             Some(place) if plan.folder.is_none() => {
-                return Err(place.source().wrong("it needs --request-certificate too"));
+                return Err(place.source().wrong(NO_FOLDER));
             }
             Some(place) => Some(place.request_key(deadline).await?),
             None => None,

@@ -202,7 +202,7 @@ fn the_hub_is_that_of_the_stored_assignment_or_the_one_that_is_named() {
     let emulator = Emulator::behaving("");
     let folder = Folder::new();
     let state = folder.path("assignment.json");
-    run(&mut emulator.register_dev(&["--state", &state]));
+    run(&mut emulator.register_dev_over("mqtt", &["--state", &state]));
     let hub = |arguments: &[&str]| {
         let ended = run(&mut healthy(&emulator, "mqtt", arguments));
         (ended.code, report(&ended))
@@ -214,8 +214,64 @@ fn the_hub_is_that_of_the_stored_assignment_or_the_one_that_is_named() {
     assert_eq!((code, text(found, "status")), (0, "ok"), "{found}");
     let (code, closed) = hub(&["--hub-endpoint", &closed_endpoint()]);
     assert_eq!((code, text(&closed, "endsAt")), (10, "hub"), "{closed}");
-    let (code, damaged) = hub(&["--state", &folder.file("foreign.json", "{\"other\": 1}")]);
-    assert_eq!((code, text(&damaged, "endsAt")), (10, "hub"), "of another program: {damaged}");
+    // What was assigned at another endpoint is not taken, as a registration would not.
+    let ended = run(&mut healthy(&emulator, "amqp", &["--state", &state]));
+    let (code, other) = (ended.code, report(&ended));
+    assert_eq!(check(&other, "hub.name")["status"], "skipped", "{other}");
+    assert_eq!(check(&other, "settings.files")["status"], "warning", "{code}: {other}");
+    let ended = run(&mut healthy(&emulator, "mqtt", &["--hub-endpoint", "http://hub"]));
+    ended.failed("configuration");
+}
+
+/// What `dps register` is given besides, for both of them.
+#[test]
+fn what_would_end_a_registration_before_it_begins_is_found_and_nothing_is_written() {
+    let emulator = Emulator::behaving("");
+    run(&mut emulator.register_dev(&[])).assigned();
+    let folder = Folder::new();
+    let (output, gone) = (folder.path("dev.env"), folder.path("gone/dev.env"));
+    let (certificate, far) = (folder.path("certificate"), folder.path("gone/far/certificate"));
+    let state = folder.path("state.json");
+    let all = ["--connect", "--output", "env", &output, "--exec", "true", "--show-keys"];
+    let all = [&all[..], &["--request-certificate", &certificate, "--state", &state]].concat();
+    let files = || fs::read_dir(folder.path(".")).unwrap().count();
+    let before = files();
+    let ended = run(&mut healthy(&emulator, "http", &all));
+    assert_eq!(outcome(&ended), (0, "healthy".to_owned(), None), "{ended:?}");
+    assert_eq!(check(&report(&ended), "settings.files")["status"], "ok", "{ended:?}");
+    assert_eq!(files(), before, "nothing is written");
+
+    let newer = folder.file("newer.json", "{\"version\": 99, \"sha256\": \"\", \"content\": {}}");
+    let foreign = folder.file("foreign.json", "{\"other\": 1}");
+    for wrong in [
+        vec!["--output", "env", &gone],
+        vec!["--request-certificate", &far],
+        vec!["--request-key", "request.key"],
+        vec!["--state", &newer],
+        vec!["--state", &foreign],
+    ] {
+        let ended = run(&mut healthy(&emulator, "http", &wrong));
+        let found = (2, "broken".to_owned(), Some("settings.files".to_owned()));
+        assert_eq!(outcome(&ended), found, "{wrong:?}: {ended:?}");
+    }
+    let ended = run(&mut dps(&["doctor", "--json", "--emulator"]));
+    assert_eq!(check(&report(&ended), "settings.files")["status"], "failed", "{ended:?}");
+    let damaged = folder.file("damaged.json", "");
+    let ended = run(&mut healthy(&emulator, "http", &["--state", &damaged]));
+    assert_eq!((ended.code, text(&report(&ended), "verdict")), (0, "warnings"), "{ended:?}");
+}
+
+#[test]
+fn files_with_a_pin_that_others_can_read_are_named() {
+    let emulator = Emulator::behaving("");
+    let folder = Folder::new();
+    let pin = folder.file("open.pin", "1234");
+    fs::set_permissions(&pin, fs::Permissions::from_mode(0o644)).unwrap();
+    let ended = run(&mut healthy(&emulator, "http", &["--pkcs11-pin-file", &pin]));
+    let report = report(&ended);
+    let found = check(&report, "credential.permissions");
+    assert!(text(found, "seen").contains("open.pin"), "{found}");
+    assert!(!ended.stdout.contains("1234"), "{ended:?}");
 }
 
 #[test]
@@ -229,4 +285,14 @@ fn an_interrupt_ends_it() {
     let ended = running.ended();
     assert_eq!(ended.code, 130, "{ended:?}");
     assert_eq!(ended.json()["error"]["kind"], "cancelled", "{ended:?}");
+
+    let mut command = dps(&["doctor", "--id-scope", "0ne1", "--registration-id", "dev"]);
+    command.args(["--endpoint", &silent.endpoint, "-v"]).env("DPS_SYMMETRIC_KEY", KEY);
+    let running = Running::start(&mut command);
+    let _hanging = silent.accept();
+    running.signal("-TERM");
+    let ended = running.ended();
+    assert_eq!(ended.code, 143, "{ended:?}");
+    assert!(ended.stdout.contains("ok       name.lookup"), "what was found: {ended:?}");
+    assert!(ended.stdout.contains("unknown: it was interrupted"), "{ended:?}");
 }

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use dps_client::{CertificateFolder, CertificateSummary, Error, Printable, StoredCertificate};
+use dps_client::{
+    CertificateFolder, CertificateSummary, Endpoint, Error, Printable, StoredCertificate,
+};
 use serde::Serialize;
 
 use crate::{
@@ -168,6 +170,7 @@ impl Renew {
         if let Some(flag) = self.handover.given() {
             return Err(wrong(flag, "", "it does not go with --hub"));
         }
+        hub.parse::<Endpoint>()?;
         let device_id = given::DEVICE_ID.find(self.device_id.as_ref())?.map(|given| given.text);
         let endpoint = given::HUB_ENDPOINT.find(self.hub_endpoint.as_ref())?;
         let endpoint = endpoint.map(|given| given.parse()).transpose()?;
@@ -301,6 +304,7 @@ impl<'a> StatusJson<'a> {
             (None, _) => "not stored here".to_owned(),
         };
         let left = match *days_left {
+            _ if *life_used < 0.0 => "not valid yet, or the clock is wrong".to_owned(),
             days if days < 0.0 => format!("expired {} days ago", -days),
             days => format!("{days} days left"),
         };
@@ -309,7 +313,7 @@ impl<'a> StatusJson<'a> {
             ("issuer", leaf.issuer.to_owned()),
             ("not before", date(&leaf.not_before)),
             ("not after", date(&leaf.not_after)),
-            ("life used", format!("{} %, {left}", rounded(life_used * 100.0, 10.0))),
+            ("life used", format!("{} %, {left}", rounded(life_used.max(0.0) * 100.0, 10.0))),
             ("renewal", self.due.words()),
             ("chain", format!("{} ({chain_file})", chain.join(", "))),
             ("key", key),

@@ -218,7 +218,14 @@ pub(crate) struct Renewed {
 
 impl Renewed {
     pub(crate) fn load(folder: &CertificateFolder) -> Result<Self, Error> {
-        Ok(Self { folder: folder.path().display().to_string(), stored: folder.load()? })
+        let stored = folder.load().map_err(|error| match error {
+            Error::Configuration(mut error) => {
+                error.reason.push_str("; `dps register --request-certificate` gets a new pair");
+                Error::Configuration(error)
+            }
+            other => other,
+        });
+        Ok(Self { folder: folder.path().display().to_string(), stored: stored? })
     }
 
     /// The one that it was issued for.

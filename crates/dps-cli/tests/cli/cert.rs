@@ -124,6 +124,20 @@ fn needs_renewal_says_it_by_its_exit_code() {
 }
 
 #[test]
+fn a_certificate_whose_time_has_not_come_is_said_not_to_be_valid() {
+    let folder = Folder::new();
+    let mut params = CertificateParams::default();
+    params.not_before = rcgen::date_time_ymd(2999, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2999, 2, 1);
+    let key = KeyPair::generate().unwrap();
+    let chain = params.self_signed(&key).unwrap().pem();
+    let path = folder.path("certificate");
+    CertificateFolder::open(&path).unwrap().store(&chain, Some(&key.serialize_pem())).unwrap();
+    let lines = cert(&["status", &path]).stdout;
+    assert!(lines.contains("life used   0 %, not valid yet"), "{lines}");
+}
+
+#[test]
 fn what_can_not_be_told_is_an_error_that_no_timer_takes_for_an_answer() {
     let folder = Folder::new();
     let path = folder.path("certificate");

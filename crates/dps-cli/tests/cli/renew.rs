@@ -254,13 +254,16 @@ fn a_renewal_that_moves_the_device_is_kept_and_handed_over() {
 fn what_is_missing_for_a_renewal_is_said_before_anything_is_sent() {
     let service = Service::start();
     let none = run(&mut service.renew("http")).failed("configuration");
-    assert!(text(&none, "message").contains("no certificate was stored in it yet"), "{none}");
+    let says = "no certificate was stored in it yet; `dps register --request-certificate` gets";
+    assert!(text(&none, "message").contains(says), "{none}");
     assert!(!Path::new(&service.path()).exists());
     service.register("http");
     let lock = service.stored().prepare().unwrap();
     let locked = run(&mut service.renew("http")).failed("configuration");
     assert!(text(&locked, "message").contains("another process has the lock"), "{locked}");
     drop(lock);
+    let hub = run(service.renew("http").args(["--hub", ""])).failed("configuration");
+    assert!(text(&hub, "message").starts_with("--hub: "), "{hub}");
     let scope = run(&mut dps(&["cert", "renew", "--json", &service.path()]));
     let scope = scope.failed("configuration");
     assert!(text(&scope, "message").contains("--id-scope: it is missing"), "{scope}");

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     assignment::Assignment,
-    policy::{HubRefusal, LONGEST_RETRY_AFTER, NextStep},
+    policy::{Backoff, HubRefusal, LONGEST_RETRY_AFTER, NextStep},
     provisioner::{Provisioner, lot},
     wait::{Countdown, until},
 };
@@ -67,7 +67,8 @@ pub trait Surroundings {
 /// | when it is [told to](Order::Register), a minute after the last attempt at the earliest, whatever it waited for | the same |
 /// | when the certificate is missing or [due](dps_client::StoredCertificate::renewal_due) for renewal | the same, or as [`next_try_after`](dps_client::StoredCertificate::next_try_after) says while a certificate is there; 24 h when the device is assigned and the service issues none |
 ///
-/// A lock that another process has is no failure of the device's: that is tried again as `reconnect` says.
+/// What passes by itself, like a lock that another process has or a clock that is not set yet, is tried again in seconds, as `reconnect` says;
+/// while a certificate is there, these waits double up to that of `next_try_after`.
 ///
 /// What another process stores in the file, like a registration by hand, is taken within half an hour.
 ///
@@ -302,17 +303,20 @@ impl Agent {
     fn put_off(&mut self, error: &Error, due: bool, now: SystemTime) -> Duration {
         let policy = self.provisioner.policy_in_use();
         let at_least = error.retry_after().unwrap_or_default().min(LONGEST_RETRY_AFTER);
-        let is_locked = error.kind() == ErrorKind::Configuration && error.is_retryable();
-        if !due
-            && !is_locked
-            && let Some(stored) = self.provisioner.stored_certificate()
-        {
-            let wait = stored.next_try_after(now, at_least);
+        let passes = error.kind() == ErrorKind::Configuration && error.is_retryable();
+        let stored = self.provisioner.stored_certificate().filter(|_| !due);
+        let next_try = stored.map(|stored| stored.next_try_after(now, at_least));
+        if let Some(wait) = next_try.filter(|_| !passes) {
             self.renewal_not_before = Instant::now().checked_add(wait);
             return wait;
         }
         self.failures = self.failures.saturating_add(1);
-        let backoff = if error.is_retryable() { policy.reconnect } else { policy.recover };
+        let backoff = match (error.is_retryable(), next_try) {
+            // The certificate is good for a while, and each try writes to the disk to see whether there is room.
+            (true, Some(cap)) => Backoff { cap, ..policy.reconnect },
+            (true, None) => policy.reconnect,
+            (false, _) => policy.recover,
+        };
         let wait = backoff.wait(self.failures, lot()).unwrap_or(backoff.cap).max(at_least);
         self.not_before = Instant::now().checked_add(wait);
         wait

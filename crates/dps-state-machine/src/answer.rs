@@ -430,6 +430,14 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_without_a_code_may_be_that_of_another_web_server() {
+        let hint = |body: &str| error(404, body).hint().unwrap_or_default();
+        assert!(hint("").contains("another web server"), "{}", hint(""));
+        let said = hint("{\"errorCode\":404201,\"message\":\"Not found\"}");
+        assert!(!said.contains("web server") && said.contains("an enrollment exists"), "{said}");
+    }
+
+    #[test]
     fn a_long_body_is_shown_in_part_and_kept_whole() {
         let body = format!("<html>{}</html>", "é".repeat(5000));
         let Error::Rejected(rejection) = error(400, &body) else { panic!("a refusal") };

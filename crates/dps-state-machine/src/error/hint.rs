@@ -72,6 +72,10 @@ fn of_rejection(rejection: &RejectionError) -> Option<&'static str> {
         (_, 401) => {
             "check the ID scope, the registration id and that the credential belongs to this enrollment"
         }
+        // The service says its code; a web server that knows nothing of it says the status alone.
+        (None, 404) if rejection.tracking_id.is_none() => {
+            "check that the endpoint is a provisioning service and not another web server, and then the ID scope and that an enrollment exists for this registration id"
+        }
         (_, 404) => "check the ID scope and that an enrollment exists for this registration id",
         (_, 429) => "the service is throttling; spread the fleet's registrations over time",
         (_, 500..=599) => "the service is in trouble; try again later",

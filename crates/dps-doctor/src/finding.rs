@@ -159,11 +159,7 @@ impl<'a> Chart<'a> {
         kind: Option<(ErrorKind, bool)>,
     ) {
         // A peer may have written it, and a secret may have been given in the wrong place.
-        // The example of a proxy's URL is none.
-        let plain = |text: &str| {
-            let masked = masked(text).replace("USER:***@", "USER:PASSWORD@");
-            Printable::whole(&masked).to_string()
-        };
+        let plain = |text: &str| Printable::whole(masked(text).as_ref()).to_string();
         let elapsed = self.took.take().unwrap_or_else(|| self.since.elapsed());
         self.since = Instant::now();
         self.findings.push(Finding {

@@ -76,13 +76,13 @@ async fn look(subject: &Subject, selection: &Selection, chart: &mut Chart<'_>) -
         }
     };
     reached(Layer::Port)?;
-    let ports = port::look_at_each(subject).await;
+    let mut ports = port::look_at_each(subject).await;
     let asks = selection.reaches(Layer::Service) && subject.id_scope.is_ok();
     let upgrades = match selection.reaches(Layer::WebSocket) || subject.any_transport {
         true => websocket::look(subject, &ports).await,
         false => websocket::Upgrades::default(),
     };
-    let way::Way { subject, login } = way::find(subject, &ports, &upgrades, asks).await;
+    let way::Way { subject, login } = way::find(subject, &mut ports, &upgrades, asks).await;
     let subject = &subject;
     port::examine(subject, &ports, addresses, proxy.is_some(), chart).await;
     if selection.reaches(Layer::Tls) {

@@ -9,7 +9,7 @@ use dps_client::{
 use dps_connect::Opened;
 use tokio::time::{Instant, timeout};
 
-use crate::subject::Subject;
+use crate::subject::{Subject, in_words};
 
 /// What came of it.
 pub(crate) struct Login {
@@ -32,6 +32,14 @@ pub(crate) enum Said {
 }
 
 impl Login {
+    /// What came in place of an answer.
+    pub(crate) fn in_words(&self, subject: &Subject) -> String {
+        match &self.said {
+            Said::Failed(error) => error.to_string(),
+            _ => format!("TLS stands, and no answer came within {}", in_words(subject.limits.step)),
+        }
+    }
+
     /// Whether a registration over any transport would try no other one after this.
     pub(crate) fn is_final(&self) -> bool {
         !matches!(self.said, Said::Silent | Said::Failed(Error::Connection(_) | Error::Protocol(_)))

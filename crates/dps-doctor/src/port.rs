@@ -32,6 +32,8 @@ pub(crate) struct Ports {
 pub(crate) struct Seen {
     pub(crate) handshake: Handshake,
     pub(crate) elapsed: Duration,
+    /// Why its transport was passed over although it is connected.
+    pub(crate) dead: Option<String>,
 }
 
 impl Seen {
@@ -53,6 +55,18 @@ impl Ports {
             Transport::Mqtt => self.mqtt.as_ref(),
             Transport::Amqp => self.amqp.as_ref(),
             _ => self.https.as_ref(),
+        }
+    }
+
+    /// Notes why a transport with a port of its own was passed over.
+    pub(crate) fn pass_over(&mut self, transport: Transport, why: String) {
+        let seen = match transport {
+            Transport::Mqtt => &mut self.mqtt,
+            Transport::Amqp => &mut self.amqp,
+            _ => return,
+        };
+        if let Some(seen) = seen {
+            seen.dead = Some(why);
         }
     }
 
@@ -119,7 +133,7 @@ async fn look(subject: &Subject, transport: Transport) -> Option<Seen> {
         config.connect_timeout = Some(subject.limits.aside);
     }
     let handshake = handshake(&config, port, &Progress::default()).await;
-    Some(Seen { handshake, elapsed: begun.elapsed() })
+    Some(Seen { handshake, elapsed: begun.elapsed(), dead: None })
 }
 
 /// Whether the registration goes by the port of this transport.
@@ -144,7 +158,10 @@ fn one(
     let is_alone = !decides && ports.stands(subject.transport());
     let matters = |_: &&Error| !seen.is_open() || is_alone;
     let Some(error) = seen.handshake.error.as_ref().filter(matters) else {
-        return chart.ok(check, "open");
+        return match seen.dead.as_ref().filter(|_| !decides) {
+            Some(dead) => chart.warn(check, dead, &not_needed(subject, name_of(transport))),
+            None => chart.ok(check, "open"),
+        };
     };
     let another = ports.another(subject).filter(|_| !subject.any_transport);
     match (decides, another) {

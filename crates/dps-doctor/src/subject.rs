@@ -99,7 +99,10 @@ impl Limits {
     #[must_use]
     pub fn within(total: Duration) -> Self {
         const SHORT: Duration = Duration::from_secs(5);
-        let step = (total / 6).max(SHORT).min(total / 3);
+        let exact = (total / 6).max(SHORT).min(total / 3);
+        // It is told in tenths of a second.
+        let tenths = Duration::from_secs_f64((exact.as_secs_f64() * 10.0).floor() / 10.0);
+        let step = if tenths.is_zero() { exact } else { tenths };
         Self { total, step, aside: step.min(SHORT), lookup: Duration::from_secs(2) }
     }
 }

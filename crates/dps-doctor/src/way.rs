@@ -30,7 +30,12 @@ enum Reach {
 }
 
 /// Tries the transports as a registration would. With `asks` off, one that is connected is as good as one that is answered.
-pub(crate) async fn find(subject: &Subject, ports: &Ports, upgrades: &Upgrades, asks: bool) -> Way {
+pub(crate) async fn find(
+    subject: &Subject,
+    ports: &mut Ports,
+    upgrades: &Upgrades,
+    asks: bool,
+) -> Way {
     let enough = if asks { Reach::Answered } else { Reach::Connected };
     let mut best: Option<(Reach, Transport, Option<Login>)> = None;
     for transport in candidates(subject) {
@@ -41,8 +46,12 @@ pub(crate) async fn find(subject: &Subject, ports: &Ports, upgrades: &Upgrades, 
             && let Ok(credential) = &subject.credential
         {
             login = log_in(subject, transport, credential).await;
-            if login.as_ref().is_some_and(Login::is_final) {
-                reach = Reach::Answered;
+            match login.as_ref() {
+                Some(login) if !login.is_final() => {
+                    ports.pass_over(transport, login.in_words(subject));
+                }
+                Some(_) => reach = Reach::Answered,
+                None => {}
             }
         }
         if best.as_ref().is_none_or(|(so_far, ..)| reach > *so_far) {

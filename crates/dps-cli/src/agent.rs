@@ -50,8 +50,8 @@ with DPS_ASSIGNED_HUB and more, into the folder of --output-dir, and what
 --output names; then it runs the command of --exec, which is killed after
 five minutes. What of that fails is tried again, less and less often. To
 systemd it says when the files are written, before the command runs, what it
-does, and that it is alive. A file that is in the folder of LoadCredential= need
-only be named. All other flags are those of `dps register`.
+does, and that it is alive. A file that is in the folder of LoadCredential=
+need only be named. All other flags are those of `dps register`.
 
 Exit codes: 0 when it was told to end, 2 when it can't begin.
 

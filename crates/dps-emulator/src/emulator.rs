@@ -78,7 +78,7 @@ impl Emulator {
         Config::new()
     }
 
-    async fn start(config: Config) -> Result<Self, StartError> {
+    async fn start(mut config: Config) -> Result<Self, StartError> {
         config.check()?;
         let clock = config.clock()?;
         let (https_port, https) = bind("https-port", &config.bind, config.https_port)?;
@@ -88,9 +88,16 @@ impl Emulator {
             config.admin_port.or_else(|| (!config.admin_listen.is_empty()).then_some(0));
         let admin = admin_port.map(|port| bind("admin-port", &config.admin_listen, port));
         let (admin_port, admin) = admin.transpose()?.unzip();
-        // All that is wrong with the configuration was told: nothing is left of a start that fails.
-        #[cfg(feature = "state")]
-        let mut config = config;
+        let admin_token = match config.admin_token.take() {
+            None if config.admin_listen.iter().any(|address| !address.is_loopback()) => {
+                Some(fresh_token()?)
+            }
+            given => given,
+        };
+        let mut recorder = Recorder::new();
+        let sink = config.events.take().map(|sink| recorder.copy_to(sink.0)).transpose();
+        let sink = sink.map_err(StartError::Events)?;
+        // All that may be wrong with the configuration was told: a start that fails changes nothing that is kept.
         #[cfg(feature = "state")]
         let mut file = config.take_kept()?;
         let instance = config.instance()?;
@@ -126,15 +133,6 @@ impl Emulator {
         #[cfg(not(feature = "state"))]
         let service = Service::new(instance, start.enrollments.clone(), *start.seed, clock.now())?;
         let group_key = service.group_key(ANY_DEVICE).filter(|_| config.has_any_device).cloned();
-        let admin_token = match config.admin_token {
-            None if config.admin_listen.iter().any(|address| !address.is_loopback()) => {
-                Some(fresh_token()?)
-            }
-            given => given,
-        };
-        let mut recorder = Recorder::new();
-        let sink = config.events.map(|sink| recorder.copy_to(sink.0)).transpose();
-        let sink = sink.map_err(StartError::Events)?;
         let core = Core::new(service, clock, recorder);
         #[cfg(feature = "state")]
         let core = core.kept_in(file);

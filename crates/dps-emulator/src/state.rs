@@ -204,7 +204,12 @@ impl StateFile {
 
     /// Something in it that a program has changed, or that a disk has lost.
     pub(crate) fn damaged(&self, what: &str, reason: &str) -> ConfigError {
-        file::wrong(&self.path, &format!("{what} can't be read: {reason}; {}", file::ANOTHER))
+        self.unfit(what, reason, file::ANOTHER)
+    }
+
+    /// Something in it that can't be read, and what to do about it.
+    pub(crate) fn unfit(&self, what: &str, reason: &str, advice: &str) -> ConfigError {
+        file::wrong(&self.path, &format!("{what} can't be read: {reason}; {advice}"))
     }
 }
 

@@ -47,7 +47,9 @@ impl Config {
             (Some(given), ..) => given,
             (None, Some(certificate), Some(key)) => {
                 let read = Ca::read(certificate.as_bytes(), key.as_bytes(), now);
-                read.map_err(|error| file.damaged("its authority", error.reason()))?
+                read.map_err(|error| {
+                    file.unfit("its authority", error.reason(), "give another, with its key")
+                })?
             }
             (None, ..) => Ca::make(now)
                 .map_err(|error| ConfigError::new("server-certificate", &error.to_string()))?,

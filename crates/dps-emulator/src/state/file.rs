@@ -43,8 +43,17 @@ pub(super) fn open(place: &StatePlace) -> Result<(Connection, PathBuf), ConfigEr
         make_for_owner(&path).map_err(|error| wrong(&format!("it can't be made: {error}")))?;
     }
     let unusable = |error| unusable(&place.path, is_read_only, &error);
+    let has_log = log_of(&path).exists();
+    let is_ours = |connection: rusqlite::Result<Connection>, may_be_new| {
+        let fault = connection.and_then(|it| fault(&it, may_be_new)).map_err(unusable)?;
+        fault.map_or(Ok(()), |reason| Err(wrong(&reason)))
+    };
     // SQLite changes a file that it opens in another manner, be it whose it may.
-    check(&immutable(&path).map_err(unusable)?, is_read_only).map_err(|reason| wrong(&reason))?;
+    is_ours(immutable(&path), !is_read_only || has_log)?;
+    if has_log {
+        // What a killed program wrote last is in its log alone, be it all that there is.
+        is_ours(read_only(&path), !is_read_only)?;
+    }
     if is_read_only {
         let connection = read_only(&path).map_err(unusable)?;
         return Ok((connection, path));
@@ -105,24 +114,24 @@ fn make_for_owner(path: &Path) -> io::Result<()> {
     options.open(path).map(|_| ())
 }
 
-/// Whether it is one of ours, or new and empty.
-fn check(connection: &Connection, is_read_only: bool) -> Result<(), String> {
+/// What tells a file from one of ours; `None` for one of ours, and for one without anything in it where it may be new.
+fn fault(connection: &Connection, may_be_new: bool) -> rusqlite::Result<Option<String>> {
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get(0));
-    let read = || -> rusqlite::Result<(i32, i32, i32)> {
+    let header = || -> rusqlite::Result<(i32, i32, i32)> {
         Ok((number("application_id")?, number("user_version")?, number("schema_version")?))
     };
-    match read() {
-        Ok((APPLICATION, VERSION, _)) => Ok(()),
-        Ok((APPLICATION, version, _)) => Err(format!(
+    Ok(match header() {
+        Ok((APPLICATION, VERSION, _)) => None,
+        Ok((APPLICATION, version, _)) => Some(format!(
             "it is of version {version}, and this emulator reads version {VERSION}; use the emulator that wrote it, or name another file"
         )),
-        Ok((0, 0, 0)) if !is_read_only => Ok(()),
-        Ok(_) => Err("it is a database of another program; name another file".to_owned()),
+        Ok((0, 0, 0)) if may_be_new => None,
+        Ok(_) => Some("it is a database of another program; name another file".to_owned()),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
-            Err("it is no file of an emulator's state; name another file".to_owned())
+            Some("it is no file of an emulator's state; name another file".to_owned())
         }
-        Err(error) => Err(format!("it can't be read: {error}; {ANOTHER}")),
-    }
+        Err(error) => return Err(error),
+    })
 }
 
 /// Keeps others from a file that a program has made for all of them, and from what a killed emulator has left beside it.
@@ -187,4 +196,56 @@ fn log_of(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     log.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// The files of a database as a program leaves them that is killed before anything but the log was written.
+    fn killed(folder: &Path, name: &str, wrote: &str) -> PathBuf {
+        let path = folder.join(name);
+        let connection = Connection::open(folder.join("open")).unwrap();
+        connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+        connection.execute_batch(wrote).unwrap();
+        fs::copy(folder.join("open"), &path).unwrap();
+        fs::copy(folder.join("open-wal"), log_of(&path)).unwrap();
+        drop(connection);
+        fs::remove_file(folder.join("open")).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_database_whose_log_alone_says_whose_it_is_is_known_by_it() {
+        let folder = std::env::temp_dir().join(format!("dps-state-log-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let header = |id| format!("{TABLES} PRAGMA application_id = {id};");
+        for (name, wrote, expected) in [
+            (
+                "theirs",
+                "CREATE TABLE theirs (x); PRAGMA user_version = 7;".to_owned(),
+                "another program",
+            ),
+            ("newer", format!("{} PRAGMA user_version = 2;", header(APPLICATION)), "of version 2"),
+            ("ours", format!("{} PRAGMA user_version = 1;", header(APPLICATION)), ""),
+        ] {
+            for is_read_only in [true, false] {
+                let path = killed(&folder, name, &wrote);
+                let before = [&path, &log_of(&path)].map(|file| fs::read(file).unwrap());
+                let opened = open(&StatePlace { path: path.clone(), is_read_only });
+                let said = opened.map(drop).map_err(|error| error.to_string());
+                match said {
+                    Ok(()) => assert_eq!(expected, "", "{name}"),
+                    Err(said) => {
+                        assert!(!expected.is_empty() && said.contains(expected), "{name}: {said}");
+                        let after = [&path, &log_of(&path)].map(|file| fs::read(file).unwrap());
+                        assert!(before == after, "{name} has changed");
+                    }
+                }
+            }
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

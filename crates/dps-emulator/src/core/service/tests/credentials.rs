@@ -74,7 +74,7 @@ fn enrollments_have_names_of_their_own_and_a_hub() {
         (group("FACTORY"), "another enrollment"),
         (group(""), "no name"),
         (individual("dev-2").assign_to_each(Vec::<String>::new()), "no hub"),
-        (individual("dev-2").assign_to_each(["hub", ""]), "no hub"),
+        (individual("dev-2").assign_to_each(["hub", ""]), "host name"),
     ] {
         let message = service.add(now(), enrollment).unwrap_err().to_string();
         assert!(message.contains(says), "{message}");

@@ -16,7 +16,9 @@ use dps_conformance::{ProxyScript, TestProxy, adjusted};
 use dps_emulator::{Behavior, Emulator, Enrollment, EventKind, Operation};
 use tokio::time::Instant;
 
-use Port::{BlackHole, Closed, NoWebSocket, Open, Reset, Silent, TlsClosed, TlsSilent};
+use Port::{
+    BlackHole, Closed, NoWebSocket, Open, Reset, Silent, SlowNoWebSocket, TlsClosed, TlsSilent,
+};
 use network::{Network, Port};
 
 const HEAD_START: Duration = Race::<BoxTransport>::HEAD_START;
@@ -43,6 +45,10 @@ const NETWORKS: &[(&str, [Port; 3])] = &[
     ("only 8883 open", [Open, BlackHole, Closed]),
     ("8883 and 5671 closed, WebSocket stripped", [Closed, Closed, NoWebSocket]),
     ("8883 black-holed, 5671 silent, WebSocket stripped", [BlackHole, Silent, NoWebSocket]),
+    (
+        "8883 and 5671 black-holed, WebSocket stripped, the service slow",
+        [BlackHole, BlackHole, SlowNoWebSocket],
+    ),
 ];
 
 /// A device, and a service that knows it.

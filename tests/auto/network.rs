@@ -4,6 +4,7 @@ use std::{
     any::Any,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use dps_client::Transport;
@@ -37,7 +38,12 @@ pub(crate) enum Port {
     TlsClosed,
     /// A gateway ends TLS, with a certificate that the device trusts, and lets HTTP through but no WebSocket.
     NoWebSocket,
+    /// As such a gateway, and it asks the service only after [`SLOW`].
+    SlowNoWebSocket,
 }
+
+/// Longer than a silent transport is waited for where another is connected.
+pub(crate) const SLOW: Duration = Duration::from_secs(7);
 
 /// Where the ports of the service are, for a device in a network.
 pub(crate) struct Network {
@@ -91,12 +97,13 @@ impl Network {
                     network.tasks.spawn(serve_nothing(listener, tls, closes));
                     address
                 }
-                Port::NoWebSocket => {
+                Port::NoWebSocket | Port::SlowNoWebSocket => {
                     let listener = TcpListener::bind(nowhere).await.unwrap();
                     let address = listener.local_addr().unwrap();
                     let tls = server_config(&network.gateway, &key);
                     let onwards = client_config(emulator);
-                    network.tasks.spawn(serve_gateway(listener, tls, onwards, service));
+                    let delay = if port == Port::NoWebSocket { Duration::ZERO } else { SLOW };
+                    network.tasks.spawn(serve_gateway(listener, tls, onwards, service, delay));
                     address
                 }
             };
@@ -177,6 +184,7 @@ async fn serve_gateway(
     tls: TlsAcceptor,
     onwards: TlsConnector,
     service: SocketAddr,
+    delay: Duration,
 ) {
     let mut connections = JoinSet::new();
     while let Ok((tcp, _)) = listener.accept().await {
@@ -191,6 +199,7 @@ async fn serve_gateway(
                 device.write_all(refusal).await.ok()?;
                 return device.shutdown().await.ok();
             }
+            tokio::time::sleep(delay).await;
             let tcp = TcpStream::connect(service).await.ok()?;
             let name = ServerName::try_from("localhost").ok()?;
             let mut service = onwards.connect(name, tcp).await.ok()?;

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::{
     error::{ConnectionError, Error, Stage},
     ids::OperationId,
-    progress::{Progress, Step},
+    progress::{PeerActivity, Progress, Step},
     request::RegistrationRequest,
     response::Response,
     transport::{BoxFuture, TransportHandlers},
@@ -17,7 +17,7 @@ use crate::{
 const BRIEF: usize = 180;
 
 /// Several transports, for a device that does not know which of them gets through where it is: the first that is
-/// *connected* is taken, and the registration goes over that one only.
+/// *connected* is taken, and the registration goes over that one.
 ///
 /// A registration begins with the first transport. When its connection does not stand after the head start, all others
 /// begin to make theirs beside it; before that, one begins whenever the one before has failed. As soon as one connection
@@ -25,17 +25,22 @@ const BRIEF: usize = 180;
 /// than over the transport that works alone, whatever the ports of the others do.
 ///
 /// One that is connected may be dead all the same, as behind a middlebox that lets TLS stand and nothing more. When its
-/// connection breaks before the service has answered, or no answer comes within a third of the patience (three times as long
-/// as the connection took, if that is more), it is given up, and the race goes on with those that have not failed yet. The
-/// service takes a registration that was sent twice for one. What the service says ends the race.
+/// connection breaks before the service has answered, the race goes on with those that have not failed yet. When no answer
+/// comes within a third of the patience (three times as long as it took to be connected, if that is more), the race goes on
+/// beside it, and it is given up when another one *is* connected. Until then its answer counts. It is not given up when it
+/// has answered before in this session, or when the peer has acknowledged the request by then.
+///
+/// So a registration is sent again, once over each transport that takes the place of a dead one. If it had arrived all the
+/// same, the service works on both: it may allocate twice or issue two certificates, and the device has the last. What the
+/// service says ends the race.
 ///
 /// The polls and the end of the session go over the same transport. So does the next registration, unless that
 /// transport has never answered: it was connected in vain then, and begins one more head start after the others.
 ///
 /// [`RegistrationResult::transport`](crate::RegistrationResult::transport) says which one was taken, and
 /// [`Step::TransportFailed`] what the others met before. When none gets through, the error is [`Error::Connection`] at the
-/// stage of the first, and names what each has met. None has longer than the patience to be connected. The last one that is
-/// left waits for its answer as long as the registration does.
+/// stage of the first, and names what each has met. None has longer than the patience to be connected. One that no other can
+/// take the place of waits for its answer as long as the registration does.
 ///
 /// A transport that can't carry the request (MQTT can't force a registration) fails before any I/O, like one that can't be
 /// reached.
@@ -46,8 +51,8 @@ pub struct Race<T> {
     head_start: Duration,
     patience: Duration,
     gives_up_silent: bool,
-    /// The first transport has got through, and no call to it has failed since.
-    is_decided: bool,
+    /// How long the first transport may be silent; `None` unless it has got through and no call to it has failed since.
+    silence: Option<Duration>,
 }
 
 struct Entrant<T> {
@@ -120,7 +125,7 @@ impl<T: TransportHandlers> Race<T> {
             head_start: Self::HEAD_START,
             patience: Self::PATIENCE,
             gives_up_silent: true,
-            is_decided: false,
+            silence: None,
         }
     }
 
@@ -155,104 +160,155 @@ impl<T: TransportHandlers> Race<T> {
         self
     }
 
-    /// The transport to go on with; connected, when it was not before. Those that have met something take no part.
+    /// Finds the transport to go on with, if none is found yet, and says how long it may be silent. Those that have met
+    /// something take no part.
     async fn decide(
         &mut self,
         request: &RegistrationRequest,
         progress: &Progress,
         met: &mut Vec<Met>,
-    ) -> Result<(), Error> {
-        if self.is_decided {
-            return Ok(());
+    ) -> Result<Duration, Error> {
+        if let Some(silence) = self.silence {
+            return Ok(silence);
         }
         // Those that were connected in vain come last, the latest of them at the end.
         if self.entrants.first().is_some_and(Entrant::was_in_vain) {
             self.entrants.rotate_left(1);
         }
         self.entrants.sort_by_key(Entrant::was_in_vain);
-        let index = self.first_connected(request, progress, met).await?;
-        if let Some(until_it) = self.entrants.get_mut(..=index) {
+        let Self { entrants, head_start, patience, .. } = self;
+        match first_connected(entrants, *head_start, *patience, request, progress, met).await? {
+            Some(found) => Ok(self.choose(found, progress)),
+            None => Err(none_got_through(met, &self.left_out)),
+        }
+    }
+
+    /// The transport that was found becomes the first. Says how long it may be silent.
+    fn choose(&mut self, found: Found, progress: &Progress) -> Duration {
+        if let Some(until_it) = self.entrants.get_mut(..=found.index) {
             until_it.rotate_right(1);
         }
-        self.is_decided = true;
         if let Some(Entrant { name, .. }) = self.entrants.first() {
             progress.enter(&Step::TransportChosen { transport: name });
         }
-        Ok(())
+        let silence = (self.patience / 3).max(found.took.saturating_mul(3));
+        *self.silence.insert(if self.gives_up_silent { silence } else { Duration::MAX })
     }
 
-    async fn first_connected(
-        &mut self,
-        request: &RegistrationRequest,
-        progress: &Progress,
-        met: &mut Vec<Met>,
-    ) -> Result<usize, Error> {
-        let Self { entrants, left_out, head_start, patience, .. } = self;
-        let before = met.len();
-        let mut waiting: Vec<_> = entrants.iter_mut().enumerate().collect();
-        waiting.retain(|(_, entrant)| met.iter().all(|met| met.name != entrant.name));
-        let all = waiting.len();
-        let promising = waiting.iter().filter(|(_, entrant)| !entrant.was_in_vain()).count();
-        let mut waiting = waiting.into_iter();
-        let mut running: Vec<Runner<'_>> = Vec::new();
-        // Each has its turn, however short the patience is.
-        let head_start = (*head_start).min(*patience / 3);
-        let mut alone = pin!(sleep(head_start));
-        let mut over = pin!(sleep(*patience));
-        let mut may_begin = 0;
-        loop {
-            while running.is_empty() || waiting.len() > all - may_begin {
-                let Some((index, entrant)) = waiting.next() else { break };
-                running.push(entrant.begin(index, request, progress));
-            }
-            if running.is_empty() {
-                return Err(none_got_through(met, before, left_out));
-            }
-            tokio::select! {
-                biased;
-                (runner, outcome) = first_of(&mut running) => match outcome {
-                    Ok(()) => return Ok(runner.index),
-                    // What signs for the device failed: it would again, on each of them.
-                    Err(error @ Error::Credential(_)) => return Err(error),
-                    Err(error) => {
-                        met.push(Met::new(runner.index, runner.name, &runner.progress, error));
-                    }
-                },
-                () = &mut alone, if may_begin < all => {
-                    let is_first = may_begin == 0 && waiting.len() > all - promising;
-                    may_begin = if is_first { promising } else { all };
-                    alone.as_mut().reset(Instant::now() + head_start);
-                }
-                () = &mut over => {
-                    met.extend(running.iter().map(Runner::gives_up));
-                    return Err(none_got_through(met, before, left_out));
-                }
-            }
-        }
-    }
-
-    /// The transport that the race has found, for a request that goes over it.
-    fn chosen(&mut self) -> Result<Chosen<'_, T>, Error> {
-        let entrant = self.entrants.first_mut().ok_or(Error::InvalidOperation)?;
+    /// The transport that the race has found, for a request that goes over it, and the others.
+    fn chosen(&mut self) -> Result<(Chosen<'_, T>, &mut [Entrant<T>]), Error> {
+        let (entrant, others) = self.entrants.split_first_mut().ok_or(Error::InvalidOperation)?;
         if entrant.standing == Standing::New {
             entrant.standing = Standing::Unanswered;
         }
         // It is so again once the request is answered: nobody knows what becomes of one that is dropped.
-        self.is_decided = false;
-        Ok(Chosen { entrant, is_decided: &mut self.is_decided })
+        self.silence = None;
+        Ok((Chosen { entrant, silence: &mut self.silence }, others))
+    }
+}
+
+/// The transport whose connection was the first to stand.
+struct Found {
+    index: usize,
+    /// Since the beginning of the race.
+    took: Duration,
+}
+
+/// Has the transports make their connections, but for those that have met something; `None` when none is connected.
+async fn first_connected<T: TransportHandlers>(
+    entrants: &mut [Entrant<T>],
+    head_start: Duration,
+    patience: Duration,
+    request: &RegistrationRequest,
+    progress: &Progress,
+    met: &mut Vec<Met>,
+) -> Result<Option<Found>, Error> {
+    let begun = Instant::now();
+    let before = met.len();
+    let mut waiting: Vec<_> = entrants.iter_mut().enumerate().collect();
+    waiting.retain(|(_, entrant)| met.iter().all(|met| met.name != entrant.name));
+    let all = waiting.len();
+    let promising = waiting.iter().filter(|(_, entrant)| !entrant.was_in_vain()).count();
+    let mut waiting = waiting.into_iter();
+    let mut running: Vec<Runner<'_>> = Vec::new();
+    // Each has its turn, however short the patience is.
+    let head_start = head_start.min(patience / 3);
+    let mut alone = pin!(sleep(head_start));
+    let mut over = pin!(sleep(patience));
+    let mut may_begin = 0;
+    loop {
+        while running.is_empty() || waiting.len() > all - may_begin {
+            let Some((index, entrant)) = waiting.next() else { break };
+            running.push(entrant.begin(index, request, progress));
+        }
+        if running.is_empty() {
+            break;
+        }
+        tokio::select! {
+            biased;
+            (runner, outcome) = first_of(&mut running) => match outcome {
+                Ok(()) => return Ok(Some(Found { index: runner.index, took: begun.elapsed() })),
+                // What signs for the device failed: it would again, on each of them.
+                Err(error @ Error::Credential(_)) => return Err(error),
+                Err(error) => {
+                    met.push(Met::new(runner.index, runner.name, &runner.progress, error));
+                }
+            },
+            () = &mut alone, if may_begin < all => {
+                let is_first = may_begin == 0 && waiting.len() > all - promising;
+                may_begin = if is_first { promising } else { all };
+                alone.as_mut().reset(Instant::now() + head_start);
+            }
+            () = &mut over => {
+                met.extend(running.iter().map(Runner::gives_up));
+                break;
+            }
+        }
+    }
+    if let Some(last) = met.get_mut(before..) {
+        last.sort_by_key(|met| met.index);
+    }
+    Ok(None)
+}
+
+/// What came of a registration that was asked for.
+enum Came {
+    Ended(Result<Response, Error>),
+    /// No answer, and another transport that is connected.
+    Another(Found),
+}
+
+/// Waits for the answer. When none comes for so long the others are begun beside it, and the wait goes on until one of them
+/// is connected. Who has acknowledged the request by then is not dead, and is waited for.
+async fn answer_or_another(
+    asked: impl Future<Output = Result<Response, Error>>,
+    silence: Duration,
+    others: impl Future<Output = Result<Option<Found>, Error>>,
+    progress: &Progress,
+) -> Came {
+    use PeerActivity::{Acknowledged, UnmatchedAnswers};
+    let mut asked = pin!(asked);
+    if let Ok(outcome) = timeout(silence, &mut asked).await {
+        return Came::Ended(outcome);
+    }
+    let is_alive = matches!(progress.activity(), Some(Acknowledged | UnmatchedAnswers(_)));
+    tokio::select! {
+        biased;
+        outcome = &mut asked => Came::Ended(outcome),
+        Ok(Some(found)) = others, if !is_alive => Came::Another(found),
     }
 }
 
 /// The transport that a request goes over.
 struct Chosen<'a, T> {
     entrant: &'a mut Entrant<T>,
-    is_decided: &'a mut bool,
+    silence: &'a mut Option<Duration>,
 }
 
 impl<T> Chosen<'_, T> {
     fn answered(self, mut response: Response) -> Response {
         self.entrant.standing = Standing::Answered;
-        *self.is_decided = true;
+        *self.silence = Some(Duration::MAX);
         response.transport = Some(self.entrant.name);
         response
     }
@@ -305,17 +361,9 @@ async fn first_of<'a>(running: &mut Vec<Runner<'a>>) -> (Runner<'a>, Result<(), 
     .await
 }
 
-/// One error for all. What is no matter of the connection is the same for each, or concerns the first. Those that were
-/// connected in vain `before` the last race come first.
-fn none_got_through(
-    met: &mut Vec<Met>,
-    before: usize,
-    left_out: &[(&'static str, String)],
-) -> Error {
-    let mut met = mem::take(met);
-    if let Some(last) = met.get_mut(before..) {
-        last.sort_by_key(|met| met.index);
-    }
+/// One error for all. What is no matter of the connection is the same for each, or concerns the first.
+fn none_got_through(met: &mut Vec<Met>, left_out: &[(&'static str, String)]) -> Error {
+    let met = mem::take(met);
     let connections = || {
         met.iter().filter_map(|met| match &met.error {
             Error::Connection(error) => Some(error),
@@ -371,7 +419,7 @@ impl<T: TransportHandlers> TransportHandlers for Race<T> {
         request: &RegistrationRequest,
         progress: &Progress,
     ) -> Result<(), Error> {
-        self.decide(request, progress, &mut Vec::new()).await
+        self.decide(request, progress, &mut Vec::new()).await.map(drop)
     }
 
     async fn registration_request(
@@ -379,30 +427,33 @@ impl<T: TransportHandlers> TransportHandlers for Race<T> {
         request: &RegistrationRequest,
         progress: &Progress,
     ) -> Result<Response, Error> {
+        let Self { head_start, patience, .. } = *self;
+        let is_alone = self.entrants.len() == 1;
         let mut met = Vec::new();
         loop {
-            let begun = Instant::now();
-            self.decide(request, progress, &mut met).await?;
-            let is_last = met.len() + 1 >= self.entrants.len();
-            let bound = (self.patience / 3).max(begun.elapsed().saturating_mul(3));
-            let bound = if is_last || !self.gives_up_silent { Duration::MAX } else { bound };
-            let chosen = self.chosen()?;
-            let name = chosen.entrant.name;
-            let asked = chosen.entrant.transport.registration_request(request, progress);
-            let error = match timeout(bound, asked).await {
-                Ok(Ok(response)) => return Ok(chosen.answered(response)),
+            let silence = self.decide(request, progress, &mut met).await?;
+            let (begun, before) = (Instant::now(), met.len());
+            let (chosen, others) = self.chosen()?;
+            let Entrant { name, transport, .. } = &mut *chosen.entrant;
+            let asked = transport.registration_request(request, progress);
+            let beside = progress.beside();
+            let others = first_connected(others, head_start, patience, request, &beside, &mut met);
+            let (error, next) = match answer_or_another(asked, silence, others, progress).await {
+                Came::Ended(Ok(response)) => return Ok(chosen.answered(response)),
                 // No other transport would mend anything else.
-                Ok(Err(error @ (Error::Connection(_) | Error::Protocol(_)))) => error,
-                Ok(Err(error)) => return Err(error),
-                Err(_) => no_answer(bound).into(),
+                Came::Ended(Err(error @ (Error::Connection(_) | Error::Protocol(_)))) => {
+                    (error, None)
+                }
+                Came::Ended(Err(error)) => return Err(error),
+                Came::Another(found) => (no_answer(begun.elapsed()).into(), Some(found)),
             };
-            if is_last && met.is_empty() {
+            if is_alone {
                 return Err(error);
             }
-            let before = met.len();
-            met.push(Met::new(0, name, progress, error));
-            if is_last {
-                return Err(none_got_through(&mut met, before, &self.left_out));
+            met.insert(before, Met::new(0, name, progress, error));
+            if let Some(found) = next {
+                self.entrants.rotate_left(1);
+                self.choose(found, progress);
             }
         }
     }
@@ -414,7 +465,7 @@ impl<T: TransportHandlers> TransportHandlers for Race<T> {
         operation_id: &OperationId,
         progress: &Progress,
     ) -> Result<Response, Error> {
-        let chosen = self.chosen()?;
+        let (chosen, _) = self.chosen()?;
         let transport = &mut chosen.entrant.transport;
         let response = transport.query_operation_status(request, operation_id, progress).await?;
         Ok(chosen.answered(response))
@@ -423,7 +474,7 @@ impl<T: TransportHandlers> TransportHandlers for Race<T> {
     /// Of every transport, the one that is in use first. All are ended whatever becomes of one; the error is that of the
     /// first that failed.
     async fn end_session(&mut self) -> Result<(), Error> {
-        self.is_decided = false;
+        self.silence = None;
         let mut outcome = Ok(());
         for Entrant { transport, .. } in &mut self.entrants {
             outcome = outcome.and(transport.end_session().await);
@@ -441,7 +492,7 @@ impl<T> fmt::Debug for Race<T> {
             .field("head_start", &self.head_start)
             .field("patience", &self.patience)
             .field("gives_up_silent", &self.gives_up_silent)
-            .field("is_decided", &self.is_decided)
+            .field("silence", &self.silence)
             .finish()
     }
 }

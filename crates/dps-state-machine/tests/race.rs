@@ -8,9 +8,9 @@ use std::{
 
 use dps_simulator::{answers::*, settings};
 use dps_state_machine::{
-    ConfigurationError, ConnectionError, CredentialError, Error, ErrorKind, OperationId, Progress,
-    Race, RegistrationRequest, RegistrationResult, Response, Stage, StateMachine, Step,
-    TransportHandlers,
+    ConfigurationError, ConnectionError, CredentialError, Error, ErrorKind, OperationId,
+    PeerActivity, Progress, Race, RegistrationRequest, RegistrationResult, Response, Stage,
+    StateMachine, Step, TransportHandlers,
 };
 use tokio::time::{Instant, sleep};
 
@@ -29,8 +29,15 @@ enum Way {
     OpenInVain,
     /// It lets the connection stand, and then nothing comes.
     OpenAndSilent,
+    /// It lets the connection stand, and the answer comes late.
+    AnswersAfter(u64),
+    /// As that, and the peer acknowledges the request at once.
+    AcknowledgesAndAnswersAfter(u64),
 }
-use Way::{ClosedAfter, OpenAfter, OpenAndSilent, OpenInVain, Silent};
+use Way::{
+    AcknowledgesAndAnswersAfter, AnswersAfter, ClosedAfter, OpenAfter, OpenAndSilent, OpenInVain,
+    Silent,
+};
 
 /// What became of one transport.
 #[derive(Clone, Debug)]
@@ -66,9 +73,16 @@ impl Fake {
         self.0.lock().expect("what was seen")
     }
 
-    async fn answer(&self) -> Answer {
-        if self.seen().way == OpenAndSilent {
-            std::future::pending::<()>().await;
+    async fn answer(&self, progress: &Progress) -> Answer {
+        let way = self.seen().way;
+        match way {
+            OpenAndSilent => std::future::pending().await,
+            AnswersAfter(millis) => sleep(Duration::from_millis(millis)).await,
+            AcknowledgesAndAnswersAfter(millis) => {
+                progress.saw(Some(PeerActivity::Acknowledged));
+                sleep(Duration::from_millis(millis)).await;
+            }
+            _ => {}
         }
         let mut seen = self.seen();
         assert!(seen.is_open, "a request needs a connection");
@@ -111,7 +125,7 @@ impl TransportHandlers for Fake {
                 self.seen().is_open = true;
                 Ok(())
             }
-            OpenInVain | OpenAndSilent => {
+            OpenInVain | OpenAndSilent | AnswersAfter(_) | AcknowledgesAndAnswersAfter(_) => {
                 self.seen().is_open = true;
                 Ok(())
             }
@@ -121,20 +135,20 @@ impl TransportHandlers for Fake {
     async fn registration_request(
         &mut self,
         _: &RegistrationRequest,
-        _: &Progress,
+        progress: &Progress,
     ) -> Result<Response, Error> {
         self.seen().registered += 1;
-        self.answer().await
+        self.answer(progress).await
     }
 
     async fn query_operation_status(
         &mut self,
         _: &RegistrationRequest,
         _: &OperationId,
-        _: &Progress,
+        progress: &Progress,
     ) -> Result<Response, Error> {
         self.seen().polled += 1;
-        self.answer().await
+        self.answer(progress).await
     }
 
     async fn end_session(&mut self) -> Result<(), Error> {
@@ -368,6 +382,50 @@ async fn the_race_goes_on_when_one_that_is_connected_breaks_or_is_silent_before_
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_connected_is_given_up_only_where_another_is() {
+    let rows = [
+        // However late the answer is, and whatever the others meet beside it.
+        ([Silent, Silent, AnswersAfter(6000), Silent, Silent], "mqtt-ws", 8000),
+        ([Silent, Silent, Silent, Silent, AnswersAfter(20_000)], "http", 22_000),
+        ([AnswersAfter(9000), ClosedAfter(50), Silent, ClosedAfter(50), Silent], "mqtt", 9000),
+        // It may answer until the other one is connected.
+        ([AnswersAfter(4000), OpenAfter(1000), Silent, Silent, Silent], "mqtt", 4000),
+        // What has acknowledged the request is not dead.
+        ([AcknowledgesAndAnswersAfter(25_000); 5], "mqtt", 25_000),
+    ];
+    for (ways, name, millis) in rows {
+        let (device, start) = (Device::new(ways), Instant::now());
+        let result = device.register().await.expect("an assignment");
+        assert_eq!(result.transport.as_deref(), Some(name), "{ways:?}");
+        assert_eq!(start.elapsed().as_millis(), millis, "{ways:?}");
+        assert_eq!(device.all(|seen| seen.registered).iter().sum::<usize>(), 1, "{ways:?}");
+        device.assert_nothing_is_left_but(name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_answered_in_the_session_is_not_given_up() {
+    let device = Device::new([OpenAfter(0); 5]);
+    device.transports[0].seen().answers = vec![refused(429_001, Some(1))];
+    device.register().await.expect("an assignment");
+    device.transports[0].seen().way = AnswersAfter(9000);
+    let result = device.register().await.expect("an assignment");
+    assert_eq!(result.transport.as_deref(), Some("mqtt"));
+    assert_eq!(device.all(|seen| seen.begun), [1, 0, 0, 0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_was_connected_ahead_has_as_long_for_its_answer_as_one_that_was_not() {
+    let [mqtt, amqp] = [OpenAfter(1900), OpenAfter(0)].map(Fake::new);
+    let mut race = Race::new(("mqtt", mqtt.clone()), [("amqp", amqp)]).patience(PATIENCE);
+    let progress = Progress::default();
+    race.connect(&request(), &progress).await.expect("a connection");
+    mqtt.seen().way = AnswersAfter(5000);
+    let response = race.registration_request(&request(), &progress).await.expect("an answer");
+    assert_eq!(response.transport, Some("mqtt"), "three times as long as the connection took");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_one_that_is_connected_has_all_the_time_for_its_answer() {
     let ways = [OpenAndSilent, ClosedAfter(50), OpenInVain, ClosedAfter(50), OpenAndSilent];
     let error = Device::new(ways).register().await.expect_err("nothing gets through");
@@ -380,7 +438,7 @@ async fn the_last_one_that_is_connected_has_all_the_time_for_its_answer() {
     let error = Device::new(ways).register().await.expect_err("nothing gets through");
     assert_eq!(
         error.to_string(),
-        "no transport gets through: mqtt: connected, and then no answer within 3.3 s; \
+        "no transport gets through: mqtt: connected, and then no answer within 3.4 s; \
          amqp, amqp-ws: the port is closed; mqtt-ws, http: it was reset"
     );
     // A device that takes its time between request and answer keeps to the one that is connected.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use dps_state_machine::{ConfigurationError, Error};
+use dps_state_machine::{ConfigurationError, Error, RegistrationId};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -79,6 +79,13 @@ impl StoredCertificate {
     #[must_use]
     pub fn leaf(&self) -> &CertificateSummary {
         &self.leaf
+    }
+
+    /// Whether it was issued for this device: its common name is the registration id, without regard to case.
+    #[must_use]
+    pub fn is_of(&self, registration_id: &RegistrationId) -> bool {
+        let name = self.leaf.common_name.as_deref();
+        name.is_some_and(|name| name.eq_ignore_ascii_case(registration_id.as_str()))
     }
 
     /// The certificates behind the device's own, in order.

@@ -147,7 +147,7 @@ impl Delivery {
 
     /// What is told of the folder of an assigned device that has no certificate in it, when none was asked for.
     pub(crate) fn awaited(folder: &CertificateFolder, device: &Provisioner) -> Option<Self> {
-        if folder.load().is_ok() {
+        if in_use(folder, &device.identity().registration_id).is_some() {
             return None;
         }
         let now = SystemTime::now();
@@ -206,8 +206,7 @@ impl Delivery {
 /// The certificate of this device that is in the folder, if there is one.
 pub(crate) fn in_use(folder: &CertificateFolder, id: &RegistrationId) -> Option<StoredCertificate> {
     let stored = folder.load().ok()?;
-    let name = stored.leaf().common_name.as_deref();
-    name.is_some_and(|name| name.eq_ignore_ascii_case(id.as_str())).then_some(stored)
+    stored.is_of(id).then_some(stored)
 }
 
 /// A certificate that is to be renewed.

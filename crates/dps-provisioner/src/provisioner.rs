@@ -49,7 +49,7 @@ pub enum Due {
     IdentityChanged,
     /// The hub gave cause for it, by the [`RecoveryPolicy`].
     HubRefused,
-    /// The device's certificate is missing, can't be read, or is [due](StoredCertificate::renewal_due) for renewal, and
+    /// The device's certificate is missing, can't be read, is that of another device, or is [due](StoredCertificate::renewal_due) for renewal, and
     /// is not [put off](Provisioner::put_certificate_off).
     Certificate,
 }
@@ -153,8 +153,9 @@ impl Provisioner {
 
     /// How long it is until a certificate is due by its dates; `None` when the device is to have none.
     pub(crate) fn certificate_due_in(&self, now: SystemTime) -> Option<Duration> {
-        let stored = self.certificate.as_ref()?.load();
-        let due = stored.ok().and_then(|it| it.renewal_due(None).duration_since(now).ok());
+        self.certificate.as_ref()?;
+        let stored = self.stored_certificate();
+        let due = stored.and_then(|it| it.renewal_due(None).duration_since(now).ok());
         Some(due.unwrap_or_default())
     }
 
@@ -310,9 +311,10 @@ impl Provisioner {
         (is_due && !left.is_zero()).then_some(left)
     }
 
-    /// The certificate that the device has.
+    /// The certificate that the device has. One of another device in its folder is none.
     pub(crate) fn stored_certificate(&self) -> Option<StoredCertificate> {
-        self.certificate.as_ref().and_then(|folder| folder.load().ok())
+        let stored = self.certificate.as_ref()?.load().ok()?;
+        stored.is_of(&self.identity.registration_id).then_some(stored)
     }
 
     pub(crate) fn folder(&self) -> Option<&CertificateFolder> {

@@ -54,17 +54,23 @@ impl Device {
 
     /// Puts a certificate in place of its own that is valid for one day more, of 21.
     fn is_due_for_renewal(&self) {
+        self.has_certificate("dev", 20);
+    }
+
+    /// Puts a certificate in place of its own that is valid for 21 days, so many of which are over.
+    fn has_certificate(&self, name: &str, days_over: u32) {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "dev");
-        let day = Duration::from_secs(24 * 3600);
+        params.distinguished_name.push(DnType::CommonName, name);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        params.not_before = rcgen::date_time_ymd(1970, 1, 1) + (now - 20 * day);
-        params.not_after = params.not_before + 21 * day;
+        params.not_before = rcgen::date_time_ymd(1970, 1, 1) + (now - days_over * DAY);
+        params.not_after = params.not_before + 21 * DAY;
         let key = KeyPair::generate().unwrap();
         let chain = params.self_signed(&key).unwrap().pem();
         self.certificates().store(&chain, Some(&key.serialize_pem())).unwrap();
     }
 }
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 const ISSUES: &str = "certificate-policy = \"issue\"";
 
@@ -148,4 +154,21 @@ fn an_assignment_that_another_process_stores_while_the_hub_is_tried_is_not_repla
     assert_eq!(object["operationId"], other["operationId"]);
     let boot = run(&mut register(&[])).json();
     assert_eq!((text(&boot, "source"), &boot["operationId"]), ("stored", &other["operationId"]));
+}
+
+#[test]
+fn a_certificate_of_another_device_is_not_taken_for_this_ones() {
+    let device = Device::new(ISSUES);
+    run(&mut device.boot());
+    device.has_certificate("former", 1);
+    let object = run(&mut device.boot()).json();
+    assert_eq!(text(&object, "source"), "registered", "{object}");
+    assert_eq!(text(&object["certificate"], "status"), "stored");
+    let device = Device::new("certificate-policy = \"ignore\"");
+    run(&mut device.boot());
+    device.has_certificate("former", 1);
+    for flags in [&device.flags[..], &device.flags[..4]] {
+        let ended = run(device.emulator.register_dev(&[]).args(flags));
+        assert_eq!((ended.code, text(&ended.json(), "source")), (9, "stored"), "{ended:?}");
+    }
 }

@@ -12,9 +12,10 @@ use dps_client::{
     serde_json::{Value, json},
 };
 use dps_provisioner::{
-    Agent, Assignment, AssignmentFile, HubRefusal, Order, Provisioner, Surroundings,
+    Agent, Assignment, AssignmentFile, HubRefusal, Order, Provisioner, RecoveryPolicy,
+    Surroundings,
 };
-use rcgen::{CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, KeyPair};
+use rcgen::{CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType, KeyPair};
 use tokio::time::{Instant, sleep_until};
 
 use crate::support::{Folder, ID, at, identity};
@@ -170,6 +171,7 @@ struct Run {
     folder: Folder,
     clock: Clock,
     fake: Fake,
+    policy: RecoveryPolicy,
     /// As of [`Around`].
     ahead: std::ops::Range<u64>,
 }
@@ -177,7 +179,8 @@ struct Run {
 impl Run {
     fn new(script: &[(u64, Service)]) -> Self {
         let clock = Clock(Instant::now());
-        Self { folder: Folder::new(), clock, fake: Fake::new(clock, script), ahead: 0..0 }
+        let (fake, policy) = (Fake::new(clock, script), RecoveryPolicy::default());
+        Self { folder: Folder::new(), clock, fake, policy, ahead: 0..0 }
     }
 
     /// When the service was asked.
@@ -187,7 +190,7 @@ impl Run {
 
     async fn until(&self, end: u64, orders: &[(u64, Order)], certified: bool) -> Around {
         let file = AssignmentFile::new(self.folder.path("assignment.json")).unwrap();
-        let provisioner = Provisioner::open(file, identity()).unwrap();
+        let provisioner = Provisioner::open(file, identity()).unwrap().policy(self.policy);
         let mut settings = Settings::default();
         settings.registration_timeout = Duration::from_secs(60);
         let client = StateMachine::new(BoxTransport::new(self.fake.clone()), settings);
@@ -406,4 +409,20 @@ async fn an_assignment_that_another_process_has_stored_is_taken_without_a_regist
     let (around, ()) = tokio::join!(run.until(3600, &[], false), by_hand);
     assert_eq!((around.assigned.len(), run.asked()), (2, vec![0]));
     assert!(around.assigned[1] <= 1900, "{:?}", around.assigned);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_certificate_of_another_device_is_none_of_this_ones() {
+    let run = Run::new(&[(0, Service::Assigns)]);
+    run.until(1, &[], false).await;
+    // The folder's former owner has one that is valid for long.
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "pump-16");
+    let key = KeyPair::generate().unwrap();
+    let chain = params.self_signed(&key).unwrap().pem();
+    run.certificates().store(&chain, Some(&key.serialize_pem())).unwrap();
+    run.until(DAY, &[], true).await;
+    assert_eq!(run.fake.calls(), [(0, false), (1, true)]);
+    let stored = run.certificates().load().unwrap();
+    assert_eq!(stored.leaf().common_name.as_deref(), Some(ID));
 }

@@ -175,15 +175,13 @@ fn say_failed(
     manager.say(&format!("STATUS={error}; tried again in {seconds} s"));
 }
 
+/// From now on no signal that tells the agent something ends it.
+pub(crate) fn listen() -> Result<Signals, Error> {
+    Signals::listen().map_err(|error| wrong("SIGHUP, SIGUSR1, SIGUSR2", "", &error.to_string()))
+}
+
 /// Runs until it is told to end.
 pub(crate) async fn keep(mut agent: Agent, mut around: Around) -> ExitCode {
-    around.signals = match Signals::listen() {
-        Ok(signals) => Some(signals),
-        Err(error) => {
-            let error = wrong("SIGHUP, SIGUSR1, SIGUSR2", "", &error.to_string());
-            return around.reporter.failed(&error, &around.context);
-        }
-    };
     let manager = Rc::clone(&around.manager);
     manager.say("STATUS=looking for the assignment");
     // Who runs the agent's loop also says that it is alive.
@@ -215,10 +213,12 @@ pub(crate) struct Around {
     handover: Option<handover::Ready>,
     proofs: Proofs,
     progress: Arc<Progress>,
-    signals: Option<Signals>,
+    signals: Signals,
     manager: Rc<ServiceManager>,
     readiness: Readiness,
     unfinished: Option<Unfinished>,
+    /// The same, once the agent was told to hand it over anew.
+    again: Option<Unfinished>,
     /// Whether it was told to end while a program ran.
     is_over: bool,
 }
@@ -231,6 +231,7 @@ impl Around {
         handover: Option<handover::Ready>,
         proofs: Proofs,
         progress: Arc<Progress>,
+        signals: Signals,
     ) -> Self {
         let manager = Rc::new(ServiceManager::from_environment());
         let readiness = Readiness { manager: Rc::clone(&manager), is_told: false, owed: None };
@@ -241,17 +242,17 @@ impl Around {
             handover: handover.map(|handover| handover.within(COMMAND_TIME)),
             proofs,
             progress,
-            signals: None,
+            signals,
             manager,
             readiness,
             unfinished: None,
+            again: None,
             is_over: false,
         }
     }
 }
 
 /// What of an assignment is not handed over yet.
-#[derive(Clone)]
 struct Unfinished {
     assignment: Assignment,
     /// How long the registration took that has brought it, if one has.
@@ -284,7 +285,7 @@ impl Readiness {
 }
 
 impl Around {
-    /// Writes the files, says that they are, and runs the command. What fails is tried again, by [`Self::order`].
+    /// Writes the files, says that they are, and runs the command. What fails is tried again, as [`Self::order`] says.
     async fn hand_over(&mut self, assignment: &Assignment, took: Option<Duration>, failures: u32) {
         let mut success = self.success(assignment, took);
         let hub = assignment.result.assigned_hub.as_str();
@@ -339,28 +340,20 @@ impl Surroundings for Around {
 
     async fn order(&mut self) -> Option<Order> {
         loop {
-            let told = async {
-                match &mut self.signals {
-                    Some(signals) => signals.next().await,
-                    None => std::future::pending().await,
-                }
-            };
-            let again = self.unfinished.clone();
-            let at = again.as_ref().map_or_else(Instant::now, |again| again.at);
+            let again = self.unfinished.as_ref().map(|unfinished| unfinished.at);
             tokio::select! {
                 biased;
                 () = std::future::ready(()), if self.is_over => return None,
                 () = self.interrupts.next() => return None,
-                order = told => {
+                order = self.signals.next() => {
                     if order == Order::HubConnected {
                         self.manager.say("STATUS=connected to its hub");
                     }
                     return Some(order);
                 }
-                () = sleep_until(at), if again.is_some() => {
-                    if let Some(Unfinished { assignment, took, failures, .. }) = again {
-                        self.hand_over(&assignment, took, failures).await;
-                    }
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
+                    self.again = self.unfinished.take();
+                    return Some(Order::HandOver);
                 }
                 () = sleep(SAY_AGAIN), if self.readiness.owed.is_some() => {
                     if let Some(owed) = self.readiness.owed.take() {
@@ -373,7 +366,9 @@ impl Surroundings for Around {
 
     async fn assigned(&mut self, assignment: &Assignment) {
         let took = self.progress.took();
-        self.hand_over(assignment, took, 0).await;
+        let again = self.again.take().filter(|again| again.assignment == *assignment);
+        let (took, failures) = again.map_or((took, 0), |again| (again.took, again.failures));
+        self.hand_over(assignment, took, failures).await;
     }
 
     fn failed(&mut self, error: &Error, retry_in: Duration) {

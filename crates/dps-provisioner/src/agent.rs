@@ -37,6 +37,8 @@ pub enum Order {
     HubConnected,
 }
 
+    /// Hand over anew what the device has, by [`Surroundings::assigned`]: it failed before.
+    HandOver,
 /// What is around an agent.
 pub trait Surroundings {
     /// The time of day.
@@ -45,11 +47,13 @@ pub trait Surroundings {
     /// Waits for an order; `None` ends the agent.
     ///
     /// # Cancel safety
-    /// The future is dropped and made anew: an order that has come must not be lost by that.
+    /// The future is dropped and made anew, whenever a wait or a registration ends: an order that has come must not be lost
+    /// by that, and what takes its time is no work for this future.
     fn order(&mut self) -> impl Future<Output = Option<Order>>;
 
     /// The device has this assignment: at the start if one is stored, after each registration, when its certificate may
-    /// be a new one too, and when another process has stored another one.
+    /// be a new one too, when another process has stored another one, and when it is [ordered](Order::HandOver). It is
+    /// waited for to its end, and nothing else is done meanwhile.
     fn assigned(&mut self, assignment: &Assignment) -> impl Future<Output = ()>;
 
     /// Something failed, and is tried again after this time.
@@ -184,6 +188,7 @@ impl Agent {
                 },
                 () = sleep(pause.min(LONGEST_SLEEP)) => {}
             }
+                    Some(Order::HandOver) => self.announced = None,
         }
     }
 
@@ -217,7 +222,7 @@ impl Agent {
     ) -> Option<Result<(), Error>> {
         let now = around.now();
         let client = self.client.clone();
-        let mut is_connected = false;
+        let (mut is_connected, mut hands_over) = (false, false);
         let outcome = {
             let mut registering = pin!(self.register(renews, now));
             loop {
@@ -233,6 +238,7 @@ impl Agent {
             }
         };
         if let Ok(Err(error)) = timeout(END_OF_SESSION, client.end_session()).await {
+                        Some(Order::HandOver) => hands_over = true,
             tracing::debug!(%error, "the session did not end well");
         }
         self.attempted = Some(Instant::now());
@@ -247,6 +253,9 @@ impl Agent {
         self.failures = 0;
         self.not_before = Instant::now().checked_add(BETWEEN_REGISTRATIONS);
         self.renewal_not_before = None;
+        if hands_over {
+            self.announced = None;
+        }
         self.announce(around).await;
         if let Some(error) = self.provisioner.not_stored() {
             tracing::warn!(%error, "the assignment is not stored");

@@ -42,6 +42,11 @@ pub(super) async fn session(
             () = interrupts.next() => Err(Error::Cancelled),
             prepared = preparing => prepared,
         };
+    // What comes while it waits for its TPM is told later.
+    let signals = match is_kept.then(agent::listen).transpose() {
+        Ok(signals) => signals,
+        Err(error) => return reporter.failed(&error, &context),
+    };
         match prepared {
             Err(error) if is_kept && agent::may_pass(&error) => {
                 failures += 1;
@@ -75,13 +80,16 @@ pub(super) async fn session(
     if let Some(found) = found {
         return reporter.found(&found);
     }
-    if is_kept && let Some(device) = device.take() {
+    if let Some(signals) = signals
+        && let Some(device) = device.take()
+    {
         let mut agent = dps_provisioner::Agent::new(device, client, request, transport.fixed());
         if let Some(key) = request_key {
             agent = agent.request_key(key);
         }
         let progress = Arc::clone(progress);
-        let around = agent::Around::new(reporter, context, interrupts, handover, proofs, progress);
+        let around =
+            agent::Around::new(reporter, context, interrupts, handover, proofs, progress, signals);
         return agent::keep(agent, around).await;
     }
     let registration_id = request.registration_id().clone();

@@ -311,3 +311,53 @@ fn what_the_agent_can_not_begin_with_is_said_at_once() {
         assert!(ended.code == 2 && ended.stderr.contains(says), "{ended:?}");
     }
 }
+
+#[test]
+fn a_program_that_is_run_again_is_not_ended_by_a_registration_that_fails() {
+    let (mut emulator, manager) = (Emulator::behaving(""), Manager::new());
+    let running = Running::start(&mut agent(&emulator, &manager, &[]));
+    manager.told("READY=1");
+    end(running, &manager);
+    emulator.running.child().kill().unwrap();
+    emulator.running.child().wait().unwrap();
+    let [first, began, go, done] =
+        ["first", "began", "go", "done"].map(|name| manager.folder.path(name));
+    let fails_first = format!("test -e {first} || {{ touch {first}; exit 3; }}");
+    let script = format!(
+        "{fails_first}\necho >> {began}\nuntil test -e {go}; do sleep 0.02; done\ntouch {done}"
+    );
+    let mut command = agent(&emulator, &manager, &["--exec", &program(&manager, &script)]);
+    let running = Running::start(command.env("WATCHDOG_USEC", "100000"));
+    manager.told("not handed over");
+    running.signal("-HUP");
+    // Tried again as soon as the program is.
+    manager.told("tried again in ");
+    while !Path::new(&began).exists() {
+        std::thread::yield_now();
+    }
+    for _ in 0..20 {
+        manager.told("WATCHDOG=1");
+    }
+    fs::write(&go, "").unwrap();
+    while !Path::new(&done).exists() {
+        std::thread::yield_now();
+    }
+    assert_eq!(fs::read_to_string(&began).unwrap().lines().count(), 1);
+    manager.told("tried again in ");
+    end(running, &manager);
+}
+
+#[test]
+fn no_signal_ends_an_agent_that_waits_for_its_tpm() {
+    let (emulator, manager) = (Emulator::behaving(""), Manager::new());
+    let (chain, _) = crate::handover::expired(&manager.folder);
+    let by_tpm = ["--cert", &chain, "--key", "tpm:0x81000002", "--tpm", "/no/such"];
+    let running = Running::start(&mut agent(&emulator, &manager, &by_tpm));
+    manager.told("tried again in ");
+    for signal in ["-HUP", "-USR1", "-USR2"] {
+        running.signal(signal);
+    }
+    manager.told("tried again in ");
+    running.signal("-TERM");
+    assert!(running.status().success());
+}

@@ -16,13 +16,15 @@ use crate::{
     assignment::Assignment,
     policy::{Backoff, HubRefusal, LONGEST_RETRY_AFTER, NextStep},
     provisioner::{Provisioner, lot},
-    wait::{Countdown, until},
+    wait::{Countdown, after, until},
 };
 
 /// What is due by the wall clock, which may be set, and what another process has stored is looked for so often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1800);
 /// So long after an attempt to register the next one begins at the earliest, whoever asks for it.
 const BETWEEN_REGISTRATIONS: Duration = Duration::from_secs(60);
+/// What could not be stored is tried again so often.
+const BETWEEN_STORES: Duration = Duration::from_secs(60);
 /// So long the end of a session is waited for.
 const END_OF_SESSION: Duration = Duration::from_secs(5);
 
@@ -35,10 +37,10 @@ pub enum Order {
     HubEnded(HubRefusal),
     /// The device is connected to its hub.
     HubConnected,
-}
-
     /// Hand over anew what the device has, by [`Surroundings::assigned`]: it failed before.
     HandOver,
+}
+
 /// What is around an agent.
 pub trait Surroundings {
     /// The time of day.
@@ -159,6 +161,7 @@ impl Agent {
         loop {
             let now = around.now();
             self.provisioner.refresh();
+            self.provisioner.store_again();
             if self.provisioner.assignment() != self.announced.as_ref() {
                 self.announce(around).await;
             }
@@ -175,20 +178,24 @@ impl Agent {
                 };
                 continue;
             }
+            let longest = match self.provisioner.not_stored() {
+                Some(_) => BETWEEN_STORES,
+                None => LONGEST_SLEEP,
+            };
             tokio::select! {
                 biased;
                 order = around.order() => match order {
                     None => return,
                     Some(Order::Register) => told = Told::Now,
                     Some(Order::HubConnected) => self.provisioner.report_connected(),
+                    Some(Order::HandOver) => self.announced = None,
                     Some(Order::HubEnded(refusal)) => {
                         let next = self.provisioner.report(refusal, around.now());
                         around.next_step(next);
                     }
                 },
-                () = sleep(pause.min(LONGEST_SLEEP)) => {}
+                () = sleep(pause.min(longest)) => {}
             }
-                    Some(Order::HandOver) => self.announced = None,
         }
     }
 
@@ -231,6 +238,7 @@ impl Agent {
                     order = around.order() => match order {
                         None => break None,
                         Some(Order::Register) => {}
+                        Some(Order::HandOver) => hands_over = true,
                         Some(order) => is_connected = order == Order::HubConnected,
                     },
                     outcome = &mut registering => break Some(outcome),
@@ -238,7 +246,6 @@ impl Agent {
             }
         };
         if let Ok(Err(error)) = timeout(END_OF_SESSION, client.end_session()).await {
-                        Some(Order::HandOver) => hands_over = true,
             tracing::debug!(%error, "the session did not end well");
         }
         self.attempted = Some(Instant::now());
@@ -246,16 +253,16 @@ impl Agent {
         if is_connected {
             self.provisioner.report_connected();
         }
+        if hands_over {
+            self.announced = None;
+        }
         let failed = match outcome {
             Ok(failed) => failed,
             Err(error) => return Some(Err(error)),
         };
         self.failures = 0;
-        self.not_before = Instant::now().checked_add(BETWEEN_REGISTRATIONS);
+        self.not_before = after(BETWEEN_REGISTRATIONS);
         self.renewal_not_before = None;
-        if hands_over {
-            self.announced = None;
-        }
         self.announce(around).await;
         if let Some(error) = self.provisioner.not_stored() {
             tracing::warn!(%error, "the assignment is not stored");
@@ -316,7 +323,7 @@ impl Agent {
         let stored = self.provisioner.stored_certificate().filter(|_| !due);
         let next_try = stored.map(|stored| stored.next_try_after(now, at_least));
         if let Some(wait) = next_try.filter(|_| !passes) {
-            self.renewal_not_before = Instant::now().checked_add(wait);
+            self.renewal_not_before = after(wait);
             return wait;
         }
         self.failures = self.failures.saturating_add(1);
@@ -327,7 +334,7 @@ impl Agent {
             (false, _) => policy.recover,
         };
         let wait = backoff.wait(self.failures, lot()).unwrap_or(backoff.cap).max(at_least);
-        self.not_before = Instant::now().checked_add(wait);
+        self.not_before = after(wait);
         wait
     }
 }

@@ -167,7 +167,7 @@ impl Provisioner {
     }
 
     /// Why what was to be stored last is not in the file, if that failed. It is in use all the same, and the next change
-    /// stores it too.
+    /// stores it too. An [`Agent`](crate::Agent) tries it again each minute.
     #[must_use]
     pub fn not_stored(&self) -> Option<&Error> {
         self.not_stored.as_ref()
@@ -200,17 +200,19 @@ impl Provisioner {
         // Once is enough: a device whose service is away tries for days, and its disk may wear out.
         let file = if self.has_room { self.file.lock()? } else { self.file.prepare()? };
         self.has_room = true;
+        let asks = request.requests_certificate();
         let result = client.register(request).await?;
         // Another process may have met the hub since.
         let stored = match file.read() {
             Ok(Found::Whole(record)) => Some(*record),
             _ => self.record.take(),
         };
-        let mut hub = stored
+        let (mut hub, certificate_wait) = stored
             .filter(|record| record.assignment.identity == self.identity)
-            .map(|record| record.hub)
+            .map(|record| (record.hub, record.certificate_wait))
             .unwrap_or_default();
         hub.registered();
+        let certificate_wait = certificate_wait.filter(|_| !asks);
         let taken = result.transport.as_deref().and_then(|name| name.parse().ok());
         let transport = taken.or(transport);
         let identity = self.identity.clone();
@@ -218,7 +220,7 @@ impl Provisioner {
         let credential = self.credentials.get(result.credential);
         let credential = credential.and_then(Attestation::fingerprint);
         let assignment = Assignment { identity, result, stored_at, transport, credential };
-        let record = Record { assignment, hub, register_wait: None, certificate_wait: None };
+        let record = Record { assignment, hub, register_wait: None, certificate_wait };
         self.store(file, &record);
         self.has_room = self.not_stored.is_none();
         self.damage = None;
@@ -233,18 +235,19 @@ impl Provisioner {
 
     fn look(&mut self) -> Result<bool, Error> {
         let Found::Whole(found) = self.file.read()? else { return Ok(false) };
-        if found.assignment.identity != self.identity {
+        // What was there from the beginning may be replaced.
+        let is_known = self.in_file.as_ref() == Some(&found.assignment);
+        if found.assignment.identity != self.identity && !is_known {
             return Err(self.file.wrong("it is that of another device by now; name another file"));
         }
-        let is_new = self.in_file.as_ref() != Some(&found.assignment);
         // What could not be stored is newer than what is there.
-        if is_new || self.not_stored.is_none() {
+        if !is_known || self.not_stored.is_none() {
             self.in_file = Some(found.assignment.clone());
             self.record = Some(*found);
             self.damage = None;
             self.not_stored = None;
         }
-        Ok(is_new)
+        Ok(!is_known)
     }
 
     /// What to do after a connection to the hub ended so, or could not be made. The counts of it are stored.
@@ -339,6 +342,13 @@ impl Provisioner {
         self.record.as_ref().filter(|record| record.assignment.identity == self.identity)
     }
 
+    /// Stores what could not be stored before.
+    pub(crate) fn store_again(&mut self) {
+        if self.not_stored.is_some() {
+            self.change(|_| {});
+        }
+    }
+
     /// Changes what is stored of this assignment, and stores it if it has changed. Nothing is changed when another
     /// process has stored another assignment.
     fn change(&mut self, change: impl FnOnce(&mut Record)) {
@@ -352,12 +362,15 @@ impl Provisioner {
         let mut record = former.clone();
         change(&mut record);
         if record != former || self.not_stored.is_some() {
+            let known = self.not_stored.as_ref().map(ToString::to_string);
             match file {
                 Ok(file) => self.store(file, &record),
                 Err(error) => self.not_stored = Some(error),
             }
-            if let Some(error) = &self.not_stored {
-                tracing::warn!(%error, "what the hub did is not stored");
+            if let Some(error) = &self.not_stored
+                && known != Some(error.to_string())
+            {
+                tracing::warn!(%error, "the assignment, or what the hub did, is not stored");
             }
         }
         self.record = Some(record);

@@ -45,10 +45,15 @@ impl Countdown {
     pub(crate) fn left(&mut self, wait: Option<Wait>, now: SystemTime) -> Option<Duration> {
         self.0 = wait.map(|wait| match self.0 {
             Some((known, end)) if known == wait => (wait, end),
-            _ => (wait, Instant::now().checked_add(wait.left(now))),
+            _ => (wait, after(wait.left(now))),
         });
         self.0.map(|(_, end)| until(end))
     }
+}
+
+/// When that time is over, by the clock that nobody sets. A wait without an end is as long as the longest one.
+pub(crate) fn after(wait: Duration) -> Option<Instant> {
+    Instant::now().checked_add(wait.min(LONGEST))
 }
 
 /// How long it is until then; nothing when it is over or was never set.

@@ -12,7 +12,7 @@ use dps_client::{
     serde_json::{Value, json},
 };
 use dps_provisioner::{
-    Agent, Assignment, AssignmentFile, HubRefusal, Order, Provisioner, RecoveryPolicy,
+    Agent, Assignment, AssignmentFile, HubRefusal, Identity, Order, Provisioner, RecoveryPolicy,
     Surroundings,
 };
 use rcgen::{CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType, KeyPair};
@@ -425,4 +425,54 @@ async fn the_certificate_of_another_device_is_none_of_this_ones() {
     assert_eq!(run.fake.calls(), [(0, false), (1, true)]);
     let stored = run.certificates().load().unwrap();
     assert_eq!(stored.leaf().common_name.as_deref(), Some(ID));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_asks_for_no_certificate_leaves_it_put_off() {
+    let run = Run::new(&[(0, Service::AssignsOnly)]);
+    let refused = (10, Order::HubEnded(HubRefusal::NotAuthorized));
+    run.until(20 * 3600, &[refused], true).await;
+    let calls = run.fake.calls();
+    assert_eq!(calls.iter().map(|(_, asks)| *asks).collect::<Vec<_>>(), [true, false], "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_assignment_that_could_not_be_stored_is_stored_once_there_is_room() {
+    for is_of_another_device in [false, true] {
+        let run = Run::new(&[(0, Service::Away), (10, Service::Assigns)]);
+        let (path, former) = (run.folder.path("assignment.json"), run.folder.path("former.json"));
+        let file = AssignmentFile::new(&path).unwrap();
+        if is_of_another_device {
+            let identity = Identity { id_scope: "0ne00FFFFFF".parse().unwrap(), ..identity() };
+            let mut device = Provisioner::open(file.clone(), identity).unwrap();
+            let client = crate::support::Fake::new("two.example").client();
+            let request = RegistrationRequest::new(ID.parse().unwrap());
+            device.register(&client, request, None, || at(0)).await.unwrap();
+        }
+        // A folder in its place comes after the first try, and takes no file.
+        let in_the_way = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let _ = std::fs::rename(&path, &former);
+            std::fs::create_dir(&path).unwrap();
+            tokio::time::sleep(Duration::from_secs(200)).await;
+            std::fs::remove_dir(&path).unwrap();
+            let _ = std::fs::rename(&former, &path);
+        };
+        let (around, ()) = tokio::join!(run.until(300, &[], false), in_the_way);
+        assert_eq!(around.assigned.len(), 1, "{:?}", around.failed);
+        let stored = file.load().unwrap().unwrap();
+        assert_eq!(
+            (stored.identity, stored.result.assigned_hub.as_str()),
+            (identity(), "one.example")
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_waits_for_ever_registers_once() {
+    let mut run = Run::new(&[(0, Service::Refuses)]);
+    run.policy.recover.initial = Duration::MAX;
+    run.policy.recover.cap = Duration::MAX;
+    run.until(DAY, &[], false).await;
+    assert_eq!(run.asked(), [0]);
 }

@@ -1,6 +1,11 @@
 //! One registration, carried out: with what comes before it, and what is done with its result.
 
-use std::{pin::pin, process::ExitCode, sync::Arc, time::SystemTime};
+use std::{
+    pin::pin,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use dps_client::{Error, Stage, TimeoutError, TimeoutScope, Transport};
 use dps_provisioner::Provisioner;
@@ -20,6 +25,9 @@ use crate::{
     status,
 };
 
+/// The hub is tried for so long at least, however long the registration took.
+const AT_HUB: Duration = Duration::from_secs(10);
+
 /// One registration and the end of the session. How it ended is reported here, so that nobody has to wait for the end
 /// of the session.
 pub(super) async fn session(
@@ -34,6 +42,11 @@ pub(super) async fn session(
     let renews_at = plan.hub.clone();
     let found = plan.found.clone();
     let (is_kept, folder) = (plan.is_kept, plan.folder.clone());
+    // What comes while it waits for its TPM is told later.
+    let signals = match is_kept.then(agent::listen).transpose() {
+        Ok(signals) => signals,
+        Err(error) => return reporter.failed(&error, &context),
+    };
     let mut failures = 0;
     let prepared = loop {
         let preparing = registration.prepare(plan.clone(), transport, progress, &mut context);
@@ -42,11 +55,6 @@ pub(super) async fn session(
             () = interrupts.next() => Err(Error::Cancelled),
             prepared = preparing => prepared,
         };
-    // What comes while it waits for its TPM is told later.
-    let signals = match is_kept.then(agent::listen).transpose() {
-        Ok(signals) => signals,
-        Err(error) => return reporter.failed(&error, &context),
-    };
         match prepared {
             Err(error) if is_kept && agent::may_pass(&error) => {
                 failures += 1;
@@ -114,6 +122,8 @@ pub(super) async fn session(
             Err(error) => reporter.failed(&error, &context),
         };
     }
+    // Another process may have registered the device while a TPM or a token was asked.
+    refresh(&mut device);
     let stored = device.as_ref().and_then(Provisioner::assignment).filter(|_| !is_due);
     let mut kept = stored.map(|assignment| Kept::new(assignment, kept::Source::Stored));
     let stored = stored.map(|assignment| proofs.of_stored(assignment));
@@ -147,6 +157,9 @@ pub(super) async fn session(
         }
     };
     let elapsed = progress.elapsed();
+    if outcome.is_err() {
+        refresh(&mut device);
+    }
     if let (Err(error), Some(device)) = (&outcome, &device)
         && let Some(assignment) = device.assignment()
         && kept::stands_in_for(error)
@@ -177,7 +190,7 @@ pub(super) async fn session(
             let hub = match hub {
                 None => None,
                 Some(hub) => {
-                    let left = time.left.saturating_sub(progress.elapsed());
+                    let left = time.whole.saturating_sub(elapsed).max(AT_HUB);
                     tokio::select! {
                         biased;
                         () = interrupts.next() => {
@@ -233,6 +246,13 @@ pub(super) async fn session(
         },
     }
     code
+}
+
+/// Takes what another process has stored since.
+fn refresh(device: &mut Option<Provisioner>) {
+    if let Some(device) = device {
+        device.refresh();
+    }
 }
 
 /// What comes of it, unless the time is over or an interrupt comes.

@@ -2,11 +2,13 @@
 
 use std::{
     fs,
+    io::Write as _,
     process::Command,
     time::{Duration, SystemTime},
 };
 
 use dps_client::CertificateFolder;
+use dps_provisioner::{AssignmentFile, HubRefusal, Provisioner};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::Value;
 
@@ -67,6 +69,14 @@ impl Device {
         let key = KeyPair::generate().unwrap();
         let chain = params.self_signed(&key).unwrap().pem();
         self.certificates().store(&chain, Some(&key.serialize_pem())).unwrap();
+    }
+
+    /// Its hub refused it so long ago that it is to register.
+    fn is_refused(&self) {
+        let file = AssignmentFile::new(&self.flags[1]).unwrap();
+        let identity = file.load().unwrap().unwrap().identity;
+        let mut device = Provisioner::open(file, identity).unwrap();
+        let _ = device.report(HubRefusal::NotAuthorized, SystemTime::now() - DAY);
     }
 }
 
@@ -170,5 +180,45 @@ fn a_certificate_of_another_device_is_not_taken_for_this_ones() {
     for flags in [&device.flags[..], &device.flags[..4]] {
         let ended = run(device.emulator.register_dev(&[]).args(flags));
         assert_eq!((ended.code, text(&ended.json(), "source")), (9, "stored"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_registration_that_takes_all_of_the_time_leaves_some_for_the_hub() {
+    let device = Device::new("");
+    let (state, mqtt) = (&device.flags[..2], &device.emulator.ready["mqttPort"]);
+    run(device.emulator.register_dev(&[]).args(state));
+    device.is_refused();
+    let silent = Silent::new();
+    let (proxy, hub) = (format!("http://{}", silent.endpoint), format!("127.0.0.1:{mqtt}"));
+    let flags = ["--proxy", &proxy, "--timeout", "0.5", "--connect", "--hub-endpoint", &hub];
+    let mut command = device.emulator.register_dev_over("http", &flags);
+    let ended = run(command.args(state).env("NO_PROXY", "127.0.0.1"));
+    let object = ended.json();
+    assert_eq!((ended.code, text(&object["hub"], "status")), (0, "connected"), "{ended:?}");
+    assert_eq!(text(&object["registrationError"], "kind"), "timeout");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_another_process_stores_while_a_device_looks_for_its_keys_is_what_it_boots_with() {
+    let device = Device::new("certificate-policy = \"ignore\"");
+    run(&mut device.boot());
+    let key = device.emulator.folder.path("key.fifo");
+    assert!(Command::new("mkfifo").arg(&key).status().unwrap().success());
+    for is_due in [false, true] {
+        if is_due {
+            device.is_refused();
+        }
+        let booting = Running::start(device.boot_without_network().args(["--request-key", &key]));
+        // It is opened once it is read.
+        let mut written = fs::File::options().write(true).open(&key).unwrap();
+        let state = &device.flags[..2];
+        let other = run(device.emulator.register_dev(&["--force"]).args(state)).json();
+        written.write_all(KeyPair::generate().unwrap().serialize_pem().as_bytes()).unwrap();
+        drop(written);
+        let object = booting.ended().json();
+        assert_eq!(object["operationId"], other["operationId"], "{object}");
+        assert_eq!(object["registrationError"].is_null(), !is_due, "{object}");
     }
 }

@@ -17,7 +17,8 @@ const DETAILS: &str = "\
 It takes what `dps register` takes, by the same flags and variables, and looks
 at all that a registration would meet: settings, clock, credential, proxy,
 name, ports, TLS, WebSocket, the service and the hub. Nothing is registered or
-changed at the service, and no file is written.
+changed at the service. A place that a registration writes to is tried, and
+nothing is left there.
 
 The ports of all transports are looked at. The chosen transport decides, and
 the device says over it who it is; for auto each is tried, in its order, and

@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use dps_client::ErrorKind;
 use dps_conformance::{ProxyScript, TestProxy};
-use dps_doctor::{Hop, Report, Selection, Status, Subject, Verdict, examine};
+use dps_doctor::{Hop, Report, Selection, Status, Subject, Verdict, examine, examine_until};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinSet,
+};
 
 use crate::{
     finding,
@@ -108,5 +114,59 @@ async fn where_none_gets_through_it_ends_as_the_registration_does() {
         let report = examine(&subject, &Selection::all()).await;
         assert_eq!((report.verdict(), report.ends_at()), (Verdict::Broken, Some(Hop::Network)));
         assert_eq!(report.failure().unwrap().kind, Some(ErrorKind::Connection));
+    }
+}
+
+/// What comes to this port goes to that one. Says when so many connections have come.
+async fn relay(to: u16, count: usize) -> (u16, oneshot::Receiver<()>, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (all_came, came) = oneshot::channel();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let (mut connections, mut all_came) = (JoinSet::new(), Some(all_came));
+        while let Ok((mut device, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+                copy_bidirectional(&mut device, &mut server).await.unwrap_or_default();
+            });
+            if connections.len() == count {
+                all_came.take().unwrap().send(()).unwrap();
+            }
+        }
+    });
+    (port, came, tasks)
+}
+
+#[tokio::test]
+async fn what_was_seen_is_told_when_the_search_for_the_way_is_cut_short() {
+    for is_stopped in [true, false] {
+        let scene = Scene::new().await;
+        let (_taken, closed) = scene::closed();
+        let dead = Server::start(Layer::Tls, "", Manner::Greets).await;
+        // The ports are looked at over two connections, and the device says who it is over a third.
+        let (relay, is_asked, _relaying) = relay(port(&dead), 3).await;
+        let mut subject = device(&scene, Some(&dead)).await;
+        (subject.ports.https, subject.ports.mqtt, subject.ports.amqp) = (closed, relay, relay);
+        subject.limits.step = Duration::from_secs(600);
+        let stop = async {
+            is_asked.await.unwrap();
+            if !is_stopped {
+                // The time goes by from here on.
+                tokio::time::pause();
+                std::future::pending().await
+            }
+        };
+        let report = examine_until(&subject, &Selection::all(), stop).await;
+        assert_eq!(report.is_whole(), !is_stopped);
+        let refused = finding(&report, "port.443");
+        assert_eq!(refused.status, Status::Failed, "{report:#?}");
+        assert!(refused.seen.contains("refused"), "{report:#?}");
+        assert_eq!(finding(&report, "tls.name").status, Status::Ok, "{report:#?}");
+        if !is_stopped {
+            // The first was given up for the second, and the search ended with that.
+            assert_eq!(finding(&report, "service.answer").seen, "no answer within 6 s");
+            tokio::time::resume();
+        }
     }
 }

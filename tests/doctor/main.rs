@@ -218,16 +218,22 @@ async fn nothing_is_registered_and_no_secret_is_in_a_report() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(target_os = "linux"), ignore = "only Linux has a port that is silent on loopback")]
-async fn a_silent_port_that_is_not_needed_breaks_nothing_however_short_the_time() {
+async fn a_silent_port_that_is_not_needed_breaks_nothing() {
     scene::answer_lookups();
     let scene = Scene::new().await;
     scene.register().await;
     let (_hole, port) = scene::silent().await;
     let mut subject = scene.subject();
-    (subject.limits, subject.ports.mqtt) = (Limits::within(Duration::from_secs(9)), port);
+    // What a step that is needed takes is not bounded here: the machine may be busy.
+    subject.limits.aside = Limits::within(Duration::from_secs(9)).aside;
+    subject.ports.mqtt = port;
     let report = examine(&subject, &Selection::all()).await;
     assert_eq!(report.verdict(), Verdict::Warnings, "{report:#?}");
-    assert_eq!(finding(&report, "port.8883").status, Status::Warning);
+    for id in ["port.8883", "hub.8883"] {
+        let finding = finding(&report, id);
+        assert_eq!(finding.status, Status::Warning, "{id}");
+        assert!(finding.elapsed < subject.limits.step, "{id}: {:?}", finding.elapsed);
+    }
 }
 
 #[test]

@@ -1,18 +1,27 @@
 //! One examination, layer by layer.
 
-use std::future::{Future, pending};
+use std::{
+    future::{Future, pending},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     check::{Layer, Selection},
     clock, credential,
     finding::{Chart, End},
-    hub, name, port, proxy,
+    hub, name,
+    port::{self, Ports},
+    proxy,
     report::Report,
     service, settings,
     subject::Subject,
-    tls, way, websocket,
+    tls,
+    way::{Search, Way},
+    websocket::{self, Upgrades},
 };
 
 /// Looks at all that was selected and at what that depends on, within the time of the subject's
@@ -36,21 +45,76 @@ pub async fn examine_until(
 ) -> Report {
     let mut chart = Chart::new(selection, subject);
     let at_its_port = subject.at_its_port();
-    let look = look(&at_its_port, selection, &mut chart);
-    let end = tokio::select! {
-        biased;
-        () = stop => End::Stopped,
-        looked = timeout(subject.limits.total, look) => match looked {
-            Ok(_) => End::Whole,
-            Err(_) => End::OutOfTime,
-        },
-    };
+    let begun = Instant::now();
+    let time = Time { stop: pin!(stop), begun, total: subject.limits.total };
+    let looked = look(&at_its_port, selection, &mut chart, time).await;
+    let end = looked.err().unwrap_or(End::Whole);
     Report::new(chart.finish(end), end != End::Stopped)
 }
 
-/// A layer that is closed ends the examination: what lies behind it can't be looked at.
-async fn look(subject: &Subject, selection: &Selection, chart: &mut Chart<'_>) -> Option<()> {
-    let reached = |layer: Layer| selection.reaches(layer).then_some(());
+/// What ends an examination before it is whole.
+struct Time<'a, S> {
+    stop: Pin<&'a mut S>,
+    begun: Instant,
+    total: Duration,
+}
+
+impl<S: Future<Output = ()>> Time<'_, S> {
+    /// Does a part of it, and leaves so much time for the rest.
+    async fn bound<V>(&mut self, work: impl Future<Output = V>, rest: Duration) -> Result<V, End> {
+        let left = self.total.saturating_sub(rest).saturating_sub(self.begun.elapsed());
+        tokio::select! {
+            biased;
+            () = self.stop.as_mut() => Err(End::Stopped),
+            outcome = timeout(left, work) => outcome.map_err(|_| End::OutOfTime),
+        }
+    }
+}
+
+/// What was seen of the ports.
+struct Seen {
+    ports: Ports,
+    upgrades: Upgrades,
+    addresses: Vec<SocketAddr>,
+    has_proxy: bool,
+}
+
+/// A layer that is closed ends the examination: what lies behind it can't be looked at. The search for the way takes its
+/// time where ports are silent: what was seen is told even if that is over meanwhile.
+async fn look<S: Future<Output = ()>>(
+    subject: &Subject,
+    selection: &Selection,
+    chart: &mut Chart<'_>,
+    mut time: Time<'_, S>,
+) -> Result<(), End> {
+    let seen = time.bound(look_at_ports(subject, selection, chart), Duration::ZERO).await?;
+    let Some(Seen { mut ports, upgrades, addresses, has_proxy }) = seen else { return Ok(()) };
+    let asks = selection.reaches(Layer::Service) && subject.id_scope.is_ok();
+    let mut search = Search::new(asks);
+    let searching = search.run(subject, &mut ports, &upgrades);
+    let searched = time.bound(searching, subject.limits.aside).await;
+    let Way { subject, login } = search.way(subject);
+    let is_connected = tell(&subject, &ports, upgrades, has_proxy, selection, chart);
+    match searched {
+        Err(End::OutOfTime) if login.is_some() => {}
+        searched => searched?,
+    }
+    let rest = async {
+        port::examine_addresses(&subject, &ports, addresses, has_proxy, chart).await;
+        is_connected?;
+        selection.reaches(Layer::Service).then_some(())?;
+        let state = service::examine(&subject, &ports, login, chart).await?;
+        selection.reaches(Layer::Hub).then_some(())?;
+        hub::examine(&subject, state, chart).await
+    };
+    time.bound(rest, Duration::ZERO).await.map(drop)
+}
+
+async fn look_at_ports(
+    subject: &Subject,
+    selection: &Selection,
+    chart: &mut Chart<'_>,
+) -> Option<Seen> {
     if selection.reaches(Layer::Settings) {
         settings::examine(subject, chart);
     }
@@ -75,24 +139,30 @@ async fn look(subject: &Subject, selection: &Selection, chart: &mut Chart<'_>) -
             name::examine(subject, chart).await?
         }
     };
-    reached(Layer::Port)?;
-    let mut ports = port::look_at_each(subject).await;
-    let asks = selection.reaches(Layer::Service) && subject.id_scope.is_ok();
+    selection.reaches(Layer::Port).then_some(())?;
+    let ports = port::look_at_each(subject).await;
     let upgrades = match selection.reaches(Layer::WebSocket) || subject.any_transport {
         true => websocket::look(subject, &ports).await,
-        false => websocket::Upgrades::default(),
+        false => Upgrades::default(),
     };
-    let way::Way { subject, login } = way::find(subject, &mut ports, &upgrades, asks).await;
-    let subject = &subject;
-    port::examine(subject, &ports, addresses, proxy.is_some(), chart).await;
+    Some(Seen { ports, upgrades, addresses, has_proxy: proxy.is_some() })
+}
+
+/// `None` when the chosen transport is not connected.
+fn tell(
+    subject: &Subject,
+    ports: &Ports,
+    upgrades: Upgrades,
+    has_proxy: bool,
+    selection: &Selection,
+    chart: &mut Chart<'_>,
+) -> Option<()> {
+    port::examine(subject, ports, has_proxy, chart);
     if selection.reaches(Layer::Tls) {
         tls::examine(subject, ports.chosen(subject)?, chart)?;
     }
     if selection.reaches(Layer::WebSocket) {
         websocket::examine(subject, upgrades, chart)?;
     }
-    reached(Layer::Service)?;
-    let state = service::examine(subject, &ports, login, chart).await?;
-    reached(Layer::Hub)?;
-    hub::examine(subject, state, chart).await
+    Some(())
 }

@@ -42,17 +42,18 @@ pub(crate) async fn examine(subject: &Subject, state: State, chart: &mut Chart<'
         return None;
     };
     name(subject, any, chart).await?;
-    let (mqtt, amqp, https) = join!(
-        look(subject, places.mqtt.as_ref()),
-        look(subject, places.amqp.as_ref()),
-        look(subject, places.https.as_ref())
-    );
     // The device reaches its hub by the port that its transport has there.
     let decisive = match subject.transport() {
         Transport::Mqtt => &HUB_MQTT,
         Transport::Amqp => &HUB_AMQP,
         _ => &HUB_WS,
     };
+    let looked = |check, place| look(subject, place, check == decisive);
+    let (mqtt, amqp, https) = join!(
+        looked(&HUB_MQTT, places.mqtt.as_ref()),
+        looked(&HUB_AMQP, places.amqp.as_ref()),
+        looked(&HUB_WS, places.https.as_ref())
+    );
     let seen = [(&HUB_MQTT, mqtt), (&HUB_AMQP, amqp), (&HUB_WS, https)];
     let stands = |seen: &Seen| seen.as_ref().is_some_and(|(seen, _)| seen.error.is_none());
     let another = seen.iter().any(|(_, seen)| stands(seen));
@@ -122,8 +123,11 @@ impl Places {
 
 type Seen = Option<(Handshake, Duration)>;
 
-async fn look(subject: &Subject, place: Option<&Endpoint>) -> Seen {
-    let config = subject.config(place?)?;
+async fn look(subject: &Subject, place: Option<&Endpoint>, decides: bool) -> Seen {
+    let mut config = subject.config(place?)?;
+    if !decides {
+        config.connect_timeout = Some(subject.limits.aside);
+    }
     let begun = Instant::now();
     Some((handshake(&config, 443, &Progress::default()).await, begun.elapsed()))
 }

@@ -9,7 +9,7 @@ use dps_client::{
 use dps_connect::Opened;
 use tokio::time::{Instant, timeout};
 
-use crate::subject::{Subject, in_words};
+use crate::subject::Subject;
 
 /// What came of it.
 pub(crate) struct Login {
@@ -27,37 +27,23 @@ pub(crate) enum Said {
     Refused(Response),
     /// Nothing: the connection failed, or what came makes no sense.
     Failed(Error),
-    /// Nothing within the time for a step.
-    Silent,
+    /// Nothing within this time.
+    Silent(Duration),
 }
 
-impl Login {
-    /// What came in place of an answer.
-    pub(crate) fn in_words(&self, subject: &Subject) -> String {
-        match &self.said {
-            Said::Failed(error) => error.to_string(),
-            _ => format!("TLS stands, and no answer came within {}", in_words(subject.limits.step)),
-        }
-    }
-
-    /// Whether a registration over any transport would try no other one after this.
-    pub(crate) fn is_final(&self) -> bool {
-        !matches!(self.said, Said::Silent | Said::Failed(Error::Connection(_) | Error::Protocol(_)))
-    }
-}
-
-/// `None` as long as something is missing that it takes.
+/// Waits so long for the answer. `None` as long as something is missing that it takes.
 pub(crate) async fn log_in(
     subject: &Subject,
     transport: Transport,
     credential: &Attestation,
+    within: Duration,
 ) -> Option<Login> {
     let id = subject.registration_id.as_ref().ok()?;
     let mut config = subject.config(&subject.endpoint_of(transport)?)?;
     config.attestation = credential.clone();
     let begun = Instant::now();
-    let said = timeout(subject.limits.step, say(transport, config, id)).await;
-    Some(Login { said: said.unwrap_or(Said::Silent), elapsed: begun.elapsed() })
+    let said = timeout(within, say(transport, config, id)).await;
+    Some(Login { said: said.unwrap_or(Said::Silent(within)), elapsed: begun.elapsed() })
 }
 
 async fn say(transport: Transport, config: Config, id: &RegistrationId) -> Said {

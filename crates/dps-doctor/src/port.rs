@@ -105,7 +105,14 @@ pub(crate) async fn look_at_each(subject: &Subject) -> Ports {
     Ports { https, mqtt, amqp }
 }
 
-pub(crate) async fn examine(
+/// Tells what the handshakes showed.
+pub(crate) fn examine(subject: &Subject, ports: &Ports, has_proxy: bool, chart: &mut Chart<'_>) {
+    for (check, transport) in [&HTTPS_PORT, &MQTT_PORT, &AMQP_PORT].into_iter().zip(OF_EACH_PORT) {
+        one(check, transport, ports, subject, has_proxy, chart);
+    }
+}
+
+pub(crate) async fn examine_addresses(
     subject: &Subject,
     ports: &Ports,
     mut addresses: Vec<SocketAddr>,
@@ -120,9 +127,6 @@ pub(crate) async fn examine(
     }
     let dialled = dial_each(&addresses, subject.limits.aside).await;
     families(&dialled, has_proxy, ports, subject, chart);
-    for (check, transport) in [&HTTPS_PORT, &MQTT_PORT, &AMQP_PORT].into_iter().zip(OF_EACH_PORT) {
-        one(check, transport, ports, subject, has_proxy, chart);
-    }
 }
 
 async fn look(subject: &Subject, transport: Transport) -> Option<Seen> {

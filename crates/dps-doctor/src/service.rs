@@ -64,8 +64,8 @@ pub(crate) async fn examine(
             chart.fail_by(&LOGIN, &error, None);
             return None;
         }
-        Said::Silent => {
-            let seen = format!("no answer within {}", in_words(subject.limits.step));
+        Said::Silent(within) => {
+            let seen = format!("no answer within {}", in_words(within));
             let advice = elsewhere(subject, ports, "try again; --timeout SECONDS allows more time");
             chart.fail(&ANSWER, ErrorKind::Timeout, seen, &advice);
             return None;
@@ -255,7 +255,7 @@ async fn group_key(subject: &Subject, credential: &Attestation, chart: &mut Char
         _ => return chart.skip(&GROUP_KEY, "the credential is no symmetric key"),
     };
     let Some(other) = other else { return };
-    let login = log_in(subject, subject.transport(), &other.into()).await;
+    let login = log_in(subject, subject.transport(), &other.into(), subject.limits.step).await;
     let is_taken = login.is_some_and(|login| match login.said {
         Said::LetIn => true,
         Said::State(response) => {

@@ -73,7 +73,8 @@ pub struct Limits {
     pub total: Duration,
     /// One step, like a connection or an answer.
     pub step: Duration,
-    /// A step that the registration does not need, like the port of another transport.
+    /// A step that the registration does not need, like the port of another transport, or an answer where any transport
+    /// would do and another one is connected.
     pub aside: Duration,
     /// A lookup that takes longer is slow.
     pub lookup: Duration,

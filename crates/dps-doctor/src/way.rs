@@ -1,12 +1,12 @@
 //! Which transport the registration goes over: the chosen one, or the first that gets through where any would do.
 
-use dps_client::{Auto, Transport};
+use dps_client::{Auto, Error, Transport};
 
 use crate::{
-    login::{Login, log_in},
+    login::{Login, Said, log_in},
     port::Ports,
     settings::{is_x509, mqtt_can_carry},
-    subject::Subject,
+    subject::{Subject, in_words},
     websocket::Upgrades,
 };
 
@@ -29,42 +29,71 @@ enum Reach {
     Answered,
 }
 
-/// Tries the transports as a registration would. With `asks` off, one that is connected is as good as one that is answered.
-pub(crate) async fn find(
-    subject: &Subject,
-    ports: &mut Ports,
-    upgrades: &Upgrades,
-    asks: bool,
-) -> Way {
-    let enough = if asks { Reach::Answered } else { Reach::Connected };
-    let mut best: Option<(Reach, Transport, Option<Login>)> = None;
-    for transport in candidates(subject) {
-        let mut reach = connected(subject, ports, upgrades, transport);
-        let mut login = None;
-        if reach == Reach::Connected
-            && asks
-            && let Ok(credential) = &subject.credential
-        {
-            login = log_in(subject, transport, credential).await;
-            match login.as_ref() {
-                Some(login) if !login.is_final() => {
-                    ports.pass_over(transport, login.in_words(subject));
+/// What the search for the way has come to.
+pub(crate) struct Search {
+    best: Option<Best>,
+    enough: Reach,
+}
+
+/// The transport that gets furthest, or the first of them.
+struct Best {
+    reach: Reach,
+    transport: Transport,
+    login: Option<Login>,
+}
+
+impl Search {
+    /// With `asks` off, a transport that is connected is as good as one that is answered.
+    pub(crate) fn new(asks: bool) -> Self {
+        Self { best: None, enough: if asks { Reach::Answered } else { Reach::Connected } }
+    }
+
+    /// Tries the transports as a registration would. Where it is dropped, what it has come to is there.
+    pub(crate) async fn run(&mut self, subject: &Subject, ports: &mut Ports, upgrades: &Upgrades) {
+        let mut untried = candidates(subject).into_iter();
+        while let Some(transport) = untried.next() {
+            let reach = connected(subject, ports, upgrades, transport);
+            if self.best.as_ref().is_none_or(|best| reach > best.reach) {
+                self.best = Some(Best { reach, transport, login: None });
+            }
+            if reach >= self.enough {
+                return;
+            }
+            let (Reach::Connected, Ok(credential)) = (reach, &subject.credential) else { continue };
+            // A registration gives up what is silent only for another that is connected, and waits for a TPM.
+            let is_connected = |of| connected(subject, ports, upgrades, of) >= Reach::Connected;
+            let waits = credential.tpm().is_some() || !untried.clone().any(is_connected);
+            let within = if waits { subject.limits.step } else { subject.limits.aside };
+            let Some(login) = log_in(subject, transport, credential, within).await else {
+                continue;
+            };
+            let dead = match &login.said {
+                Said::Silent(within) if !waits => {
+                    Some(format!("TLS stands, and no answer came within {}", in_words(*within)))
                 }
-                Some(_) => reach = Reach::Answered,
-                None => {}
+                Said::Failed(error @ (Error::Connection(_) | Error::Protocol(_))) => {
+                    Some(error.to_string())
+                }
+                _ => None,
+            };
+            let Some(dead) = dead else {
+                self.best = Some(Best { reach: Reach::Answered, transport, login: Some(login) });
+                return;
+            };
+            ports.pass_over(transport, dead);
+            if let Some(best) = self.best.as_mut().filter(|best| best.transport == transport) {
+                best.login = Some(login);
             }
         }
-        if best.as_ref().is_none_or(|(so_far, ..)| reach > *so_far) {
-            best = Some((reach, transport, login));
-        }
-        if reach >= enough {
-            break;
-        }
     }
-    let Some((reach, transport, login)) = best else {
-        return Way { subject: subject.clone(), login: None };
-    };
-    Way { subject: over(subject, transport, reach >= enough), login }
+
+    /// The way as far as it is known.
+    pub(crate) fn way(self, subject: &Subject) -> Way {
+        let Some(Best { reach, transport, login }) = self.best else {
+            return Way { subject: subject.clone(), login: None };
+        };
+        Way { subject: over(subject, transport, reach >= self.enough), login }
+    }
 }
 
 /// The transports that a registration would try, in its order.

@@ -36,8 +36,9 @@ pub(super) async fn examine(
     if is_x509(credential) && !https.handshake.asks_certificate {
         return odd(chart, "nobody asks for the device's certificate there".to_owned());
     }
-    let Some(Login { said: answer, elapsed }) = log_in(subject, Transport::Http, credential).await
-    else {
+    let step = subject.limits.step;
+    let login = log_in(subject, Transport::Http, credential, step).await;
+    let Some(Login { said: answer, elapsed }) = login else {
         return no_state;
     };
     chart.took(elapsed);
@@ -45,7 +46,7 @@ pub(super) async fn examine(
         Said::State(response) => response,
         Said::Failed(error) => return odd(chart, error.to_string()),
         _ => {
-            return odd(chart, format!("no answer within {}", in_words(subject.limits.step)));
+            return odd(chart, format!("no answer within {}", in_words(step)));
         }
     };
     let body = json(&response.body);

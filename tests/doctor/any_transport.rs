@@ -1,8 +1,8 @@
 //! Where any transport would do, as with `auto`: the way ends only where none gets through, as for a registration.
 
-use std::time::Duration;
+use std::{future::ready, sync::Arc, time::Duration};
 
-use dps_client::ErrorKind;
+use dps_client::{Attestation, ErrorKind, SasSigner, TpmAnswer, TpmAttestation, TpmKeys};
 use dps_conformance::{ProxyScript, TestProxy};
 use dps_doctor::{Hop, Report, Selection, Status, Subject, Verdict, examine, examine_until};
 use tokio::{
@@ -169,4 +169,41 @@ async fn what_was_seen_is_told_when_the_search_for_the_way_is_cut_short() {
             tokio::time::resume();
         }
     }
+}
+
+/// A TPM that is there.
+struct Tpm;
+
+impl TpmAttestation for Tpm {
+    fn keys(&self) -> TpmAnswer<'_, TpmKeys> {
+        Box::pin(ready(Ok(TpmKeys::from_bytes(vec![1; 316], vec![2; 284]))))
+    }
+
+    fn activate<'a>(&'a self, _: &'a [u8]) -> TpmAnswer<'a, Arc<dyn SasSigner>> {
+        Box::pin(ready(Ok(Arc::new(scene::other_key()) as Arc<dyn SasSigner>)))
+    }
+
+    fn store<'a>(&'a self, _: &'a [u8]) -> TpmAnswer<'a, ()> {
+        Box::pin(ready(Ok(())))
+    }
+}
+
+#[tokio::test]
+async fn with_a_tpm_silence_is_waited_out_as_a_registration_does() {
+    let scene = Scene::new().await;
+    let dead = Server::start(Layer::Tls, "", Manner::Greets).await;
+    let (relay, is_asked, _relaying) = relay(port(&dead), 2).await;
+    let mut subject = device(&scene, Some(&dead)).await;
+    subject.ports.amqp = relay;
+    subject.credential = Ok(Attestation::from_tpm(Tpm));
+    subject.limits.step = Duration::from_secs(30);
+    let time_goes_by = async {
+        is_asked.await.unwrap();
+        tokio::time::pause();
+        std::future::pending().await
+    };
+    let report = examine_until(&subject, &Selection::all(), time_goes_by).await;
+    let failure = report.failure().unwrap();
+    assert_eq!((failure.check.id, failure.kind), ("service.answer", Some(ErrorKind::Timeout)));
+    assert_eq!(failure.seen, "no answer within 30 s");
 }

@@ -1,20 +1,20 @@
 //! Several transports of one device: the first that gets through.
 
-use std::{fmt, future::poll_fn, mem, pin::pin, task::Poll, time::Duration};
+mod met;
+
+use std::{fmt, future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    error::{ConnectionError, Error, Stage},
+    error::{Error, Stage},
     ids::OperationId,
     progress::{PeerActivity, Progress, Step},
     request::RegistrationRequest,
     response::Response,
     transport::{BoxFuture, TransportHandlers},
 };
-
-/// So many characters an error shows of what one transport met.
-const BRIEF: usize = 180;
+use met::{Met, no_answer, none_got_through};
 
 /// Several transports, for a device that does not know which of them gets through where it is: the first that is
 /// *connected* is taken, and the registration goes over that one.
@@ -69,31 +69,6 @@ enum Standing {
     /// Requests did, and none has been answered.
     Unanswered,
     Answered,
-}
-
-/// What to do where each transport met something else.
-const NOTHING_GETS_THROUGH: &str =
-    "look at each of them: the network may let none through, or only through a proxy";
-
-/// What one transport met.
-struct Met {
-    index: usize,
-    name: &'static str,
-    /// In words that repeat no secret.
-    words: String,
-    error: Error,
-}
-
-impl Met {
-    /// The observer is told, unless the transport took no part because it can't carry the request.
-    fn new(index: usize, name: &'static str, progress: &Progress, error: Error) -> Self {
-        let words = brief(progress.masked_text(error.to_string()));
-        if !matches!(error, Error::Configuration(_)) {
-            let failed = Step::TransportFailed { transport: name, reason: words.clone() };
-            progress.beside().enter(&failed);
-        }
-        Self { index, name, words, error }
-    }
 }
 
 /// A transport that makes its connection.
@@ -340,11 +315,7 @@ impl<T: TransportHandlers> Entrant<T> {
 impl Runner<'_> {
     fn gives_up(&self) -> Met {
         let stage = self.progress.stage().unwrap_or(Stage::Connect);
-        let seconds = self.start.elapsed().as_secs_f64();
-        let message = format!("not connected after {seconds:.1} s, in the stage {stage}");
-        let error: Error = ConnectionError::new(stage, message).into();
-        let words = brief(error.to_string());
-        Met { index: self.index, name: self.name, words, error }
+        Met::not_connected(self.index, self.name, stage, self.start.elapsed())
     }
 }
 
@@ -359,57 +330,6 @@ async fn first_of<'a>(running: &mut Vec<Runner<'a>>) -> (Runner<'a>, Result<(), 
         Poll::Pending
     })
     .await
-}
-
-/// One error for all. What is no matter of the connection is the same for each, or concerns the first.
-fn none_got_through(met: &mut Vec<Met>, left_out: &[(&'static str, String)]) -> Error {
-    let met = mem::take(met);
-    let connections = || {
-        met.iter().filter_map(|met| match &met.error {
-            Error::Connection(error) => Some(error),
-            _ => None,
-        })
-    };
-    let Some(first) = connections().next() else {
-        return met.into_iter().next().map_or(Error::InvalidOperation, |met| met.error);
-    };
-    // Those that met the same are named together.
-    let mut words: Vec<(String, String)> = Vec::new();
-    let each = met.iter().map(|met| (met.name, &met.words));
-    for (name, what) in each.chain(left_out.iter().map(|(name, reason)| (*name, reason))) {
-        match words.iter_mut().find(|(_, same)| same == what) {
-            Some((names, _)) => *names = format!("{names}, {name}"),
-            None => words.push((name.to_owned(), what.clone())),
-        }
-    }
-    let words: Vec<String> = words.iter().map(|(names, what)| format!("{names}: {what}")).collect();
-    let message = format!("no transport gets through: {}", words.join("; "));
-    let mut error = ConnectionError::new(first.stage, message);
-    // What is to be done about one of them is no advice where others met something else.
-    error.hint = match connections().all(|error| error.hint == first.hint) {
-        true => first.hint.clone(),
-        false => Some(NOTHING_GETS_THROUGH.to_owned()),
-    };
-    error.retryable = connections().any(|error| error.retryable);
-    error.request_may_have_been_sent = connections().any(|error| error.request_may_have_been_sent);
-    error.source = first.source.clone();
-    error.into()
-}
-
-fn no_answer(within: Duration) -> ConnectionError {
-    let seconds = within.as_secs_f64();
-    let message = format!("connected, and then no answer within {seconds:.1} s");
-    ConnectionError {
-        request_may_have_been_sent: true,
-        ..ConnectionError::new(Stage::Register, message)
-    }
-}
-
-fn brief(text: String) -> String {
-    match text.char_indices().nth(BRIEF) {
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
 }
 
 impl<T: TransportHandlers> TransportHandlers for Race<T> {

@@ -15,9 +15,9 @@ use crate::{
 /// Not run by `ci`: itself, the tests, which `.ci/run` runs before it, one of them by itself, and the bench, which only informs.
 const NOT_HERE: &[&str] = &["ci", "test", "public-api", "bench"];
 
-/// They wait for downloads, or build in a folder of their own: time for the other lane to compile. Together they take as
+/// Most wait for downloads, or build in a folder of their own: time for the other lane to compile. Together they take as
 /// long as the others.
-const SECOND_LANE: &[&str] = &["dist", "installs", "peers", "fuzz"];
+const SECOND_LANE: &[&str] = &["dist", "installs", "peers", "fuzz", "soak"];
 
 /// A task that says nothing for so long hangs.
 const SILENCE: Duration = Duration::from_secs(15 * 60);

@@ -47,44 +47,30 @@ pub(super) async fn session(
         Ok(signals) => signals,
         Err(error) => return reporter.failed(&error, &context),
     };
-    let mut failures = 0;
-    let prepared = loop {
-        let preparing = registration.prepare(plan.clone(), transport, progress, &mut context);
-        let prepared = tokio::select! {
-            biased;
-            () = interrupts.next() => Err(Error::Cancelled),
-            prepared = preparing => prepared,
-        };
-        match prepared {
-            Err(error) if is_kept && agent::may_pass(&error) => {
-                failures += 1;
-                let wait = agent::try_again(&error, failures, reporter, &context);
-                tokio::select! {
-                    biased;
-                    () = interrupts.next() => return ExitCode::SUCCESS,
-                    () = tokio::time::sleep(wait) => {}
-                }
-            }
-            prepared => break prepared,
-        }
-    };
-    let prepared = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => return reporter.failed(&error, &context),
-    };
-    let Prepared { client, credentials, request, mut device, mut order, mut hub, .. } = prepared;
+    let preparing =
+        prepared(registration, plan, progress, reporter, &mut context, &mut interrupts).await;
     let Prepared {
+        client,
+        credentials,
+        request,
+        mut device,
         is_told,
         is_due,
         locked,
+        mut order,
+        mut hub,
         look_up,
         handover,
         proofs,
         request_key,
         time,
         _emulator,
-        ..
-    } = prepared;
+    } = match preparing {
+        Ok(prepared) => prepared,
+        // The agent was told to end.
+        Err(Error::Cancelled) if is_kept => return ExitCode::SUCCESS,
+        Err(error) => return reporter.failed(&error, &context),
+    };
     if let Some(found) = found {
         return reporter.found(&found);
     }
@@ -246,6 +232,40 @@ pub(super) async fn session(
         },
     }
     code
+}
+
+/// Reads what the registration takes. An agent begins again, less and less often, after what may be gone later.
+async fn prepared(
+    registration: &Registration,
+    plan: Plan,
+    progress: &Arc<Progress>,
+    reporter: Reporter,
+    context: &mut Context,
+    interrupts: &mut Interrupts,
+) -> Result<Prepared, Error> {
+    let transport = context.transport.unwrap_or(Transport::Http.into());
+    let is_kept = plan.is_kept;
+    let mut failures = 0;
+    loop {
+        let preparing = registration.prepare(plan.clone(), transport, progress, context);
+        let prepared = tokio::select! {
+            biased;
+            () = interrupts.next() => return Err(Error::Cancelled),
+            prepared = preparing => prepared,
+        };
+        let wait = match prepared {
+            Err(error) if is_kept && agent::may_pass(&error) => {
+                failures += 1;
+                agent::try_again(&error, failures, reporter, context)
+            }
+            prepared => return prepared,
+        };
+        tokio::select! {
+            biased;
+            () = interrupts.next() => return Err(Error::Cancelled),
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
 }
 
 /// Takes what another process has stored since.

@@ -1,6 +1,12 @@
 //! `dps agent`: one process that owns the identity, as a service manager and other programs meet it.
 
-use std::{fs, os::unix::net::UnixDatagram, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    os::unix::net::{UnixDatagram, UnixListener},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -358,6 +364,20 @@ fn no_signal_ends_an_agent_that_waits_for_its_tpm() {
         running.signal(signal);
     }
     manager.told("tried again in ");
+    running.signal("-TERM");
+    assert!(running.status().success());
+}
+
+#[test]
+fn an_agent_that_is_told_to_end_while_its_tpm_is_silent_ends_well() {
+    let (emulator, manager) = (Emulator::behaving(""), Manager::new());
+    let (chain, _) = crate::handover::expired(&manager.folder);
+    let socket = manager.folder.path("tpm");
+    let silent = UnixListener::bind(&socket).unwrap();
+    let tpm = format!("swtpm:{socket}");
+    let by_tpm = ["--cert", &chain, "--key", "tpm:0x81000002", "--tpm", &tpm];
+    let running = Running::start(&mut agent(&emulator, &manager, &by_tpm));
+    let _asked = silent.accept().unwrap();
     running.signal("-TERM");
     assert!(running.status().success());
 }

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fmt,
     net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::SystemTime,
 };
 
@@ -17,7 +17,7 @@ use rustls::{
 };
 
 use super::{Ca, DAY, named, provider};
-use crate::{config::ServerCertificate, core::Core};
+use crate::{config::ServerCertificate, core::Core, lock::lock};
 
 /// So many certificates are remembered, and so many addresses are in one.
 const MOST: usize = 100;
@@ -92,7 +92,7 @@ impl ServerCertificates {
 
     /// The certificate with these names besides, as it was made or a new one.
     fn with(&self, besides: Vec<String>) -> Result<Arc<CertifiedKey>, rcgen::Error> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = lock(&self.made);
         if let Some(made) = made.get(&besides) {
             return Ok(made.clone());
         }

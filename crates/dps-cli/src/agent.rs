@@ -155,9 +155,17 @@ pub(crate) fn try_again(
     reporter: Reporter,
     context: &Context,
 ) -> Duration {
-    let wait = RecoveryPolicy::default().reconnect.wait(failures, 0.0).unwrap_or(COMMAND_TIME);
+    let wait = wait_after(error, failures);
     say_failed(error, wait, reporter, context, &ServiceManager::from_environment());
     wait
+}
+
+/// How long the preparations wait that failed so, for the time of this number in a row. A TPM that comes late is there within
+/// seconds. One that refuses a password counts that, and locks itself when it is tried each minute.
+fn wait_after(error: &Error, failures: u32) -> Duration {
+    let RecoveryPolicy { reconnect, recover, .. } = RecoveryPolicy::default();
+    let cap = if error.is_retryable() { reconnect.cap } else { recover.cap };
+    Backoff { cap, ..reconnect }.wait(failures, 0.0).unwrap_or(cap)
 }
 
 fn say_failed(
@@ -383,6 +391,23 @@ impl Surroundings for Around {
             let next = format!("the hub refused the device; it registers again in {seconds} s");
             report::warn(&next);
             self.manager.say(&format!("STATUS={next}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dps_client::CredentialError;
+
+    use super::*;
+
+    #[test]
+    fn what_trying_again_does_not_mend_is_tried_each_hour_in_the_end() {
+        let refused = Error::from(CredentialError::new("the password is wrong"));
+        let busy = Error::from(CredentialError::new("the TPM is busy").retryable());
+        for (error, seconds) in [(&refused, [1, 2, 4, 2048, 3600]), (&busy, [1, 2, 4, 60, 60])] {
+            let waits = [1, 2, 3, 12, 40].map(|failures| wait_after(error, failures).as_secs());
+            assert_eq!(waits, seconds, "{error}");
         }
     }
 }

@@ -231,10 +231,15 @@ impl Registration {
         })
     }
 
+    /// The device whose assignment is kept in a file.
+    pub(super) fn stored_device(&self, plan: &Plan) -> Result<Option<Provisioner>, Error> {
+        let Some(file) = &plan.state else { return Ok(None) };
+        kept::open(file, &self.device, Some(self.endpoint()?))
+    }
+
     /// Who the stored assignment is of.
     fn stored_id(&self, plan: &Plan) -> Result<Option<RegistrationId>, Error> {
-        let Some(file) = &plan.state else { return Ok(None) };
-        let stored = kept::open(file, &self.device, Some(self.endpoint()?))?;
+        let stored = self.stored_device(plan)?;
         Ok(stored.map(|device| device.identity().registration_id.clone()))
     }
 

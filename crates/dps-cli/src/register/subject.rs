@@ -8,7 +8,7 @@ use std::{
 
 use dps_client::{Attestation, Config, Error, GroupKey, RegistrationId, SymmetricKey, Transport};
 use dps_doctor::{Limits, Subject};
-use dps_provisioner::{Due, Provisioner};
+use dps_provisioner::Due;
 
 use super::{
     Arguments, Plan, Registration, only_one_reads_stdin, payload_file, prepare::NO_FOLDER,
@@ -17,7 +17,6 @@ use crate::{
     credential::{self, Credential, KeyPlace},
     files::{Deadline, Source},
     given::{self, wrong},
-    kept,
     proof::Proofs,
 };
 
@@ -157,12 +156,6 @@ impl Registration {
         subject.roots = self.roots(deadline).await;
         subject.registration_id = registration_id;
         Ok(subject)
-    }
-
-    /// The device whose assignment is kept in a file.
-    fn stored_device(&self, plan: &Plan) -> Result<Option<Provisioner>, Error> {
-        let Some(file) = &plan.state else { return Ok(None) };
-        kept::open(file, &self.device, Some(self.endpoint()?))
     }
 
     /// The registration id, which a TPM can give.

@@ -59,6 +59,17 @@ fn agent(emulator: &Emulator, manager: &Manager, arguments: &[&str]) -> Command 
     command
 }
 
+/// A manager that has an assignment stored, and where the service was.
+fn without_its_service() -> (Emulator, Manager) {
+    let (mut emulator, manager) = (Emulator::behaving(""), Manager::new());
+    let running = Running::start(&mut agent(&emulator, &manager, &[]));
+    manager.told("READY=1");
+    end(running, &manager);
+    emulator.running.child().kill().unwrap();
+    emulator.running.child().wait().unwrap();
+    (emulator, manager)
+}
+
 /// A program that does this.
 fn program(manager: &Manager, script: &str) -> String {
     use std::os::unix::fs::PermissionsExt as _;
@@ -163,12 +174,7 @@ fn the_agent_is_told_by_signals_what_the_hub_did() {
 
 #[test]
 fn the_agent_is_ready_without_the_service_once_an_assignment_is_stored_and_not_before() {
-    let (mut emulator, manager) = (Emulator::behaving(""), Manager::new());
-    let running = Running::start(&mut agent(&emulator, &manager, &[]));
-    manager.told("READY=1");
-    end(running, &manager);
-    emulator.running.child().kill().unwrap();
-    emulator.running.child().wait().unwrap();
+    let (emulator, manager) = without_its_service();
     let running = Running::start(&mut agent(&emulator, &manager, &[]));
     manager.told("READY=1");
     end(running, &manager);
@@ -320,12 +326,7 @@ fn what_the_agent_can_not_begin_with_is_said_at_once() {
 
 #[test]
 fn a_program_that_is_run_again_is_not_ended_by_a_registration_that_fails() {
-    let (mut emulator, manager) = (Emulator::behaving(""), Manager::new());
-    let running = Running::start(&mut agent(&emulator, &manager, &[]));
-    manager.told("READY=1");
-    end(running, &manager);
-    emulator.running.child().kill().unwrap();
-    emulator.running.child().wait().unwrap();
+    let (emulator, manager) = without_its_service();
     let [first, began, go, done] =
         ["first", "began", "go", "done"].map(|name| manager.folder.path(name));
     let fails_first = format!("test -e {first} || {{ touch {first}; exit 3; }}");

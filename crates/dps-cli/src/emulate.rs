@@ -1,9 +1,8 @@
 //! `dps emulate`.
 
 use std::{
-    fmt::Write as _,
     fs::{self, File},
-    io::{self, IsTerminal as _, Write},
+    io::{self, IsTerminal as _},
     net::IpAddr,
     path::Path,
     process::ExitCode,
@@ -12,12 +11,11 @@ use std::{
     time::SystemTime,
 };
 
-use dps_client::{Error, Printable, internal as secret};
+use dps_client::{Error, internal as secret};
 use dps_emulator::{
     CaCertificates, Config, ConfigError, Emulator, Enrollment, GroupAttestation, GroupKey, Pace,
     ServicePolicy, StartError, SymmetricKey,
 };
-use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::{
@@ -151,25 +149,9 @@ pub(crate) struct Arguments {
     verbosity: Verbosity,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Ready<'a> {
-    ready: bool,
-    id_scope: &'a str,
-    https_port: Option<u16>,
-    mqtt_port: Option<u16>,
-    amqp_port: Option<u16>,
-    admin_port: Option<u16>,
-    /// One that was given is known already.
-    admin_token: Option<&'a str>,
-    ca_file: Option<&'a str>,
-    /// A throwaway, unlike a real group's.
-    group_key: Option<&'a str>,
-    /// For tools that manage enrollments; its key is a throwaway too.
-    service_connection_string: &'a str,
-}
-
+mod events;
 mod fixed;
+mod ready;
 mod registrations;
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
@@ -203,7 +185,7 @@ async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<Exit
         report::warn(&arguments.seed_set_aside()?);
     }
     let has_token = ADMIN_TOKEN_FILE.find(arguments.admin_token_file.as_ref())?.is_some();
-    let printed = print(&ready_line(&emulator, ca_file.as_deref(), has_token));
+    let printed = print(&ready::line(&emulator, ca_file.as_deref(), has_token));
     if printed != ExitCode::SUCCESS {
         // Whoever started it waits for the line.
         emulator.stop().await;
@@ -211,7 +193,7 @@ async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<Exit
     }
     drop(ready);
     if !quiet && std::io::stderr().is_terminal() {
-        output::note(&welcome(&emulator, ca_file.as_deref()));
+        output::note(&ready::welcome(&emulator, ca_file.as_deref()));
     }
     let reported = async {
         if level > 0 {
@@ -497,12 +479,12 @@ impl Arguments {
         let config = match EVENTS.find(self.events.as_ref())? {
             None => config,
             Some(Given { text, .. }) if text == "-" => {
-                config.events_to(AfterReady { wait: Some(wait) })
+                config.events_to(events::AfterReady { wait: Some(wait) })
             }
             Some(Given { from, text: path }) => {
                 ensure_path(from, &path)?;
                 let file = File::create(&path).map_err(|error| unwritable(from, &path, &error))?;
-                config.events_to(EventFile { file, from, path })
+                config.events_to(events::EventFile { file, from, path })
             }
         };
         Ok((config, ready))
@@ -524,97 +506,6 @@ fn port(setting: Setting, flag: Option<&String>) -> Result<Option<u16>, Error> {
         text.parse().map_err(|_| wrong(from, &text, reason))
     };
     setting.find(flag)?.map(parse).transpose()
-}
-
-fn ready_line(emulator: &Emulator, ca_file: Option<&str>, has_token: bool) -> String {
-    let group_key = emulator.group_key().map(GroupKey::expose_base64);
-    let service_connection_string = emulator.service_connection_string();
-    let ready = Ready {
-        ready: true,
-        id_scope: emulator.id_scope().as_str(),
-        https_port: Some(emulator.https_port()),
-        mqtt_port: Some(emulator.mqtt_port()),
-        amqp_port: Some(emulator.amqp_port()),
-        admin_port: emulator.admin_port(),
-        admin_token: emulator.admin_token().filter(|_| !has_token),
-        ca_file,
-        group_key: group_key.as_ref().map(|key| key.as_str()),
-        service_connection_string: &service_connection_string,
-    };
-    // Strings and numbers: there is nothing that can fail to serialize.
-    serde_json::to_string(&ready).unwrap_or_default() + "\n"
-}
-
-/// For a person at a terminal: where it listens, and a line to paste that registers a device with it.
-fn welcome(emulator: &Emulator, ca_file: Option<&str>) -> String {
-    let (https, mqtt, amqp) = (emulator.https_port(), emulator.mqtt_port(), emulator.amqp_port());
-    let mut text = format!("serving on localhost: https {https}, mqtt {mqtt}, amqp {amqp}");
-    if let Some(admin) = emulator.admin_port() {
-        let _ = write!(text, "; watch and steer it at http://localhost:{admin}/");
-    }
-    let Some(ca_file) = ca_file else {
-        return text + "\nwith --ca-out FILE devices can trust it; Ctrl-C stops it\n";
-    };
-    let _ = writeln!(text, "\ndevices trust {}; Ctrl-C stops it", quoted(ca_file));
-    if let Some(key) = emulator.group_key() {
-        let _ = write!(
-            text,
-            "a device registers with\n  echo {} | dps register --endpoint localhost:{https} \\\n      \
-             --ca-file {} --id-scope {} \\\n      --registration-id my-device --group-key-file -\n",
-            *key.expose_base64(),
-            quoted(ca_file),
-            emulator.id_scope(),
-        );
-    }
-    text
-}
-
-/// As one word of a shell.
-fn quoted(path: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
-    if path.chars().all(plain) && !path.is_empty() {
-        return path.to_owned();
-    }
-    format!("'{}'", Printable::whole(&path.replace('\'', "'\\''")))
-}
-
-/// A file whose failure to be written is reported.
-struct EventFile {
-    file: File,
-    from: &'static str,
-    path: String,
-}
-
-impl Write for EventFile {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.file.write(line).inspect_err(|error| {
-            let error = unwritable(self.from, &self.path, error);
-            report::warn(&format!("{error}; no more events are written"));
-        })
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-/// Standard output, from when the other end of the channel is gone.
-struct AfterReady {
-    wait: Option<mpsc::Receiver<()>>,
-}
-
-impl Write for AfterReady {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Some(wait) = self.wait.take() {
-            // Nothing is ever sent: this is the end of the channel.
-            let _ = wait.recv();
-        }
-        io::stdout().write(line)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stdout().flush()
-    }
 }
 
 fn read_group_ca(source: &Source) -> Result<CaCertificates, Error> {
@@ -657,17 +548,5 @@ mod tests {
         let early = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
         assert!(clock_warning(early).is_some_and(|warning| warning.contains("1970")));
         assert_eq!(clock_warning(SystemTime::now()), None);
-    }
-
-    #[test]
-    fn a_path_is_one_word_of_a_shell() {
-        for (path, word) in [
-            ("/tmp/ca.pem", "/tmp/ca.pem"),
-            ("my ca.pem", "'my ca.pem'"),
-            ("it's", "'it'\\''s'"),
-            ("$(rm)", "'$(rm)'"),
-        ] {
-            assert_eq!(quoted(path), word, "{path:?}");
-        }
     }
 }

@@ -94,13 +94,13 @@ impl Encodings {
         Some(String::from_utf8_lossy(&masked).into_owned())
     }
 
-    fn ranges(&self, view: &View) -> Vec<Range<usize>> {
+    fn ranges(&self, view: &View<'_>) -> Vec<Range<usize>> {
         let mut ranges = Vec::new();
         for whole in &self.whole {
             ranges.extend(view.places(whole).map(|(range, _)| range));
         }
         if !self.parts.is_empty() {
-            let parts = view.bytes.windows(PART).enumerate();
+            let parts = view.bytes().windows(PART).enumerate();
             let parts = parts.filter(|(_, part)| self.parts.contains(&self.hasher.hash_one(part)));
             ranges.extend(parts.map(|(at, _)| view.range(at..at + PART)));
         }
@@ -111,7 +111,7 @@ impl Encodings {
         let mut forms = vec![text.clone()];
         if *is_key {
             // A signature is sent in percent-encoding.
-            let base64 = View::new(text).bytes;
+            let base64 = Zeroizing::new(View::new(text).bytes().to_vec());
             forms.extend(STANDARD.decode(&*base64).map(Zeroizing::new));
             forms.push(base64);
             forms.push(Zeroizing::new(STANDARD.encode(&**text).into_bytes()));

@@ -78,11 +78,11 @@ pub fn masked(text: &str) -> Cow<'_, str> {
 /// As [`masked`], with what is known to be secret beside what looks like it; a name that is known to be none stays.
 #[must_use]
 pub fn masked_but<'a>(text: &'a str, known: &[String], name: &str) -> Cow<'a, str> {
-    let mut secrets = find(text.as_bytes());
+    let view = View::new(text.as_bytes());
+    let mut secrets = found(&view);
     let is_name = |range: &Range<usize>| name.contains(text.get(range.clone()).unwrap_or_default());
     secrets.retain(|(range, _)| name.is_empty() || !is_name(range));
     if !known.is_empty() {
-        let view = View::new(text.as_bytes());
         secrets.extend(known.iter().flat_map(|known| view.places(known.as_bytes())));
         secrets.sort_by_key(|(range, _)| range.start);
     }
@@ -103,13 +103,17 @@ pub fn masked_but<'a>(text: &'a str, known: &[String], name: &str) -> Cow<'a, st
 
 /// All secrets in the text, the first one first. The time that it takes grows as the text does.
 pub(crate) fn find(text: &[u8]) -> Vec<Secret> {
-    let view = View::new(text);
+    found(&View::new(text))
+}
+
+fn found(view: &View<'_>) -> Vec<Secret> {
+    let bytes = view.bytes();
     let mut secrets = Vec::new();
     let mut at = 0;
-    while let Some(rest) = view.bytes.get(at..).filter(|rest| !rest.is_empty()) {
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
         let (word, after) = rest.split_at(rest.iter().take_while(|byte| is_base64(byte)).count());
         let secret = match word {
-            [] => password(view.bytes.get(..at).unwrap_or_default(), rest),
+            [] => password(bytes.get(..at).unwrap_or_default(), rest),
             _ => named(word, after).or_else(|| pem(word, rest)).or_else(|| key(word, rest)),
         };
         at += match secret {
@@ -123,30 +127,37 @@ pub(crate) fn find(text: &[u8]) -> Vec<Secret> {
     secrets
 }
 
-/// A text without the encodings of URLs, of HTML, of JSON and of Rust's texts, and where each byte stood. It is wiped when
-/// it is dropped: the text may be a secret itself.
-pub(crate) struct View {
-    pub(crate) bytes: Zeroizing<Vec<u8>>,
-    at: Vec<usize>,
+/// A text without the encodings of URLs, of HTML, of JSON and of Rust's texts, and where each byte stood. What was decoded
+/// is wiped when it is dropped: the text may be a secret itself.
+pub(crate) enum View<'a> {
+    /// There was nothing to decode.
+    Whole(&'a [u8]),
+    Decoded {
+        bytes: Zeroizing<Vec<u8>>,
+        at: Vec<usize>,
+    },
 }
 
-impl View {
-    pub(crate) fn new(text: &[u8]) -> Self {
-        Self::levels(text).last().unwrap_or_else(|| Self::whole(text))
+impl<'a> View<'a> {
+    pub(crate) fn new(text: &'a [u8]) -> Self {
+        Self::levels(text).last().unwrap_or(Self::Whole(text))
     }
 
     /// The text as it is, then with one encoding less each time.
-    pub(crate) fn levels(text: &[u8]) -> impl Iterator<Item = Self> {
+    pub(crate) fn levels(text: &'a [u8]) -> impl Iterator<Item = Self> {
         let is_encoded =
-            |view: &Self| view.bytes.iter().any(|byte| matches!(byte, b'%' | b'\\' | b'&'));
-        core::iter::successors(Some(Self::whole(text)), move |view| {
+            |view: &Self| view.bytes().iter().any(|byte| matches!(byte, b'%' | b'\\' | b'&'));
+        core::iter::successors(Some(Self::Whole(text)), move |view| {
             is_encoded(view).then(|| view.decoded())
         })
         .take(ENCODINGS + 1)
     }
 
-    fn whole(text: &[u8]) -> Self {
-        Self { bytes: Zeroizing::new(text.to_vec()), at: (0..=text.len()).collect() }
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Decoded { bytes, .. } => bytes,
+        }
     }
 
     fn decoded(&self) -> Self {
@@ -169,34 +180,43 @@ impl View {
 
     /// Puts a byte or nothing in the place of so many at the beginning of the rest; without either the first stays.
     fn replaced(&self, replace: impl Fn(&[u8]) -> Option<(Option<u8>, usize)>) -> Self {
+        let text = self.bytes();
         // A vector that grows leaves what it had in memory.
-        let bytes = Zeroizing::new(Vec::with_capacity(self.bytes.len()));
-        let mut replaced = Self { bytes, at: Vec::new() };
+        let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+        let mut at = Vec::with_capacity(text.len() + 1);
         let mut next = 0;
-        while let Some((rest, at)) = self.bytes.get(next..).zip(self.at.get(next)) {
-            let Some(first) = rest.first() else {
-                replaced.at.push(*at);
-                break;
-            };
+        while let Some(rest) = text.get(next..)
+            && let Some(first) = rest.first()
+        {
             let (byte, used) = replace(rest).unwrap_or((Some(*first), 1));
             if let Some(byte) = byte {
-                replaced.at.push(*at);
-                replaced.bytes.push(byte);
+                at.push(self.place(next));
+                bytes.push(byte);
             }
             next += used;
         }
-        replaced
+        at.push(self.place(text.len()));
+        Self::Decoded { bytes, at }
     }
 
     /// Where this part stands in the text.
     pub(crate) fn range(&self, part: Range<usize>) -> Range<usize> {
-        let at = |place| self.at.get(place).or(self.at.last()).copied().unwrap_or_default();
-        at(part.start)..at(part.end)
+        self.place(part.start)..self.place(part.end)
+    }
+
+    /// Where this byte stands in the text, or the end of the text.
+    fn place(&self, place: usize) -> usize {
+        match self {
+            Self::Whole(bytes) => place.min(bytes.len()),
+            Self::Decoded { at, .. } => at.get(place).or(at.last()).copied().unwrap_or_default(),
+        }
     }
 
     pub(crate) fn places(&self, known: &[u8]) -> impl Iterator<Item = Secret> {
-        let places = self.bytes.windows(known.len().max(1)).enumerate();
-        let places = places.filter(move |(_, window)| *window == known).map(|(at, _)| at);
+        let places = self.bytes().windows(known.len().max(1)).enumerate();
+        // The first byte alone tells most of them apart.
+        let is_known = move |window: &[u8]| window.first() == known.first() && window == known;
+        let places = places.filter(move |(_, window)| is_known(window)).map(|(at, _)| at);
         places.map(move |at| (self.range(at..at + known.len()), "a secret"))
     }
 }

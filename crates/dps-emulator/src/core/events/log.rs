@@ -210,23 +210,30 @@ impl Recorder {
     /// Records an event. Whatever in it has the form of a secret, or is one that the connection has shown, is masked
     /// here, in whatever field it stands.
     pub(crate) fn record(&self, connection: u64, kind: EventKind) {
+        // Most of the work is done before anybody has to wait for it. Its keys are texts and its values are JSON's: there
+        // is nothing that can fail to serialize.
+        let what = serde_json::to_string(&kind).unwrap_or_default();
+        let what = self.shown.mask(connection, &kind, &what);
         let mut ring = lock(&self.log.ring);
-        let event = Event {
-            sequence: ring.next,
-            elapsed_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            time: clock::rfc3339(SystemTime::now()),
-            connection,
-            kind,
-        };
-        // Its keys are texts and its values are JSON's: there is nothing that can fail to serialize.
-        let mut line = serde_json::to_string(&event).unwrap_or_default();
-        line.push('\n');
-        ring.push(self.shown.mask(connection, &event.kind, &line).into());
+        let line = self.line(ring.next, connection, &what);
+        ring.push(line);
         self.count.send_replace(ring.next);
         if let Some(wake) = &self.wake {
             // A wake-up that waits already does for this event too.
             wake.try_send(()).ok();
         }
+    }
+
+    /// The line of an [`Event`], whose kind is an object of JSON already.
+    fn line(&self, sequence: u64, connection: u64, what: &str) -> Line {
+        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let time = clock::rfc3339(SystemTime::now());
+        let fields = what.strip_prefix('{').unwrap_or_default();
+        format!(
+            "{{\"sequence\":{sequence},\"elapsedMs\":{elapsed},\"time\":\"{time}\",\
+             \"connection\":{connection},{fields}\n"
+        )
+        .into()
     }
 }
 
@@ -269,6 +276,21 @@ mod tests {
         let written = written.0.lock().unwrap();
         assert!(written.starts_with(b"{\"event\":\"dropped\",\"count\":3}\n"));
         assert!(written.ends_with(b"xlast\n"));
+    }
+
+    #[test]
+    fn a_line_is_the_event_as_it_serializes() {
+        let recorder = Recorder::new();
+        let closed = EventKind::Closed { reason: "\"".into(), received: 1, sent: 2 };
+        recorder.record(7, closed.clone());
+        recorder.record(0, EventKind::Reset {});
+        let (_, lines) = recorder.log().lines(0, usize::MAX);
+        let events = recorder.log().snapshot();
+        assert_eq!((events[0].sequence, events[0].connection, &events[0].kind), (0, 7, &closed));
+        for (line, event) in lines.iter().zip(&events) {
+            assert_eq!(**line, serde_json::to_string(event).unwrap() + "\n");
+        }
+        assert_eq!(lines.len(), 2);
     }
 
     #[test]

@@ -63,18 +63,32 @@ fn secrets(credential: &str) -> Vec<String> {
         Some(("sr" | "sig" | "se" | "skn", value)) => value,
         _ => field,
     });
-    // Parts of a long one are remembered, so that no more than the rest of its last part can be repeated.
-    let decoded = values.flat_map(|value| {
-        let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
-        let chars: Vec<char> = value.chars().collect();
-        chars.chunks(LONGEST / 4).take(SECRETS).map(String::from_iter).collect::<Vec<_>>()
-    });
-    let is_common = |value: &String| {
-        value.bytes().all(|byte| byte.is_ascii_digit())
-            || value.contains("/registrations/")
-            || ["registration", "SharedAccessSignature"].contains(&&**value)
-    };
-    decoded.filter(|value| value.len() >= SHORTEST && !is_common(value)).collect()
+    let mut secrets = Vec::new();
+    for value in values {
+        let value = percent_decode_str(value).decode_utf8_lossy();
+        let parts = parts(&value).take(SECRETS);
+        secrets.extend(parts.filter(|part| is_secret(part)).map(str::to_owned));
+    }
+    secrets
+}
+
+/// Parts of a long value are remembered, so that no more than the rest of its last part can be repeated.
+fn parts(value: &str) -> impl Iterator<Item = &str> {
+    let mut rest = value;
+    std::iter::from_fn(move || {
+        let end = rest.char_indices().nth(LONGEST / 4).map_or(rest.len(), |(at, _)| at);
+        let (part, left) = rest.split_at(end);
+        rest = left;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+/// Whether it is not common to many texts.
+fn is_secret(value: &str) -> bool {
+    value.len() >= SHORTEST
+        && !value.bytes().all(|byte| byte.is_ascii_digit())
+        && !value.contains("/registrations/")
+        && !["registration", "SharedAccessSignature"].contains(&value)
 }
 
 #[cfg(test)]

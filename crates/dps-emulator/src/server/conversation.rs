@@ -27,9 +27,11 @@ pub(super) trait Conversation {
 
     fn new(peer: Peer) -> Self;
 
-    /// Takes in whole packets from the front of the bytes, as many as it wants before what answers them has gone
-    /// out; says how many bytes they had. 0 when there is no whole one.
-    fn take(&mut self, bytes: &[u8]) -> usize;
+    /// Takes in the packet at the front of the bytes; says how many bytes it had. `None` when it is not whole.
+    fn take(&mut self, bytes: &[u8]) -> Option<usize>;
+
+    /// Whether more may be taken in; not before what is to be sent has gone out, if it is over or has its own way to go.
+    fn takes_more(&self) -> bool;
 
     /// What is to be sent now, or a part of it; empty when all has gone out.
     fn take_out(&mut self) -> Vec<u8>;
@@ -93,8 +95,7 @@ impl<C: Conversation, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
         let mut heard = Instant::now();
         let mut sent = heard;
         loop {
-            let taken = self.conversation.take(&self.buffer);
-            self.buffer.drain(..taken);
+            let taken = self.take();
             if taken > 0 {
                 heard = Instant::now();
             }
@@ -131,6 +132,19 @@ impl<C: Conversation, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
         }
     }
 
+    /// Takes in all that is whole, so that what came together is answered together; says how many bytes it had.
+    fn take(&mut self) -> usize {
+        let mut taken = 0;
+        while self.conversation.takes_more()
+            && let Some(rest) = self.buffer.get(taken..)
+            && let Some(size) = self.conversation.take(rest)
+        {
+            taken += size;
+        }
+        self.buffer.drain(..taken);
+        taken
+    }
+
     /// Sends all that there is to send; whether there was anything.
     async fn send(&mut self) -> io::Result<bool> {
         let mut any = false;
@@ -150,7 +164,7 @@ impl<C: Conversation, S: AsyncRead + AsyncWrite + Unpin> Driver<C, S> {
 mod tests {
     use super::*;
 
-    /// Sends every byte back, one at a time, until one is `q`; `.` is a heartbeat, `!` the end of the session.
+    /// Sends every byte back until one is `q`, what came up to a `c` on its own; `.` is a heartbeat, `!` the end of the session.
     #[derive(Default)]
     struct Echo {
         out: Vec<u8>,
@@ -164,14 +178,18 @@ mod tests {
             Self::default()
         }
 
-        fn take(&mut self, bytes: &[u8]) -> usize {
-            let Some(byte) = bytes.first() else { return 0 };
-            assert!(self.out.is_empty(), "the last answer has gone out");
+        fn take(&mut self, bytes: &[u8]) -> Option<usize> {
+            let byte = bytes.first()?;
+            assert!(!self.out.ends_with(b"c"), "the last answer has gone out");
             self.out.push(*byte);
             if *byte == b'q' {
                 self.over = Some(Over::Properly("asked to".into()));
             }
-            1
+            Some(1)
+        }
+
+        fn takes_more(&self) -> bool {
+            self.over.is_none() && !self.out.ends_with(b"c")
         }
 
         fn take_out(&mut self) -> Vec<u8> {
@@ -214,8 +232,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_taken_in_before_the_last_answer_is_out_nor_after_the_end() {
-        assert_eq!(heard(b"abqcd", false).await, ("abq".into(), "asked to".into()));
+    async fn nothing_is_taken_in_before_what_must_go_out_has_gone_nor_after_the_end() {
+        assert_eq!(heard(b"abcbqde", false).await, ("abcbq".into(), "asked to".into()));
     }
 
     #[tokio::test(start_paused = true)]

@@ -90,15 +90,42 @@ impl conversation::Conversation for Conversation {
         }
     }
 
-    /// All that is whole: what came together is answered together.
-    fn take(&mut self, bytes: &[u8]) -> usize {
-        let mut rest = bytes;
-        while self.over.is_none()
-            && let Some(taken) = self.take_one(rest)
-        {
-            rest = rest.get(taken..).unwrap_or_default();
-        }
-        bytes.len() - rest.len()
+    /// Takes in a header or a frame.
+    fn take(&mut self, bytes: &[u8]) -> Option<usize> {
+        let taken = match self.phase {
+            Phase::Header | Phase::SecondHeader => {
+                let begins = |header: &[u8; 8]| bytes.iter().zip(header).all(|(a, b)| a == b);
+                if bytes.len() < 8 && (begins(&SASL_HEADER) || begins(&AMQP_HEADER)) {
+                    return None;
+                }
+                self.count();
+                if self.over.is_none() {
+                    self.take_header(bytes.first_chunk());
+                }
+                bytes.len().min(8)
+            }
+            Phase::Init | Phase::Tpm(_) | Phase::Frames => {
+                match codec::decode(bytes, self.max_frame()) {
+                    Ok(None) => return None,
+                    Ok(Some((frame, size))) => {
+                        self.count();
+                        if self.over.is_none() {
+                            self.take_frame(frame);
+                        }
+                        size
+                    }
+                    Err(reason) => {
+                        self.close("amqp:decode-error", reason);
+                        bytes.len()
+                    }
+                }
+            }
+        };
+        Some(taken)
+    }
+
+    fn takes_more(&self) -> bool {
+        self.over.is_none()
     }
 
     /// What the devices' credit and windows allow goes with it, about as much at once as fits the buffer.
@@ -145,41 +172,6 @@ impl Conversation {
 
     fn finish(&mut self, reason: &str) {
         self.over.get_or_insert_with(|| Over::Properly(reason.to_owned()));
-    }
-
-    /// Takes in a header or a frame from the front of the bytes; says how many bytes it had. `None` when it is not
-    /// whole.
-    fn take_one(&mut self, bytes: &[u8]) -> Option<usize> {
-        let taken = match self.phase {
-            Phase::Header | Phase::SecondHeader => {
-                let begins = |header: &[u8; 8]| bytes.iter().zip(header).all(|(a, b)| a == b);
-                if bytes.len() < 8 && (begins(&SASL_HEADER) || begins(&AMQP_HEADER)) {
-                    return None;
-                }
-                self.count();
-                if self.over.is_none() {
-                    self.take_header(bytes.first_chunk());
-                }
-                bytes.len().min(8)
-            }
-            Phase::Init | Phase::Tpm(_) | Phase::Frames => {
-                match codec::decode(bytes, self.max_frame()) {
-                    Ok(None) => return None,
-                    Ok(Some((frame, size))) => {
-                        self.count();
-                        if self.over.is_none() {
-                            self.take_frame(frame);
-                        }
-                        size
-                    }
-                    Err(reason) => {
-                        self.close("amqp:decode-error", reason);
-                        bytes.len()
-                    }
-                }
-            }
-        };
-        Some(taken)
     }
 
     /// The largest frame that is taken, in bytes. Nothing that comes before the credential is large.

@@ -29,6 +29,9 @@ const ANSWERS: &str = "$dps/registrations/res/#";
 /// the service can refuse it.
 const MAX_PACKET: usize = Registration::MAX_BYTES + 64 * 1024;
 
+/// No more packets are taken in when so many bytes are to be sent.
+const HIGH_WATER: usize = 16 * 1024;
+
 const NO_CONNECT: &str = "the first packet is not CONNECT";
 
 /// Return codes of CONNACK.
@@ -45,6 +48,8 @@ pub(crate) struct Conversation {
     fault: Option<MqttFault>,
     /// What is to be sent.
     out: Vec<u8>,
+    /// Whether it goes out slowly.
+    is_slow: bool,
     over: Option<Over>,
     /// How many packets have come in.
     taken: u32,
@@ -74,6 +79,7 @@ impl conversation::Conversation for Conversation {
             peer,
             fault,
             out: Vec::new(),
+            is_slow: false,
             over: None,
             taken: 0,
             idle: 0,
@@ -86,8 +92,7 @@ impl conversation::Conversation for Conversation {
         }
     }
 
-    /// One packet at a time: what answers it has gone out before the next one is looked at.
-    fn take(&mut self, bytes: &[u8]) -> usize {
+    fn take(&mut self, bytes: &[u8]) -> Option<usize> {
         let max = match (&self.device, &self.hub) {
             (_, Some(_)) => hub::MAX_PACKET,
             (Some(_), _) => MAX_PACKET,
@@ -96,23 +101,23 @@ impl conversation::Conversation for Conversation {
         let Some(framed) = codec::read(bytes, max) else {
             if !self.is_connected() && !codec::may_be_connect(bytes) {
                 self.violation(NO_CONNECT);
-                return bytes.len();
+                return Some(bytes.len());
             }
-            return 0;
+            return None;
         };
         self.taken += 1;
         // Whoever is at its hub stays there, and may have nothing to say.
         self.idle = if self.hub.is_some() { 0 } else { self.idle + 1 };
         if self.idle > MAX_IDLE {
             self.violation(&format!("{MAX_IDLE} packets came without a request among them"));
-            return framed.size;
+            return Some(framed.size);
         }
         let alone = framed.size == bytes.len();
         if self.fault == Some(MqttFault::CutAfter { packets: self.taken })
             || self.fault == Some(MqttFault::RefusePipelining) && !self.is_connected() && !alone
         {
             self.over = Some(Over::Cut);
-            return framed.size;
+            return Some(framed.size);
         }
         match framed.packet {
             Ok(packet) => self.take_packet(packet),
@@ -122,10 +127,16 @@ impl conversation::Conversation for Conversation {
             Err(Malformed::OtherVersion) => self.violation("CONNECT came twice"),
             Err(Malformed::Other(reason)) => self.violation(&reason),
         }
-        framed.size
+        Some(framed.size)
+    }
+
+    /// An answer that is delivered in a way of its own goes out by itself, and nobody has so much to read at once.
+    fn takes_more(&self) -> bool {
+        self.over.is_none() && !self.is_slow && self.out.len() < HIGH_WATER
     }
 
     fn take_out(&mut self) -> Vec<u8> {
+        self.is_slow = false;
         std::mem::take(&mut self.out)
     }
 
@@ -345,7 +356,9 @@ impl Conversation {
             }
             _ => {}
         }
-        self.peer.control.drip(reply.delivery.pace());
+        let pace = reply.delivery.pace();
+        self.is_slow = pace.is_some();
+        self.peer.control.drip(pace);
         let Some(granted) = self.subscribed else { return };
         if reply.delivery == Delivery::Never {
             return;

@@ -145,8 +145,9 @@ async fn connect(
         handshake = handshake => handshake,
         _ = stopping.wait_for(|stop| *stop) => return STOPS.into(),
     };
+    // On the heap, once: what serves it is moved a few times, and is one of thousands.
     let mut tls = match tls {
-        Ok(Ok(Ok(tls))) => tls,
+        Ok(Ok(Ok(tls))) => Box::new(tls),
         Ok(Ok(Err(mut tcp))) => {
             let [first] = first;
             let closed = tls_failed(shared, id, format!("the first byte is {first:#04x}, not TLS"));
@@ -205,7 +206,7 @@ async fn answer_garbage(tcp: &mut TcpStream) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let exchange = async {
         // The hello is read first: bytes left unread would turn the close into a reset that eats the answer.
-        let mut hello = [0; 4096];
+        let mut hello = vec![0; 4096];
         let _read = tcp.read(&mut hello).await?;
         tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await?;
         tcp.shutdown().await

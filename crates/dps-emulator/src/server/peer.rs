@@ -22,7 +22,7 @@ pub(crate) struct Peer {
 }
 
 /// A connection as a protocol gets it.
-pub(crate) struct Connection<S = Stream<TlsStream<TcpStream>>> {
+pub(crate) struct Connection<S = Stream<Box<TlsStream<TcpStream>>>> {
     pub(crate) peer: Peer,
     pub(crate) stream: S,
     /// Becomes true when the emulator is to stop.

@@ -87,6 +87,16 @@ impl Caller {
         registration_id: &str,
         token: Option<&str>,
     ) -> Result<Authenticated, ServiceError> {
+        self.conceal(token);
+        self.check(id_scope, registration_id, token)
+    }
+
+    fn check(
+        &self,
+        id_scope: &str,
+        registration_id: &str,
+        token: Option<&str>,
+    ) -> Result<Authenticated, ServiceError> {
         let credential = self.credential(token);
         let now = self.core.clock().now();
         let checked = self.core.service().authenticate(now, id_scope, registration_id, credential);
@@ -105,7 +115,6 @@ impl Caller {
     }
 
     fn credential<'a>(&'a self, token: Option<&'a str>) -> Credential<'a> {
-        self.conceal(token);
         match token {
             Some(token) => Credential::Sas(token),
             None if self.has_certificate() => Credential::Certificates(&self.certificates),
@@ -116,6 +125,7 @@ impl Caller {
     /// Checks a device that connects to its hub, and records what came of it.
     pub(crate) fn admit(&self, arrival: Arrival<'_>) -> Result<HubDevice, NotAdmitted> {
         let Arrival { hub, device_id, token, api_version, client_type } = arrival;
+        self.conceal(token);
         let (credential, now) = (self.credential(token), self.now());
         let admitted = self.service().admit(now, hub, device_id, credential);
         let method = credential.method();
@@ -190,7 +200,7 @@ impl Caller {
     }
 
     /// Answers a request, and records both.
-    pub(crate) fn ask(&self, request: DeviceRequest<'_>) -> Reply {
+    pub(crate) fn ask(&self, mut request: DeviceRequest<'_>) -> Reply {
         if let Proof::Shown { token, .. } = &request.proof {
             self.conceal(*token);
         }
@@ -201,7 +211,7 @@ impl Caller {
             operation_id: request.operation_id.clone(),
             api_version: request.api_version.clone(),
             force: request.force,
-            headers: request.headers.clone(),
+            headers: std::mem::take(&mut request.headers),
             body_bytes: request.body.len(),
             payload: Registration::peek_payload(request.body),
         };
@@ -248,7 +258,7 @@ impl Caller {
             return self.challenge(id_scope, id, &keys).map(|key| challenge_reply(&key));
         }
         let who = match &request.proof {
-            Proof::Shown { id_scope, token } => self.authenticate(id_scope, id, *token)?,
+            Proof::Shown { id_scope, token } => self.check(id_scope, id, *token)?,
             Proof::Checked(checked) => checked.cloned().map_err(Clone::clone)?,
         };
         let now = self.core.clock().now();

@@ -1,6 +1,7 @@
 //! The service's clock, and times as the service writes and reads them.
 
 use std::{
+    fmt::Write as _,
     sync::Mutex,
     time::{Duration, SystemTime},
 };
@@ -147,7 +148,13 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     let millis = elapsed.subsec_millis();
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    let mut text = String::with_capacity(24);
+    // Nothing fails that is written to a text.
+    let _ = write!(
+        text,
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z"
+    );
+    text
 }
 
 /// Reads a time of RFC 3339, whose offset must be there; `None` for what is none, and for what is before 1970.

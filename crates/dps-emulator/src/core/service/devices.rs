@@ -32,22 +32,27 @@ struct Known {
 impl Devices {
     /// The device that an enrollment has let in, as it was left or a new one.
     pub(super) fn of(&mut self, registration_id: &str, enrollment: &EnrollmentId) -> &mut Device {
-        self.asked += 1;
-        let asked = self.asked;
         let new = || Device {
             registration_id: registration_id.to_owned(),
             enrollment: enrollment.clone(),
             ..Device::default()
         };
         let key = key(registration_id);
-        self.changed.insert(key.clone());
+        if !self.changed.contains(&key) {
+            self.changed.insert(key.clone());
+        }
+        // One call asks several times for the same device.
+        let is_latest = self.by_age.last_key_value().is_some_and(|(_, latest)| *latest == key);
         let known = self.known.entry(key.clone()).or_insert_with(|| {
             self.bytes += OVERHEAD;
-            Known { device: new(), asked, bytes: OVERHEAD }
+            Known { device: new(), asked: 0, bytes: OVERHEAD }
         });
-        self.by_age.remove(&known.asked);
-        self.by_age.insert(asked, key);
-        known.asked = asked;
+        if !is_latest {
+            self.by_age.remove(&known.asked);
+            self.asked += 1;
+            known.asked = self.asked;
+            self.by_age.insert(self.asked, key);
+        }
         if known.device.enrollment != *enrollment {
             known.device = new();
         }

@@ -82,6 +82,16 @@ pub(super) enum Progress {
     },
 }
 
+/// What a registration has come to, with all fields that any api-version has.
+#[derive(Serialize)]
+struct State {
+    #[serde(flatten)]
+    fields: BTreeMap<&'static str, Value>,
+    /// To the letter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Json>,
+}
+
 /// Fields of an object.
 pub(super) type Fields = BTreeMap<String, Json>;
 
@@ -279,8 +289,8 @@ impl Service {
             Some(failed) => failed,
             None => &behavior.outcome,
         };
-        let mut state = BTreeMap::new();
-        let mut set = |name: &'static str, value: Value| state.insert(name, Json::from(value));
+        let mut fields = BTreeMap::new();
+        let mut set = |name: &'static str, value: Value| fields.insert(name, value);
         let mut returned = None;
         set("registrationId", json!(who.registration_id.as_str()));
         let tpm_key = self.tpms.assigned(who.registration_id.as_str()).ok();
@@ -340,10 +350,10 @@ impl Service {
         };
         set("status", json!(status));
         set("etag", json!(etag));
-        state.extend(returned.map(|payload| ("payload", payload)));
+        let state = to_json(&State { fields, payload: returned });
         let issued = issued.and_then(|csr| self.issue(now, who, &csr));
         let (status, issued) = (status.to_owned(), issued.unwrap_or_default());
-        Progress::Done { status, state: to_json(&state), issued }
+        Progress::Done { status, state, issued }
     }
 
     /// What the answers of all api-versions say of a certificate for a device's request, if the policy of its enrollment is

@@ -96,15 +96,12 @@ pub(crate) fn run(dps: &Path) -> Result {
     Ok(())
 }
 
-/// The command that serves without a bound on connections that matters here, at once.
+/// The command that serves at once, and is patient with those that have to wait for others.
 fn emulator(dps: &Path) -> Result<Command> {
     let folder = std::env::temp_dir().join(format!("dps-load-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let config = folder.join("emulator.toml");
-    fs::write(
-        &config,
-        "[limits]\nmax-connections = 20000\nhandshake-timeout = 100\nidle-timeout = 600\n",
-    )?;
+    fs::write(&config, "[limits]\nhandshake-timeout = 100\nidle-timeout = 600\n")?;
     let mut command = Command::new(dps);
     let [config, ca] = [config, folder.join("ca.pem")].map(|path| path.display().to_string());
     let key = GroupKey::random()?;

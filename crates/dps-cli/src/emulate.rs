@@ -149,6 +149,7 @@ pub(crate) struct Arguments {
     verbosity: Verbosity,
 }
 
+mod descriptors;
 mod events;
 mod fixed;
 mod ready;
@@ -176,6 +177,7 @@ async fn serve(arguments: &Arguments, mut interrupts: Interrupts) -> Result<Exit
         given::unknown_variables().iter().for_each(|warning| report::warn(warning));
         clock_warning(SystemTime::now()).iter().for_each(|warning| report::warn(warning));
     }
+    descriptors::allow_all();
     let (emulator, ready, ca_file) = tokio::select! {
         biased;
         () = interrupts.next() => return Ok(ExitCode::from(interrupt::exit_code())),

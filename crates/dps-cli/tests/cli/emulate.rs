@@ -4,12 +4,12 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use serde_json::Value;
 
-use crate::support::{Emulator, Folder, KEY, TRANSPORTS, dps, keys, run, sorted, text};
+use crate::support::{Emulator, Folder, KEY, Running, TRANSPORTS, dps, keys, run, sorted, text};
 
 const READY_KEYS: [&str; 10] = [
     "ready",
@@ -459,4 +459,23 @@ fn a_file_without_an_enrollment_is_warned_of() {
         let warning = "warning: the configuration file has no enrollment";
         assert_eq!(emulator.running.ended().stderr.contains(warning), is_warned);
     }
+}
+
+/// Each device takes a descriptor, and a shell lets a program have few to begin with.
+#[cfg(target_os = "linux")]
+#[test]
+fn it_has_as_many_descriptors_as_the_system_allows() {
+    let emulate = dps(&["emulate"]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -Sn 64; exec \"$0\" \"$@\""]);
+    limited.arg(emulate.get_program()).args(emulate.get_args()).stdin(Stdio::null());
+    let mut running = Running::start_with_stdout(&mut limited, Stdio::piped());
+    let mut ready = String::new();
+    let stdout = running.child().stdout.take().expect("its output");
+    BufReader::new(stdout).read_line(&mut ready).unwrap();
+    assert!(ready.contains("\"ready\":true"), "{ready}");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", running.id())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let files: Vec<_> = files.expect("a limit of files").split_whitespace().take(2).collect();
+    assert!(files[0] == files[1] && files[0] != "64", "{files:?}");
 }

@@ -30,7 +30,7 @@ pub(super) trait Conversation {
     /// Takes in the packet at the front of the bytes; says how many bytes it had. `None` when it is not whole.
     fn take(&mut self, bytes: &[u8]) -> Option<usize>;
 
-    /// Whether more may be taken in; not before what is to be sent has gone out, if it is over or has its own way to go.
+    /// Whether more may be taken in before what is to be sent has gone out. It may not when the conversation is over.
     fn takes_more(&self) -> bool;
 
     /// What is to be sent now, or a part of it; empty when all has gone out.

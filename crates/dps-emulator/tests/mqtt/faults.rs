@@ -186,3 +186,13 @@ async fn answers_are_delivered_as_scripted() {
     device.send([register("1")]).await;
     assert_eq!(device.answer().await.unwrap().json()["status"], "assigned");
 }
+
+#[tokio::test]
+async fn what_is_answered_before_a_slow_answer_is_not_slow() {
+    let drip = Delivery::Drip { bytes: 1, every: Duration::from_secs(3600) };
+    let emulator = on_register(Fault::deliver(drip)).await;
+    let mut device = reach(&emulator).await;
+    device.send([connect(&emulator).into(), subscribe(ANSWERS, QoS::Level1), register("1")]).await;
+    let prompt = b"\x20\x02\x00\x00\x90\x03\x00\x01\x01\x40\x02\x00\x02\x32";
+    assert_eq!(device.bytes(prompt.len()).await, prompt);
+}

@@ -48,8 +48,8 @@ pub(crate) struct Conversation {
     fault: Option<MqttFault>,
     /// What is to be sent.
     out: Vec<u8>,
-    /// Whether it goes out slowly.
-    is_slow: bool,
+    /// From which byte on that goes out slowly, so many bytes at a time.
+    slow: Option<(usize, (usize, Duration))>,
     over: Option<Over>,
     /// How many packets have come in.
     taken: u32,
@@ -79,7 +79,7 @@ impl conversation::Conversation for Conversation {
             peer,
             fault,
             out: Vec::new(),
-            is_slow: false,
+            slow: None,
             over: None,
             taken: 0,
             idle: 0,
@@ -130,13 +130,21 @@ impl conversation::Conversation for Conversation {
         Some(framed.size)
     }
 
-    /// An answer that is delivered in a way of its own goes out by itself, and nobody has so much to read at once.
+    /// What goes out slowly has no more behind it, and nobody is sent too much at once.
     fn takes_more(&self) -> bool {
-        self.over.is_none() && !self.is_slow && self.out.len() < HIGH_WATER
+        self.over.is_none() && self.slow.is_none() && self.out.len() < HIGH_WATER
     }
 
     fn take_out(&mut self) -> Vec<u8> {
-        self.is_slow = false;
+        match self.slow.take() {
+            Some((0, pace)) => self.peer.control.drip(Some(pace)),
+            Some((start, pace)) => {
+                self.slow = Some((0, pace));
+                let slow = self.out.split_off(start);
+                return std::mem::replace(&mut self.out, slow);
+            }
+            None => {}
+        }
         std::mem::take(&mut self.out)
     }
 
@@ -356,9 +364,10 @@ impl Conversation {
             }
             _ => {}
         }
-        let pace = reply.delivery.pace();
-        self.is_slow = pace.is_some();
-        self.peer.control.drip(pace);
+        match reply.delivery.pace() {
+            Some(pace) => self.slow = Some((self.out.len(), pace)),
+            None => self.peer.control.drip(None),
+        }
         let Some(granted) = self.subscribed else { return };
         if reply.delivery == Delivery::Never {
             return;

@@ -1,13 +1,15 @@
 //! The log of events: the last ones are kept as lines of JSON, so that what they take of memory is known.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt,
     io::{self, Write},
     sync::{Arc, Mutex, mpsc::SyncSender},
     time::{Instant, SystemTime},
 };
 
+use dps_state_machine::Json;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::{Event, EventKind, SinkEnd, shown::Shown, sink};
@@ -210,10 +212,8 @@ impl Recorder {
     /// Records an event. Whatever in it has the form of a secret, or is one that the connection has shown, is masked
     /// here, in whatever field it stands.
     pub(crate) fn record(&self, connection: u64, kind: EventKind) {
-        // Most of the work is done before anybody has to wait for it. Its keys are texts and its values are JSON's: there
-        // is nothing that can fail to serialize.
-        let what = serde_json::to_string(&kind).unwrap_or_default();
-        let what = self.shown.mask(connection, &kind, &what);
+        // Most of the work is done before anybody has to wait for it.
+        let what = self.masked(connection, &kind);
         let mut ring = lock(&self.log.ring);
         let line = self.line(ring.next, connection, &what);
         ring.push(line);
@@ -222,6 +222,42 @@ impl Recorder {
             // A wake-up that waits already does for this event too.
             wake.try_send(()).ok();
         }
+    }
+
+    /// The event as an object of JSON without a secret, which can be read again.
+    fn masked(&self, connection: u64, kind: &EventKind) -> String {
+        // Its keys are texts and its values are JSON's: there is nothing that can fail to serialize.
+        let what = serde_json::to_string(kind).unwrap_or_default();
+        self.shown.learn(connection, kind);
+        let mut masked = self.shown.mask(connection, &what).into_owned();
+        // What was shown as a credential may be a word that events have themselves, or be made to look like a part of one.
+        if masked != what && !self.is_readable(&masked) {
+            masked = self.masked_by_field(connection, &what);
+        }
+        if let EventKind::Closed { .. } = kind {
+            self.shown.forget(connection);
+        }
+        masked
+    }
+
+    /// Masks the value of each field by itself, but for those that then say nothing any more.
+    fn masked_by_field(&self, connection: u64, what: &str) -> String {
+        let mut fields: BTreeMap<String, Json> = serde_json::from_str(what).unwrap_or_default();
+        let names: Vec<String> = fields.keys().cloned().collect();
+        let written = |fields: &BTreeMap<_, _>| serde_json::to_string(fields).unwrap_or_default();
+        for name in names {
+            let Some(value) = fields.get(&name).cloned() else { continue };
+            let masked = self.shown.mask(connection, value.get()).parse();
+            fields.insert(name.clone(), masked.unwrap_or_else(|_| Value::from("***").into()));
+            if !self.is_readable(&written(&fields)) {
+                fields.insert(name, value);
+            }
+        }
+        written(&fields)
+    }
+
+    fn is_readable(&self, what: &str) -> bool {
+        serde_json::from_str::<Event>(&self.line(0, 0, what)).is_ok()
     }
 
     /// The line of an [`Event`], whose kind is an object of JSON already.
@@ -240,6 +276,7 @@ impl Recorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::events::{Operation, Transport};
 
     #[test]
     fn the_oldest_events_are_dropped_when_the_log_has_its_bytes() {
@@ -291,6 +328,43 @@ mod tests {
             assert_eq!(**line, serde_json::to_string(event).unwrap() + "\n");
         }
         assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn an_event_can_be_read_whatever_was_shown_as_a_credential() {
+        let payload = r#"{"a":"secret-1","transport":"b"}"#;
+        let request = EventKind::Request {
+            transport: Transport::Mqtt,
+            operation: Operation::Register,
+            registration_id: "dev-register".into(),
+            operation_id: None,
+            api_version: None,
+            force: false,
+            headers: BTreeMap::from([("registrationId".into(), "\"a\":\"secret-1\"".into())]),
+            body_bytes: 1,
+            payload: Some(payload.parse().unwrap()),
+        };
+        for shown in [
+            "transport",
+            "register",
+            "registrationId",
+            "{\"event\":",
+            "\"a\":\"secret-1\"",
+            ",\"headers\":{",
+        ] {
+            let recorder = Recorder::new();
+            recorder.conceal(1, shown);
+            recorder.record(1, request.clone());
+            let (_, lines) = recorder.log().lines(0, usize::MAX);
+            let [event] = &recorder.log().snapshot()[..] else { panic!("{shown}: {lines:?}") };
+            assert!(event.is_request(Operation::Register), "{shown}: {event:?}");
+            let EventKind::Request { registration_id, headers, payload, .. } = &event.kind else {
+                panic!("{shown}: {event:?}")
+            };
+            assert_eq!(registration_id == "dev-***", shown == "register");
+            let free = format!("{headers:?}{payload:?}");
+            assert!(!free.contains(shown) && !free.contains(&shown.replace('"', "\\\"")), "{free}");
+        }
     }
 
     #[test]

@@ -30,30 +30,30 @@ impl Shown {
         secrets.drain(..secrets.len().saturating_sub(SECRETS));
     }
 
-    /// The line of an event, without a secret.
-    pub(super) fn mask<'a>(
-        &self,
-        connection: u64,
-        kind: &EventKind,
-        line: &'a str,
-    ) -> Cow<'a, str> {
-        let mut shown = lock(&self.0);
+    /// Remembers what an event says that the connection has proved to be its own.
+    pub(super) fn learn(&self, connection: u64, kind: &EventKind) {
         if let EventKind::Authenticated { registration_id: name, .. }
         | EventKind::ServiceCall { policy: Some(name), .. } = kind
         {
+            let mut shown = lock(&self.0);
             let (secrets, proved) = shown.entry(connection).or_default();
             // A policy is named in its token.
             secrets.retain(|secret| secret != name);
             proved.clone_from(name);
         }
-        let masked = match shown.get(&connection) {
-            Some((secrets, name)) => masked_but(line, secrets, name),
-            None => masked_but(line, &[], ""),
-        };
-        if let EventKind::Closed { .. } = kind {
-            shown.remove(&connection);
+    }
+
+    /// What an event says, without a secret.
+    pub(super) fn mask<'a>(&self, connection: u64, text: &'a str) -> Cow<'a, str> {
+        match lock(&self.0).get(&connection) {
+            Some((secrets, name)) => masked_but(text, secrets, name),
+            None => masked_but(text, &[], ""),
         }
-        masked
+    }
+
+    /// The connection is over.
+    pub(super) fn forget(&self, connection: u64) {
+        lock(&self.0).remove(&connection);
     }
 }
 
@@ -97,27 +97,23 @@ mod tests {
 
     #[test]
     fn what_was_shown_is_masked_until_the_connection_is_over() {
-        let closed = EventKind::Closed { reason: String::new(), received: 0, sent: 0 };
-        let failed = EventKind::TlsFailed { reason: String::new() };
         let shown = Shown::default();
         let right = "SharedAccessSignature sr=0ne1%2Fregistrations%2Fdev-1&sig=c2lnbmF0%3D&se=1999999999&skn=registration";
         let swapped =
             "SharedAccessSignature sr=a%20password&sig=bb&se=another%2Fone&skn=registrations";
         shown.add(1, right);
         let line = "0ne1/registrations/dev-1 c2lnbmF0= c2lnbmF0%3D 1999999999 registration";
-        assert_eq!(
-            shown.mask(1, &failed, line),
-            "0ne1/registrations/dev-1 *** *** 1999999999 registration"
-        );
+        assert_eq!(shown.mask(1, line), "0ne1/registrations/dev-1 *** *** 1999999999 registration");
         for number in 0..100 {
             shown.add(1, &format!("password-{number}"));
         }
         shown.add(1, swapped);
         let line = "a password another/one registrations bb password-99 password-0";
-        assert_eq!(shown.mask(1, &failed, line), "*** *** *** bb *** password-0");
-        assert_eq!(shown.mask(2, &failed, line), line);
-        assert_eq!(shown.mask(1, &closed, "password-99"), "***");
-        assert_eq!(shown.mask(1, &failed, "password-99"), "password-99");
+        assert_eq!(shown.mask(1, line), "*** *** *** bb *** password-0");
+        assert_eq!(shown.mask(2, line), line);
+        assert_eq!(shown.mask(1, "password-99"), "***");
+        shown.forget(1);
+        assert_eq!(shown.mask(1, "password-99"), "password-99");
         assert!(lock(&shown.0).is_empty());
     }
 
@@ -128,10 +124,9 @@ mod tests {
         let (registration_id, enrollment) = (name.to_owned(), "factory".to_owned());
         let method = crate::core::events::Method::SymmetricKey;
         let proven = EventKind::Authenticated { registration_id, enrollment, method };
-        let failed = EventKind::TlsFailed { reason: String::new() };
-        assert_eq!(shown.mask(1, &failed, name), "***");
-        assert_eq!(shown.mask(1, &proven, name), name);
-        assert_eq!(shown.mask(1, &failed, name), name);
-        assert_eq!(shown.mask(2, &failed, name), "***");
+        assert_eq!(shown.mask(1, name), "***");
+        shown.learn(1, &proven);
+        assert_eq!(shown.mask(1, name), name);
+        assert_eq!(shown.mask(2, name), "***");
     }
 }

@@ -1,6 +1,6 @@
 //! Everything that can be made to go wrong on an MQTT connection.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dps_emulator::{
     Behavior, Body, ConnectionFault, Delivery, Emulator, Fault, MqttFault, RetryAfter,
@@ -183,8 +183,12 @@ async fn answers_are_delivered_as_scripted() {
     let drip = Delivery::Drip { bytes: 40, every: Duration::from_millis(5) };
     let emulator = on_register(Fault::deliver(drip)).await;
     let mut device = ready(&emulator).await;
+    let begun = Instant::now();
     device.send([register("1")]).await;
-    assert_eq!(device.answer().await.unwrap().json()["status"], "assigned");
+    let answer = device.answer().await.unwrap();
+    assert_eq!(answer.json()["status"], "assigned");
+    let pauses = u32::try_from(answer.body.len() / 40).unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(5) * pauses, "{pauses} pauses at least");
 }
 
 #[tokio::test]

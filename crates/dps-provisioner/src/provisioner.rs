@@ -49,8 +49,8 @@ pub enum Due {
     IdentityChanged,
     /// The hub gave cause for it, by the [`RecoveryPolicy`].
     HubRefused,
-    /// The device's certificate is missing, can't be read, is that of another device, or is [due](StoredCertificate::renewal_due) for renewal, and
-    /// is not [put off](Provisioner::put_certificate_off).
+    /// The device's certificate is missing, can't be read, is that of another device, or is
+    /// [due](StoredCertificate::renewal_due) for renewal, and is not [put off](Provisioner::put_certificate_off).
     Certificate,
 }
 

@@ -145,7 +145,7 @@ async fn connect(
         handshake = handshake => handshake,
         _ = stopping.wait_for(|stop| *stop) => return STOPS.into(),
     };
-    // On the heap, once: what serves it is moved a few times, and is one of thousands.
+    // On the heap, since it is large and all that serves the connection is moved with it.
     let mut tls = match tls {
         Ok(Ok(Ok(tls))) => Box::new(tls),
         Ok(Ok(Err(mut tcp))) => {

@@ -469,6 +469,9 @@ fn it_has_as_many_descriptors_as_the_system_allows() {
     let mut limited = Command::new("sh");
     limited.args(["-c", "ulimit -Sn 64; exec \"$0\" \"$@\""]);
     limited.arg(emulate.get_program()).args(emulate.get_args()).stdin(Stdio::null());
+    emulate.get_envs().for_each(|(name, _)| {
+        limited.env_remove(name);
+    });
     let mut running = Running::start_with_stdout(&mut limited, Stdio::piped());
     let mut ready = String::new();
     let stdout = running.child().stdout.take().expect("its output");

@@ -21,7 +21,7 @@ use crate::config_error::ConfigError;
 pub struct Limits {
     /// How many connections are open at once. When there are more, each that has shown no valid credential for a
     /// second (or a tenth of [`Limits::handshake_timeout`], if that is less) makes room for one that waits; when all
-    /// have shown one, those that come are closed on arrival. Each takes about 14 KiB. Default 16384.
+    /// have shown one, those that come are closed on arrival. An idle one takes 14 to 26 KiB. Default 16384.
     pub max_connections: usize,
     /// The time for the TLS handshake. Default 10 s.
     #[serde(deserialize_with = "seconds")]
